@@ -1,0 +1,1 @@
+"""What a user's process needs to talk to Tutelage. No torch, no redis."""

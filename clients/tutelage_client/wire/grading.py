@@ -1,0 +1,56 @@
+"""Graders as data, as `/v1/reward`, evaluation and the run spec name them; the functions are in `tutelage.rewards`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from tutelage_client.wire.teaching import Message, RewardItem
+
+
+class ExactMatch(Message):
+    """1.0 where the completion equals the reference after stripping outer white space."""
+
+    kind: Literal["exact_match"] = "exact_match"
+    ignore_case: bool = False
+
+
+class LastNumber(Message):
+    """1.0 where the last number in the completion equals the reference as a number, within `tolerance`."""
+
+    kind: Literal["last_number"] = "last_number"
+    tolerance: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+
+
+class Contains(Message):
+    """1.0 where the completion contains the reference."""
+
+    kind: Literal["contains"] = "contains"
+    ignore_case: bool = False
+
+
+class Pattern(Message):
+    """1.0 where `pattern` matches the completion; with a group, where the group equals the reference."""
+
+    kind: Literal["pattern"] = "pattern"
+    pattern: str = Field(max_length=512)
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        import re
+
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"pattern is not a regular expression: {error}") from error
+        return value
+
+
+Grader = Annotated[ExactMatch | LastNumber | Contains | Pattern, Field(discriminator="kind")]
+
+
+class RewardRequest(Message):
+    items: Annotated[list[RewardItem], Field(min_length=1)]
+    reward: Grader

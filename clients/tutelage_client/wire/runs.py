@@ -1,0 +1,205 @@
+"""Messages between a person, the coordinator and the workers: runs, leases, events, checkpoints, files, problems."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, Field
+
+from tutelage_client.wire.teaching import Message, Rollout, TeacherInfo
+
+Item = TypeVar("Item", bound=BaseModel)
+
+
+class RunStatus(StrEnum):
+    """Where a run is. The last three are final."""
+
+    PENDING = "pending"
+    VALIDATING = "validating"
+    QUEUED = "queued"
+    STARTING = "starting"
+    RUNNING = "running"
+    PAUSING = "pausing"
+    PAUSED = "paused"
+    RECOVERING = "recovering"
+    FINALIZING = "finalizing"
+    CANCELLING = "cancelling"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        return self in (RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED)
+
+
+Category = Literal["user", "data", "teacher", "infra", "internal"]
+
+
+class RunError(Message):
+    """Why a run failed, for its owner: one sentence, and whose it is to mend."""
+
+    code: str
+    message: str
+    category: Category
+    field: str | None = None
+    retryable: bool = False
+    attempt: int = 0
+    step: int = 0
+
+
+class RunView(Message):
+    id: str
+    name: str
+    status: RunStatus
+    status_reason: str | None = None
+    desired: Literal["run", "pause", "cancel"] = "run"
+    step: int = 0
+    steps: int
+    epoch: int = 0
+    conditions: dict[str, bool] = {}
+    error: RunError | None = None
+    metrics: dict[str, float] = {}
+    teacher_tokens: int = 0
+    student_tokens: int = 0
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    spec: dict[str, Any]
+
+
+class EventView(Message):
+    """One line of a run's history; `id` counts up within the run and is the SSE id."""
+
+    id: int
+    type: Literal["state", "progress", "metrics", "checkpoint", "rollout", "teacher", "log"]
+    level: Literal["info", "warning", "error"] = "info"
+    message: str
+    data: dict[str, Any] = {}
+    created_at: datetime
+
+
+class CheckpointView(Message):
+    step: int
+    epoch: int
+    path: str
+    weights_sha256: str
+    created_at: datetime | None = None
+
+
+class FileView(Message):
+    """An uploaded file; its id is its content hash, so that a repeated upload is the same file."""
+
+    id: str
+    sha256: str
+    bytes: int
+    filename: str
+    created_at: datetime
+
+
+class TeacherView(Message):
+    name: str
+    url: str
+    info: TeacherInfo
+    seen_at: datetime
+    available: bool
+
+
+class Page(Message, Generic[Item]):
+    data: list[Item]
+    next: str | None = None
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details; `code` is stable, `field` is a dotted path into the body that was sent."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    code: str
+    detail: str
+    field: str | None = None
+    errors: list[dict[str, str]] = []
+
+
+# Worker-only, under /internal/v1.
+
+
+class LeaseRequest(Message):
+    worker: str
+    wait_s: float = Field(default=0.0, ge=0, le=30)
+
+
+class Lease(Message):
+    """The right to execute a run until `expires_in_s` from now, renewed by every heartbeat with this epoch."""
+
+    run_id: str
+    epoch: int
+    expires_in_s: float
+    spec: dict[str, Any]
+    checkpoint: CheckpointView | None = None
+    artefacts: str
+    teachers: dict[str, TeacherView]
+
+
+class Heartbeat(Message):
+    """What the trainer is doing; answered by what it should do."""
+
+    epoch: int
+    status: Literal["validating", "running", "finalizing"]
+    conditions: dict[str, bool] = {}
+
+
+class HeartbeatReply(Message):
+    desired: Literal["run", "pause", "cancel"]
+    expires_in_s: float
+
+
+class StepReport(Message):
+    """Metrics of one optimiser step. A step reported again by a newer epoch replaces the older row."""
+
+    epoch: int
+    step: int = Field(ge=0)
+    metrics: dict[str, float | None]
+    student_tokens: int = Field(ge=0)
+    teacher_tokens: int = Field(ge=0)
+    rollouts: list[Rollout] = []
+
+
+class EventReport(Message):
+    epoch: int
+    type: Literal["progress", "checkpoint", "rollout", "teacher", "log"]
+    level: Literal["info", "warning", "error"] = "info"
+    message: str
+    data: dict[str, Any] = {}
+
+
+class CheckpointCommit(Message):
+    """Make (run, epoch, step) the newest checkpoint; refused for an older epoch or step."""
+
+    epoch: int
+    step: int = Field(ge=0)
+    path: str
+    weights_sha256: str
+    final: bool = False
+
+
+class Outcome(Message):
+    """The end of one attempt. `succeeded` names the exported model's directory."""
+
+    epoch: int
+    result: Literal["succeeded", "failed", "cancelled", "paused", "crashed"]
+    error: RunError | None = None
+    model_path: str | None = None
+
+
+class PushedRollouts(Message):
+    rollouts: list[Rollout] = Field(min_length=1, max_length=1024)
+
+
+class PushResult(Message):
+    accepted: int
+    duplicates: int

@@ -1,0 +1,160 @@
+"""`TokenScores`: what a teacher says about a stretch of tokens. The alignment is defined here, once.
+
+For a token sequence x[0..n), row r of a block with `start` speaks of token x[start + r] and of nothing else:
+its log-probability given x[0..start + r). Engines bring their own off-by-one; it ends inside their adapter.
+A row that was not scored has `valid` False and NaN in every array. It is never 0.0, which would be probability one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from tutelage_client.errors import BadScores
+from tutelage_client.wire.arrays import FlagRows, Flags, FloatRows, Floats, IdRows
+
+# Log-softmax in float32 may exceed zero by rounding; anything above this is not a log-probability.
+LOGPROB_SLACK = 1e-4
+
+PER_ROW = ("sampled_logprob", "topk_rest_mass", "candidate_upper_bound", "entropy")
+PER_ENTRY = ("topk_logprob", "candidate_logprob", "hidden")
+LOGPROBS = ("sampled_logprob", "topk_logprob", "candidate_logprob", "candidate_upper_bound")
+
+
+class TokenScores(BaseModel):
+    """One score block; every array has one row per scored token (R rows).
+
+    start: position of the first scored token, at least 1
+    valid [R]: False where the row was not scored
+    sampled_logprob [R]: log q(x[start+r] | x[:start+r]), nats
+    topk_ids, topk_logprob [R, k]: the teacher's most probable tokens, descending
+    topk_rest_mass [R]: probability outside the top k
+    candidate_logprob, candidate_valid [R, c]: caller-chosen ids; an uncovered one is NaN
+    candidate_upper_bound [R]: what bounds the row's uncovered candidates, NaN where all are covered
+    entropy [R]: of the full vocabulary, nats
+    hidden [R, h]: last hidden state after the final norm
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", frozen=True)
+
+    start: int
+    valid: Flags
+    sampled_logprob: Floats | None = None
+    topk_ids: IdRows | None = None
+    topk_logprob: FloatRows | None = None
+    topk_rest_mass: Floats | None = None
+    candidate_logprob: FloatRows | None = None
+    candidate_valid: FlagRows | None = None
+    candidate_upper_bound: Floats | None = None
+    entropy: Floats | None = None
+    hidden: FloatRows | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_nulls(cls, data: Any) -> Any:
+        """JSON null is -inf in a valid place and NaN in one that is not."""
+        if not isinstance(data, dict):
+            return data
+        valid = np.asarray(data.get("valid", ()), dtype=bool)
+        read = dict(data)
+        for name in (*PER_ROW, *PER_ENTRY):
+            if isinstance(read.get(name), list):
+                scored = data.get("candidate_valid") if name == "candidate_logprob" else None
+                read[name] = _nulls_to_numbers(read[name], valid if scored is None else np.asarray(scored, dtype=bool))
+        return read
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.start < 1:
+            raise ValueError(
+                f"start is {self.start}; the first token of a sequence has no score, so start is at least 1"
+            )
+        self._check_shapes()
+        self._check_values()
+        return self
+
+    @property
+    def rows(self) -> int:
+        return len(self.valid)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays that this block carries, by field name."""
+        return {name: value for name, value in self if isinstance(value, np.ndarray)}
+
+    def _check_shapes(self) -> None:
+        for name, array in self.arrays().items():
+            wanted = 1 if name in PER_ROW or name == "valid" else 2
+            if array.ndim != wanted or len(array) != self.rows:
+                raise ValueError(f"{name} has shape {list(array.shape)}, expected {self.rows} rows and {wanted} axes")
+        for one, other in (("topk_ids", "topk_logprob"), ("candidate_valid", "candidate_logprob")):
+            a, b = getattr(self, one), getattr(self, other)
+            if (a is None) != (b is None) or (a is not None and a.shape != b.shape):
+                raise ValueError(f"{one} and {other} must come together and agree in shape")
+        if (self.topk_ids is None) != (self.topk_rest_mass is None):
+            raise ValueError("topk_ids and topk_rest_mass must come together")
+
+    def _check_values(self) -> None:
+        for name, array in self.arrays().items():
+            if name in (*PER_ROW, *PER_ENTRY):
+                scored = self.candidate_valid if name == "candidate_logprob" else self.valid
+                assert scored is not None
+                self._check_array(name, array, scored)
+        if self.topk_ids is not None and self.topk_logprob is not None:
+            _check_top_k(self.topk_ids[self.valid], self.topk_logprob[self.valid])
+
+    def _check_array(self, name: str, array: NDArray[Any], scored: NDArray[np.bool_]) -> None:
+        values = array[scored]
+        if name == "candidate_upper_bound":
+            assert self.candidate_valid is not None or self.rows == 0
+            values = values[~np.isnan(values)]  # only rows with an uncovered candidate have a bound
+        if np.isnan(values).any():
+            raise ValueError(f"{name} is NaN in a row that is marked valid")
+        if name in LOGPROBS and values.size and values.max() > LOGPROB_SLACK:
+            raise ValueError(f"{name} holds {values.max():.4g}; a log-probability is at most 0")
+        if name == "topk_rest_mass" and values.size and not (values.min() >= -1e-3 and values.max() <= 1 + 1e-3):
+            raise ValueError("topk_rest_mass must lie between 0 and 1")
+        if name == "entropy" and values.size and not (values.min() >= -1e-3 and np.isfinite(values).all()):
+            raise ValueError("entropy must be finite and at least 0")
+        if name == "hidden" and not np.isfinite(values).all():
+            raise ValueError("hidden must be finite")
+        if not np.isnan(array[~scored]).all():
+            raise ValueError(f"{name} has a number in a row that is not valid; such a row is NaN")
+
+    def require(self, *, start: int, rows: int, top_k: int | None = None, candidates: int | None = None) -> None:
+        """Refuse a block that does not answer the question that was asked.
+
+        Raises:
+            BadScores: another start, another number of rows, fewer top-k or candidate columns than asked.
+        """
+        if self.start != start or self.rows != rows:
+            raise BadScores(
+                f"the teacher scored {self.rows} tokens from position {self.start}, asked were {rows} from {start}"
+            )
+        for name, array, width in (
+            ("top_k", self.topk_ids, top_k),
+            ("candidates", self.candidate_logprob, candidates),
+        ):
+            if width is not None and (array is None or array.shape[1] != width):
+                got = "none" if array is None else str(array.shape[1])
+                raise BadScores(f"the teacher returned {got} {name} columns, asked were {width}")
+
+
+def _nulls_to_numbers(value: list[Any], scored: NDArray[np.bool_]) -> NDArray[np.float32]:
+    array = np.asarray(value, dtype=np.float32)  # None becomes NaN
+    mask = scored.reshape(scored.shape + (1,) * (array.ndim - scored.ndim)) if scored.ndim <= array.ndim else scored
+    return np.where(np.isnan(array) & mask, np.float32(-np.inf), array)
+
+
+def _check_top_k(ids: NDArray[np.int32], logprob: NDArray[np.float32]) -> None:
+    if ids.size == 0:
+        return
+    if ids.min() < 0:
+        raise ValueError("topk_ids holds a negative id in a valid row")
+    if (np.diff(logprob, axis=1) > LOGPROB_SLACK).any():
+        raise ValueError("topk_logprob must descend")
+    ordered = np.sort(ids, axis=1)
+    if ids.shape[1] > 1 and (np.diff(ordered, axis=1) == 0).any():
+        raise ValueError("topk_ids repeats an id within a row")

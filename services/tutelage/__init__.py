@@ -1,0 +1,3 @@
+"""The services of Tutelage: teacher, trainer, coordinator and the stack that runs them on one machine."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,55 @@
+"""The contract of an engine: a frozen or current model that scores and generates.
+
+Off-by-one conventions, padding and batching end inside an engine; what comes out obeys the alignment of
+`tutelage_client.wire.scores`. A capability that an engine does not declare is refused before it is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from tutelage_client.wire import (
+    Capabilities,
+    GenerateRequest,
+    Generation,
+    Provenance,
+    ScoreGroup,
+    Signal,
+    TokenScores,
+    Usage,
+)
+
+
+class Engine(Protocol):
+    """One model behind one teacher name. Calls do not overlap: the batcher makes them one at a time."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    @property
+    def provenance(self) -> Provenance: ...
+
+    async def score(
+        self, groups: Sequence[ScoreGroup], signals: frozenset[Signal], top_k: int | None
+    ) -> tuple[list[TokenScores], Usage]:
+        """One block a completion, in order: `start` is the prompt's length, a row for each completion token."""
+        ...
+
+    async def generate(self, request: GenerateRequest) -> tuple[list[list[Generation]], Usage]:
+        """`request.n` generations for each prompt, in order."""
+        ...
+
+    def head(self) -> dict[str, NDArray[Any]]:
+        """`weight` [v, h], and where the model has them `bias` [v], `scale` [1], `softcap` [1]: float32.
+
+        logits = softcap * tanh(scale * (hidden @ weight.T + bias) / softcap), without softcap the inner term alone.
+
+        Raises:
+            InvalidInput: this engine has no hidden states to give.
+        """
+        ...
+
+    async def close(self) -> None: ...

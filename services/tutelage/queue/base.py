@@ -1,0 +1,133 @@
+"""The contract of the queue: work in flight between students and teachers, never truth.
+
+Delivery is at least once. A job is added once by its id; its answer is stored before the job is acknowledged; a worker
+that lost its lease cannot acknowledge; a job that failed `max_deliveries` times goes to the dead letters, and whoever
+waits for it is told. Consumers of answers dedupe by job id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One question for one teacher.
+
+    id: derived from what is asked, so that asking again is the same job
+    queue: the teacher's name; reply_to: where the answer is announced, one stream a run attempt
+    tokens: cost estimate in tokens, for admission and autoscaling; payload: an encoded score request
+    """
+
+    id: str
+    queue: str
+    reply_to: str
+    run_id: str
+    tokens: int
+    payload: bytes
+    traceparent: str = ""
+
+
+class Put(StrEnum):
+    """What became of an added job."""
+
+    ADDED = "added"
+    QUEUED = "queued"  # the same id is waiting or being worked on
+    ANSWERED = "answered"  # its answer is there already and has been announced again to the job's reply_to
+    DEAD = "dead"  # it was given up before; replay it to try again
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A job leased to one worker. `attempt` counts from 1, `receipt` is the queue's own handle."""
+
+    job: Job
+    worker: str
+    attempt: int
+    receipt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The end of a job: its result, or the reason why it was given up."""
+
+    job_id: str
+    payload: bytes | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    job_id: str
+    run_id: str
+    attempts: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """waiting: not yet delivered; leased: delivered, not acknowledged; dead: given up; oldest_s: age of the oldest."""
+
+    waiting: int
+    leased: int
+    dead: int
+    oldest_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """How long things live: lease and answers in seconds; blobs over `inline_bytes` are stored beside the stream."""
+
+    lease_s: float = 30.0
+    max_deliveries: int = 3
+    answer_ttl_s: float = 24 * 3600.0
+    inline_bytes: int = 4096
+
+
+class Queue(Protocol):
+    async def put(self, job: Job) -> Put: ...
+
+    async def lease(self, queue: str, worker: str, *, count: int, wait_s: float) -> list[Delivery]:
+        """Up to `count` jobs for `worker`: expired leases of others first, then waiting jobs; waits up to `wait_s`."""
+        ...
+
+    async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Extend the leases; returns the deliveries that are no longer this worker's."""
+        ...
+
+    async def answer(self, delivery: Delivery, payload: bytes) -> bool:
+        """Store the answer, announce it, acknowledge. False: the lease was lost and nothing was changed."""
+        ...
+
+    async def fail(self, delivery: Delivery, reason: str, *, retry: bool = True) -> bool:
+        """Give the job back for another delivery, or to the dead letters when it had its last (or not `retry`)."""
+        ...
+
+    async def release(self, deliveries: Sequence[Delivery]) -> None:
+        """Hand leased jobs back at shutdown; this delivery does not count."""
+        ...
+
+    async def answers(self, reply_to: str, *, after: str, wait_s: float) -> tuple[list[Answer], str]:
+        """Answers announced after the cursor `after` ("0": all) and the new cursor; waits up to `wait_s` for one."""
+        ...
+
+    async def fetch(self, job_id: str) -> Answer | None:
+        """The answer of a job if it has one."""
+        ...
+
+    async def depth(self, queue: str) -> Depth: ...
+
+    async def dead_letters(self, queue: str) -> list[DeadLetter]: ...
+
+    async def replay(self, queue: str, job_id: str) -> bool:
+        """Put a dead letter back to work with its delivery count at zero. False: there is no such dead letter."""
+        ...
+
+    async def cancel(self, run_id: str) -> int:
+        """Forget the run's waiting and leased jobs; workers that hold one lose the lease. Returns how many."""
+        ...
+
+    async def close(self) -> None: ...
