@@ -1,0 +1,56 @@
+"""What every engine refuses and how every engine counts, so that all of them agree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage_client.errors import InvalidInput
+from tutelage_client.wire import Capabilities, ScoreGroup, Usage
+
+
+def check_groups(groups: Sequence[ScoreGroup], capabilities: Capabilities) -> None:
+    """Refuse what the model cannot score.
+
+    Raises:
+        InvalidInput: a sequence over the model's length, or a token id outside its vocabulary.
+    """
+    for i, group in enumerate(groups):
+        check_length(group.longest, capabilities, f"sequences.{i}")
+        check_ids(group.prompt_ids, capabilities, f"sequences.{i}")
+        for completion in group.completions:
+            check_ids(completion.token_ids, capabilities, f"sequences.{i}")
+            if completion.candidate_ids is not None:
+                check_ids(completion.candidate_ids, capabilities, f"sequences.{i}.candidate_ids", lowest=-1)
+
+
+def check_length(tokens: int, capabilities: Capabilities, field: str) -> None:
+    """Refuse a sequence that is longer than the model can read."""
+    if tokens > capabilities.max_length:
+        message = f"{field} has {tokens} tokens, the model reads at most {capabilities.max_length}; shorten it"
+        raise InvalidInput(message, field)
+
+
+def check_ids(ids: Sequence[int] | NDArray[np.int32], capabilities: Capabilities, field: str, lowest: int = 0) -> None:
+    """Refuse a token id that is below `lowest` or not in the vocabulary."""
+    if len(ids) == 0:
+        return
+    low, high = int(np.min(ids, initial=lowest)), int(np.max(ids, initial=lowest))
+    if low < lowest or high >= capabilities.vocabulary_size:
+        wrong = low if low < lowest else high
+        raise InvalidInput(
+            f"{field} holds the token id {wrong}, the model knows ids from {lowest} to "
+            f"{capabilities.vocabulary_size - 1}; use this teacher's tokenizer",
+            field,
+        )
+
+
+def score_usage(groups: Sequence[ScoreGroup]) -> Usage:
+    """A prompt goes through the model once a group; nothing needs the last token of a completion as input."""
+    return Usage(
+        scored_tokens=sum(group.scored_tokens for group in groups),
+        forward_tokens=sum(len(g.prompt_ids) + g.scored_tokens - len(g.completions) for g in groups),
+        cached_tokens=sum(len(g.prompt_ids) * (len(g.completions) - 1) for g in groups),
+    )

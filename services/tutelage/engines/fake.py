@@ -1,0 +1,181 @@
+"""A toy teacher in numpy: small, exact and deterministic. It stands in for a model wherever none is needed.
+
+The hidden state at a position is a fixed random vector of the token there, so a score depends on the previous token
+alone and every signal can be checked by hand. Token i is written "t<i>"; token 0 ends a text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.engines.checks import check_groups, check_ids, check_length, score_usage
+from tutelage.engines.options import FakeOptions, Fault
+from tutelage_client.wire import (
+    Capabilities,
+    Completion,
+    GenerateRequest,
+    Generation,
+    Prompt,
+    Provenance,
+    ScoreGroup,
+    Signal,
+    TokenScores,
+    Usage,
+)
+
+EOS_ID = 0
+
+
+class FakeEngine:
+    """The toy teacher behind the contract of `base.Engine`."""
+
+    def __init__(self, options: FakeOptions, name: str) -> None:
+        rng = np.random.default_rng(options.seed)
+        v, h = options.vocabulary_size, options.hidden_size
+        self._options = options
+        self._embedding_VH = rng.normal(size=(v, h)).astype(np.float32)
+        self._weight_VH = rng.normal(scale=2.0 / np.sqrt(h), size=(v, h)).astype(np.float32)
+        self._logprob_VV = _log_softmax(self._embedding_VH.astype(np.float64) @ self._weight_VH.T)
+        self._faults = list(options.faults)
+        self.capabilities = Capabilities(
+            signals=frozenset(Signal), max_top_k=v, max_length=options.max_length, vocabulary_size=v, eos_ids=(EOS_ID,)
+        )
+        self.provenance = Provenance(
+            teacher=name,
+            model="fake",
+            model_revision=f"seed-{options.seed}-hidden-{h}",
+            tokenizer_fingerprint=hashlib.sha256(f"fake-{v}".encode()).hexdigest(),
+            engine="fake",
+            engine_version="1",
+            dtype="float32",
+        )
+
+    async def score(
+        self, groups: Sequence[ScoreGroup], signals: frozenset[Signal], top_k: int | None
+    ) -> tuple[list[TokenScores], Usage]:
+        """Exact scores, unless a fault is due."""
+        check_groups(groups, self.capabilities)
+        fault = self._faults.pop(0) if self._faults else "none"
+        await asyncio.sleep(self._options.latency_s)
+        if fault == "error":
+            raise RuntimeError("the fake engine was told to fail")
+        blocks = [self._block(g.prompt_ids, c, signals, top_k) for g in groups for c in g.completions]
+        return [_spoiled(block, fault) for block in blocks], score_usage(groups)
+
+    async def generate(self, request: GenerateRequest) -> tuple[list[list[Generation]], Usage]:
+        """Samples of the toy model itself; a text ends at token 0, at a stop string or at `max_tokens`."""
+        prompts = [self._encode(prompt) for prompt in request.prompts]
+        for i, ids in enumerate(prompts):
+            check_ids(ids, self.capabilities, f"prompts.{i}")
+            check_length(len(ids) + request.max_tokens, self.capabilities, f"prompts.{i}")
+        rng = np.random.default_rng(self._options.seed if request.seed is None else request.seed)
+        generations = [[self._write(ids[-1], request, rng) for _ in range(request.n)] for ids in prompts]
+        usage = Usage(
+            forward_tokens=sum(map(len, prompts)),
+            cached_tokens=sum(map(len, prompts)) * (request.n - 1),
+            generated_tokens=sum(len(g.token_ids or ()) for row in generations for g in row),
+        )
+        return generations, usage
+
+    def head(self) -> dict[str, NDArray[Any]]:
+        """The output weight; this model has no bias, scale or soft-cap."""
+        return {"weight": self._weight_VH}
+
+    async def close(self) -> None:
+        """Nothing is held open."""
+
+    def _block(
+        self, prompt_ids: NDArray[np.int32], completion: Completion, signals: frozenset[Signal], top_k: int | None
+    ) -> TokenScores:
+        token_ids = completion.token_ids
+        previous = np.concatenate([prompt_ids[-1:], token_ids[:-1]])
+        logprob_RV = self._logprob_VV[previous]
+        arrays: dict[str, Any] = {"valid": np.ones(len(token_ids), dtype=bool)}
+        if Signal.SAMPLED in signals:
+            arrays["sampled_logprob"] = np.take_along_axis(logprob_RV, token_ids[:, None], 1)[:, 0]
+        if Signal.TOP_K in signals:
+            arrays |= _top_k(logprob_RV, top_k)
+        if Signal.CANDIDATES in signals:
+            arrays |= _candidates(logprob_RV, completion.candidate_ids)
+        if Signal.ENTROPY in signals:
+            arrays["entropy"] = -(np.exp(logprob_RV) * logprob_RV).sum(1)
+        if Signal.HIDDEN in signals:
+            arrays["hidden"] = self._embedding_VH[previous]
+        return TokenScores(start=len(prompt_ids), **arrays)
+
+    def _write(self, last_id: int, request: GenerateRequest, rng: np.random.Generator) -> Generation:
+        token_ids: list[int] = []
+        logprobs: list[float] = []
+        text = ""
+        while len(token_ids) < request.max_tokens:
+            logprob_V = _adjusted(self._logprob_VV[last_id], request.temperature, request.top_p)
+            greedy = request.temperature == 0
+            last_id = int(logprob_V.argmax() if greedy else rng.choice(len(logprob_V), p=np.exp(logprob_V)))
+            token_ids.append(last_id)
+            logprobs.append(float(logprob_V[last_id]))
+            text = " ".join(f"t{i}" for i in token_ids if i != EOS_ID)
+            stop_at = min((at for s in request.stop if (at := text.find(s)) >= 0), default=None)
+            if last_id == EOS_ID or stop_at is not None:
+                return Generation(text=text[:stop_at], token_ids=token_ids, logprobs=logprobs, finish_reason="stop")
+        return Generation(text=text, token_ids=token_ids, logprobs=logprobs, finish_reason="length")
+
+    def _encode(self, prompt: Prompt) -> list[int]:
+        """Words "t<i>" are token i; any other word is some fixed token. An empty prompt is the end token."""
+        if isinstance(prompt, str):
+            return [self._word_id(word) for word in prompt.split()] or [EOS_ID]
+        words = [part if isinstance(part, int) else str(part["content"]) for part in prompt]
+        return [i for w in words for i in ([w] if isinstance(w, int) else self._encode(w))] or [EOS_ID]
+
+    def _word_id(self, word: str) -> int:
+        known = re.fullmatch(r"t(\d+)", word)
+        return int(known[1]) if known else zlib.crc32(word.encode()) % self._options.vocabulary_size
+
+
+def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    shifted = logits - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def _adjusted(logprob_V: NDArray[np.float64], temperature: float, top_p: float) -> NDArray[np.float64]:
+    """The distribution that is drawn from; temperature 0 keeps the model's own."""
+    if temperature == 0:
+        return logprob_V
+    adjusted = _log_softmax(logprob_V / temperature)
+    order = np.argsort(-adjusted, kind="stable")
+    before = np.cumsum(np.exp(adjusted[order])) - np.exp(adjusted[order])
+    adjusted[order[before >= top_p]] = -np.inf
+    return _log_softmax(adjusted)
+
+
+def _top_k(logprob_RV: NDArray[np.float64], top_k: int | None) -> dict[str, Any]:
+    ids = np.argsort(-logprob_RV, axis=1, kind="stable")[:, :top_k]
+    logprob = np.take_along_axis(logprob_RV, ids, 1)
+    return {"topk_ids": ids, "topk_logprob": logprob, "topk_rest_mass": np.maximum(1 - np.exp(logprob).sum(1), 0)}
+
+
+def _candidates(logprob_RV: NDArray[np.float64], ids: NDArray[np.int32] | None) -> dict[str, Any]:
+    assert ids is not None
+    covered = ids >= 0
+    logprob = np.take_along_axis(logprob_RV, np.where(covered, ids, 0), 1)
+    return {"candidate_logprob": np.where(covered, logprob, np.nan), "candidate_valid": covered}
+
+
+def _spoiled(block: TokenScores, fault: Fault) -> TokenScores:
+    """The block with a fault; a bad number goes past the validation of the type, as a broken engine's would."""
+    if fault == "short":
+        kept = {name: array[:-1] for name, array in block.arrays().items()}
+        return TokenScores(start=block.start, **kept)
+    floats = {name: array for name, array in block.arrays().items() if array.dtype == np.float32}
+    if fault == "nan":
+        return block.model_copy(update={name: np.full_like(array, np.nan) for name, array in floats.items()})
+    if fault == "positive":
+        return block.model_copy(update={n: np.ones_like(a) for n, a in floats.items() if n.endswith("logprob")})
+    return block
