@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tutelage_client.errors import InvalidInput
 from tutelage_client.wire.grading import ExactMatch, Grader
+from tutelage_client.wire.teaching import Signal
 
 Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -314,6 +315,22 @@ def _stabilizers(spec: RunSpec) -> str | None:
     if "ratio_clip" in kinds and spec.rollout.source not in ("student", "mix", "pushed"):
         return f"stabilizer 'ratio_clip' needs student text, rollout.source is {spec.rollout.source!r}"
     return None
+
+
+# What a divergence over each support asks of the teacher.
+SUPPORT_SIGNALS: dict[str, frozenset[Signal]] = {
+    "full": frozenset({Signal.HIDDEN}),
+    "teacher_top_k": frozenset({Signal.SAMPLED, Signal.TOP_K}),
+    "student_top_k": frozenset({Signal.SAMPLED, Signal.CANDIDATES}),
+    "sampled": frozenset({Signal.SAMPLED}),
+}
+
+
+def required_signals(spec: RunSpec) -> frozenset[Signal]:
+    """The signals without which the objective cannot be computed; empty where it asks for no scores."""
+    if isinstance(spec.objective, DivergenceObjective):
+        return SUPPORT_SIGNALS[spec.objective.support.kind]
+    return frozenset({Signal.SAMPLED}) if spec.asks_teacher_scores else frozenset()
 
 
 def parse_spec(data: Any) -> RunSpec:

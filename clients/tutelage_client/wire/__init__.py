@@ -17,10 +17,12 @@ from tutelage_client.wire.runs import (
     Problem,
     PushedRollouts,
     PushResult,
+    RolloutSample,
     RunError,
     RunStatus,
     RunView,
     StepReport,
+    TeacherRegistration,
     TeacherView,
 )
 from tutelage_client.wire.scores import TokenScores
@@ -80,6 +82,7 @@ __all__ = [
     "RewardReply",
     "RewardRequest",
     "Rollout",
+    "RolloutSample",
     "RunError",
     "RunStatus",
     "RunView",
@@ -90,6 +93,7 @@ __all__ = [
     "Signal",
     "StepReport",
     "TeacherInfo",
+    "TeacherRegistration",
     "TeacherView",
     "TokenScores",
     "Usage",

@@ -14,12 +14,11 @@ Item = TypeVar("Item", bound=BaseModel)
 
 
 class RunStatus(StrEnum):
-    """Where a run is. The last three are final."""
+    """Where a run is, `queued` first: waiting for a trainer. The last three are final."""
 
-    PENDING = "pending"
-    VALIDATING = "validating"
     QUEUED = "queued"
     STARTING = "starting"
+    VALIDATING = "validating"
     RUNNING = "running"
     PAUSING = "pausing"
     PAUSED = "paused"
@@ -108,7 +107,25 @@ class TeacherView(Message):
     available: bool
 
 
+class TeacherRegistration(Message):
+    """What a teacher says of itself every few seconds; the last word under a name stands."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    url: str = Field(pattern=r"^https?://[^/]+")
+    info: TeacherInfo
+
+
+class RolloutSample(Message):
+    """A rollout that the trainer chose to show, with the step that learned from it."""
+
+    step: int
+    epoch: int
+    rollout: Rollout
+
+
 class Page(Message, Generic[Item]):
+    """One page of a list; `next` is the cursor to ask for as `after`, absent on the last page."""
+
     data: list[Item]
     next: str | None = None
 
@@ -129,8 +146,11 @@ class Problem(BaseModel):
 
 
 class LeaseRequest(Message):
+    """Ask for work. With `epoch`, take over the lease that was granted with it (a parent's, by its child)."""
+
     worker: str
     wait_s: float = Field(default=0.0, ge=0, le=30)
+    epoch: int | None = Field(default=None, ge=1)
 
 
 class Lease(Message):
@@ -159,7 +179,10 @@ class HeartbeatReply(Message):
 
 
 class StepReport(Message):
-    """Metrics of one optimiser step. A step reported again by a newer epoch replaces the older row."""
+    """Metrics of one optimiser step. A step reported again by a newer epoch replaces the older row.
+
+    step: optimiser steps done, 0 before the first; student_tokens and teacher_tokens: totals since the run began
+    """
 
     epoch: int
     step: int = Field(ge=0)
@@ -178,7 +201,7 @@ class EventReport(Message):
 
 
 class CheckpointCommit(Message):
-    """Make (run, epoch, step) the newest checkpoint; refused for an older epoch or step."""
+    """Make (run, epoch, step) the newest checkpoint; refused for an older epoch or step. The same step replaces it."""
 
     epoch: int
     step: int = Field(ge=0)

@@ -1,0 +1,202 @@
+"""What a user's process asks of the coordinator: runs, their history and results, files and teachers."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import tarfile
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from pathlib import Path
+from typing import IO, Any, Self, TypeVar
+
+import httpx2
+from pydantic import BaseModel, RootModel
+
+from tutelage_client.errors import InvalidInput
+from tutelage_client.http import Http, RetryPolicy
+from tutelage_client.spec import RunSpec
+from tutelage_client.wire import (
+    CheckpointView,
+    EventView,
+    FileView,
+    Page,
+    PushedRollouts,
+    PushResult,
+    Rollout,
+    RolloutSample,
+    RunStatus,
+    RunView,
+    TeacherInfo,
+    TeacherRegistration,
+    TeacherView,
+)
+
+CHUNK_BYTES = 1 << 20
+Item = TypeVar("Item", bound=BaseModel)
+
+
+class CoordinatorClient:
+    """One coordinator at `url`. Every method raises ProblemResponse on a refusal, ServiceUnreachable without an answer.
+
+    transport: stands in for the network, as `httpx2.ASGITransport` does in tests
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> None:
+        self._http = Http(url, key=key, transport=transport, retry=retry)
+
+    async def submit(self, spec: RunSpec | dict[str, Any], idempotency_key: str | None = None) -> RunView:
+        """Queue a run. Repeating the call with the same key and spec returns the same run."""
+        body = spec.model_dump(mode="json") if isinstance(spec, RunSpec) else spec
+        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+        return await self._http.request_json("POST", "/v1/runs", RunView, body, headers=headers, repeatable=True)
+
+    async def runs(
+        self, *, after: str | None = None, limit: int = 50, status: RunStatus | None = None
+    ) -> Page[RunView]:
+        """One page of runs, the newest first."""
+        params = _params(after=after, limit=limit, status=status)
+        return await self._http.request_json("GET", "/v1/runs", Page[RunView], params=params)
+
+    async def run(self, run_id: str) -> RunView:
+        return await self._http.request_json("GET", f"/v1/runs/{run_id}", RunView)
+
+    async def cancel(self, run_id: str) -> RunView:
+        return await self._ask(run_id, "cancel")
+
+    async def pause(self, run_id: str) -> RunView:
+        return await self._ask(run_id, "pause")
+
+    async def resume(self, run_id: str) -> RunView:
+        return await self._ask(run_id, "resume")
+
+    async def _ask(self, run_id: str, verb: str) -> RunView:
+        return await self._http.request_json("POST", f"/v1/runs/{run_id}/{verb}", RunView, repeatable=True)
+
+    async def events(self, run_id: str, after: int = 0) -> AsyncGenerator[EventView]:
+        """Events as they happen, each once and in order, across broken connections; ends with the run."""
+        ended = False
+        while not ended:
+            ended = (await self.run(run_id)).status.final  # a final run has all its events already
+            last_id = str(after) if after else None
+            async for event in self._http.events(f"/v1/runs/{run_id}/events", last_id=last_id):
+                view = EventView.model_validate_json(event.data)
+                after = view.id
+                yield view
+
+    async def event_page(self, run_id: str, after: int = 0, limit: int = 200) -> Page[EventView]:
+        params = _params(after=after, limit=limit)
+        return await self._http.request_json("GET", f"/v1/runs/{run_id}/events", Page[EventView], params=params)
+
+    async def metrics(self, run_id: str) -> list[dict[str, Any]]:
+        """Every step's row: `step`, `epoch`, `student_tokens`, `teacher_tokens` and whatever the trainer measured."""
+        rows = await self._all(f"/v1/runs/{run_id}/metrics", RootModel[dict[str, Any]])
+        return [row.root for row in rows]
+
+    async def checkpoints(self, run_id: str) -> list[CheckpointView]:
+        """Committed checkpoints, the oldest first."""
+        return await self._all(f"/v1/runs/{run_id}/checkpoints", CheckpointView)
+
+    async def rollouts(self, run_id: str, after: str | None = None, limit: int = 50) -> Page[RolloutSample]:
+        """One page of sample rollouts, by step."""
+        params = _params(after=after, limit=limit)
+        return await self._http.request_json("GET", f"/v1/runs/{run_id}/rollouts", Page[RolloutSample], params=params)
+
+    async def push_rollouts(self, run_id: str, rollouts: Sequence[Rollout]) -> PushResult:
+        """Hand rollouts written elsewhere to a run whose rollout.source is "pushed"; repeated ids are ignored."""
+        body = PushedRollouts(rollouts=list(rollouts))
+        return await self._http.request_json("POST", f"/v1/runs/{run_id}/rollouts", PushResult, body, repeatable=True)
+
+    async def teachers(self) -> list[TeacherView]:
+        return await self._all("/v1/teachers", TeacherView)
+
+    async def register_teacher(self, name: str, url: str, info: TeacherInfo) -> TeacherView:
+        """Enter or refresh a teacher under `name`; without a refresh it counts as unavailable after 20 seconds."""
+        body = TeacherRegistration(name=name, url=url, info=info)
+        return await self._http.request_json("POST", "/v1/teachers", TeacherView, body, repeatable=True)
+
+    async def upload(self, content: Path | bytes, filename: str | None = None) -> FileView:
+        """Upload bytes or a file; the same content is the same file and is stored once."""
+        is_path = isinstance(content, Path)
+        body = _chunks(content) if is_path else content
+        name = filename or (content.name if is_path else "upload")
+        answer = await self._http.send("POST", "/v1/files", body, params={"filename": name}, repeatable=not is_path)
+        return FileView.model_validate_json(answer.content)
+
+    async def download_file(self, file_id: str, path: Path) -> Path:
+        """Write an uploaded file to `path`, whole or not at all.
+
+        Raises:
+            InvalidInput: what arrived is not the content that the id names.
+        """
+        part = path.with_name(path.name + ".part")
+        digest = await self._save(f"/v1/files/{file_id}/content", part)
+        if file_id != f"file-{digest[:32]}":
+            part.unlink()
+            raise InvalidInput(f"{file_id} arrived with sha256 {digest}, which is other content; download it again")
+        return part.replace(path)
+
+    async def download_model(self, run_id: str, path: Path) -> Path:
+        """Unpack the final model of a run into the directory `path`."""
+        part = path.with_name(path.name + ".tar.part")
+        await self._save(f"/v1/runs/{run_id}/model", part)
+        await asyncio.to_thread(_unpack, part, path)
+        part.unlink()
+        return path
+
+    async def _save(self, url: str, path: Path) -> str:
+        """Stream a body to `path`; returns its sha256."""
+        digest = hashlib.sha256()
+        handle = await asyncio.to_thread(_create, path)
+        with handle:
+            async for chunk in self._http.download(url):
+                digest.update(chunk)
+                await asyncio.to_thread(handle.write, chunk)
+        return digest.hexdigest()
+
+    async def _all(self, path: str, item: type[Item]) -> list[Item]:
+        """Every page of a list."""
+        found: list[Item] = []
+        after: str | None = None
+        while True:
+            page = await self._http.request_json("GET", path, Page[item], params=_params(after=after, limit=10_000))
+            found += page.data
+            after = page.next
+            if after is None:
+                return found
+
+    async def close(self) -> None:
+        await self._http.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+def _params(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+async def _chunks(path: Path) -> AsyncIterator[bytes]:
+    handle = await asyncio.to_thread(path.open, "rb")
+    with handle:
+        while chunk := await asyncio.to_thread(handle.read, CHUNK_BYTES):
+            yield chunk
+
+
+def _create(path: Path) -> IO[bytes]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("wb")
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")

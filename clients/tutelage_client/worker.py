@@ -1,0 +1,101 @@
+"""What a trainer asks of the coordinator: leases, heartbeats, reports and the outcome.
+
+Every write carries the epoch of its lease and may be repeated; once a newer attempt owns the run, or the lease has run
+out, it raises StaleEpoch and the writer must stop.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import httpx2
+from pydantic import BaseModel
+
+from tutelage_client.http import Http, RetryPolicy
+from tutelage_client.wire import (
+    CheckpointCommit,
+    EventReport,
+    Heartbeat,
+    HeartbeatReply,
+    Lease,
+    LeaseRequest,
+    Outcome,
+    Page,
+    Rollout,
+    StepReport,
+    TeacherView,
+)
+
+
+class WorkerClient:
+    """The coordinator at `url` as a worker sees it.
+
+    transport: stands in for the network, as `httpx2.ASGITransport` does in tests
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> None:
+        self._http = Http(url, key=key, transport=transport, retry=retry)
+
+    async def lease(self, worker: str, wait_s: float = 0.0) -> Lease | None:
+        """The oldest queued run, or None when there was none within `wait_s` (at most 30)."""
+        body = LeaseRequest(worker=worker, wait_s=wait_s).model_dump_json().encode()
+        answer = await self._http.send("POST", "/internal/v1/leases", body, headers=JSON, repeatable=True)
+        return Lease.model_validate_json(answer.content) if answer.content else None
+
+    async def lease_run(self, run_id: str, worker: str, epoch: int | None = None) -> Lease:
+        """Claim one given queued run, or with `epoch` take over the lease that was granted with it.
+
+        Raises:
+            ProblemResponse: `run_not_queued`, `run_not_found`.
+            StaleEpoch: that lease is no longer the current one.
+        """
+        body = LeaseRequest(worker=worker, epoch=epoch)
+        return await self._write(run_id, "lease", Lease, body)
+
+    async def heartbeat(self, run_id: str, heartbeat: Heartbeat) -> HeartbeatReply:
+        return await self._write(run_id, "heartbeat", HeartbeatReply, heartbeat)
+
+    async def report_step(self, run_id: str, report: StepReport) -> None:
+        await self._write(run_id, "steps", type(None), report)
+
+    async def report_event(self, run_id: str, report: EventReport) -> None:
+        await self._write(run_id, "events", type(None), report)
+
+    async def commit_checkpoint(self, run_id: str, commit: CheckpointCommit) -> None:
+        """Only what was committed is resumed from."""
+        await self._write(run_id, "checkpoints", type(None), commit)
+
+    async def report_outcome(self, run_id: str, outcome: Outcome) -> None:
+        """End this attempt and give the lease back."""
+        await self._write(run_id, "outcome", type(None), outcome)
+
+    async def _write(self, run_id: str, what: str, reply: type[Any], body: BaseModel) -> Any:
+        return await self._http.request_json("POST", f"/internal/v1/runs/{run_id}/{what}", reply, body, repeatable=True)
+
+    async def pushed(self, run_id: str, after: int = 0, limit: int = 256) -> Page[Rollout]:
+        """Rollouts pushed to the run after the cursor; `int(page.next)` is the cursor for what comes later."""
+        path, params = f"/internal/v1/runs/{run_id}/pushed", {"after": after, "limit": limit}
+        return await self._http.request_json("GET", path, Page[Rollout], params=params)
+
+    async def teachers(self) -> list[TeacherView]:
+        """Every registered teacher, by name."""
+        page = await self._http.request_json("GET", "/v1/teachers", Page[TeacherView], params={"limit": 200})
+        return page.data
+
+    async def close(self) -> None:
+        await self._http.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+JSON = {"Content-Type": "application/json"}
