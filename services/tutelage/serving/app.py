@@ -1,0 +1,68 @@
+"""The skeleton of every HTTP service: problems, body limits, health and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+
+from fastapi import FastAPI, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from tutelage.serving.middleware import LimitBody, Measure
+from tutelage.serving.problems import ServiceProblem, add_problem_handlers
+from tutelage.telemetry import HttpMetrics
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+Ready = Callable[[], str | Awaitable[str | None] | None]
+
+MAX_BODY_BYTES = 64 * 2**20
+
+
+def create_app(
+    title: str,
+    lifespan: Lifespan | None = None,
+    *,
+    ready: Ready = lambda: None,
+    registry: CollectorRegistry | None = None,
+    max_body_bytes: int = MAX_BODY_BYTES,
+    body_limits: Mapping[str, int] | None = None,
+) -> FastAPI:
+    """An app that answers every error with problem+json and has /healthz, /health, /readyz and /metrics.
+
+    ready: the reason why the service cannot take work, or None; may be async
+    max_body_bytes: larger bodies are refused with 413; body_limits: other limits by path prefix, as for uploads
+    `app.state.stopping` is an event that is set when the process was told to stop: long answers end then.
+    """
+    app = FastAPI(title=title, lifespan=lifespan, docs_url="/docs", redoc_url=None)
+    app.state.stopping = asyncio.Event()
+    app.state.registry = registry or CollectorRegistry()
+    app.add_middleware(LimitBody, default=max_body_bytes, by_prefix=body_limits or {})
+    app.add_middleware(Measure, metrics=HttpMetrics.of(app.state.registry))
+    add_problem_handlers(app)
+    _add_health(app, ready)
+    return app
+
+
+def _add_health(app: FastAPI, ready: Ready) -> None:
+    @app.get("/healthz", tags=["health"])
+    @app.get("/health", include_in_schema=False)
+    async def healthz() -> dict[str, str]:
+        """The process is alive."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", tags=["health"])
+    async def readyz() -> dict[str, str]:
+        """The service can take work; 503 with the reason where it cannot."""
+        reason = ready()
+        if inspect.isawaitable(reason):
+            reason = await reason
+        if reason is not None:
+            raise ServiceProblem(503, "not_ready", reason, retry_after_s=1)
+        return {"status": "ready"}
+
+    @app.get("/metrics", tags=["health"])
+    async def metrics() -> Response:
+        """Prometheus metrics."""
+        return Response(generate_latest(app.state.registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,100 @@
+"""Every error of a service as RFC 9457 problem+json: a stable code and one sentence, nothing of the inside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException as AnyHTTPException
+
+from tutelage_client.errors import InvalidInput
+from tutelage_client.wire import Problem
+
+PROBLEM_TYPE = "application/problem+json"
+
+
+class ServiceProblem(HTTPException):
+    """A refusal with a stable `code` and one sentence for a person; becomes problem+json."""
+
+    def __init__(
+        self, status: int, code: str, detail: str, *, field: str | None = None, retry_after_s: int | None = None
+    ) -> None:
+        super().__init__(status, detail, None if retry_after_s is None else {"Retry-After": str(retry_after_s)})
+        self.code = code
+        self.field = field
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    """Turn every error of `app` into problem+json."""
+    app.add_exception_handler(AnyHTTPException, _on_http_exception)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(InvalidInput, _on_invalid_input)
+    app.add_exception_handler(Exception, _on_bug)
+
+
+def problem(
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    field: str | None = None,
+    errors: Sequence[dict[str, str]] = (),
+    headers: dict[str, str] | None = None,
+) -> JSONResponse:
+    """An RFC 9457 answer."""
+    body = Problem(
+        title=HTTPStatus(status).phrase, status=status, code=code, detail=detail, field=field, errors=list(errors)
+    )
+    return JSONResponse(body.model_dump(exclude_none=True), status, headers, media_type=PROBLEM_TYPE)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, AnyHTTPException)
+    headers = dict(error.headers or {})
+    if isinstance(error, ServiceProblem):
+        return problem(error.status_code, error.code, error.detail, field=error.field, headers=headers)
+    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+    return problem(error.status_code, code, _sentence(request, error), headers=headers)
+
+
+def _sentence(request: Request, error: AnyHTTPException) -> str:
+    """The framework's own refusals in full sentences."""
+    where = f"{request.method} {request.url.path}"
+    match error.status_code:
+        case 404 if error.detail == "Not Found":
+            return f"there is nothing at {request.url.path}; see /docs for the routes"
+        case 405:
+            return f"{where} is not offered; allowed here: {(error.headers or {}).get('Allow', 'nothing')}"
+    return error.detail
+
+
+async def _on_invalid_request(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    errors = [_field_and_message(each) for each in error.errors()]
+    first = errors[0]
+    return problem(422, "invalid_input", first["message"], field=first.get("field"), errors=errors)
+
+
+def _field_and_message(error: dict[str, Any]) -> dict[str, str]:
+    parts = [str(part) for part in error["loc"] if part not in ("body", "query", "path", "header")]
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "json_invalid":
+        return {"message": f"the body is not JSON: {error['ctx']['error']} at byte {parts[0]}"}
+    if not parts:
+        return {"message": f"the {error['loc'][0]}: {message}"}
+    field = ".".join(parts)
+    return {"field": field, "message": f"{field}: {message}"}
+
+
+async def _on_invalid_input(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, InvalidInput)
+    return problem(422, "invalid_input", error.message, field=error.field)
+
+
+async def _on_bug(_: Request, __: Exception) -> JSONResponse:
+    """The server logs the error itself; the caller learns nothing of the inside."""
+    return problem(500, "internal", "the service failed on this request; its log has the reason")

@@ -1,0 +1,52 @@
+"""A service as a process: it says where it listens and stops cleanly."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens, and tells the app before it waits for open connections."""
+
+    def __init__(self, app: FastAPI, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._stopping: asyncio.Event = app.state.stopping
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            port = self.servers[0].sockets[0].getsockname()[1]
+            sys.stdout.write(f"listening on http://{self.config.host}:{port}\n")
+            sys.stdout.flush()
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        self._stopping.set()
+        await super().shutdown(sockets)
+
+
+def serve(app: FastAPI, host: str, port: int, *, grace_s: int = 10) -> None:
+    """Serve until SIGTERM or SIGINT, then finish open requests within `grace_s` and return.
+
+    port: 0 takes a free one. `listening on http://HOST:PORT` goes to stdout once requests are accepted.
+    """
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        timeout_keep_alive=30,  # longer than the client keeps an idle connection: it never sends into a closed one
+        timeout_graceful_shutdown=grace_s,
+    )
+    server = _Server(app, config)
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn raises the signal again when it is done; with this handler the process then returns from here.
+        signal.signal(stop, server.handle_exit)
+    server.run()

@@ -1,0 +1,120 @@
+"""Log lines and metric definitions. Neither ever carries prompt text, token ids or secrets."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from pydantic import ValidationError
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+_LONGEST_ERROR = 300
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: time, level, service, message, and whatever was passed as `extra`."""
+
+    def __init__(self, service: str) -> None:
+        super().__init__()
+        self._service = service
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "service": self._service,
+            "message": record.getMessage().rstrip(),
+        }
+        line |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        if record.exc_info and record.exc_info[1] is not None:
+            line |= describe_error(record.exc_info[1])
+        return json.dumps(line, default=str)
+
+
+def describe_error(error: BaseException) -> dict[str, Any]:
+    """What a log line may say of an error: its type, its first line, and where it was raised.
+
+    A validation error quotes what it was given, so of that only the number of errors is told.
+    """
+    told = f"{error.error_count()} validation errors" if isinstance(error, ValidationError) else str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    return {
+        "error": type(error).__name__,
+        "reason": told.partition("\n")[0][:_LONGEST_ERROR],
+        "where": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames[-8:]],
+    }
+
+
+def configure_logging(service: str, level: str = "info") -> None:
+    """Send every log line of this process to stderr as JSON."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines(service))
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    for noisy in ("httpx2", "httpcore2", "uvicorn.access"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpMetrics:
+    """What every service counts; `route` is the template, never the path with its ids."""
+
+    requests: Counter
+    seconds: Histogram
+
+    @classmethod
+    def of(cls, registry: CollectorRegistry) -> Self:
+        labels = ("method", "route", "status")
+        return cls(
+            Counter("tutelage_http_requests_total", "Answered HTTP requests", labels, registry=registry),
+            Histogram("tutelage_http_request_seconds", "Seconds to answer", ("method", "route"), registry=registry),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherMetrics:
+    """What a teacher counts. door: http or queue; outcome: ok, refused, failed, or dropped."""
+
+    scored_tokens: Counter
+    forward_tokens: Counter
+    cached_tokens: Counter
+    generated_tokens: Counter
+    requests: Counter
+    batch_tokens: Histogram
+    score_seconds: Histogram
+    queue_wait_seconds: Histogram
+    waiting_tokens: Gauge
+
+    @classmethod
+    def of(cls, registry: CollectorRegistry) -> Self:
+        def counter(name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
+            return Counter(f"tutelage_teacher_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(f"tutelage_teacher_{name}", text, buckets=buckets, registry=registry)
+
+        seconds = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+        return cls(
+            scored_tokens=counter("scored_tokens_total", "Tokens that got a score"),
+            forward_tokens=counter("forward_tokens_total", "Tokens that went through the model"),
+            cached_tokens=counter("cached_tokens_total", "Tokens that did not have to go through the model"),
+            generated_tokens=counter("generated_tokens_total", "Tokens that the teacher wrote"),
+            requests=counter("requests_total", "Requests by door and outcome", ("door", "outcome")),
+            batch_tokens=histogram("batch_tokens", "Tokens of one engine call", tuple(2.0**n for n in range(5, 20))),
+            score_seconds=histogram("score_seconds", "Seconds of one engine call", seconds),
+            queue_wait_seconds=histogram("queue_wait_seconds", "Seconds from arrival to the engine call", seconds),
+            waiting_tokens=Gauge("tutelage_teacher_waiting_tokens", "Tokens that wait for a batch", registry=registry),
+        )
+
+    def spent(self, usage: Mapping[str, int]) -> None:
+        """Count the tokens of a `Usage`, given as a mapping."""
+        self.scored_tokens.inc(usage["scored_tokens"])
+        self.forward_tokens.inc(usage["forward_tokens"])
+        self.cached_tokens.inc(usage["cached_tokens"])
+        self.generated_tokens.inc(usage["generated_tokens"])
