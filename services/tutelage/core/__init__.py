@@ -1,0 +1,16 @@
+"""The mathematics of learning from a teacher's marks: pure torch, no models, no I/O, nothing else of this project.
+
+A loss is states x support x divergence (or estimator, or credit) x weights, and each factor is a module:
+
+    batch         the rows that are learned from, with the teacher's signals
+    support       over which tokens student and teacher are compared
+    divergences   how far apart two aligned distributions are
+    estimators    the same from the written token alone
+    credit        advantages for policy gradients
+    stabilizers   what bounds or reweights a signal
+    metrics       sums and counts, divided once
+    objective     the factors put together, in chunks of rows
+
+Symbols: student p, teacher q, behaviour policy mu, reference ref. Shapes: R rows, V vocabulary, H hidden size, K top-k
+columns, C candidate columns, S entries of a support. All log-probabilities are in nats.
+"""

@@ -1,0 +1,193 @@
+"""The loss: states x support x divergence (or estimator, or credit) x weights, in chunks of rows.
+
+Only the rows that are learned from ever enter the arithmetic, so nothing in any other row, NaN included, can reach the
+loss or the gradient. Each chunk is recomputed in the backward pass: no [R, V] tensor of all rows is ever kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from tutelage.core import metrics
+from tutelage.core.batch import TokenBatch, at_tokens, log_probabilities
+from tutelage.core.credit import advantage, constant_penalty
+from tutelage.core.divergences import measure
+from tutelage.core.estimators import ESTIMATORS, reinforce
+from tutelage.core.metrics import Metric, Partial
+from tutelage.core.stabilizers import ordinary_tokens, ratio_clip, reference_kl, signal_clip
+from tutelage.core.support import RESTS, SUPPORTS, Aligned, needed, signals
+
+KINDS = ("divergence", "policy_gradient", "supervised", "constant_penalty")
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What is minimised. Fields that the kind does not read keep their defaults.
+
+    beta (jsd) and alpha (skew) None: the divergence's own default
+    signal_clip: nats; ratio_clip: (min, max) of p / mu; special_ids: written tokens that are never learned from
+    reference_coef: weight of KL(p || ref)
+
+    Raises:
+        ValueError: an unknown name, a parameter out of range, or a support on which the divergence cannot be had.
+    """
+
+    kind: Literal["divergence", "policy_gradient", "supervised", "constant_penalty"]
+    divergence: str = "reverse_kl"
+    beta: float | None = None
+    alpha: float | None = None
+    support: Literal["full", "teacher_top_k", "student_top_k", "sampled"] = "full"
+    rest: Literal["tail", "renormalise"] = "tail"
+    penalty: float = 1.0
+    max_probability: float = 1.0
+    signal_clip: float | None = None
+    ratio_clip: tuple[float, float] | None = None
+    special_ids: frozenset[int] = frozenset()
+    reference_coef: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("objective kind", self.kind, KINDS),
+            ("support", self.support, SUPPORTS),
+            ("rest", self.rest, RESTS),
+        ):
+            if value not in known:
+                raise ValueError(f"unknown {name} {value!r}; known are {', '.join(known)}")
+        measure(self.divergence, **self.parameters)
+        if self.kind == "divergence" and self.support == "sampled" and self.divergence not in ESTIMATORS:
+            raise ValueError(
+                f"{self.divergence} has no sampled-token estimator; use the full support or a top-k, "
+                f"or one of {', '.join(ESTIMATORS)}"
+            )
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        given = {"beta": self.beta, "alpha": self.alpha}
+        return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def comparison(self) -> str | None:
+        """The support on which the teacher is heard; None where no teacher is."""
+        if self.kind == "divergence":
+            return self.support
+        return "sampled" if self.kind == "policy_gradient" else None
+
+
+def learned_rows(batch: TokenBatch, objective: Objective) -> Tensor:
+    """True for the rows that the objective can learn from [R]; their number is the loss's denominator.
+
+    Raises:
+        ValueError: a signal that the objective needs is not in the batch.
+    """
+    learned_R = batch.mask_R & ordinary_tokens(batch.token_ids_R, objective.special_ids)
+    if objective.comparison is None:
+        return learned_R
+    return learned_R & SUPPORTS[objective.comparison].usable(signals(batch))
+
+
+def loss(batch: TokenBatch, objective: Objective, *, chunk_rows: int = 1024) -> tuple[Tensor, dict[str, Metric]]:
+    """The loss summed over the learned rows, in nats and with gradients, and the metrics of those rows.
+
+    Divide by the number of learned rows of the whole optimiser step, not of the micro-batch. A row whose loss is
+    infinite (the teacher forbids what the student may do, and no signal_clip is set) has no finite gradient: it adds
+    nothing to either, stays in the denominator and is counted in `infinite_fraction`.
+
+    Raises:
+        ValueError: a signal is missing, or student and teacher do not share a vocabulary.
+    """
+    rows = batch.take(learned_rows(batch, objective).nonzero().squeeze(-1))
+    total = rows.hidden_RH[:0].sum(dtype=torch.promote_types(rows.hidden_RH.dtype, torch.float32))
+    parts: list[dict[str, Partial]] = []
+    for start in range(0, len(rows), chunk_rows):
+        chunk = rows.take(slice(start, start + chunk_rows))
+        outcome = checkpoint(_chunk, chunk, objective, use_reentrant=False, preserve_rng_state=False)
+        chunk_sum, partials = cast("tuple[Tensor, dict[str, Partial]]", outcome)
+        total = total + chunk_sum
+        parts.append(partials)
+    counted = {"tokens": Metric(len(rows), 1), "learned_fraction": Metric(len(rows), int(batch.mask_R.sum()))}
+    return total, metrics.merge([counted, *map(metrics.to_numbers, parts)])
+
+
+def _chunk(rows: TokenBatch, objective: Objective) -> tuple[Tensor, dict[str, Partial]]:
+    """Loss and metrics of a few rows, all of which are learned from."""
+    student_logp_RV = log_probabilities(rows.head(rows.hidden_RH), rows.vocabulary_size)
+    logp_R = at_tokens(student_logp_RV, rows.token_ids_R[:, None]).squeeze(-1)
+    aligned = None
+    if objective.comparison is not None:
+        aligned = SUPPORTS[objective.comparison].align(student_logp_RV, rows, objective.rest)
+    signal_R = _token_losses(objective, logp_R, _clipped(objective, aligned))
+    anchor_R = _reference_losses(objective, student_logp_RV, rows)
+    infinite_R = signal_R.isposinf() | anchor_R.isposinf()
+    losses_R = torch.where(infinite_R, 0.0, signal_R) * _weights(objective, logp_R, rows)
+    losses_R = losses_R + torch.where(infinite_R, 0.0, anchor_R)
+    loss_sum = losses_R.sum()
+    observed = {"loss": (loss_sum.detach(), torch.tensor(len(rows), device=loss_sum.device))}
+    observed["infinite_fraction"] = metrics.over(infinite_R.double())
+    return loss_sum, observed | _observe(objective, rows, student_logp_RV, logp_R, aligned)
+
+
+def _clipped(objective: Objective, aligned: Aligned | None) -> Aligned | None:
+    if aligned is None or objective.signal_clip is None:
+        return aligned
+    return aligned._replace(
+        teacher_logp_RS=signal_clip(aligned.teacher_logp_RS, aligned.student_logp_RS, objective.signal_clip)
+    )
+
+
+def _token_losses(objective: Objective, logp_R: Tensor, aligned: Aligned | None) -> Tensor:
+    """Nats per row [R]; inf where infinite, with gradient zero."""
+    if objective.kind == "supervised":
+        return -logp_R
+    if objective.kind == "constant_penalty":
+        return reinforce(constant_penalty(logp_R, objective.penalty, objective.max_probability), logp_R)
+    student_logp_RS, teacher_logp_RS = needed(aligned, "teacher signals")
+    if objective.kind == "policy_gradient":
+        return reinforce(advantage(student_logp_RS, teacher_logp_RS).squeeze(-1), logp_R)
+    if objective.support == "sampled":
+        return ESTIMATORS[objective.divergence]((teacher_logp_RS - student_logp_RS).squeeze(-1))
+    return measure(objective.divergence, **objective.parameters)(student_logp_RS, teacher_logp_RS)
+
+
+def _reference_losses(objective: Objective, student_logp_RV: Tensor, rows: TokenBatch) -> Tensor:
+    if objective.reference_coef is None:
+        return student_logp_RV.new_zeros(len(rows))
+    with torch.no_grad():
+        logits_RV = needed(rows.reference_head, "the reference")(needed(rows.reference_hidden_RH, "the reference"))
+        reference_logp_RV = log_probabilities(logits_RV, rows.vocabulary_size)
+    return reference_kl(student_logp_RV, reference_logp_RV, objective.reference_coef)
+
+
+def _weights(objective: Objective, logp_R: Tensor, rows: TokenBatch) -> Tensor:
+    if objective.ratio_clip is None or rows.behaviour_logprob_R is None:
+        return torch.ones_like(logp_R)
+    return ratio_clip(logp_R, rows.behaviour_logprob_R, *objective.ratio_clip)
+
+
+@torch.no_grad()
+def _observe(
+    objective: Objective, rows: TokenBatch, student_logp_RV: Tensor, logp_R: Tensor, aligned: Aligned | None
+) -> dict[str, Partial]:
+    """What is measured on these rows; a full comparison overrides what written tokens only estimate."""
+    observed = {"student_entropy": metrics.over(metrics.entropy(student_logp_RV))}
+    observed |= metrics.of_behaviour(logp_R, rows.behaviour_logprob_R, objective.ratio_clip)
+    whole = aligned if objective.comparison == "full" else None
+    teacher_logp_R = _teacher_logp(rows, whole)
+    if teacher_logp_R is not None:
+        observed |= metrics.of_sampled(teacher_logp_R - logp_R, objective.signal_clip)
+    if whole is not None:
+        observed |= metrics.of_whole(whole)
+    elif rows.teacher is not None and rows.teacher.entropy_R is not None:
+        observed["teacher_entropy"] = metrics.over(rows.teacher.entropy_R)
+    return observed
+
+
+def _teacher_logp(rows: TokenBatch, whole: Aligned | None) -> Tensor | None:
+    """log q(y) from the whole distribution where it is there, else as the teacher sent it."""
+    if whole is not None:
+        return at_tokens(whole.teacher_logp_RS, rows.token_ids_R[:, None]).squeeze(-1)
+    return None if rows.teacher is None else rows.teacher.sampled_logprob_R

@@ -1,0 +1,169 @@
+"""Supports: over which tokens student and teacher are compared.
+
+A support turns the student's log-probabilities [R, V] and the teacher's signals into two aligned log-distributions
+[R, S], and says beforehand which rows have what it takes. For a top-k, `rest` says what becomes of all other tokens:
+
+    tail          one bucket for all of them: exact on the coarsened vocabulary, a lower bound of the full divergence
+    renormalise   left out, both sides renormalised on the set
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from tutelage.core.batch import TeacherSignals, TokenBatch, at_tokens, log_probabilities
+from tutelage.core.divergences import floored
+
+Value = TypeVar("Value")
+
+
+class Aligned(NamedTuple):
+    """Student and teacher over the same tokens; gradients flow through the student's side only."""
+
+    student_logp_RS: Tensor
+    teacher_logp_RS: Tensor
+
+
+class Support(NamedTuple):
+    """usable: which rows can be aligned [R]; align: (student_logp_RV, batch of usable rows, rest) -> Aligned."""
+
+    usable: Callable[[TeacherSignals], Tensor]
+    align: Callable[[Tensor, TokenBatch, str], Aligned]
+
+
+def signals(batch: TokenBatch) -> TeacherSignals:
+    """The teacher's part of a batch that needs one."""
+    return needed(batch.teacher, "teacher signals")
+
+
+def needed(value: Value | None, what: str) -> Value:
+    """`value`, which the objective cannot do without.
+
+    Raises:
+        ValueError: it was not given.
+    """
+    if value is None:
+        raise ValueError(f"the objective needs {what}, which the batch lacks; ask the teacher for them")
+    return value
+
+
+def full_rows(teacher: TeacherSignals) -> Tensor:
+    return teacher.valid_R & needed(teacher.hidden_RH, "hidden states").isfinite().all(-1)
+
+
+def full(student_logp_RV: Tensor, batch: TokenBatch, _rest: str) -> Aligned:
+    """The whole vocabulary, rebuilt from the teacher's hidden states.
+
+    Raises:
+        ValueError: the two heads differ in size.
+    """
+    teacher = signals(batch)
+    logits_RV = needed(teacher.head, "the output head")(needed(teacher.hidden_RH, "hidden states"))
+    teacher_logp_RV = log_probabilities(logits_RV, batch.vocabulary_size)
+    student_size, teacher_size = student_logp_RV.shape[-1], teacher_logp_RV.shape[-1]
+    if student_size != teacher_size:
+        raise ValueError(
+            f"the student's head has {student_size} entries and the teacher's {teacher_size}; "
+            "if they share a tokenizer, give vocabulary_size, the number of tokens before the padding"
+        )
+    return Aligned(student_logp_RV, teacher_logp_RV)
+
+
+def sampled_rows(teacher: TeacherSignals) -> Tensor:
+    return teacher.valid_R & ~needed(teacher.sampled_logprob_R, "sampled log-probabilities").isnan()
+
+
+def sampled(student_logp_RV: Tensor, batch: TokenBatch, _rest: str) -> Aligned:
+    """The written token alone, S = 1: for estimators and advantages, not a distribution."""
+    teacher_logp_R = needed(signals(batch).sampled_logprob_R, "sampled log-probabilities")
+    return Aligned(at_tokens(student_logp_RV, batch.token_ids_R[:, None]), teacher_logp_R[:, None])
+
+
+def teacher_top_k_rows(teacher: TeacherSignals) -> Tensor:
+    ids_RK, logprob_RK = needed(teacher.topk_ids_RK, "top-k"), needed(teacher.topk_logprob_RK, "top-k")
+    usable_R = teacher.valid_R & _usable_set(ids_RK, logprob_RK)
+    return usable_R if teacher.topk_rest_R is None else usable_R & ~teacher.topk_rest_R.isnan()
+
+
+def teacher_top_k(student_logp_RV: Tensor, batch: TokenBatch, rest: str) -> Aligned:
+    """The teacher's most probable tokens."""
+    teacher = signals(batch)
+    ids_RK, logprob_RK = needed(teacher.topk_ids_RK, "top-k"), needed(teacher.topk_logprob_RK, "top-k")
+    return RESTS[rest](student_logp_RV, ids_RK, logprob_RK, teacher.topk_rest_R)
+
+
+def student_top_k_rows(teacher: TeacherSignals) -> Tensor:
+    """Rows whose candidates the teacher scored without exception; with a gap neither rest would be right."""
+    ids_RC = needed(teacher.candidate_ids_RC, "candidates")
+    covered_RC = needed(teacher.candidate_valid_RC, "candidates") | (ids_RC < 0)
+    return (
+        teacher.valid_R & covered_RC.all(-1) & _usable_set(ids_RC, needed(teacher.candidate_logprob_RC, "candidates"))
+    )
+
+
+def student_top_k(student_logp_RV: Tensor, batch: TokenBatch, rest: str) -> Aligned:
+    """The candidates that the student named when it asked."""
+    teacher = signals(batch)
+    ids_RC, logprob_RC = (
+        needed(teacher.candidate_ids_RC, "candidates"),
+        needed(teacher.candidate_logprob_RC, "candidates"),
+    )
+    return RESTS[rest](student_logp_RV, ids_RC, logprob_RC, None)
+
+
+def _usable_set(ids_RS: Tensor, logprob_RS: Tensor) -> Tensor:
+    """A first id that is no padding, no NaN where there is an id, and some probability on the set."""
+    holes_RS, pad_RS = logprob_RS.isnan(), ids_RS < 0
+    return ~pad_RS[:, 0] & ~(holes_RS & ~pad_RS).any(-1) & ((logprob_RS > -torch.inf) & ~pad_RS).any(-1)
+
+
+def with_tail(student_logp_RV: Tensor, ids_RS: Tensor, teacher_logp_RS: Tensor, rest_R: Tensor | None) -> Aligned:
+    """The set and one bucket for everything outside it."""
+    student_logp_RS = at_tokens(student_logp_RV, ids_RS)
+    teacher_logp_RS = teacher_logp_RS.masked_fill(ids_RS < 0, -torch.inf)
+    everything_R = (ids_RS >= 0).sum(-1) >= student_logp_RV.shape[-1]
+    student_tail_R = _outside(student_logp_RV, ids_RS)
+    teacher_tail_R = _rest_logprob(teacher_logp_RS, rest_R).masked_fill(everything_R, -torch.inf)
+    return Aligned(_append(student_logp_RS, student_tail_R), _append(teacher_logp_RS, teacher_tail_R))
+
+
+def renormalised(student_logp_RV: Tensor, ids_RS: Tensor, teacher_logp_RS: Tensor, _rest_R: Tensor | None) -> Aligned:
+    """The set alone, each side divided by its mass on it."""
+    teacher_logp_RS = teacher_logp_RS.masked_fill(ids_RS < 0, -torch.inf)
+    return Aligned(_normalise(at_tokens(student_logp_RV, ids_RS)), _normalise(teacher_logp_RS))
+
+
+RESTS = {"tail": with_tail, "renormalise": renormalised}
+
+SUPPORTS = {
+    "full": Support(full_rows, full),
+    "teacher_top_k": Support(teacher_top_k_rows, teacher_top_k),
+    "student_top_k": Support(student_top_k_rows, student_top_k),
+    "sampled": Support(sampled_rows, sampled),
+}
+
+
+def _outside(logp_RV: Tensor, ids_RS: Tensor) -> Tensor:
+    """log of the student's mass outside the ids [R]: summed over the others, because 1 - sum loses a small rest."""
+    zero = torch.finfo(logp_RV.dtype).min / 4
+    ids_RS = torch.where(ids_RS < 0, ids_RS[:, :1], ids_RS)  # padding repeats an id that is taken out anyway
+    tail_R = floored(logp_RV).scatter(-1, ids_RS.long(), zero).logsumexp(-1)
+    return tail_R.masked_fill(tail_R < zero / 2, -torch.inf)
+
+
+def _rest_logprob(teacher_logp_RS: Tensor, rest_R: Tensor | None) -> Tensor:
+    """log of the teacher's mass outside the set [R]; a rest below the resolution of the numbers counts as that."""
+    mass_R = -teacher_logp_RS.logsumexp(-1).expm1() if rest_R is None else rest_R
+    return mass_R.clamp(min=torch.finfo(mass_R.dtype).eps).log()
+
+
+def _normalise(logp_RS: Tensor) -> Tensor:
+    return floored(logp_RS).log_softmax(-1).masked_fill(logp_RS == -torch.inf, -torch.inf)
+
+
+def _append(logp_RS: Tensor, bucket_R: Tensor) -> Tensor:
+    return torch.cat([logp_RS, bucket_R[:, None].to(logp_RS.dtype)], -1)
