@@ -1,0 +1,45 @@
+"""Work in flight between students and teachers: `base` is the contract, `open_queue` picks an implementation."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from tutelage.queue.base import Answer, DeadLetter, Delivery, Depth, Job, Put, Queue, QueueLimits
+from tutelage.queue.memory import MemoryQueue
+from tutelage_client.errors import InvalidInput
+
+__all__ = [
+    "Answer",
+    "DeadLetter",
+    "Delivery",
+    "Depth",
+    "Job",
+    "MemoryQueue",
+    "Put",
+    "Queue",
+    "QueueLimits",
+    "open_queue",
+]
+
+
+def open_queue(url: str, limits: QueueLimits = QueueLimits()) -> Queue:  # noqa: B008 - frozen
+    """The queue behind `url`: redis://, rediss:// or valkey:// for a server, memory:// for a new one in this process.
+
+    No connection is made yet; calls raise `ServiceUnreachable` when the server does not answer.
+
+    Raises:
+        InvalidInput: another scheme, or not a URL.
+    """
+    scheme = urlsplit(url).scheme
+    if scheme == "memory":
+        return MemoryQueue(limits)
+    if scheme not in ("redis", "rediss", "valkey"):
+        raise InvalidInput(
+            f"the queue's URL has scheme {scheme!r}; use redis://, rediss:// or valkey://HOST:PORT/DB, or memory://"
+        )
+    from tutelage.queue.redis import RedisQueue  # redis is an extra: only who talks to a server needs it
+
+    try:
+        return RedisQueue(url, limits)
+    except ValueError as error:
+        raise InvalidInput(f"the queue's URL cannot be read: {error}; use {scheme}://HOST:PORT/DB") from error

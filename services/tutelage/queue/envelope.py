@@ -1,0 +1,46 @@
+"""A job as bytes: one line of JSON with a schema version, then the payload as it is.
+
+The checksum over all of it is kept by `tutelage.queue.blobs`, so that header and payload are covered alike.
+"""
+
+from __future__ import annotations
+
+import json
+
+from tutelage.queue.base import Job
+from tutelage.queue.blobs import DamagedBody
+
+SCHEMA = 1
+
+
+def pack(job: Job) -> bytes:
+    """The job as bytes."""
+    header = {
+        "schema": SCHEMA,
+        "id": job.id,
+        "queue": job.queue,
+        "reply_to": job.reply_to,
+        "run_id": job.run_id,
+        "tokens": job.tokens,
+        "traceparent": job.traceparent,
+    }
+    return json.dumps(header).encode() + b"\n" + job.payload
+
+
+def unpack(body: bytes) -> Job:
+    """The job that `pack` wrote.
+
+    Raises:
+        DamagedBody: another schema version, or not an envelope.
+    """
+    line, _, payload = body.partition(b"\n")
+    try:
+        header = json.loads(line)
+        schema = header.pop("schema")
+        if schema != SCHEMA:
+            raise DamagedBody(
+                f"the envelope has schema {schema}, this worker reads {SCHEMA}; upgrade the worker, then replay the job"
+            )
+        return Job(**header, payload=payload)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DamagedBody(f"the job's envelope cannot be read: {error!r}") from error

@@ -1,0 +1,284 @@
+-- Every change of the queue's state, each atomic. One call runs one function of `ops`:
+-- ARGV = name, lease_ms, max_deliveries, ttl_ms, then the arguments of that function.
+-- The keys and the fields of a job's hash are described in redis.py.
+
+local GROUP = 'teachers'
+local lease_ms, max_deliveries, ttl_ms = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local call = redis.call
+
+local function queue_key(queue, part) return 'tutelage:{' .. queue .. '}:' .. part end
+local function job_key(id) return 'tutelage:job:' .. id end
+local function run_key(run) return 'tutelage:run:' .. run end
+
+local function now_ms()
+  local time = call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function load(id)
+  local flat, job = call('HGETALL', job_key(id)), {id = id, asked = {}}
+  for i = 1, #flat, 2 do
+    local reply_to = string.match(flat[i], '^to:(.*)$')
+    if reply_to then job.asked[reply_to] = flat[i + 1] else job[flat[i]] = flat[i + 1] end
+  end
+  return job
+end
+
+local function blob_key(reference)
+  local sha256 = string.match(reference or '', '^blob:(%x+)$')
+  return sha256 and 'tutelage:blob:' .. sha256
+end
+
+local function forget_blob(reference)
+  local key = blob_key(reference)
+  if key then call('DEL', key) end
+end
+
+local function touch(id, reference)
+  call('PEXPIRE', job_key(id), ttl_ms)
+  local key = blob_key(reference)
+  if key then call('PEXPIRE', key, ttl_ms) end
+end
+
+local function announce(id, reply_to)
+  local key = 'tutelage:replies:' .. reply_to
+  call('XADD', key, '*', 'job', id)
+  call('PEXPIRE', key, ttl_ms)
+end
+
+-- Finished or forgotten entries leave the stream only after delivery: XDEL of an undelivered one makes `lag` null.
+local function drop(queue, entry)
+  call('XACK', queue_key(queue, 'jobs'), GROUP, entry)
+  call('XDEL', queue_key(queue, 'jobs'), entry)
+end
+
+local function ensure_group(queue)
+  local key = queue_key(queue, 'jobs')
+  if call('EXISTS', key) == 0 then call('XGROUP', 'CREATE', key, GROUP, '0', 'MKSTREAM') end
+end
+
+local function note_run(run, id)
+  call('SADD', run_key(run), id)
+  call('PEXPIRE', run_key(run), ttl_ms)
+end
+
+local function enqueue(job)
+  ensure_group(job.queue)
+  local entry = call('XADD', queue_key(job.queue, 'jobs'), '*', 'job', job.id)
+  call('HSET', job_key(job.id), 'state', 'queued', 'entry', entry)
+  call('ZADD', queue_key(job.queue, 'live'), job.put_ms, job.id)
+  for _, run in pairs(job.asked) do note_run(run, job.id) end
+  touch(job.id, job.envelope)
+end
+
+local function leave(job)
+  call('ZREM', queue_key(job.queue, 'live'), job.id)
+  for _, run in pairs(job.asked) do call('SREM', run_key(run), job.id) end
+end
+
+-- The attempt counts as well as the owner: a worker that claimed its own expired lease holds only the newer one.
+local function held(id, worker, entry, attempt)
+  local job = load(id)
+  if job.state ~= 'queued' or job.entry ~= entry or job.attempts ~= attempt then return nil end
+  local owned = call('XPENDING', queue_key(job.queue, 'jobs'), GROUP, entry, entry, 1, worker)
+  return #owned == 1 and job or nil
+end
+
+local function bury(job, reason)
+  call('HSET', job_key(job.id), 'state', 'dead', 'reason', reason)
+  drop(job.queue, job.entry)
+  leave(job)
+  call('ZADD', queue_key(job.queue, 'dead'), now_ms(), job.id)
+  touch(job.id, job.envelope)
+  for reply_to in pairs(job.asked) do announce(job.id, reply_to) end
+end
+
+local function forget(job)
+  local entry = job.entry
+  if #call('XPENDING', queue_key(job.queue, 'jobs'), GROUP, entry, entry, 1) == 1 then drop(job.queue, entry) end
+  leave(job)
+  forget_blob(job.envelope)
+  call('DEL', job_key(job.id))
+end
+
+-- One stream entry that now belongs to `worker`: leased, or given up, or dropped because nobody asks for it any more.
+local function claim(queue, worker, item)
+  local entry, id = item[1], item[2][2]
+  local job = load(id)
+  if job.state ~= 'queued' or job.entry ~= entry then
+    drop(queue, entry)
+    if not job.state then call('ZREM', queue_key(queue, 'live'), id) end
+    return nil
+  end
+  if tonumber(job.attempts) >= max_deliveries then
+    bury(job, 'worker ' .. job.worker .. ' let its lease run out')
+    return nil
+  end
+  local attempt = call('HINCRBY', job_key(id), 'attempts', 1)
+  call('HSET', job_key(id), 'worker', worker)
+  touch(id, job.envelope)
+  return {id, entry, tostring(attempt), job.envelope}
+end
+
+local ops = {}
+
+function ops.put(id, queue, run, reply_to, envelope)
+  local job = load(id)
+  if job.state and job.envelope ~= envelope then forget_blob(envelope) end
+  if job.state == 'answered' then
+    touch(id, job.answer)
+    announce(id, reply_to)
+    return 'answered'
+  end
+  call('HSET', job_key(id), 'to:' .. reply_to, run)
+  if job.state then
+    touch(id, job.envelope)
+    if job.state == 'queued' then note_run(run, id) end
+    return job.state
+  end
+  job = {id = id, queue = queue, put_ms = now_ms(), envelope = envelope, asked = {[reply_to] = run}}
+  call('HSET', job_key(id), 'queue', queue, 'run', run, 'envelope', envelope, 'put_ms', job.put_ms, 'attempts', 0)
+  enqueue(job)
+  return 'added'
+end
+
+function ops.take(queue, worker, count)
+  ensure_group(queue)
+  local key, taken, cursor = queue_key(queue, 'jobs'), {}, '0-0'
+  count = tonumber(count)
+  local function keep(items)
+    for _, item in ipairs(items) do taken[#taken + 1] = claim(queue, worker, item) end
+  end
+  repeat
+    local page = call('XAUTOCLAIM', key, GROUP, worker, lease_ms, cursor, 'COUNT', count - #taken)
+    cursor = page[1]
+    keep(page[2])
+  until cursor == '0-0' or #taken == count
+  while #taken < count do
+    local page = call('XREADGROUP', 'GROUP', GROUP, worker, 'COUNT', count - #taken, 'STREAMS', key, '>')
+    if not page then break end
+    keep(page[1][2])
+  end
+  local info = call('XINFO', 'STREAM', key)
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then return {info[i + 1], taken} end
+  end
+end
+
+function ops.renew(worker, ...)
+  local arguments, kept = {...}, {}
+  for i = 1, #arguments, 3 do
+    local id, entry, attempt = arguments[i], arguments[i + 1], arguments[i + 2]
+    local job = held(id, worker, entry, attempt)
+    if job then
+      call('XCLAIM', queue_key(job.queue, 'jobs'), GROUP, worker, 0, entry, 'JUSTID')
+      touch(id, job.envelope)
+    end
+    kept[#kept + 1] = job and 1 or 0
+  end
+  return kept
+end
+
+function ops.answer(id, worker, entry, attempt, answer)
+  local job = held(id, worker, entry, attempt)
+  if not job then return 0 end
+  call('HSET', job_key(id), 'state', 'answered', 'answer', answer)
+  for reply_to in pairs(job.asked) do
+    announce(id, reply_to)
+    call('HDEL', job_key(id), 'to:' .. reply_to)
+  end
+  call('HDEL', job_key(id), 'envelope', 'entry', 'worker')
+  drop(job.queue, entry)
+  leave(job)
+  forget_blob(job.envelope)
+  touch(id, answer)
+  return 1
+end
+
+function ops.fail(id, worker, entry, attempt, reason, retry)
+  local job = held(id, worker, entry, attempt)
+  if not job then return 0 end
+  if retry == '1' and tonumber(attempt) < max_deliveries then
+    enqueue(job)
+    drop(job.queue, entry)
+  else
+    bury(job, reason)
+  end
+  return 1
+end
+
+function ops.release(id, worker, entry, attempt)
+  local job = held(id, worker, entry, attempt)
+  if not job then return 0 end
+  enqueue(job)
+  call('HINCRBY', job_key(id), 'attempts', -1)
+  drop(job.queue, entry)
+  return 1
+end
+
+function ops.results(...)
+  local results = {}
+  for i, id in ipairs({...}) do results[i] = call('HMGET', job_key(id), 'state', 'answer', 'reason') end
+  return results
+end
+
+function ops.forget_answer(id, answer)
+  local job = load(id)
+  if job.state == 'answered' and job.answer == answer then call('DEL', job_key(id)) end
+end
+
+local function prune_dead(queue)
+  call('ZREMRANGEBYSCORE', queue_key(queue, 'dead'), '-inf', now_ms() - ttl_ms)
+end
+
+function ops.depth(queue)
+  prune_dead(queue)
+  local dead = call('ZCARD', queue_key(queue, 'dead'))
+  if call('EXISTS', queue_key(queue, 'jobs')) == 0 then return {0, 0, dead, false} end
+  local leased = call('XPENDING', queue_key(queue, 'jobs'), GROUP)[1]
+  local oldest = call('ZRANGE', queue_key(queue, 'live'), 0, 0, 'WITHSCORES')[2]
+  local age_ms = oldest and math.max(0, now_ms() - tonumber(oldest)) or false
+  return {call('ZCARD', queue_key(queue, 'live')) - leased, leased, dead, age_ms}
+end
+
+function ops.dead_letters(queue)
+  prune_dead(queue)
+  local letters = {}
+  for _, id in ipairs(call('ZRANGE', queue_key(queue, 'dead'), 0, -1)) do
+    local job = load(id)
+    if job.state == 'dead' then letters[#letters + 1] = {id, job.run, tonumber(job.attempts), job.reason} end
+  end
+  return letters
+end
+
+function ops.replay(queue, id)
+  local job = load(id)
+  if job.state ~= 'dead' or job.queue ~= queue then return 0 end
+  job.put_ms = now_ms()
+  call('HSET', job_key(id), 'put_ms', job.put_ms, 'attempts', 0)
+  call('HDEL', job_key(id), 'reason')
+  call('ZREM', queue_key(queue, 'dead'), id)
+  enqueue(job)
+  return 1
+end
+
+function ops.cancel(run)
+  local cancelled = 0
+  for _, id in ipairs(call('SMEMBERS', run_key(run))) do
+    local job = load(id)
+    if job.state == 'queued' then
+      cancelled = cancelled + 1
+      for reply_to, asker in pairs(job.asked) do
+        if asker == run then
+          call('HDEL', job_key(id), 'to:' .. reply_to)
+          job.asked[reply_to] = nil
+        end
+      end
+      if not next(job.asked) then forget(job) end
+    end
+  end
+  call('DEL', run_key(run))
+  return cancelled
+end
+
+return ops[ARGV[1]](unpack(ARGV, 5))

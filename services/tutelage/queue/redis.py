@@ -1,0 +1,160 @@
+"""The queue on Redis Streams, for Redis >= 7.0 and Valkey.
+
+Keys, all below `tutelage:`; one queue's keys share a hash tag:
+
+    {NAME}:jobs      stream, one entry a delivery-to-be, with the consumer group `teachers`; entries carry only a job id
+    {NAME}:live      sorted set of job ids that wait or are leased, by the time of their put
+    {NAME}:dead      sorted set of job ids that were given up, by the time of that
+    job:ID           hash, the one truth about a job: state (queued, answered, dead), queue, run, envelope, entry,
+                     attempts, worker, put_ms, answer, reason, and `to:REPLY_TO` = run id for everybody who asked
+    run:ID           set of a run's live job ids, for `cancel`
+    replies:NAME     stream of ids of jobs that ended
+    blob:SHA256      a larger body (see `blobs`)
+
+How it holds together:
+
+- Each change of state is one call of `queue.lua`, so it happens whole or not at all. The script also makes the first
+  non-blocking XREADGROUP and the XAUTOCLAIM; a client only blocks on XREAD until the stream has a newer entry.
+- The hash names the stream entry that stands for the job. An entry that its job does not name (cancelled, given
+  back, added anew) is dropped when it is delivered. Undelivered entries are never deleted and streams never trimmed:
+  both would blind the `lag` that autoscalers read, and a trimmed stream loses work without a word.
+- A lease is a pending entry: its idle time, on the server's clock, is the age of the lease. Answer, fail, renew and
+  release check that entry, attempt and worker are still those of the delivery.
+- A reply stream says which jobs ended; their present state is read when it is. An answer that expired or that was
+  replayed since is skipped: asking again is always safe.
+- Everything about a job expires `answer_ttl_s` after its last change.
+
+Durations come from the server's clock alone. The server is a transport: after a loss whoever asks puts its
+outstanding jobs again. One primary, with replicas if wanted; a sharded cluster is not supported, because a job, its
+answer and its reply stream lie in different slots.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from tutelage.queue import envelope
+from tutelage.queue.base import Answer, DeadLetter, Delivery, Depth, Job, Put, QueueLimits
+from tutelage.queue.blobs import Blobs, DamagedBody
+from tutelage.queue.server import MAX_BLOCK_S, Server
+
+ANSWERS_A_READ = 64  # bounds the memory of one read: an answer may be a megabyte
+
+
+class RedisQueue:
+    """`Queue` on one Redis or Valkey server; any number of processes may hold one."""
+
+    def __init__(self, url: str, limits: QueueLimits) -> None:
+        self._server = Server(url, limits)
+        self._blobs = Blobs(self._server, limits)
+        self._limits = limits
+
+    async def put(self, job: Job) -> Put:
+        reference = await self._blobs.store(envelope.pack(job))
+        state = await self._server.op("put", job.id, job.queue, job.run_id, job.reply_to, reference)
+        return Put(state.decode())
+
+    async def lease(self, queue: str, worker: str, *, count: int, wait_s: float) -> list[Delivery]:
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + wait_s
+        # Nothing announces that a lease ran out: look again at least once in the time that a lease lasts.
+        slice_s = min(self._limits.lease_s, MAX_BLOCK_S)
+        while True:
+            newest, taken = await self._server.op("take", queue, worker, count)
+            opened = [await self._opened(worker, *item) for item in taken]
+            deliveries = [delivery for delivery in opened if delivery]
+            left_s = deadline - clock()
+            if deliveries or left_s <= 0:
+                return deliveries
+            stream = f"tutelage:{{{queue}}}:jobs"
+            await self._server.read(stream, newest.decode(), count=1, block_s=min(left_s, slice_s))
+
+    async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        lost: list[Delivery] = []
+        for worker in dict.fromkeys(d.worker for d in deliveries):
+            mine = [d for d in deliveries if d.worker == worker]
+            handles = [part for d in mine for part in (d.job.id, d.receipt, d.attempt)]
+            kept = await self._server.op("renew", worker, *handles)
+            lost += [d for d, is_kept in zip(mine, kept, strict=True) if not is_kept]
+        return lost
+
+    async def answer(self, delivery: Delivery, payload: bytes) -> bool:
+        reference = await self._blobs.store(payload)
+        return bool(await self._server.op("answer", *_handle(delivery), reference))
+
+    async def fail(self, delivery: Delivery, reason: str, *, retry: bool = True) -> bool:
+        return bool(await self._server.op("fail", *_handle(delivery), reason, int(retry)))
+
+    async def release(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            await self._server.op("release", *_handle(delivery))
+
+    async def answers(self, reply_to: str, *, after: str, wait_s: float) -> tuple[list[Answer], str]:
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + wait_s
+        while True:
+            left_s = deadline - clock()
+            stream = f"tutelage:replies:{reply_to}"
+            entries = await self._server.read(stream, after, count=ANSWERS_A_READ, block_s=left_s)
+            if entries:
+                after = entries[-1][0]
+                if ended := await self._ended([fields[b"job"].decode() for _, fields in entries]):
+                    return ended, after
+            elif left_s <= 0:
+                return [], after
+
+    async def fetch(self, job_id: str) -> Answer | None:
+        return next(iter(await self._ended([job_id])), None)
+
+    async def depth(self, queue: str) -> Depth:
+        waiting, leased, dead, oldest_ms = await self._server.op("depth", queue)
+        return Depth(waiting, leased, dead, None if oldest_ms is None else oldest_ms / 1000)
+
+    async def dead_letters(self, queue: str) -> list[DeadLetter]:
+        letters = await self._server.op("dead_letters", queue)
+        return [DeadLetter(i.decode(), run.decode(), attempts, why.decode()) for i, run, attempts, why in letters]
+
+    async def replay(self, queue: str, job_id: str) -> bool:
+        return bool(await self._server.op("replay", queue, job_id))
+
+    async def cancel(self, run_id: str) -> int:
+        return await self._server.op("cancel", run_id)
+
+    async def close(self) -> None:
+        await self._server.close()
+
+    async def _opened(
+        self, worker: str, job_id: bytes, entry: bytes, attempt: bytes, reference: bytes
+    ) -> Delivery | None:
+        """The delivery, or None for a damaged job, which goes to the dead letters and never to an engine."""
+        try:
+            job = envelope.unpack(await self._blobs.open(reference))
+        except DamagedBody as error:
+            await self._server.op("fail", job_id, worker, entry, attempt, str(error), 0)
+            return None
+        return Delivery(job, worker, int(attempt), entry.decode())
+
+    async def _ended(self, job_ids: Sequence[str]) -> list[Answer]:
+        """The answers and dead letters among these jobs, each once, in order."""
+        unique = list(dict.fromkeys(job_ids))
+        results = await self._server.op("results", *unique)
+        answers: list[Answer] = []
+        for job_id, (state, reference, reason) in zip(unique, results, strict=True):
+            if state == b"answered":
+                answers.append(await self._answered(job_id, reference))
+            elif state == b"dead":
+                answers.append(Answer(job_id, None, reason.decode()))
+        return answers
+
+    async def _answered(self, job_id: str, reference: bytes) -> Answer:
+        """A stored answer. A damaged one is forgotten, so that asking again computes it anew."""
+        try:
+            return Answer(job_id, await self._blobs.open(reference))
+        except DamagedBody as error:
+            await self._server.op("forget_answer", job_id, reference)
+            return Answer(job_id, None, f"the stored answer was damaged, ask again: {error}")
+
+
+def _handle(delivery: Delivery) -> tuple[str, str, str, int]:
+    return delivery.job.id, delivery.worker, delivery.receipt, delivery.attempt
