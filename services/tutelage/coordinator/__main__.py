@@ -1,0 +1,33 @@
+"""`python -m tutelage.coordinator`: serve the coordinator until it is told to stop."""
+
+from __future__ import annotations
+
+import sys
+
+from pydantic import ValidationError
+from pydantic_settings import CliApp
+
+from tutelage.coordinator.app import build_app
+from tutelage.coordinator.db import Database
+from tutelage.coordinator.settings import Settings
+from tutelage.serving import serve
+from tutelage.telemetry import configure_logging
+from tutelage_client.errors import InvalidInput
+from tutelage_client.spec import explain
+
+
+def main(argv: list[str] | None = None) -> None:
+    try:
+        settings = CliApp.run(Settings, cli_args=sys.argv[1:] if argv is None else argv)
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        database = Database(settings.database)
+    except ValidationError as error:
+        sys.exit(f"tutelage.coordinator: {explain(error)[0]}")
+    except InvalidInput as error:
+        sys.exit(f"tutelage.coordinator: {error.message}")
+    configure_logging("coordinator")
+    serve(build_app(settings, database), settings.host, settings.port)
+
+
+if __name__ == "__main__":
+    main()

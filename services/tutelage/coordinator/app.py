@@ -1,0 +1,63 @@
+"""The coordinator's app: the database brought up to date, the routes, and the sweep of expired leases."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from fastapi import FastAPI
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+from starlette.concurrency import run_in_threadpool
+
+from tutelage.coordinator.db import Database
+from tutelage.coordinator.leases import sweep
+from tutelage.coordinator.routes import runs, store, workers
+from tutelage.coordinator.settings import Settings
+from tutelage.serving import create_app
+
+log = logging.getLogger(__name__)
+
+
+def build_app(settings: Settings, database: Database) -> FastAPI:
+    """An app over a database whose schema is brought up to date first."""
+    database.migrate()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        sweeping = asyncio.create_task(_sweep_forever(database, settings.lease_s / 8))
+        yield
+        sweeping.cancel()
+        with suppress(asyncio.CancelledError):
+            await sweeping
+        database.close()
+
+    def ready() -> str | None:
+        return _unreachable(database)
+
+    app = create_app("Tutelage coordinator", lifespan, ready=ready, body_limits={"/v1/files": settings.max_file_bytes})
+    app.include_router(runs.router(database))
+    app.include_router(store.router(database, settings.files))
+    app.include_router(workers.router(database, settings))
+    return app
+
+
+def _unreachable(database: Database) -> str | None:
+    try:
+        with database.read() as session:
+            session.execute(text("SELECT 1"))
+    except OperationalError:
+        return "the database does not answer"
+    return None
+
+
+async def _sweep_forever(database: Database, every_s: float) -> None:
+    """Every coordinator sweeps: what one takes back, the others find taken."""
+    while True:
+        try:
+            await run_in_threadpool(sweep, database)
+        except OperationalError:
+            log.warning("cannot sweep leases: the database does not answer")
+        await asyncio.sleep(every_s)

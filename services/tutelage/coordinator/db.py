@@ -1,0 +1,123 @@
+"""The database: one engine, two kinds of transaction, its clock, and the schema brought up to date.
+
+SQLite by default, PostgreSQL by URL; everything that differs between them is in this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Double, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Session
+from sqlalchemy.sql.functions import FunctionElement
+
+from tutelage.coordinator.tables import Base
+from tutelage_client.errors import InvalidInput
+
+_MIGRATION_LOCK = 7_834_225  # any number that no other program on this server takes
+_INSERT = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+
+
+class now(FunctionElement[float]):  # noqa: N801 - reads as the SQL function that it is
+    """The database's clock in seconds since 1970. Leases are measured by it alone."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(now, "sqlite")
+def _sqlite_now(*_: Any, **__: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(now, "postgresql")
+def _postgresql_now(*_: Any, **__: Any) -> str:
+    return "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
+
+
+class Database:
+    """Transactions over one connection pool, for use from many threads.
+
+    Raises:
+        InvalidInput: the URL is neither SQLite's nor PostgreSQL's.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.engine = _engine(url)
+        self._writing = self.engine.execution_options(writes=True)
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        with Session(self.engine) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """Committed at the end of the block, rolled back on an error."""
+        with Session(self._writing) as session, session.begin():
+            yield session
+
+    def migrate(self) -> None:
+        """Bring the schema to the newest revision; safe to call from several processes at once."""
+        with self._writing.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+            command.upgrade(alembic_config(connection), "head")
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def alembic_config(connection: Connection) -> Config:
+    """Alembic over an open connection, with the migrations that ship in this package."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def put_new(session: Session, table: type[Base], **values: Any) -> bool:
+    """Insert a row unless one with the same unique key is there; says whether it was inserted."""
+    statement = _INSERT[session.get_bind().dialect.name](table).values(**values).on_conflict_do_nothing()
+    inserted = session.execute(statement.returning(*inspect(table).primary_key)).first()
+    return inserted is not None
+
+
+def put(session: Session, table: type[Base], keys: Sequence[str], **values: Any) -> None:
+    """Insert a row, or overwrite the one with the same `keys`."""
+    statement = _INSERT[session.get_bind().dialect.name](table).values(**values)
+    changed = {name: statement.excluded[name] for name in values if name not in keys}
+    session.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed))
+
+
+def _engine(url: str) -> Engine:
+    backend = make_url(url).get_backend_name()
+    if backend == "postgresql":
+        return create_engine(url, pool_size=10, max_overflow=30, pool_pre_ping=True)
+    if backend != "sqlite":
+        raise InvalidInput(
+            f"database-url starts with {backend!r}; give sqlite:///PATH or postgresql+psycopg://HOST/NAME"
+        )
+    engine = create_engine(url, pool_size=10, max_overflow=30)
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _: Any) -> None:
+    connection.isolation_level = None  # transactions begin where _begin_sqlite says, not where the driver thinks
+    for pragma in ("journal_mode = WAL", "busy_timeout = 15000", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """A writer takes the lock at once: one that reads first and is then refused could not simply wait."""
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,82 @@
+"""Uploaded files: named by the hash of their content, so that the same content is the same file and is kept once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from tutelage.coordinator.db import now, put_new
+from tutelage.coordinator.pages import page
+from tutelage.coordinator.tables import FileRow
+from tutelage.serving import ServiceProblem
+from tutelage_client.wire import FileView, Page
+
+
+class Upload:
+    """Bytes on their way into the store: hashed while they are written, gone unless they are kept."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix="upload-", dir=folder)
+        self._folder, self._path = folder, Path(name)
+        self._handle = os.fdopen(descriptor, "wb")
+        self._digest = hashlib.sha256()
+        self.bytes = 0
+
+    def write(self, chunk: bytes) -> None:
+        self._handle.write(chunk)
+        self._digest.update(chunk)
+        self.bytes += len(chunk)
+
+    def keep(self) -> str:
+        """Make the bytes durable under their hash, which is returned."""
+        self._handle.flush()
+        os.fsync(self._handle.fileno())
+        sha256 = self._digest.hexdigest()
+        self._path.replace(self._folder / sha256)
+        return sha256
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._handle.close()
+        self._path.unlink(missing_ok=True)
+
+
+def register(session: Session, sha256: str, size: int, filename: str) -> tuple[FileView, bool]:
+    """The file of this content and whether it is new; the first name stays."""
+    file_id = f"file-{sha256[:32]}"
+    row = {"id": file_id, "sha256": sha256, "bytes": size, "filename": filename, "created_at": now()}
+    is_new = put_new(session, FileRow, **row)
+    return find(session, file_id), is_new
+
+
+def find(session: Session, file_id: str) -> FileView:
+    """
+    Raises:
+        ServiceProblem: 404 `file_not_found`.
+    """
+    row = session.get(FileRow, file_id)
+    if row is None:
+        raise ServiceProblem(404, "file_not_found", f"there is no file {file_id!r}; GET /v1/files lists them")
+    return _view(row)
+
+
+def files(session: Session, after: str | None, limit: int) -> Page[FileView]:
+    """Uploaded files, the newest first."""
+    keys = (FileRow.created_at, FileRow.id)
+    return page(session, select(FileRow), keys, _view, after=after, limit=limit, newest_first=True)
+
+
+def _view(row: FileRow) -> FileView:
+    return FileView.model_validate({name: getattr(row, name) for name in FileView.model_fields})

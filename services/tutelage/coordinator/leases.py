@@ -1,0 +1,204 @@
+"""The right to execute a run: claimed once, held by heartbeats, fenced by the epoch, taken away by the clock."""
+
+from __future__ import annotations
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from tutelage.coordinator.db import Database, now
+from tutelage.coordinator.events import move
+from tutelage.coordinator.runs import find
+from tutelage.coordinator.settings import Settings
+from tutelage.coordinator.states import TRANSITIONS, path
+from tutelage.coordinator.tables import CheckpointRow, MetricRow, RolloutRow, RunRow
+from tutelage.coordinator.teachers import named
+from tutelage.serving import ServiceProblem
+from tutelage_client.errors import InvalidInput
+from tutelage_client.wire import (
+    CheckpointView,
+    Heartbeat,
+    HeartbeatReply,
+    Lease,
+    Outcome,
+    RunError,
+    RunStatus,
+)
+
+MAX_RESTARTS = 3
+
+# How an attempt ends the run; "crashed" is not here because it may not end it.
+ENDS = {
+    "succeeded": RunStatus.SUCCEEDED,
+    "failed": RunStatus.FAILED,
+    "cancelled": RunStatus.CANCELLED,
+    "paused": RunStatus.PAUSED,
+}
+
+
+def is_work_waiting(session: Session) -> bool:
+    """Whether a run is queued; cheap, so that waiting workers need not lock anything."""
+    return session.scalar(select(RunRow.id).where(RunRow.status == RunStatus.QUEUED).limit(1)) is not None
+
+
+def claim(session: Session, settings: Settings, worker: str) -> Lease | None:
+    """The oldest queued run. Two that claim at once never get one run: its row is locked, locked rows are skipped."""
+    queued = select(RunRow).where(RunRow.status == RunStatus.QUEUED).order_by(RunRow.created_at, RunRow.id)
+    run = session.scalar(queued.limit(1).with_for_update(skip_locked=True))
+    return None if run is None else _grant(session, settings, run, worker)
+
+
+def claim_run(session: Session, settings: Settings, run_id: str, worker: str) -> Lease:
+    """The lease of one given queued run.
+
+    Raises:
+        ServiceProblem: 409 `run_not_queued`.
+    """
+    run = find(session, run_id, lock=True)
+    if run.status is not RunStatus.QUEUED:
+        raise ServiceProblem(409, "run_not_queued", f"{run_id} is {run.status}; only a queued run can be claimed")
+    return _grant(session, settings, run, worker)
+
+
+def adopt(session: Session, settings: Settings, run_id: str, worker: str, epoch: int) -> Lease:
+    """The current lease for another process of the same attempt, which then renews it in the first one's place."""
+    run = owned(session, run_id, epoch)
+    run.lease_owner = worker
+    return _renew(session, settings, run)
+
+
+def _grant(session: Session, settings: Settings, run: RunRow, worker: str) -> Lease:
+    """Begin a new attempt from the newest checkpoint; what an older one reported beyond it never counted."""
+    run.epoch += 1
+    run.lease_owner = worker
+    newest = _newest_checkpoint(session, run.id)
+    run.step = 0 if newest is None else newest.step
+    for table in (MetricRow, RolloutRow):
+        beyond = table.run_id == run.id if newest is None else (table.run_id == run.id) & (table.step > newest.step)
+        session.execute(delete(table).where(beyond))
+    move(session, run, RunStatus.STARTING)
+    return _renew(session, settings, run)
+
+
+def _renew(session: Session, settings: Settings, run: RunRow) -> Lease:
+    run.lease_expires_at = now() + settings.lease_s
+    names = [teacher["name"] for teacher in run.spec["teachers"]]
+    return Lease(
+        run_id=run.id,
+        epoch=run.epoch,
+        expires_in_s=settings.lease_s,
+        spec=run.spec,
+        checkpoint=_newest_checkpoint(session, run.id),
+        artefacts=str(settings.artefacts(run.id)),
+        teachers={teacher.name: teacher for teacher in named(session, names)},
+    )
+
+
+def _newest_checkpoint(session: Session, run_id: str) -> CheckpointView | None:
+    query = select(CheckpointRow).where(CheckpointRow.run_id == run_id).order_by(CheckpointRow.step.desc()).limit(1)
+    row = session.scalar(query)
+    return None if row is None else checkpoint_view(row)
+
+
+def checkpoint_view(row: CheckpointRow) -> CheckpointView:
+    return CheckpointView.model_validate({name: getattr(row, name) for name in CheckpointView.model_fields})
+
+
+def owned(session: Session, run_id: str, epoch: int) -> RunRow:
+    """The locked row of a run whose lease is held with `epoch`. Every write of a worker goes through here.
+
+    Raises:
+        ServiceProblem: 409 `stale_epoch`: a newer attempt owns the run, or nobody does.
+    """
+    run = find(session, run_id, lock=True)
+    if run.epoch != epoch or run.lease_expires_at is None:
+        detail = f"epoch {epoch} no longer holds {run_id}, which is {run.status} in epoch {run.epoch}; stop writing"
+        raise ServiceProblem(409, "stale_epoch", detail, field="epoch")
+    return run
+
+
+def heartbeat(session: Session, settings: Settings, run_id: str, beat: Heartbeat) -> HeartbeatReply:
+    """Extend the lease and take over what the trainer says of itself, unless its owner wants something else."""
+    run = owned(session, run_id, beat.epoch)
+    run.lease_expires_at = now() + settings.lease_s
+    run.updated_at = now()
+    run.conditions = beat.conditions
+    if run.started_at is None:
+        run.started_at = now()
+    status = RunStatus(beat.status)
+    if run.desired == "run" and status in TRANSITIONS[run.status]:
+        move(session, run, status)
+    return HeartbeatReply.model_validate({"desired": run.desired, "expires_in_s": settings.lease_s})
+
+
+def finish(session: Session, settings: Settings, run_id: str, outcome: Outcome) -> None:
+    """End an attempt. The same outcome again (its answer was lost) changes nothing."""
+    run = find(session, run_id, lock=True)
+    if run.outcome_epoch == outcome.epoch:
+        return
+    run = owned(session, run_id, outcome.epoch)
+    run.outcome_epoch = outcome.epoch
+    if outcome.model_path is not None:
+        run.model_path = _inside(settings, run_id, outcome.model_path)
+    if run.status is RunStatus.CANCELLING and outcome.result != "failed":
+        move(session, run, RunStatus.CANCELLED)
+    elif outcome.result == "crashed":
+        _recover(session, run, outcome.error or _lost("crashed", "the trainer's process died"))
+    else:
+        _end(session, run, outcome)
+
+
+def _end(session: Session, run: RunRow, outcome: Outcome) -> None:
+    error = outcome.error
+    if outcome.result == "failed":
+        error = error or RunError(code="internal", message="the trainer gave no reason", category="internal")
+        run.error = error.model_dump(mode="json")
+    move(session, run, *path(run.status, ENDS[outcome.result]), reason=error.code if error else None)
+    if run.status is RunStatus.PAUSED and run.desired == "run":
+        move(session, run, RunStatus.QUEUED, reason="drained")  # the trainer stopped for reasons of its own
+
+
+def _inside(settings: Settings, run_id: str, given: str) -> str:
+    """The model's directory, which must be one of the run's artefacts: it will be served to anyone who may read it."""
+    root = settings.artefacts(run_id)
+    model = (root / given).resolve()
+    if not model.is_relative_to(root.resolve()):
+        raise InvalidInput(f"model_path: {given!r} is outside {str(root)!r}, the run's artefacts", "model_path")
+    return str(model)
+
+
+def _recover(session: Session, run: RunRow, error: RunError) -> None:
+    """Queue the run again, unless it crashed too often since its last checkpoint."""
+    run.crashes += 1
+    move(session, run, RunStatus.RECOVERING, reason=error.code)
+    if run.crashes > MAX_RESTARTS:
+        message = f"crashed {run.crashes} times without a new checkpoint; the last time: {error.message}"
+        failure = error.model_copy(update={"message": message, "attempt": run.epoch, "step": run.step})
+        run.error = failure.model_dump(mode="json")
+        move(session, run, RunStatus.FAILED, reason=error.code)
+    else:
+        move(session, run, RunStatus.PAUSED if run.desired == "pause" else RunStatus.QUEUED, reason=error.code)
+
+
+def _lost(code: str, message: str) -> RunError:
+    return RunError(code=code, message=message, category="infra", retryable=True)
+
+
+def sweep(database: Database) -> int:
+    """Take back every lease that ran out by the database's clock; returns how many."""
+    is_over = RunRow.lease_expires_at < now()
+    with database.read() as session:
+        candidates = session.scalars(select(RunRow.id).where(is_over)).all()
+    return sum(_take_back(database, run_id) for run_id in candidates)
+
+
+def _take_back(database: Database, run_id: str) -> bool:
+    over = select(RunRow).where(RunRow.id == run_id, RunRow.lease_expires_at < now())
+    with database.write() as session:
+        run = session.scalar(over.with_for_update(skip_locked=True))
+        if run is None:
+            return False
+        if run.status is RunStatus.CANCELLING:
+            move(session, run, RunStatus.CANCELLED, reason="lease_expired")
+        else:
+            _recover(session, run, _lost("lease_expired", "the trainer was silent for longer than its lease"))
+        return True

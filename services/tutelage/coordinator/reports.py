@@ -1,0 +1,96 @@
+"""What a trainer reports while it holds the lease, and the lists that people read of it."""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import Any
+
+from pydantic import RootModel
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from tutelage.coordinator.db import now, put
+from tutelage.coordinator.events import record
+from tutelage.coordinator.leases import checkpoint_view, owned
+from tutelage.coordinator.pages import page
+from tutelage.coordinator.tables import CheckpointRow, MetricRow, RolloutRow
+from tutelage.serving import ServiceProblem
+from tutelage_client.wire import (
+    CheckpointCommit,
+    CheckpointView,
+    EventReport,
+    Page,
+    RolloutSample,
+    StepReport,
+)
+
+LONGEST_METRICS = 10_000
+MetricsOfStep = RootModel[dict[str, Any]]
+
+
+def step(session: Session, run_id: str, report: StepReport) -> None:
+    """Enter a step's row, or replace it by that of the newer epoch."""
+    run = owned(session, run_id, report.epoch)
+    known = session.get(MetricRow, (run_id, report.step))
+    is_new = known is None or known.epoch != report.epoch
+    metrics = {name: value if value is not None and isfinite(value) else None for name, value in report.metrics.items()}
+    tokens = {"student_tokens": report.student_tokens, "teacher_tokens": report.teacher_tokens}
+    row = {"run_id": run_id, "step": report.step, "epoch": report.epoch, "metrics": metrics, **tokens}
+    put(session, MetricRow, ("run_id", "step"), **row, created_at=now())
+    for sample in report.rollouts:
+        shown = {"step": report.step, "epoch": report.epoch, "rollout": sample.model_dump(mode="json")}
+        put(session, RolloutRow, ("run_id", "rollout_id"), run_id=run_id, rollout_id=sample.id, **shown)
+    run.step, run.student_tokens, run.teacher_tokens = report.step, report.student_tokens, report.teacher_tokens
+    run.metrics = run.metrics | {name: value for name, value in metrics.items() if value is not None}
+    run.updated_at = now()
+    if is_new:
+        record(session, run, "metrics", f"step {report.step}", {"step": report.step, **metrics})
+
+
+def event(session: Session, run_id: str, report: EventReport) -> None:
+    run = owned(session, run_id, report.epoch)
+    record(session, run, report.type, report.message, report.data, report.level)
+
+
+def commit(session: Session, run_id: str, checkpoint: CheckpointCommit) -> None:
+    """Make a checkpoint the one to resume from; progress beyond the last one forgives earlier crashes.
+
+    Raises:
+        ServiceProblem: 409 `stale_epoch`, 409 `stale_step`.
+    """
+    run = owned(session, run_id, checkpoint.epoch)
+    newest = session.scalar(select(func.max(CheckpointRow.step)).where(CheckpointRow.run_id == run_id))
+    if newest is not None and checkpoint.step < newest:
+        detail = f"step: {checkpoint.step} is older than the committed checkpoint at step {newest}"
+        raise ServiceProblem(409, "stale_step", detail, field="step")
+    if newest is None or checkpoint.step > newest:
+        run.crashes = 0
+    row = checkpoint.model_dump(exclude={"final"})
+    put(session, CheckpointRow, ("run_id", "step"), run_id=run_id, **row, created_at=now())
+    record(session, run, "checkpoint", f"checkpoint at step {checkpoint.step}", checkpoint.model_dump(mode="json"))
+
+
+def metrics(session: Session, run_id: str, after: str | None, limit: int) -> Page[MetricsOfStep]:
+    """One row a step, in order."""
+    query = select(MetricRow).where(MetricRow.run_id == run_id)
+    return page(session, query, (MetricRow.step,), _metrics_view, after=after, limit=limit, longest=LONGEST_METRICS)
+
+
+def _metrics_view(row: MetricRow) -> MetricsOfStep:
+    counted = {name: getattr(row, name) for name in ("step", "epoch", "student_tokens", "teacher_tokens")}
+    return MetricsOfStep(row.metrics | counted)
+
+
+def checkpoints(session: Session, run_id: str, after: str | None, limit: int) -> Page[CheckpointView]:
+    query = select(CheckpointRow).where(CheckpointRow.run_id == run_id)
+    return page(session, query, (CheckpointRow.step,), checkpoint_view, after=after, limit=limit)
+
+
+def samples(session: Session, run_id: str, after: str | None, limit: int) -> Page[RolloutSample]:
+    """Rollouts that the trainer chose to show, by step."""
+    query = select(RolloutRow).where(RolloutRow.run_id == run_id)
+    return page(session, query, (RolloutRow.step, RolloutRow.rollout_id), _sample_view, after=after, limit=limit)
+
+
+def _sample_view(row: RolloutRow) -> RolloutSample:
+    return RolloutSample.model_validate({"step": row.step, "epoch": row.epoch, "rollout": row.rollout})

@@ -1,0 +1,10 @@
+"""Parameters that the lists share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Query
+
+After = Annotated[str | None, Query(description="`next` of the page before")]
+Limit = Annotated[int, Query(ge=1, description="rows a page; a number above the longest page gives the longest")]

@@ -1,0 +1,152 @@
+"""Runs, for their owners: submit, follow, steer, and fetch the result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Request, Response
+from fastapi.responses import StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from tutelage.coordinator import events, reports, runs
+from tutelage.coordinator.archive import tar_of
+from tutelage.coordinator.db import Database
+from tutelage.coordinator.pushed import push
+from tutelage.coordinator.routes.params import After, Limit
+from tutelage.coordinator.stream import follow
+from tutelage.serving import ServiceProblem
+from tutelage_client.errors import InvalidInput
+from tutelage_client.wire import (
+    CheckpointView,
+    EventView,
+    Page,
+    PushedRollouts,
+    PushResult,
+    RolloutSample,
+    RunStatus,
+    RunView,
+)
+
+EVENT_STREAM = "text/event-stream"
+IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
+LastEventId = Annotated[str | None, Header()]
+
+
+def router(database: Database) -> APIRouter:
+    api = APIRouter(prefix="/v1/runs", tags=["runs"])
+    _add_verbs(api, database)
+    _add_history(api, database)
+    _add_bytes(api, database)
+    return api
+
+
+def _add_verbs(api: APIRouter, database: Database) -> None:
+    @api.post("", status_code=201)
+    def submit(spec: dict[str, Any], response: Response, idempotency_key: IdempotencyKey = None) -> RunView:
+        """Queue a run. With an Idempotency-Key, the same key and body return the same run (200 instead of 201)."""
+        with database.write() as session:
+            run, is_new = runs.submit(session, spec, idempotency_key)
+        response.status_code = 201 if is_new else 200
+        return run
+
+    @api.get("")
+    def list_runs(after: After = None, limit: Limit = 50, status: RunStatus | None = None) -> Page[RunView]:
+        """Runs, the newest first."""
+        with database.read() as session:
+            return runs.runs(session, status, after, limit)
+
+    @api.get("/{run_id}")
+    def get_run(run_id: str) -> RunView:
+        with database.read() as session:
+            return runs.view(runs.find(session, run_id))
+
+    @api.post("/{run_id}/cancel")
+    def cancel(run_id: str) -> RunView:
+        """End the run without a result; its checkpoints stay."""
+        with database.write() as session:
+            return runs.cancel(session, run_id)
+
+    @api.post("/{run_id}/pause")
+    def pause(run_id: str) -> RunView:
+        """Stop the run after a checkpoint, until it is resumed."""
+        with database.write() as session:
+            return runs.pause(session, run_id)
+
+    @api.post("/{run_id}/resume")
+    def resume(run_id: str) -> RunView:
+        """Queue a paused run again."""
+        with database.write() as session:
+            return runs.resume(session, run_id)
+
+
+def _add_history(api: APIRouter, database: Database) -> None:
+    @api.get("/{run_id}/events", response_model=Page[EventView])
+    async def list_events(
+        request: Request, run_id: str, after: After = None, limit: Limit = 200, last_event_id: LastEventId = None
+    ) -> Any:
+        """A page of events, or with `Accept: text/event-stream` all of them as they happen, from Last-Event-ID on."""
+        if EVENT_STREAM not in request.headers.get("accept", ""):
+            return await run_in_threadpool(event_page, run_id, after, limit)
+        await run_in_threadpool(get_status, run_id)  # refuse an unknown run before the stream begins
+        frames = follow(database, run_id, _event_number(last_event_id or after), request.app.state.stopping)
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(frames, headers=headers, media_type=EVENT_STREAM)
+
+    def event_page(run_id: str, after: str | None, limit: int) -> Page[EventView]:
+        with database.read() as session:
+            runs.find(session, run_id)
+            return events.events(session, run_id, after, limit)
+
+    def get_status(run_id: str) -> RunStatus:
+        with database.read() as session:
+            return runs.find(session, run_id).status
+
+    @api.get("/{run_id}/metrics")
+    def list_metrics(run_id: str, after: After = None, limit: Limit = 10_000) -> Page[reports.MetricsOfStep]:
+        """One row a step: `step`, `epoch`, `student_tokens`, `teacher_tokens` and what the trainer measured."""
+        with database.read() as session:
+            runs.find(session, run_id)
+            return reports.metrics(session, run_id, after, limit)
+
+    @api.get("/{run_id}/checkpoints")
+    def list_checkpoints(run_id: str, after: After = None, limit: Limit = 50) -> Page[CheckpointView]:
+        with database.read() as session:
+            runs.find(session, run_id)
+            return reports.checkpoints(session, run_id, after, limit)
+
+    @api.get("/{run_id}/rollouts")
+    def list_rollouts(run_id: str, after: After = None, limit: Limit = 50) -> Page[RolloutSample]:
+        """Rollouts that the trainer chose to show, by step."""
+        with database.read() as session:
+            runs.find(session, run_id)
+            return reports.samples(session, run_id, after, limit)
+
+
+def _add_bytes(api: APIRouter, database: Database) -> None:
+    @api.post("/{run_id}/rollouts")
+    def push_rollouts(run_id: str, body: PushedRollouts) -> PushResult:
+        """Hand over rollouts written elsewhere; an id that was seen before is ignored."""
+        with database.write() as session:
+            return push(session, run_id, body.rollouts)
+
+    @api.get("/{run_id}/model", response_class=StreamingResponse)
+    def get_model(run_id: str) -> StreamingResponse:
+        """The final model's directory as a tar stream."""
+        with database.read() as session:
+            run = runs.find(session, run_id)
+            path, status = run.model_path, run.status
+        if path is None or status is not RunStatus.SUCCEEDED:
+            raise ServiceProblem(409, "model_not_ready", f"{run_id} is {status}; its model is there once it succeeded")
+        if not Path(path).is_dir():
+            raise ServiceProblem(404, "model_missing", f"{path} of {run_id} is not on the coordinator's disk any more")
+        headers = {"Content-Disposition": f'attachment; filename="{run_id}.tar"'}
+        return StreamingResponse(tar_of(Path(path)), headers=headers, media_type="application/x-tar")
+
+
+def _event_number(given: str | None) -> int:
+    if given is None:
+        return 0
+    if not given.isdigit():
+        raise InvalidInput(f"Last-Event-ID: {given!r} is not the number of an event", "Last-Event-ID")
+    return int(given)

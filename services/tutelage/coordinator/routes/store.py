@@ -1,0 +1,85 @@
+"""What runs refer to: uploaded files and registered teachers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import FileResponse
+from starlette.concurrency import run_in_threadpool
+
+from tutelage.coordinator import files, teachers
+from tutelage.coordinator.db import Database
+from tutelage.coordinator.routes.params import After, Limit
+from tutelage.serving import ServiceProblem
+from tutelage_client.wire import FileView, Page, TeacherRegistration, TeacherView
+
+Filename = Annotated[str, Query(min_length=1, max_length=255, description="for people; the id is the content's hash")]
+
+
+def router(database: Database, folder: Path) -> APIRouter:
+    """folder: where the bytes of uploaded files are, each named by its sha256."""
+    api = APIRouter(prefix="/v1")
+    _add_files(api, database, folder)
+    _add_teachers(api, database)
+    return api
+
+
+def _add_files(api: APIRouter, database: Database, folder: Path) -> None:
+    @api.post("/files", status_code=201, tags=["files"])
+    async def upload(request: Request, response: Response, filename: Filename = "upload") -> FileView:
+        """Store the raw body. Content that is there already is the same file (200 instead of 201)."""
+        sha256, size = await _receive(request, folder)
+        file, is_new = await run_in_threadpool(register, sha256, size, filename)
+        response.status_code = 201 if is_new else 200
+        return file
+
+    def register(sha256: str, size: int, filename: str) -> tuple[FileView, bool]:
+        with database.write() as session:
+            return files.register(session, sha256, size, filename)
+
+    @api.get("/files", tags=["files"])
+    def list_files(after: After = None, limit: Limit = 50) -> Page[FileView]:
+        """Uploaded files, the newest first."""
+        with database.read() as session:
+            return files.files(session, after, limit)
+
+    @api.get("/files/{file_id}", tags=["files"])
+    def get_file(file_id: str) -> FileView:
+        with database.read() as session:
+            return files.find(session, file_id)
+
+    @api.get("/files/{file_id}/content", response_class=FileResponse, tags=["files"])
+    def get_content(file_id: str) -> FileResponse:
+        """The bytes, with range requests."""
+        with database.read() as session:
+            file = files.find(session, file_id)
+        path = folder / file.sha256
+        if not path.is_file():
+            raise ServiceProblem(
+                404, "content_missing", f"the bytes of {file_id} are gone from disk; upload them again"
+            )
+        return FileResponse(path, media_type="application/octet-stream", filename=file.filename)
+
+
+async def _receive(request: Request, folder: Path) -> tuple[str, int]:
+    """Write a body to disk as it arrives; the size limit is the app's, by path."""
+    upload = await run_in_threadpool(files.Upload, folder)
+    with upload:
+        async for chunk in request.stream():
+            await run_in_threadpool(upload.write, chunk)
+        return await run_in_threadpool(upload.keep), upload.bytes
+
+
+def _add_teachers(api: APIRouter, database: Database) -> None:
+    @api.post("/teachers", tags=["teachers"])
+    def register_teacher(teacher: TeacherRegistration) -> TeacherView:
+        """Enter a teacher or refresh it; one that was silent for 20 seconds counts as unavailable."""
+        with database.write() as session:
+            return teachers.register(session, teacher)
+
+    @api.get("/teachers", tags=["teachers"])
+    def list_teachers(after: After = None, limit: Limit = 50) -> Page[TeacherView]:
+        with database.read() as session:
+            return teachers.teachers(session, after, limit)

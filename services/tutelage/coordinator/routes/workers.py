@@ -1,0 +1,111 @@
+"""For workers only: leases, and the writes that carry the epoch of one."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from time import monotonic
+
+from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from tutelage.coordinator import leases, reports, runs
+from tutelage.coordinator.db import Database
+from tutelage.coordinator.pushed import pushed
+from tutelage.coordinator.routes.params import Limit
+from tutelage.coordinator.settings import Settings
+from tutelage_client.wire import (
+    CheckpointCommit,
+    EventReport,
+    Heartbeat,
+    HeartbeatReply,
+    Lease,
+    LeaseRequest,
+    Outcome,
+    Page,
+    Rollout,
+    StepReport,
+)
+
+POLL_S = 0.25
+
+
+def router(database: Database, settings: Settings) -> APIRouter:
+    api = APIRouter(prefix="/internal/v1", tags=["workers"])
+    _add_leases(api, database, settings)
+    _add_reports(api, database)
+    return api
+
+
+def _add_leases(api: APIRouter, database: Database, settings: Settings) -> None:
+    @api.post("/leases", response_model=Lease, responses={204: {"description": "no run is queued"}})
+    async def lease(request: Request, body: LeaseRequest) -> Lease | Response:
+        """The oldest queued run, waited for up to `wait_s`."""
+        ends_at = monotonic() + body.wait_s
+        while True:
+            found = await run_in_threadpool(_claim, database, settings, body.worker)
+            if found is not None:
+                return found
+            if not await _may_wait(request, ends_at):
+                return Response(status_code=204)
+
+    @api.post("/runs/{run_id}/lease")
+    def lease_run(run_id: str, body: LeaseRequest) -> Lease:
+        """Claim this queued run, or with `epoch` take over the lease that was granted with it."""
+        with database.write() as session:
+            if body.epoch is None:
+                return leases.claim_run(session, settings, run_id, body.worker)
+            return leases.adopt(session, settings, run_id, body.worker, body.epoch)
+
+    @api.post("/runs/{run_id}/heartbeat")
+    def heartbeat(run_id: str, body: Heartbeat) -> HeartbeatReply:
+        with database.write() as session:
+            return leases.heartbeat(session, settings, run_id, body)
+
+    @api.post("/runs/{run_id}/outcome", status_code=204)
+    def outcome(run_id: str, body: Outcome) -> None:
+        """The end of this attempt; the lease is given back."""
+        with database.write() as session:
+            leases.finish(session, settings, run_id, body)
+
+
+def _claim(database: Database, settings: Settings, worker: str) -> Lease | None:
+    with database.read() as session:
+        if not leases.is_work_waiting(session):
+            return None
+    with database.write() as session:
+        return leases.claim(session, settings, worker)
+
+
+async def _may_wait(request: Request, ends_at: float) -> bool:
+    """Wait a moment; False when the time is over, the caller has gone, or this process stops."""
+    stopping, left_s = request.app.state.stopping, ends_at - monotonic()
+    if left_s <= 0 or stopping.is_set() or await request.is_disconnected():
+        return False
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stopping.wait(), min(POLL_S, left_s))
+    return True
+
+
+def _add_reports(api: APIRouter, database: Database) -> None:
+    @api.post("/runs/{run_id}/steps", status_code=204)
+    def report_step(run_id: str, body: StepReport) -> None:
+        with database.write() as session:
+            reports.step(session, run_id, body)
+
+    @api.post("/runs/{run_id}/events", status_code=204)
+    def report_event(run_id: str, body: EventReport) -> None:
+        with database.write() as session:
+            reports.event(session, run_id, body)
+
+    @api.post("/runs/{run_id}/checkpoints", status_code=204)
+    def commit_checkpoint(run_id: str, body: CheckpointCommit) -> None:
+        with database.write() as session:
+            reports.commit(session, run_id, body)
+
+    @api.get("/runs/{run_id}/pushed")
+    def list_pushed(run_id: str, after: int = 0, limit: Limit = 256) -> Page[Rollout]:
+        """Pushed rollouts behind the cursor `after`; `next` is the cursor for what comes later."""
+        with database.read() as session:
+            runs.find(session, run_id)
+            return pushed(session, run_id, after, limit)

@@ -1,0 +1,135 @@
+"""Runs as their owners see them: submit, look at, list, cancel, pause, resume."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from tutelage.coordinator.db import now, put_new
+from tutelage.coordinator.events import move, record
+from tutelage.coordinator.pages import page
+from tutelage.coordinator.states import LEASED, TRANSITIONS
+from tutelage.coordinator.submission import check
+from tutelage.coordinator.tables import RunRow
+from tutelage.serving import ServiceProblem
+from tutelage_client.spec import RunSpec, parse_spec
+from tutelage_client.wire import Page, RunStatus, RunView
+
+
+def submit(session: Session, body: dict[str, Any], idempotency_key: str | None) -> tuple[RunView, bool]:
+    """The queued run and whether it is new: the same key and body give the same run.
+
+    Raises:
+        InvalidInput, ServiceProblem: what can be refused without a model, or the key belongs to another body.
+    """
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    known = _by_key(session, idempotency_key, digest)
+    if known is not None:
+        return view(known), False
+    spec = parse_spec(body)
+    check(session, spec)
+    run_id = f"run-{uuid.uuid4().hex[:16]}"
+    if not put_new(session, RunRow, id=run_id, idempotency_key=idempotency_key, request_sha256=digest, **_fresh(spec)):
+        return submit(session, body, idempotency_key)  # another request took the key a moment ago
+    run = find(session, run_id, lock=True)
+    record(session, run, "state", str(run.status), {"from": None, "to": run.status, "epoch": 0, "reason": None})
+    return view(run), True
+
+
+def _fresh(spec: RunSpec) -> dict[str, Any]:
+    counts = dict.fromkeys(
+        ("step", "epoch", "crashes", "teacher_tokens", "student_tokens", "last_event", "last_pushed"), 0
+    )
+    return counts | {
+        "name": spec.name,
+        "spec": spec.model_dump(mode="json"),
+        "status": RunStatus.QUEUED,
+        "desired": "run",
+        "steps": spec.optim.steps,
+        "conditions": {},
+        "metrics": {},
+        "created_at": now(),
+        "updated_at": now(),
+    }
+
+
+def _by_key(session: Session, key: str | None, digest: str) -> RunRow | None:
+    if key is None:
+        return None
+    run = session.scalar(select(RunRow).where(RunRow.idempotency_key == key))
+    if run is not None and run.request_sha256 != digest:
+        detail = f"this Idempotency-Key made {run.id} from another body; use a new key for a new run"
+        raise ServiceProblem(422, "idempotency_key_reused", detail, field="Idempotency-Key")
+    return run
+
+
+def find(session: Session, run_id: str, *, lock: bool = False) -> RunRow:
+    """The run's row, with `lock` kept from other writers until the end of the transaction.
+
+    Raises:
+        ServiceProblem: 404 `run_not_found`.
+    """
+    query = select(RunRow).where(RunRow.id == run_id)
+    run = session.scalar(query.with_for_update() if lock else query)
+    if run is None:
+        raise ServiceProblem(404, "run_not_found", f"there is no run {run_id!r}; GET /v1/runs lists them")
+    return run
+
+
+def view(run: RunRow) -> RunView:
+    return RunView.model_validate({name: getattr(run, name) for name in RunView.model_fields})
+
+
+def runs(session: Session, status: RunStatus | None, after: str | None, limit: int) -> Page[RunView]:
+    """Runs, the newest first."""
+    query = select(RunRow) if status is None else select(RunRow).where(RunRow.status == status)
+    return page(session, query, (RunRow.created_at, RunRow.id), view, after=after, limit=limit, newest_first=True)
+
+
+def cancel(session: Session, run_id: str) -> RunView:
+    """Ask that the run ends without its result; asking again changes nothing."""
+    run = find(session, run_id, lock=True)
+    if run.status is RunStatus.CANCELLED:
+        return view(run)
+    _refuse_final(run)
+    run.desired = "cancel"
+    if run.status is not RunStatus.CANCELLING:
+        move(session, run, RunStatus.CANCELLING if run.status in LEASED else RunStatus.CANCELLED, reason="asked")
+    return view(run)
+
+
+def pause(session: Session, run_id: str) -> RunView:
+    """Ask that the run stops after a checkpoint and waits."""
+    run = find(session, run_id, lock=True)
+    _refuse_cancelled(run)
+    run.desired = "pause"
+    to = RunStatus.PAUSING if run.status in LEASED else RunStatus.PAUSED
+    if to in TRANSITIONS[run.status]:
+        move(session, run, to, reason="asked")
+    return view(run)
+
+
+def resume(session: Session, run_id: str) -> RunView:
+    """Take a pause back; a run that has paused already is queued again."""
+    run = find(session, run_id, lock=True)
+    _refuse_cancelled(run)
+    run.desired = "run"
+    if run.status is RunStatus.PAUSED:
+        move(session, run, RunStatus.QUEUED, reason="asked")
+    return view(run)
+
+
+def _refuse_cancelled(run: RunRow) -> None:
+    _refuse_final(run)
+    if run.desired == "cancel":
+        raise ServiceProblem(409, "run_is_cancelling", f"{run.id} is being cancelled, which cannot be taken back")
+
+
+def _refuse_final(run: RunRow) -> None:
+    if run.status.final:
+        raise ServiceProblem(409, "run_is_final", f"{run.id} has {run.status} already; submit a new run")

@@ -1,0 +1,81 @@
+"""What of a spec can be refused without a model: teachers, their capabilities, files and paths."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from tutelage.coordinator.tables import FileRow, TeacherRow
+from tutelage.serving import ServiceProblem
+from tutelage_client.spec import DivergenceObjective, RunSpec, required_signals
+from tutelage_client.wire import Capabilities, TeacherInfo
+
+
+def check(session: Session, spec: RunSpec) -> None:
+    """Refuse a run that could never work.
+
+    Raises:
+        ServiceProblem: 422 with one sentence and the field.
+    """
+    for index, teacher in enumerate(spec.teachers):
+        able = _capabilities(session, teacher.name, f"teachers.{index}.name")
+        _check_signals(spec, teacher.name, able)
+        _check_sizes(spec, teacher.name, able)
+    for field, value in _paths(spec).items():
+        _check_path(session, field, value)
+
+
+def _capabilities(session: Session, name: str, field: str) -> Capabilities:
+    row = session.get(TeacherRow, name)
+    if row is None:
+        known = ", ".join(session.scalars(select(TeacherRow.name).order_by(TeacherRow.name).limit(20)))
+        detail = f"{field}: there is no teacher {name!r}; registered are {known or 'none'}"
+        raise ServiceProblem(422, "unknown_teacher", detail, field=field)
+    return TeacherInfo.model_validate(row.info).capabilities
+
+
+def _check_signals(spec: RunSpec, name: str, able: Capabilities) -> None:
+    missing = sorted(required_signals(spec) - able.signals)
+    if missing:
+        offered = ", ".join(sorted(able.signals)) or "none"
+        raise _missing("objective", f"teacher {name!r} cannot return {', '.join(missing)}; its signals are {offered}")
+    if spec.rollout.source == "teacher" and not able.generates:
+        raise _missing("rollout.source", f"teacher {name!r} does not write text; use another source or teacher")
+
+
+def _check_sizes(spec: RunSpec, name: str, able: Capabilities) -> None:
+    if isinstance(spec.objective, DivergenceObjective) and spec.objective.support.kind.endswith("_top_k"):
+        support = spec.objective.support
+        k = getattr(support, "k")  # noqa: B009 - both top-k supports have it, which the kind alone does not say
+        limit = able.vocabulary_size
+        if support.kind == "teacher_top_k":
+            limit = min(limit, able.max_top_k)
+        if k > limit:
+            raise _missing("objective.support.k", f"{k} is above {limit}, the most that teacher {name!r} offers")
+    if spec.rollout.source != "pushed" and spec.rollout.max_new_tokens >= able.max_length:
+        detail = f"{spec.rollout.max_new_tokens} leaves no room for a prompt in {able.max_length} tokens, the longest"
+        raise _missing("rollout.max_new_tokens", f"{detail} that teacher {name!r} takes")
+
+
+def _missing(field: str, detail: str) -> ServiceProblem:
+    return ServiceProblem(422, "capability_missing", f"{field}: {detail}", field=field)
+
+
+def _paths(spec: RunSpec) -> dict[str, str]:
+    given = {"data.train": spec.data.train, "data.eval": spec.data.eval}
+    if spec.student.revision is None:  # with one it is a hub id
+        given["student.model"] = spec.student.model
+    return {field: value for field, value in given.items() if value is not None}
+
+
+def _check_path(session: Session, field: str, value: str) -> None:
+    if value.startswith("file:"):
+        if session.get(FileRow, value.removeprefix("file:")) is None:
+            detail = f"{field}: {value!r} is not uploaded; POST /v1/files returns the id of a file"
+            raise ServiceProblem(422, "unknown_file", detail, field=field)
+    elif not PurePath(value).is_absolute():
+        other = ", or a hub id with its revision" if field == "student.model" else ""
+        detail = f"{field}: {value!r} is a relative path; give an absolute one, file:ID of an upload{other}"
+        raise ServiceProblem(422, "invalid_input", detail, field=field)

@@ -1,0 +1,149 @@
+"""The tables. Times are seconds since 1970 by the database's clock; column names are the wire's names.
+
+What the API promises to keep unique is unique here: one row a (run, event id), (run, step), (run, pushed rollout id),
+file content and idempotency key.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Double, Enum, ForeignKey, Index, MetaData, String, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from tutelage_client.wire import RunStatus
+
+_NAMES = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(naming_convention=_NAMES)
+    type_annotation_map = {dict[str, Any]: JSON(none_as_null=True), float: Double(), int: BigInteger(), str: String()}
+
+
+def _status() -> Enum:
+    return Enum(RunStatus, native_enum=False, length=16, values_callable=lambda kind: [each.value for each in kind])
+
+
+def _run_key() -> Mapped[str]:
+    return mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+
+
+class RunRow(Base):
+    """A run. `desired` is what its owner wants, `status` what is observed; they are written by different hands."""
+
+    __tablename__ = "runs"
+    __table_args__ = (Index(None, "created_at", "id"), Index(None, "status", "created_at", "id"))
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    spec: Mapped[dict[str, Any]]
+    status: Mapped[RunStatus] = mapped_column(_status())
+    status_reason: Mapped[str | None]
+    desired: Mapped[str]
+    step: Mapped[int]
+    steps: Mapped[int]
+    epoch: Mapped[int]
+    crashes: Mapped[int]
+    conditions: Mapped[dict[str, Any]]
+    error: Mapped[dict[str, Any] | None]
+    metrics: Mapped[dict[str, Any]]
+    teacher_tokens: Mapped[int]
+    student_tokens: Mapped[int]
+    created_at: Mapped[float]
+    updated_at: Mapped[float]
+    started_at: Mapped[float | None]
+    ended_at: Mapped[float | None]
+    lease_owner: Mapped[str | None]
+    lease_expires_at: Mapped[float | None] = mapped_column(index=True)
+    outcome_epoch: Mapped[int | None]
+    model_path: Mapped[str | None]
+    last_event: Mapped[int]
+    last_pushed: Mapped[int]
+    idempotency_key: Mapped[str | None] = mapped_column(unique=True)
+    request_sha256: Mapped[str]
+
+
+class EventRow(Base):
+    __tablename__ = "events"
+
+    run_id: Mapped[str] = _run_key()
+    id: Mapped[int] = mapped_column(primary_key=True)
+    type: Mapped[str]
+    level: Mapped[str]
+    message: Mapped[str]
+    data: Mapped[dict[str, Any]]
+    created_at: Mapped[float]
+
+
+class MetricRow(Base):
+    __tablename__ = "metrics"
+
+    run_id: Mapped[str] = _run_key()
+    step: Mapped[int] = mapped_column(primary_key=True)
+    epoch: Mapped[int]
+    metrics: Mapped[dict[str, Any]]
+    student_tokens: Mapped[int]
+    teacher_tokens: Mapped[int]
+    created_at: Mapped[float]
+
+
+class CheckpointRow(Base):
+    __tablename__ = "checkpoints"
+
+    run_id: Mapped[str] = _run_key()
+    step: Mapped[int] = mapped_column(primary_key=True)
+    epoch: Mapped[int]
+    path: Mapped[str]
+    weights_sha256: Mapped[str]
+    created_at: Mapped[float]
+
+
+class RolloutRow(Base):
+    """A rollout that the trainer chose to show."""
+
+    __tablename__ = "rollouts"
+
+    run_id: Mapped[str] = _run_key()
+    rollout_id: Mapped[str] = mapped_column(primary_key=True)
+    step: Mapped[int]
+    epoch: Mapped[int]
+    rollout: Mapped[dict[str, Any]]
+
+
+class PushedRow(Base):
+    """A rollout that was written elsewhere and waits here for the trainer, in the order of arrival."""
+
+    __tablename__ = "pushed_rollouts"
+    __table_args__ = (UniqueConstraint("run_id", "rollout_id"),)
+
+    run_id: Mapped[str] = _run_key()
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    rollout_id: Mapped[str]
+    rollout: Mapped[dict[str, Any]]
+    created_at: Mapped[float]
+
+
+class FileRow(Base):
+    __tablename__ = "files"
+    __table_args__ = (Index(None, "created_at", "id"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    sha256: Mapped[str] = mapped_column(unique=True)
+    bytes: Mapped[int]
+    filename: Mapped[str]
+    created_at: Mapped[float]
+
+
+class TeacherRow(Base):
+    __tablename__ = "teachers"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    url: Mapped[str]
+    info: Mapped[dict[str, Any]]
+    seen_at: Mapped[float]
