@@ -46,10 +46,17 @@ local function announce(id, reply_to)
   call('PEXPIRE', key, ttl_ms)
 end
 
--- Finished or forgotten entries leave the stream only after delivery: XDEL of an undelivered one makes `lag` null.
+-- XDEL at or after the group's last delivered entry makes `lag` null. So undelivered entries are never deleted, and the
+-- last delivered one (`tail`) only once a later one was delivered.
 local function drop(queue, entry)
   call('XACK', queue_key(queue, 'jobs'), GROUP, entry)
-  call('XDEL', queue_key(queue, 'jobs'), entry)
+  if call('GET', queue_key(queue, 'tail')) ~= entry then call('XDEL', queue_key(queue, 'jobs'), entry) end
+end
+
+local function move_tail(queue, entry)
+  local key, former = queue_key(queue, 'jobs'), call('GET', queue_key(queue, 'tail'))
+  call('SET', queue_key(queue, 'tail'), entry)
+  if former and #call('XPENDING', key, GROUP, former, former, 1) == 0 then call('XDEL', key, former) end
 end
 
 local function ensure_group(queue)
@@ -157,7 +164,9 @@ function ops.take(queue, worker, count)
   while #taken < count do
     local page = call('XREADGROUP', 'GROUP', GROUP, worker, 'COUNT', count - #taken, 'STREAMS', key, '>')
     if not page then break end
-    keep(page[1][2])
+    local items = page[1][2]
+    move_tail(queue, items[#items][1])
+    keep(items)
   end
   local info = call('XINFO', 'STREAM', key)
   for i = 1, #info, 2 do

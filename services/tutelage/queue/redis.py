@@ -3,6 +3,7 @@
 Keys, all below `tutelage:`; one queue's keys share a hash tag:
 
     {NAME}:jobs      stream, one entry a delivery-to-be, with the consumer group `teachers`; entries carry only a job id
+    {NAME}:tail      the last delivered entry
     {NAME}:live      sorted set of job ids that wait or are leased, by the time of their put
     {NAME}:dead      sorted set of job ids that were given up, by the time of that
     job:ID           hash, the one truth about a job: state (queued, answered, dead), queue, run, envelope, entry,
@@ -16,8 +17,8 @@ How it holds together:
 - Each change of state is one call of `queue.lua`, so it happens whole or not at all. The script also makes the first
   non-blocking XREADGROUP and the XAUTOCLAIM; a client only blocks on XREAD until the stream has a newer entry.
 - The hash names the stream entry that stands for the job. An entry that its job does not name (cancelled, given
-  back, added anew) is dropped when it is delivered. Undelivered entries are never deleted and streams never trimmed:
-  both would blind the `lag` that autoscalers read, and a trimmed stream loses work without a word.
+  back, added anew) is dropped when it is delivered. Streams are never trimmed, which would lose work without a word,
+  and no entry at or after the last delivered one is deleted, which would blind the `lag` that autoscalers read.
 - A lease is a pending entry: its idle time, on the server's clock, is the age of the lease. Answer, fail, renew and
   release check that entry, attempt and worker are still those of the delivery.
 - A reply stream says which jobs ended; their present state is read when it is. An answer that expired or that was

