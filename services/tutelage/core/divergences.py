@@ -60,7 +60,7 @@ def jsd(student_logp: Tensor, teacher_logp: Tensor, beta: float = 0.5) -> Tensor
 
 
 def tvd(student_logp: Tensor, teacher_logp: Tensor) -> Tensor:
-    """Total variation, half the absolute difference: between 0 and 1."""
+    """Total variation, half the absolute difference: between 0 and 1. It has a kink, not a gradient, where p = q."""
     return 0.5 * (student_logp.exp() - teacher_logp.exp()).abs().sum(-1)
 
 

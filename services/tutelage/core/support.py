@@ -52,6 +52,7 @@ def needed(value: Value | None, what: str) -> Value:
 
 
 def full_rows(teacher: TeacherSignals) -> Tensor:
+    """Scored rows whose hidden states are finite."""
     return teacher.valid_R & needed(teacher.hidden_RH, "hidden states").isfinite().all(-1)
 
 
@@ -74,6 +75,7 @@ def full(student_logp_RV: Tensor, batch: TokenBatch, _rest: str) -> Aligned:
 
 
 def sampled_rows(teacher: TeacherSignals) -> Tensor:
+    """Scored rows whose written token has a log-probability."""
     return teacher.valid_R & ~needed(teacher.sampled_logprob_R, "sampled log-probabilities").isnan()
 
 
@@ -84,6 +86,7 @@ def sampled(student_logp_RV: Tensor, batch: TokenBatch, _rest: str) -> Aligned:
 
 
 def teacher_top_k_rows(teacher: TeacherSignals) -> Tensor:
+    """Scored rows whose top-k has no gap."""
     ids_RK, logprob_RK = needed(teacher.topk_ids_RK, "top-k"), needed(teacher.topk_logprob_RK, "top-k")
     usable_R = teacher.valid_R & _usable_set(ids_RK, logprob_RK)
     return usable_R if teacher.topk_rest_R is None else usable_R & ~teacher.topk_rest_R.isnan()

@@ -1,0 +1,295 @@
+"""The loss as a whole: every kind on every support, in chunks, with rows that must not count."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tutelage.core.batch import TokenBatch
+from tutelage.core.divergences import DIVERGENCES, divergence
+from tutelage.core.estimators import ESTIMATORS
+from tutelage.core.metrics import merge, values
+from tutelage.core.objective import Objective, learned_rows, loss
+
+WITH_TEACHER = [Objective("policy_gradient")]
+WITH_TEACHER += [Objective("divergence", divergence=kind, support="full") for kind in DIVERGENCES]
+WITH_TEACHER += [Objective("divergence", divergence=kind, support="sampled") for kind in ESTIMATORS]
+WITH_TEACHER += [
+    Objective("divergence", divergence=kind, support=support, rest=rest)
+    for kind in DIVERGENCES
+    for support in ("teacher_top_k", "student_top_k")
+    for rest in ("tail", "renormalise")
+]
+EVERY = [*WITH_TEACHER, Objective("supervised"), Objective("constant_penalty", penalty=0.3, max_probability=0.5)]
+STABILISED = {"signal_clip": 1.0, "ratio_clip": (0.5, 1.5), "special_ids": frozenset({2}), "reference_coef": 0.1}
+
+
+def named(objective: Objective) -> str:
+    return f"{objective.kind}-{objective.divergence}-{objective.support}-{objective.rest}"
+
+
+every_objective = pytest.mark.parametrize("objective", EVERY, ids=named)
+with_teacher = pytest.mark.parametrize("objective", WITH_TEACHER, ids=named)
+
+
+def loss_and_gradient(batch: TokenBatch, objective: Objective, **options: int) -> tuple[Tensor, Tensor]:
+    fresh = replace(batch, hidden_RH=batch.hidden_RH.detach().clone().requires_grad_())
+    total, _ = loss(fresh, objective, **options)
+    return total.detach(), torch.autograd.grad(total, fresh.hidden_RH)[0]
+
+
+@with_teacher
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_student_that_equals_its_teacher_has_no_loss_and_no_gradient(logits, make_batch, objective, dtype):
+    same = logits(4, 12, 11, dtype=dtype)
+    for signal_clip in (None, 2.0):
+        total, gradient = loss_and_gradient(make_batch(same, same), replace(objective, signal_clip=signal_clip))
+        assert total.abs() < (1e-5 if dtype == torch.float32 else 1e-12)
+        if objective.divergence != "tvd":  # it has a kink where both are equal
+            assert gradient.abs().max() < (1e-5 if dtype == torch.float32 else 1e-12)
+
+
+@every_objective
+@pytest.mark.parametrize("stabilisers", [{}, STABILISED], ids=["plain", "stabilised"])
+def test_chunks_change_neither_loss_nor_gradient(logits, make_batch, objective, stabilisers):
+    batch = make_batch(logits(1, 13, 7), logits(2, 13, 7))
+    objective = replace(objective, **stabilisers)
+    whole = loss_and_gradient(batch, objective)
+    for chunk_rows in (1, 4, 13):
+        for one, other in zip(whole, loss_and_gradient(batch, objective, chunk_rows=chunk_rows), strict=True):
+            assert torch.allclose(one, other, atol=1e-12)
+
+
+@every_objective
+def test_micro_batches_change_neither_loss_nor_gradient_nor_metrics(logits, make_batch, objective):
+    batch = make_batch(logits(1, 12, 7), logits(2, 12, 7))
+    batch.mask_R[3:6] = False
+    objective = replace(objective, **STABILISED)
+    total, gradient = loss_and_gradient(batch, objective)
+    parts = [batch.take(slice(0, 2)), batch.take(torch.arange(2, 7)), batch.take(slice(7, 12))]
+    pieces = [loss_and_gradient(part, objective) for part in parts]
+    assert torch.allclose(total, torch.stack([piece[0] for piece in pieces]).sum(), atol=1e-12)
+    assert torch.allclose(gradient, torch.cat([piece[1] for piece in pieces]), atol=1e-12)
+    whole = values(loss(batch, objective)[1])
+    assert values(merge(loss(part, objective)[1] for part in parts)) == pytest.approx(whole)
+
+
+@every_objective
+@pytest.mark.parametrize("garbage", [torch.nan, torch.inf, -torch.inf, 7.5])
+def test_rows_that_do_not_count_cannot_reach_the_gradient(logits, make_batch, objective, garbage):
+    """The same bits come out whatever masked and unscored rows hold, the student's own hidden states included."""
+    batch = make_batch(logits(1, 9, 7), logits(2, 9, 7))
+    objective = replace(objective, ratio_clip=(0.5, 2.0), reference_coef=0.1)
+    batch.mask_R[2] = False
+    dead = torch.tensor([2])
+    if objective.comparison is not None:
+        batch.teacher.valid_R[5] = False
+        dead = torch.tensor([2, 5])
+    clean_total, clean_gradient = loss_and_gradient(batch, objective)
+    spoilt = spoil(batch, dead, garbage)
+    total, gradient = loss_and_gradient(spoilt, objective)
+    assert torch.equal(total, clean_total)
+    assert torch.equal(gradient, clean_gradient)
+    assert gradient[dead].abs().max() == 0
+    assert gradient[[0, 1, 3, 4, 6, 7, 8]].abs().sum() > 0
+
+
+def spoil(batch: TokenBatch, dead: Tensor, garbage: float) -> TokenBatch:
+    """The batch with `garbage` in the dead rows of everything that holds numbers, and an impossible token id."""
+
+    def spoilt(value):
+        if not isinstance(value, Tensor) or value.dtype == torch.bool or len(value) != len(batch):
+            return value
+        filling = garbage if value.is_floating_point() else 10**6
+        return value.detach().index_fill(0, dead, filling)
+
+    def all_of(record):
+        names = (name for name in record.__dataclass_fields__ if name != "head")
+        return replace(record, **{name: spoilt(getattr(record, name)) for name in names})
+
+    return replace(all_of(batch), teacher=all_of(batch.teacher))
+
+
+@with_teacher
+@pytest.mark.parametrize("signal_clip", [None, 3.0])
+@pytest.mark.parametrize(
+    "field", ["sampled_logprob_R", "topk_logprob_RK", "candidate_logprob_RC", "hidden_RH", "student"]
+)
+def test_one_entry_of_minus_infinity_gives_no_nan(logits, make_batch, objective, signal_clip, field):
+    batch = make_batch(logits(1, 5, 7), logits(2, 5, 7))
+    objective = replace(objective, signal_clip=signal_clip)
+    if field == "student":
+        batch.hidden_RH.detach()[1, int(batch.token_ids_R[1])] = -torch.inf
+    elif field == "hidden_RH":
+        bias = torch.zeros(7).double()
+        bias[3] = -torch.inf
+        batch = replace(batch, teacher=replace(batch.teacher, head=replace(batch.teacher.head, bias_V=bias)))
+    else:
+        getattr(batch.teacher, field).flatten()[-1] = -torch.inf
+    total, gradient = loss_and_gradient(batch, objective)
+    assert total.isfinite()
+    assert gradient.isfinite().all()
+    assert all(value == value for value in values(loss(batch, objective)[1]).values())
+
+
+def test_a_row_of_infinite_loss_is_counted_and_signal_clip_brings_it_back(logits, make_batch):
+    batch = make_batch(logits(1, 4, 7), logits(2, 4, 7))
+    batch.teacher.sampled_logprob_R[1] = -torch.inf
+    objective = Objective("policy_gradient")
+    _, gradient = loss_and_gradient(batch, objective)
+    measured = loss(batch, objective)[1]
+    assert measured["infinite_fraction"] == (1, 4)
+    assert measured["loss"].tokens == 4
+    assert gradient[1].abs().max() == 0
+    clipped = replace(objective, signal_clip=3.0)
+    assert loss(batch, clipped)[1]["infinite_fraction"] == (0, 4)
+    assert loss_and_gradient(batch, clipped)[1][1].abs().max() > 0
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**31 - 1))
+def test_policy_gradient_on_text_of_any_policy_descends_reverse_kl_in_expectation(logits, make_batch, seed):
+    """Every token once under mu = 1/7: the ratio weight p / mu turns the plain mean into the student's expectation."""
+    student, teacher = logits(seed, 1, 7), logits(seed + 1, 1, 7)
+    batch = make_batch(student.expand(7, 7), teacher.expand(7, 7))
+    uniform = torch.full((7,), 1 / 7, dtype=torch.float64).log()
+    every_token = torch.arange(7)
+    signals = replace(batch.teacher, sampled_logprob_R=teacher.log_softmax(-1)[0])
+    batch = replace(batch, token_ids_R=every_token, behaviour_logprob_R=uniform, teacher=signals)
+    _, gradient = loss_and_gradient(batch, Objective("policy_gradient", ratio_clip=(0.0, 1e9)))
+    exact = student.clone().requires_grad_()
+    divergence("reverse_kl", exact, teacher).sum().backward()
+    assert torch.allclose(gradient.sum(0) / 7, exact.grad[0], atol=1e-10)
+
+
+def test_the_full_divergence_has_the_gradient_of_its_definition(logits, make_batch):
+    student, teacher = logits(1, 6, 7), logits(2, 6, 7)
+    for objective in (
+        Objective("divergence", "reverse_kl"),
+        Objective("divergence", "jsd", beta=0.3),
+        Objective("divergence", "skew_reverse_kl", alpha=0.2),
+    ):
+        total, gradient = loss_and_gradient(make_batch(student, teacher), objective)
+        leaf = student.clone().requires_grad_()
+        exact = divergence(objective.divergence, leaf, teacher, **objective.parameters).sum()
+        exact.backward()
+        assert torch.allclose(total, exact)
+        assert torch.allclose(gradient, leaf.grad, atol=1e-12)
+
+
+def test_supervised_is_cross_entropy(logits, make_batch):
+    batch = replace(make_batch(logits(1, 6, 7), logits(2, 6, 7)), teacher=None)
+    total, gradient = loss_and_gradient(batch, Objective("supervised"))
+    leaf = batch.hidden_RH.detach().clone().requires_grad_()
+    exact = torch.nn.functional.cross_entropy(leaf, batch.token_ids_R, reduction="sum")
+    exact.backward()
+    assert torch.allclose(total, exact)
+    assert torch.allclose(gradient, leaf.grad, atol=1e-12)
+
+
+def test_the_constant_penalty_pushes_down_what_was_written(logits, make_batch):
+    batch = replace(make_batch(logits(1, 6, 7), logits(2, 6, 7)), teacher=None)
+    _, gradient = loss_and_gradient(batch, Objective("constant_penalty", penalty=0.5))
+    supervised = loss_and_gradient(batch, Objective("supervised"))[1]
+    assert torch.allclose(gradient, -0.5 * supervised, atol=1e-12)
+
+
+def test_the_anchor_is_added_and_not_weighted(logits, make_batch):
+    batch = make_batch(logits(1, 6, 7), logits(2, 6, 7))
+    plain = loss_and_gradient(batch, Objective("supervised", ratio_clip=(0.0, 0.1)))[0]
+    anchored = loss_and_gradient(batch, Objective("supervised", ratio_clip=(0.0, 0.1), reference_coef=0.2))[0]
+    exact = 0.2 * divergence("reverse_kl", batch.hidden_RH.detach(), batch.reference_hidden_RH).sum()
+    assert torch.allclose(anchored - plain, exact)
+
+
+def test_each_clip_moves_only_the_loss_that_it_is_meant_for(logits, make_batch):
+    batch = make_batch(logits(1, 6, 7), logits(2, 6, 7, scale=6.0))
+    plain = Objective("divergence", "forward_kl", support="teacher_top_k")
+    alone = replace(batch, behaviour_logprob_R=None)
+    assert torch.equal(
+        loss_and_gradient(alone, replace(plain, ratio_clip=(0.9, 1.1)))[0], loss_and_gradient(alone, plain)[0]
+    )
+    assert not torch.allclose(
+        loss_and_gradient(alone, replace(plain, signal_clip=0.5))[0], loss_and_gradient(alone, plain)[0]
+    )
+    same = replace(batch, teacher=make_batch(batch.hidden_RH.detach(), batch.hidden_RH.detach()).teacher)
+    weighted = replace(Objective("supervised"), ratio_clip=(0.9, 1.1))
+    assert torch.equal(
+        loss_and_gradient(same, replace(weighted, signal_clip=0.5))[0], loss_and_gradient(same, weighted)[0]
+    )
+    assert not torch.allclose(loss_and_gradient(same, weighted)[0], loss_and_gradient(same, Objective("supervised"))[0])
+
+
+def test_the_gradient_reaches_the_head_and_nothing_of_a_row_is_kept(logits, make_batch):
+    """The output of the head is freed after each chunk and computed again in the backward pass."""
+    batch = make_batch(logits(1, 8, 7), logits(2, 8, 7))
+    linear = torch.nn.Linear(7, 7, dtype=torch.float64)
+    calls: list[int] = []
+
+    def head(hidden_RH: Tensor) -> Tensor:
+        calls.append(len(hidden_RH))
+        return linear(hidden_RH)
+
+    total, _ = loss(replace(batch, head=head), Objective("divergence"), chunk_rows=4)
+    assert calls == [4, 4]
+    total.backward()
+    assert calls == [4, 4, 4, 4]
+    leaf = batch.hidden_RH.detach()
+    exact = divergence("reverse_kl", linear(leaf), batch.teacher.hidden_RH).sum()
+    assert linear.weight.grad is not None
+    assert torch.allclose(linear.weight.grad, torch.autograd.grad(exact, linear.weight)[0], atol=1e-12)
+
+
+def test_learned_rows_leave_out_masked_special_and_unscored_rows(logits, make_batch):
+    batch = make_batch(logits(1, 6, 7), logits(2, 6, 7))
+    batch.token_ids_R[:] = torch.tensor([0, 1, 2, 3, 4, 5])
+    batch.mask_R[0] = False
+    batch.teacher.valid_R[1] = False
+    batch.teacher.candidate_valid_RC[2, 0] = False
+    special = Objective("divergence", support="student_top_k", special_ids=frozenset({3}))
+    assert learned_rows(batch, special).tolist() == [False, False, False, False, True, True]
+    assert learned_rows(batch, Objective("supervised")).tolist() == [False, True, True, True, True, True]
+    assert loss(batch, special)[1]["tokens"].sum == 2
+    assert loss(batch, special)[1]["learned_fraction"] == (2, 5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"kind": "divergances"}, "unknown objective kind 'divergances'; known are divergence"),
+        ({"kind": "divergence", "support": "half"}, "unknown support 'half'"),
+        ({"kind": "divergence", "rest": "drop"}, "unknown rest 'drop'"),
+        ({"kind": "divergence", "divergence": "kl"}, "unknown divergence 'kl'"),
+        ({"kind": "divergence", "divergence": "jsd", "beta": 2.0}, "beta is 2.0"),
+        ({"kind": "divergence", "beta": 0.5}, "'reverse_kl' has no parameter 'beta'"),
+        ({"kind": "divergence", "divergence": "jsd", "support": "sampled"}, "jsd has no sampled-token estimator"),
+    ],
+)
+def test_an_impossible_objective_is_refused_in_one_sentence(fields, words):
+    with pytest.raises(ValueError, match=words):
+        Objective(**fields)
+
+
+@pytest.mark.parametrize(
+    ("objective", "what"),
+    [
+        (Objective("divergence"), "hidden states"),
+        (Objective("divergence", support="teacher_top_k"), "top-k"),
+        (Objective("divergence", support="student_top_k"), "candidates"),
+        (Objective("policy_gradient"), "sampled log-probabilities"),
+    ],
+)
+def test_a_missing_signal_is_named(logits, make_batch, objective, what):
+    batch = make_batch(logits(1, 3, 7), logits(2, 3, 7))
+    names = ("sampled_logprob_R", "topk_ids_RK", "candidate_ids_RC", "hidden_RH")
+    silent = replace(batch, teacher=replace(batch.teacher, **dict.fromkeys(names)))
+    for lacking, words in ((silent, what), (replace(batch, teacher=None), "teacher signals")):
+        with pytest.raises(ValueError, match=f"the objective needs {words}"):
+            loss(lacking, objective)
+    with pytest.raises(ValueError, match="the objective needs the reference"):
+        loss(replace(batch, reference_hidden_RH=None), replace(objective, reference_coef=0.1))

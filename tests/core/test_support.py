@@ -1,0 +1,140 @@
+"""Supports: the tail bucket is exact on the coarsened vocabulary, and rows that cannot be right are not usable."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tutelage.core.batch import OutputHead, at_tokens, log_probabilities
+from tutelage.core.divergences import DIVERGENCES
+from tutelage.core.support import SUPPORTS
+
+TOP_K = ("teacher_top_k", "student_top_k")
+few = settings(max_examples=40, deadline=None)
+seeds = st.integers(0, 2**31 - 1)
+
+
+def aligned_with(batch, support, rest="tail"):
+    return SUPPORTS[support].align(log_probabilities(batch.hidden_RH), batch, rest)
+
+
+def coarsened(logits_RV, ids_RK):
+    """The coarsened distribution by brute force: the set's entries and the sum of all others."""
+    p_RV = logits_RV.softmax(-1)
+    inside_RK = p_RV.gather(-1, ids_RK)
+    return torch.cat([inside_RK, p_RV.scatter(-1, ids_RK, 0.0).sum(-1, keepdim=True)], -1)
+
+
+@pytest.mark.parametrize("support", TOP_K)
+@few
+@given(seed=seeds, size=st.integers(4, 40), k=st.integers(1, 4), scale=st.floats(0.1, 6))
+def test_the_tail_is_everything_outside(logits, make_batch, support, seed, size, k, scale):
+    student, teacher = logits(seed, 3, size, scale=scale), logits(seed + 1, 3, size, scale=scale)
+    batch = make_batch(student, teacher, k=k)
+    ids = batch.teacher.topk_ids_RK if support == "teacher_top_k" else batch.teacher.candidate_ids_RC
+    student_logp, teacher_logp = aligned_with(batch, support)
+    assert torch.allclose(student_logp.exp(), coarsened(student, ids), atol=1e-12)
+    assert torch.allclose(teacher_logp.exp(), coarsened(teacher, ids), atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", DIVERGENCES)
+@pytest.mark.parametrize("support", TOP_K)
+@few
+@given(seed=seeds, size=st.integers(4, 40), k=st.integers(1, 4), scale=st.floats(0.1, 6))
+def test_a_coarsened_divergence_lies_between_zero_and_the_full_one(
+    logits, make_batch, support, kind, seed, size, k, scale
+):
+    batch = make_batch(logits(seed, 3, size, scale=scale), logits(seed + 1, 3, size, scale=scale), k=k)
+    coarse = DIVERGENCES[kind](*aligned_with(batch, support))
+    full = DIVERGENCES[kind](*aligned_with(batch, "full"))
+    assert coarse.min() > -1e-9
+    assert (full - coarse).min() > -1e-9
+
+
+@pytest.mark.parametrize("support", TOP_K)
+def test_a_set_of_the_whole_vocabulary_is_the_full_divergence_with_either_rest(logits, make_batch, support):
+    batch = make_batch(logits(1, 3, 6), logits(2, 3, 6), k=6)
+    for kind, divergence in DIVERGENCES.items():
+        full = divergence(*aligned_with(batch, "full"))
+        for rest in ("tail", "renormalise"):
+            assert torch.allclose(divergence(*aligned_with(batch, support, rest)), full, atol=1e-10), (kind, rest)
+
+
+@pytest.mark.parametrize("support", TOP_K)
+def test_renormalised_sides_both_sum_to_one(logits, make_batch, support):
+    for side in aligned_with(make_batch(logits(1, 5, 9), logits(2, 5, 9)), support, "renormalise"):
+        assert torch.allclose(side.exp().sum(-1), torch.ones(5, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("rest", ["tail", "renormalise"])
+@pytest.mark.parametrize("support", TOP_K)
+def test_padded_ids_change_nothing(logits, make_batch, support, rest):
+    batch = make_batch(logits(1, 4, 9), logits(2, 4, 9))
+    pad, hole = torch.full((4, 2), -1), torch.full((4, 2), torch.nan, dtype=torch.float64)
+    teacher = batch.teacher
+    padded = replace(
+        teacher,
+        topk_ids_RK=torch.cat([teacher.topk_ids_RK, pad], -1),
+        topk_logprob_RK=torch.cat([teacher.topk_logprob_RK, hole], -1),
+        candidate_ids_RC=torch.cat([teacher.candidate_ids_RC, pad], -1),
+        candidate_logprob_RC=torch.cat([teacher.candidate_logprob_RC, hole], -1),
+        candidate_valid_RC=torch.cat([teacher.candidate_valid_RC, pad > 0], -1),
+    )
+    assert SUPPORTS[support].usable(padded).all()
+    for divergence in DIVERGENCES.values():
+        plain = divergence(*aligned_with(batch, support, rest))
+        assert torch.allclose(divergence(*aligned_with(replace(batch, teacher=padded), support, rest)), plain)
+
+
+def test_a_small_student_tail_keeps_its_digits_in_float32(logits, make_batch):
+    student = torch.tensor([[0.0, -25.0, -26.0, -27.0]])
+    batch = make_batch(student, torch.zeros(1, 4), k=1)
+    exact = student.double().log_softmax(-1)[0, 1:].logsumexp(-1)
+    tail = aligned_with(batch, "student_top_k").student_logp_RS[0, -1]
+    assert tail.item() == pytest.approx(exact.item(), rel=1e-6)
+
+
+def test_a_teacher_rest_that_rounds_to_zero_is_not_taken_for_an_impossibility(logits, make_batch):
+    batch = make_batch(torch.zeros(1, 4), torch.tensor([[0.0, -40.0, -40.0, -40.0]]), k=1)
+    batch = replace(batch, teacher=replace(batch.teacher, topk_rest_R=torch.zeros(1)))
+    assert DIVERGENCES["reverse_kl"](*aligned_with(batch, "teacher_top_k")).isfinite().all()
+
+
+def test_rows_without_what_a_support_needs_are_not_usable(logits, make_batch):
+    teacher = make_batch(logits(1, 6, 9), logits(2, 6, 9)).teacher
+    teacher.valid_R[0] = False
+    teacher.hidden_RH[1, 0] = torch.nan
+    teacher.sampled_logprob_R[2] = torch.nan
+    teacher.topk_logprob_RK[3, 1] = torch.nan
+    teacher.candidate_valid_RC[4, 1] = False
+    teacher.candidate_logprob_RC[5] = -torch.inf
+    unusable = {name: (~support.usable(teacher)).nonzero().flatten().tolist() for name, support in SUPPORTS.items()}
+    assert unusable == {"full": [0, 1], "sampled": [0, 2], "teacher_top_k": [0, 3], "student_top_k": [0, 4, 5]}
+
+
+def test_different_head_sizes_are_refused_unless_the_shared_size_is_given(logits, make_batch):
+    batch = make_batch(logits(1, 3, 6), logits(2, 3, 6))
+    weight = torch.cat([torch.eye(6), torch.ones(2, 6)]).double()
+    wider = replace(batch, teacher=replace(batch.teacher, head=OutputHead(weight)))
+    with pytest.raises(ValueError, match="student's head has 6 entries and the teacher's 8"):
+        aligned_with(wider, "full")
+    cut = aligned_with(replace(wider, vocabulary_size=6), "full")
+    assert torch.allclose(cut.teacher_logp_RS, aligned_with(batch, "full").teacher_logp_RS)
+    with pytest.raises(ValueError, match="vocabulary_size is 7"):
+        log_probabilities(batch.hidden_RH, 7)
+
+
+def test_an_id_outside_the_vocabulary_is_refused():
+    with pytest.raises(ValueError, match="token id 9 lies outside"):
+        at_tokens(torch.zeros(1, 5), torch.tensor([[9]]))
+
+
+def test_the_output_head_applies_bias_scale_and_softcap():
+    head = OutputHead(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0.5, 0.0]), scale=3.0, softcap=4.0)
+    got = head(torch.tensor([[1.0, -1.0]]))
+    assert torch.allclose(got, 4 * torch.tanh(3 * torch.tensor([[2.5, -1.0]]) / 4))
+    assert torch.allclose(replace(head, softcap=None)(torch.tensor([[1.0, -1.0]])), torch.tensor([[7.5, -3.0]]))
