@@ -21,9 +21,17 @@ class ServiceProblem(HTTPException):
     """A refusal with a stable `code` and one sentence for a person; becomes problem+json."""
 
     def __init__(
-        self, status: int, code: str, detail: str, *, field: str | None = None, retry_after_s: int | None = None
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        field: str | None = None,
+        retry_after_s: int | None = None,
+        headers: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(status, detail, None if retry_after_s is None else {"Retry-After": str(retry_after_s)})
+        retry = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+        super().__init__(status, detail, (headers or {}) | retry)
         self.code = code
         self.field = field
 

@@ -14,15 +14,15 @@ from fastapi import FastAPI
 class _Server(uvicorn.Server):
     """Says where it listens, and tells the app before it waits for open connections."""
 
-    def __init__(self, app: FastAPI, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
+        self._url: str = app.state.url
         self._stopping: asyncio.Event = app.state.stopping
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
         if self.started:
-            port = self.servers[0].sockets[0].getsockname()[1]
-            sys.stdout.write(f"listening on http://{self.config.host}:{port}\n")
+            sys.stdout.write(f"listening on {self._url}\n")
             sys.stdout.flush()
 
     async def shutdown(self, sockets: Any = None) -> None:
@@ -33,7 +33,8 @@ class _Server(uvicorn.Server):
 def serve(app: FastAPI, host: str, port: int, *, grace_s: int = 10) -> None:
     """Serve until SIGTERM or SIGINT, then finish open requests within `grace_s` and return.
 
-    port: 0 takes a free one. `listening on http://HOST:PORT` goes to stdout once requests are accepted.
+    port: 0 takes a free one. `listening on http://HOST:PORT` goes to stdout once requests are accepted; the app's
+    lifespan finds that address in `app.state.url`.
     """
     config = uvicorn.Config(
         app,
@@ -45,8 +46,10 @@ def serve(app: FastAPI, host: str, port: int, *, grace_s: int = 10) -> None:
         timeout_keep_alive=30,  # longer than the client keeps an idle connection: it never sends into a closed one
         timeout_graceful_shutdown=grace_s,
     )
-    server = _Server(app, config)
+    bound = config.bind_socket()
+    app.state.url = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}"
+    server = _Server(config, app)
     for stop in (signal.SIGTERM, signal.SIGINT):
         # uvicorn raises the signal again when it is done; with this handler the process then returns from here.
         signal.signal(stop, server.handle_exit)
-    server.run()
+    server.run(sockets=[bound])
