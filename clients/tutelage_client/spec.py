@@ -43,7 +43,7 @@ class Section(BaseModel):
 
 class Lora(Section):
     rank: Annotated[int, Field(ge=1, le=1024)] = 16
-    alpha: Positive = 32.0
+    alpha: Annotated[int, Field(ge=1)] = 32
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     target_modules: list[str] | Literal["all-linear"] = "all-linear"
 

@@ -1,0 +1,1 @@
+"""The whole stack on one machine: the same processes as in a cluster, as supervised subprocesses."""

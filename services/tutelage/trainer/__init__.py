@@ -1,0 +1,1 @@
+"""The student's process: it leases a run, writes rollouts, asks the teacher through the queue, learns, checkpoints."""

@@ -1,0 +1,28 @@
+"""`python -m tutelage.trainer`: wait for runs, or execute one with `--run`. Settings are read before torch loads."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from pydantic_settings import CliApp
+
+from tutelage.telemetry import configure_logging
+from tutelage.trainer.settings import Settings
+
+
+def main() -> int:
+    settings = CliApp.run(Settings)
+    configure_logging("trainer", settings.log_level)
+    if settings.run is None:
+        from tutelage.trainer.agent import serve
+
+        asyncio.run(serve(settings))
+        return 0
+    from tutelage.trainer.execute import execute
+
+    return asyncio.run(execute(settings, settings.run))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,180 @@
+"""From a leased spec to the objects of a run: the only place that maps the spec's kinds to code.
+
+Everything that only data, tokenizer and teacher can tell is checked here, while the run is `validating`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from tutelage_client.teacher import TeacherClient
+
+from tutelage.core.batch import OutputHead
+from tutelage.core.objective import Objective
+from tutelage.queue.base import Queue
+from tutelage.trainer import checkpoint, validate
+from tutelage.trainer.data import Example, encode, read_lines
+from tutelage.trainer.exits import TeacherFailed
+from tutelage.trainer.ledger import Ledger
+from tutelage.trainer.loop import Run
+from tutelage.trainer.pipeline import Pipeline
+from tutelage.trainer.questions import needs_candidates
+from tutelage.trainer.rollouts import Sources
+from tutelage.trainer.session import Session
+from tutelage.trainer.student import Student, load_student
+from tutelage_client.coordinator import CoordinatorClient
+from tutelage_client.errors import InvalidInput, ProblemResponse
+from tutelage_client.spec import DivergenceObjective, RunSpec
+from tutelage_client.wire import Provenance, TeacherView
+
+
+async def build(session: Session, spec: RunSpec, coordinator: CoordinatorClient, queue: Queue) -> Run:
+    """Load, check and wire a run; resume from its newest whole checkpoint.
+
+    Raises:
+        InvalidInput: something that the run's owner can mend.
+        TeacherFailed: the teacher is not the one that this run began with.
+    """
+    artefacts = Path(session.lease.artefacts)
+    view = session.lease.teachers[spec.teachers[0].name] if spec.teachers else None
+    folder = await local_path(spec.student.model, coordinator, artefacts, "student.model")
+    student = await asyncio.to_thread(load_student, folder, spec)
+    train, held_out = await load_data(spec, student, view, coordinator, artefacts)
+    ledger, provenance = await resume(session, student, view, artefacts)
+    teacher = TeacherClient(view.url) if view else None
+    if teacher and isinstance(spec.objective, DivergenceObjective) and spec.objective.support.kind == "full":
+        student.teacher_head = output_head(await teacher.head(), student)
+    k = needs_candidates(spec)
+    return Run(
+        spec=spec,
+        session=session,
+        student=student,
+        sources=Sources(session.run_id, spec.seed, spec.rollout, train, student, session.worker, teacher, ledger),
+        pipeline=Pipeline(
+            queue=queue,
+            session=session,
+            spec=spec,
+            teacher=view.name,
+            provenance=provenance,
+            candidates=(lambda rollout: student.top_ids(rollout, k)) if k else None,
+            ledger=ledger,
+        )
+        if view and provenance and spec.asks_teacher_scores
+        else None,
+        objective=objective_of(spec, student),
+        ledger=ledger,
+        eval_examples=held_out,
+        artefacts=artefacts,
+    )
+
+
+def output_head(arrays: dict[str, NDArray[Any]], student: Student) -> OutputHead:
+    """The teacher's output head on the student's device."""
+    bias = arrays.get("bias")
+    return OutputHead(
+        weight_VH=torch.from_numpy(arrays["weight"]).to(student.device),
+        bias_V=None if bias is None else torch.from_numpy(bias).to(student.device),
+        scale=float(arrays["scale"][0]) if "scale" in arrays else 1.0,
+        softcap=float(arrays["softcap"][0]) if "softcap" in arrays else None,
+    )
+
+
+def objective_of(spec: RunSpec, student: Student) -> Objective:
+    """The spec's objective and stabilizers in the core's terms."""
+    wanted: dict[str, Any] = {"kind": spec.objective.kind}
+    if isinstance(spec.objective, DivergenceObjective):
+        support = spec.objective.support
+        wanted |= {"divergence": spec.objective.divergence, "beta": spec.objective.beta, "support": support.kind}
+        wanted |= support.model_dump(exclude={"kind", "k"})
+    else:
+        wanted |= spec.objective.model_dump(exclude={"kind", "target"})
+    for stabilizer in spec.stabilizers:
+        if stabilizer.kind == "signal_clip":
+            wanted["signal_clip"] = stabilizer.max
+        elif stabilizer.kind == "ratio_clip":
+            wanted["ratio_clip"] = (stabilizer.min, stabilizer.max)
+        elif stabilizer.kind == "special_token_mask":
+            wanted["special_ids"] = student.special_ids(keep_eos=stabilizer.keep_eos)
+        else:
+            wanted["reference_coef"] = stabilizer.coef
+    return Objective(**{name: value for name, value in wanted.items() if value is not None})
+
+
+async def load_data(
+    spec: RunSpec, student: Student, view: TeacherView | None, coordinator: CoordinatorClient, artefacts: Path
+) -> tuple[list[Example], list[Example] | None]:
+    """Training and held-out examples, checked against student and teacher."""
+    limits = {"student": student.max_length}
+    if view:
+        limits[f"teacher {view.name!r}"] = view.info.capabilities.max_length
+        validate.check_tokenizer(student.tokenizer, view.info)
+    train: list[Example] = []
+    if spec.data.train is not None:
+        path = await local_path(spec.data.train, coordinator, artefacts, "data.train")
+        need = "completion" if spec.rollout.source in ("data", "mix") else None
+        train = encode(read_lines(path, "data.train", need=need), student.tokenizer)
+        validate.check_lengths(spec, train, "data.train", limits)
+        validate.check_completions(train, limits)
+    if spec.data.eval is None:
+        return train, None
+    path = await local_path(spec.data.eval, coordinator, artefacts, "data.eval")
+    held_out = encode(read_lines(path, "data.eval"), student.tokenizer)
+    validate.check_lengths(spec, held_out, "data.eval", {"student": student.max_length})
+    validate.check_grading(spec, held_out)
+    return train, held_out
+
+
+async def resume(
+    session: Session, student: Student, view: TeacherView | None, artefacts: Path
+) -> tuple[Ledger, Provenance | None]:
+    """Totals and the teacher's provenance as they were at the newest whole checkpoint, or as they are at the start."""
+    provenance = view.info.provenance if view else None
+    committed = session.lease.checkpoint
+    found = await asyncio.to_thread(checkpoint.newest_whole, artefacts / "checkpoints", committed)
+    if found is None:
+        if committed is not None:
+            await session.event("checkpoint", "no checkpoint of this run is whole; it starts again", "error")
+        return Ledger(), provenance
+    path, state = found
+    if committed is not None and str(path) != committed.path:
+        await session.event("checkpoint", f"checkpoint {committed.path} is broken, {path.name} is used", "error")
+    await asyncio.to_thread(student.read, path, state["step"])
+    await session.event("checkpoint", f"resumed at step {state['step']}", step=state["step"])
+    if state["provenance"] is not None and Provenance.model_validate(state["provenance"]) != provenance:
+        raise TeacherFailed("teacher_changed", "the teacher is not the one that this run began with; start a new run")
+    return Ledger(**state["ledger"]), provenance
+
+
+async def local_path(value: str, coordinator: CoordinatorClient, artefacts: Path, field: str) -> Path:
+    """A path on this machine for a path or `file:ID`; a tar archive is unpacked to the folder that has config.json.
+
+    Raises:
+        InvalidInput: no such file, or an archive that is not a model.
+    """
+    if not value.startswith("file:"):
+        return Path(value)
+    path = artefacts / "inputs" / value.removeprefix("file:")
+    if not path.exists():
+        try:
+            await coordinator.download_file(value.removeprefix("file:"), path)
+        except ProblemResponse as error:
+            raise InvalidInput(f"{field}: {error.detail}", field) from error
+    return await asyncio.to_thread(_unpacked, path, field) if field == "student.model" else path
+
+
+def _unpacked(archive: Path, field: str) -> Path:
+    folder = archive.with_name(archive.name + ".d")
+    try:
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder, filter="data")
+    except (tarfile.TarError, OSError) as error:
+        raise InvalidInput(f"{field}: the uploaded file is not a tar archive of a model: {error}", field) from error
+    configs = sorted(folder.rglob("config.json"), key=lambda p: len(p.parts))
+    if not configs:
+        raise InvalidInput(f"{field}: the uploaded archive holds no config.json", field)
+    return configs[0].parent

@@ -1,0 +1,89 @@
+"""Prompts and answers from JSON lines. A malformed line is refused with its number before the first rollout."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from transformers import PreTrainedTokenizerBase
+
+from tutelage.engines.tokenizer import encode_prompt
+from tutelage_client.errors import InvalidInput
+from tutelage_client.spec import explain
+
+
+class Line(BaseModel):
+    """One line of a data file."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    prompt: str | list[dict[str, Any]]
+    completion: str | None = None
+    answer: str | None = None
+    tag: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A line as tokens. `completion_ids` ends with the end-of-sequence token."""
+
+    prompt: str | list[dict[str, Any]]
+    prompt_ids: list[int]
+    completion_ids: list[int] | None
+    answer: str | None
+    tag: str | None
+
+
+def read_lines(path: Path, field: str, *, need: str | None = None) -> list[Line]:
+    """Every line of the file.
+
+    Raises:
+        InvalidInput: unreadable, empty, or a line that is not a JSON object with a prompt (and `need`).
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{field}: cannot read {path.name}: {error}", field) from error
+    lines = [
+        _line(raw, number, path.name, field, need) for number, raw in enumerate(text.splitlines(), 1) if raw.strip()
+    ]
+    if not lines:
+        raise InvalidInput(f"{field}: {path.name} has no lines; give at least one prompt", field)
+    return lines
+
+
+def _line(raw: str, number: int, name: str, field: str, need: str | None) -> Line:
+    where = f"{field}: {name} line {number}"
+    try:
+        line = Line.model_validate(json.loads(raw))
+    except json.JSONDecodeError as error:
+        raise InvalidInput(f"{where} is not JSON ({error.msg} at column {error.colno})", field) from error
+    except ValidationError as error:
+        raise InvalidInput(f"{where}: {explain(error)[0]}", field) from error
+    if not line.prompt:
+        raise InvalidInput(f"{where} has an empty prompt", field)
+    if need is not None and getattr(line, need) is None:
+        raise InvalidInput(f'{where} has no "{need}", which this run needs on every line', field)
+    return line
+
+
+def encode(lines: list[Line], tokenizer: PreTrainedTokenizerBase) -> list[Example]:
+    """The lines as tokens."""
+    return [
+        Example(
+            prompt=line.prompt,
+            prompt_ids=encode_prompt(tokenizer, line.prompt),
+            completion_ids=None if line.completion is None else _completion_ids(tokenizer, line.completion),
+            answer=line.answer,
+            tag=line.tag,
+        )
+        for line in lines
+    ]
+
+
+def _completion_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return [*ids, tokenizer.eos_token_id]  # type: ignore[list-item]

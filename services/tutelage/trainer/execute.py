@@ -1,0 +1,98 @@
+"""One attempt at one run, from lease to exit code. The only place where a run's errors become its outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from pathlib import Path
+from typing import Literal
+
+from tutelage.queue import open_queue
+from tutelage.trainer.build import build
+from tutelage.trainer.exits import ExitCode, Fenced, StopRun, TeacherFailed
+from tutelage.trainer.loop import Run, commit, train
+from tutelage.trainer.session import Session
+from tutelage.trainer.settings import Settings
+from tutelage_client.coordinator import CoordinatorClient
+from tutelage_client.errors import InvalidInput, ProblemResponse, StaleEpoch
+from tutelage_client.spec import parse_spec
+from tutelage_client.wire import Outcome, RunError
+from tutelage_client.worker import WorkerClient
+
+log = logging.getLogger(__name__)
+
+
+async def execute(settings: Settings, run_id: str) -> ExitCode:
+    """Lease the run (or take over the lease of `settings.epoch`) and bring it to an end."""
+    async with WorkerClient(settings.coordinator) as worker, CoordinatorClient(settings.coordinator) as coordinator:
+        try:
+            lease = await worker.lease_run(run_id, settings.name, settings.epoch)
+        except StaleEpoch:
+            return ExitCode.FENCED
+        except ProblemResponse as error:
+            log.error("the run cannot be leased", extra={"run_id": run_id, "reason": error.detail})  # noqa: TRY400
+            return ExitCode.USER_ERROR
+        session = Session(worker, lease)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, session.request, "pause")
+        try:
+            async with session.beating():
+                return await attempt(session, coordinator, settings.redis_url)
+        except (Fenced, StaleEpoch) as error:
+            log.warning("fenced", extra={"run_id": run_id, "epoch": lease.epoch, "reason": str(error)})
+            return ExitCode.FENCED
+
+
+async def attempt(session: Session, coordinator: CoordinatorClient, redis_url: str) -> ExitCode:
+    """Execute and report the outcome; whatever is not foreseen here is a crash that the parent reports."""
+    run: Run | None = None
+    queue = open_queue(redis_url)
+    try:
+        await session.enter("validating")
+        spec = parse_spec(session.lease.spec)
+        run = await build(session, spec, coordinator, queue)
+        await session.enter("running")
+        await train(run)
+        await session.enter("finalizing")
+        model = Path(session.lease.artefacts) / f"model-e{session.epoch}"
+        await asyncio.to_thread(run.student.export, model)
+        await session.outcome(Outcome(epoch=session.epoch, result="succeeded", model_path=str(model)))
+    except InvalidInput as error:
+        return await _failed(session, run, "invalid_input", error.message, "user", ExitCode.USER_ERROR, error.field)
+    except TeacherFailed as error:
+        return await _failed(session, run, error.code, str(error), "teacher", ExitCode.TEACHER_LOST)
+    except ArithmeticError as error:
+        return await _failed(session, run, "diverged", str(error), "user", ExitCode.USER_ERROR)
+    except StopRun as error:
+        return await _stopped(session, run, error.wanted)
+    finally:
+        await queue.close()
+    return ExitCode.DONE
+
+
+async def _failed(
+    session: Session,
+    run: Run | None,
+    code: str,
+    message: str,
+    category: Literal["user", "teacher"],
+    exit_code: ExitCode,
+    field: str | None = None,
+) -> ExitCode:
+    step = run.student.step if run else 0
+    error = RunError(
+        code=code, message=message, category=category, field=field, retryable=False, attempt=session.epoch, step=step
+    )
+    await session.outcome(Outcome(epoch=session.epoch, result="failed", error=error))
+    return exit_code
+
+
+async def _stopped(session: Session, run: Run | None, wanted: str) -> ExitCode:
+    """A cancelled run stops as it is; a paused one first saves where it stands."""
+    if wanted == "cancel":
+        await session.outcome(Outcome(epoch=session.epoch, result="cancelled"))
+        return ExitCode.DONE
+    if run is not None:
+        await commit(run)
+    await session.outcome(Outcome(epoch=session.epoch, result="paused"))
+    return ExitCode.DRAINED

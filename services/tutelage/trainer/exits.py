@@ -1,0 +1,38 @@
+"""How an attempt at a run ends: exceptions inside the process, exit codes outside it."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from tutelage_client.errors import TutelageError
+
+
+class ExitCode(IntEnum):
+    """The contract with whatever started the trainer. Only CRASHED and signals are worth another attempt."""
+
+    DONE = 0
+    USER_ERROR = 64
+    TEACHER_LOST = 69
+    CRASHED = 70
+    DRAINED = 75
+    FENCED = 86
+
+
+class StopRun(TutelageError):
+    """The coordinator wants the run to stop: `wanted` is "cancel" or "pause"."""
+
+    def __init__(self, wanted: str) -> None:
+        super().__init__(f"the run was asked to {wanted}")
+        self.wanted = wanted
+
+
+class Fenced(TutelageError):
+    """A newer attempt owns the run, or the lease could not be renewed in time: not one more write."""
+
+
+class TeacherFailed(TutelageError):
+    """The teacher cannot be used: `code` is stable, the message is for the run's owner."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code

@@ -1,0 +1,137 @@
+"""The main loop of a run. One step: the student writes, the teacher marks every token, the student learns."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tutelage.core.objective import Objective
+from tutelage.trainer import checkpoint
+from tutelage.trainer.collate import MicroBatch, micro_batches
+from tutelage.trainer.data import Example
+from tutelage.trainer.evaluate import evaluate
+from tutelage.trainer.ledger import Ledger
+from tutelage.trainer.pipeline import Pipeline, Scored, Timeline
+from tutelage.trainer.rollouts import SOURCES, Sources
+from tutelage.trainer.session import Session
+from tutelage.trainer.student import Student
+from tutelage_client.spec import RunSpec
+
+Metrics = dict[str, float | None]
+SAMPLES_SHOWN = 4
+
+
+@dataclass
+class Run:
+    """Everything that a run is made of, wired by `build`."""
+
+    spec: RunSpec
+    session: Session
+    student: Student
+    sources: Sources
+    pipeline: Pipeline | None
+    objective: Objective
+    ledger: Ledger
+    eval_examples: list[Example] | None
+    artefacts: Path
+    started_s: float = field(default_factory=time.monotonic)
+
+
+async def train(run: Run) -> None:
+    """Steps until the spec's number of steps or its budget is reached; resumes at `run.student.step`."""
+    if run.student.step == 0:
+        await report(run, await evaluated(run, {}), [])
+    while run.student.step < run.spec.optim.steps:
+        run.session.check()
+        if spent := budget_spent(run):
+            await run.session.event("log", f"the run ends at step {run.student.step}: {spent} is spent", "warning")
+            break
+        begun_s = time.monotonic()
+        rollouts = SOURCES[run.spec.rollout.source](run.sources, run.student.step)
+        scored, timeline = await marked(run, rollouts)
+        learned = await asyncio.to_thread(run.student.learn, batches(run, scored), run.objective)
+        metrics = learned | timing(begun_s, timeline) | counted(run, scored)
+        if due(run, run.spec.eval.every):
+            metrics |= await evaluated(run, metrics)
+        await report(run, metrics, scored)
+        if due(run, run.spec.checkpoint.every):
+            await commit(run)
+    await commit(run, final=True)
+
+
+def batches(run: Run, scored: list[Scored]) -> Iterator[MicroBatch]:
+    student, tokens = run.student, run.spec.optim.micro_batch_tokens
+    asks = run.pipeline is not None
+    return micro_batches(scored, tokens, student.pad_id, student.device, student.teacher_head, asks_teacher=asks)
+
+
+async def marked(run: Run, rollouts: Any) -> tuple[list[Scored], Timeline]:
+    """The step's rollouts with the teacher's marks, where the objective wants any."""
+    if run.pipeline is not None:
+        return await run.pipeline.scored(rollouts)
+    return [Scored(rollout, None) async for rollout in rollouts], Timeline()
+
+
+async def evaluated(run: Run, metrics: Metrics) -> Metrics:
+    if run.eval_examples is None:
+        return metrics
+    return metrics | await asyncio.to_thread(evaluate, run.student, run.eval_examples, run.spec)
+
+
+def due(run: Run, every: int) -> bool:
+    return run.student.step % every == 0 or run.student.step == run.spec.optim.steps
+
+
+def budget_spent(run: Run) -> str | None:
+    """The name of the first limit that is reached."""
+    budget = run.spec.budget
+    if budget.teacher_tokens is not None and run.ledger.teacher_tokens >= budget.teacher_tokens:
+        return "budget.teacher_tokens"
+    if budget.wall_clock_s is not None and time.monotonic() - run.started_s >= budget.wall_clock_s:
+        return "budget.wall_clock_s"
+    return None
+
+
+def timing(begun_s: float, timeline: Timeline) -> Metrics:
+    """Seconds of the step and how far scoring reached into sampling."""
+    return {"seconds": time.monotonic() - begun_s, "overlap_s": timeline.overlap_s}
+
+
+def counted(run: Run, scored: list[Scored]) -> Metrics:
+    """Adds the step's text to the run's totals and describes it. Data has no lag: no policy wrote it."""
+    tokens = sum(len(s.rollout.completion_ids) for s in scored)
+    run.ledger.student_tokens += tokens
+    lags = [
+        run.student.step - 1 - s.rollout.policy_version for s in scored if s.rollout.source in ("student", "pushed")
+    ]
+    return {
+        "tokens": tokens,
+        "lag": sum(lags) / len(lags) if lags else 0.0,
+        "length": tokens / len(scored),
+        "truncated": sum(s.rollout.finish_reason == "length" for s in scored) / len(scored),
+        "dropped": run.ledger.dropped_rollouts,
+    }
+
+
+async def report(run: Run, metrics: Metrics, scored: list[Scored]) -> None:
+    """One row for the step, with a few of its rollouts to look at."""
+    samples = [s.rollout for s in scored[:SAMPLES_SHOWN]] if due(run, run.spec.eval.every) else []
+    ledger = run.ledger
+    await run.session.step(run.student.step, metrics, ledger.student_tokens, ledger.teacher_tokens, samples)
+
+
+async def commit(run: Run, *, final: bool = False) -> None:
+    """Write a checkpoint, make it the run's newest, then let go of the oldest."""
+    root = run.artefacts / "checkpoints"
+    state = {"step": run.student.step, "ledger": asdict(run.ledger), "provenance": provenance_of(run)}
+    view = await asyncio.to_thread(checkpoint.save, root, run.session.epoch, run.student.step, run.student.write, state)
+    await run.session.commit(view, final=final)
+    await asyncio.to_thread(checkpoint.retain, root, run.spec.checkpoint.keep)
+
+
+def provenance_of(run: Run) -> dict[str, Any] | None:
+    return run.pipeline.provenance.model_dump(mode="json") if run.pipeline else None

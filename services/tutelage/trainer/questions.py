@@ -1,0 +1,79 @@
+"""What to ask a teacher about a rollout, given the run's objective, and how the answer is checked."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage_client.errors import BadScores
+from tutelage_client.spec import RunSpec, StudentTopK, TeacherTopK, required_signals
+from tutelage_client.wire import (
+    Completion,
+    Provenance,
+    Rollout,
+    ScoreGroup,
+    ScoreReply,
+    ScoreRequest,
+    TokenScores,
+)
+
+
+def needs_candidates(spec: RunSpec) -> int | None:
+    """How many of the student's own most probable tokens the question names, if the objective wants them."""
+    support = getattr(spec.objective, "support", None)
+    return support.k if isinstance(support, StudentTopK) else None
+
+
+def question(spec: RunSpec, rollout: Rollout, candidate_ids: NDArray[np.int32] | None) -> ScoreRequest:
+    """The score request for every completion token of one rollout."""
+    support = getattr(spec.objective, "support", None)
+    completion = Completion(token_ids=rollout.completion_ids, candidate_ids=candidate_ids)
+    return ScoreRequest(
+        sequences=(ScoreGroup(prompt_ids=rollout.prompt_ids, completions=(completion,)),),
+        signals=required_signals(spec),
+        top_k=support.k if isinstance(support, TeacherTopK) else None,
+    )
+
+
+def job_id(run_id: str, rollout: Rollout, teacher: str, payload: bytes, attempt: int) -> str:
+    """The same question of the same run is the same job, so that asking again after a crash costs nothing."""
+    parts = f"{run_id}/{rollout.id}/{teacher}/{attempt}/".encode()
+    return hashlib.sha256(parts + payload).hexdigest()[:32]
+
+
+def checked(request: ScoreRequest, reply: ScoreReply, provenance: Provenance) -> TokenScores:
+    """The reply's one block, if it answers the question and comes from the teacher that this run began with.
+
+    Raises:
+        BadScores: other rows or columns than asked, or a teacher that changed in mid-run.
+    """
+    if reply.provenance != provenance:
+        changed = [k for k, v in provenance if getattr(reply.provenance, k) != v]
+        raise BadScores(f"the teacher's {', '.join(changed)} changed while the run was going on")
+    group = request.groups()[0]
+    completion = group.completions[0]
+    if len(reply.scores) != 1:
+        raise BadScores(f"the teacher returned {len(reply.scores)} blocks for one sequence")
+    scores = reply.scores[0]
+    ids = completion.candidate_ids
+    scores.require(
+        start=len(group.prompt_ids),
+        rows=len(completion.token_ids),
+        top_k=request.top_k,
+        candidates=None if ids is None else ids.shape[1],
+    )
+    missing = [s.value for s in sorted(request.signals) if FIELD[s.value] not in scores.arrays()]
+    if missing:
+        raise BadScores(f"the teacher left out {', '.join(missing)}")
+    return scores
+
+
+FIELD = {
+    "sampled": "sampled_logprob",
+    "top_k": "topk_logprob",
+    "candidates": "candidate_logprob",
+    "entropy": "entropy",
+    "hidden": "hidden",
+}

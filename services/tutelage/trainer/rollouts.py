@@ -1,0 +1,203 @@
+"""Whose text the student learns on: one async source of rollouts for each `rollout.source`.
+
+Which prompts a step uses and how they are sampled follow from (seed, step) alone, so that a resumed run goes on exactly
+where the lost one was. Only pushed rollouts have a cursor of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tutelage_client.teacher import TeacherClient
+
+from tutelage.engines.sampling import Sampled
+from tutelage.trainer.data import Example
+from tutelage.trainer.ledger import Ledger
+from tutelage.trainer.student import Student
+from tutelage_client.spec import RolloutSpec
+from tutelage_client.wire import GenerateRequest, Rollout
+from tutelage_client.worker import WorkerClient
+
+PUSHED_POLL_S = 0.5
+
+
+def seed_for(seed: int, step: int, purpose: str) -> int:
+    """An independent 63-bit seed for each (run seed, step, purpose)."""
+    digest = hashlib.sha256(f"{seed}/{step}/{purpose}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def prompts_of_step(seed: int, step: int, count: int, size: int) -> list[int]:
+    """Indices of a step's prompts: consecutive stretches of one shuffled pass over the data after another."""
+    positions = range(step * count, (step + 1) * count)
+    passes = {
+        p: np.random.default_rng(seed_for(seed, p, "order")).permutation(size) for p in {i // size for i in positions}
+    }
+    return [int(passes[i // size][i % size]) for i in positions]
+
+
+@dataclass
+class Sources:
+    """What the sources draw on."""
+
+    run_id: str
+    seed: int
+    spec: RolloutSpec
+    examples: list[Example]
+    student: Student
+    worker: WorkerClient
+    teacher: TeacherClient | None
+    ledger: Ledger
+
+    def chosen(self, step: int) -> list[tuple[int, Example]]:
+        indices = prompts_of_step(self.seed, step, self.spec.prompts_per_step, len(self.examples))
+        return [(i, self.examples[i]) for i in indices]
+
+    def rollout_id(self, step: int, row: int, sample: int) -> str:
+        return hashlib.sha256(f"{self.run_id}/{step}/{row}/{sample}".encode()).hexdigest()[:24]
+
+
+async def student_rollouts(sources: Sources, step: int) -> AsyncIterator[Rollout]:
+    """Text of the student as it is now; each rollout comes the moment its last token is drawn."""
+    async for rollout in _sampled(sources, step, list(enumerate(sources.chosen(step)))):
+        yield rollout
+
+
+async def teacher_rollouts(sources: Sources, step: int) -> AsyncIterator[Rollout]:
+    """Text of the teacher (SeqKD, off-policy token KD), asked for over HTTP."""
+    assert sources.teacher is not None
+    chosen, spec = sources.chosen(step), sources.spec
+    reply = await sources.teacher.generate(
+        GenerateRequest(
+            prompts=[example.prompt_ids for _, example in chosen],
+            n=spec.samples_per_prompt,
+            max_tokens=spec.max_new_tokens,
+            temperature=spec.temperature,
+            top_p=spec.top_p,
+            seed=seed_for(sources.seed, step, "teacher"),
+        )
+    )
+    sources.ledger.charge(reply.usage)
+    for row, ((_, example), generations) in enumerate(zip(chosen, reply.generations, strict=True)):
+        for k, generation in enumerate(generations):
+            if generation.token_ids:
+                yield _rollout(
+                    sources, step, row, k, example, generation.token_ids, "teacher", generation.finish_reason
+                )
+
+
+async def data_rollouts(sources: Sources, step: int) -> AsyncIterator[Rollout]:
+    """The completions that the data file holds."""
+    for rollout in _from_data(sources, step, list(enumerate(sources.chosen(step)))):
+        yield rollout
+
+
+async def mixed_rollouts(sources: Sources, step: int) -> AsyncIterator[Rollout]:
+    """`on_policy_fraction` of the step's prompts from the student, the rest from data (GKD's lambda)."""
+    rows = list(enumerate(sources.chosen(step)))
+    coin = np.random.default_rng(seed_for(sources.seed, step, "mix")).random(len(rows))
+    assert sources.spec.on_policy_fraction is not None
+    on_policy = [row for row, u in zip(rows, coin, strict=True) if u < sources.spec.on_policy_fraction]
+    off_policy = [row for row, u in zip(rows, coin, strict=True) if u >= sources.spec.on_policy_fraction]
+    for rollout in _from_data(sources, step, off_policy):
+        yield rollout
+    async for rollout in _sampled(sources, step, on_policy):
+        yield rollout
+
+
+async def pushed_rollouts(sources: Sources, _step: int) -> AsyncIterator[Rollout]:
+    """Trajectories that others pushed, in the order of their arrival; waits until there are enough for a step."""
+    missing = sources.spec.prompts_per_step * sources.spec.samples_per_prompt
+    while missing:
+        page = await sources.worker.pushed(sources.run_id, after=sources.ledger.pushed_after, limit=missing)
+        if not page.data:
+            await asyncio.sleep(PUSHED_POLL_S)
+        for rollout in page.data:
+            missing -= 1
+            yield rollout
+        if page.next is not None:
+            sources.ledger.pushed_after = int(page.next)
+
+
+SOURCES: dict[str, Callable[[Sources, int], AsyncIterator[Rollout]]] = {
+    "student": student_rollouts,
+    "teacher": teacher_rollouts,
+    "data": data_rollouts,
+    "mix": mixed_rollouts,
+    "pushed": pushed_rollouts,
+}
+
+Rows = list[tuple[int, tuple[int, Example]]]
+
+
+def _from_data(sources: Sources, step: int, rows: Rows) -> Iterator[Rollout]:
+    for row, (_, example) in rows:
+        assert example.completion_ids is not None
+        yield _rollout(sources, step, row, 0, example, example.completion_ids, "data", "stop")
+
+
+async def _sampled(sources: Sources, step: int, rows: Rows) -> AsyncIterator[Rollout]:
+    """Sample in a thread and hand every finished row over at once."""
+    per_prompt = sources.spec.samples_per_prompt
+    wanted = [(row, k, example) for row, (_, example) in rows for k in range(per_prompt)]
+    if not wanted:
+        return
+    finished: asyncio.Queue[Sampled | BaseException | None] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    stop = False
+
+    def work() -> None:
+        try:
+            generator = torch.Generator().manual_seed(seed_for(sources.seed, step, "student"))
+            prompts = [example.prompt_ids for _, _, example in wanted]
+            for sampled in sources.student.sample(prompts, sources.spec, generator):
+                if stop:
+                    return
+                loop.call_soon_threadsafe(finished.put_nowait, sampled)
+            loop.call_soon_threadsafe(finished.put_nowait, None)
+        except BaseException as error:  # noqa: BLE001 - handed to the awaiting side, which raises it
+            loop.call_soon_threadsafe(finished.put_nowait, error)
+
+    thread = asyncio.create_task(asyncio.to_thread(work))
+    try:
+        while (item := await finished.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            row, k, example = wanted[item.index]
+            yield _rollout(sources, step, row, k, example, item.token_ids, "student", item.finish_reason, item.logprobs)
+    finally:
+        stop = True
+        await thread
+
+
+def _rollout(
+    sources: Sources,
+    step: int,
+    row: int,
+    sample: int,
+    example: Example,
+    token_ids: list[int],
+    source: str,
+    finish_reason: str,
+    logprobs: list[float] | None = None,
+) -> Rollout:
+    return Rollout.model_validate(
+        {
+            "id": sources.rollout_id(step, row, sample),
+            "source": source,
+            "policy_version": step,
+            "prompt_ids": example.prompt_ids,
+            "completion_ids": token_ids,
+            "mask": np.ones(len(token_ids), dtype=np.bool_),
+            "behaviour_logprob": logprobs,
+            "finish_reason": finish_reason,
+            "prompt": example.prompt,
+            "answer": example.answer,
+            "tag": example.tag,
+        }
+    )

@@ -1,0 +1,26 @@
+"""Where this trainer runs; never a number that changes a loss."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, CliSuppress, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Flags of `python -m tutelage.trainer`, each also `TUTELAGE_TRAINER_*`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TUTELAGE_TRAINER_", cli_kebab_case=True, cli_prog_name="python -m tutelage.trainer"
+    )
+
+    coordinator: str = Field(default="http://127.0.0.1:8400", description="the coordinator's URL")
+    redis_url: str = Field(default="redis://127.0.0.1:6379/0", description="the queue")
+    run: str | None = Field(default=None, description="execute this run and exit by the exit-code contract")
+    epoch: int | None = Field(default=None, description="with --run: take over the lease of this epoch")
+    name: str = Field(default_factory=socket.gethostname, description="this worker's name in leases and logs")
+    key_file: Path | None = Field(default=None, description="file with the coordinator key")
+    log_level: str = "INFO"
+    log_file: CliSuppress[Path | None] = None

@@ -1,0 +1,265 @@
+"""The model that learns: loading, sampling, one optimiser step, reading and writing its state.
+
+Weights that are trained are kept in float32; `dtype = "bfloat16"` runs the forward and backward in bfloat16 (autocast),
+since AdamW's small updates would be rounded away in bfloat16 weights.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from tutelage.core.batch import OutputHead, TokenBatch
+from tutelage.core.metrics import Metric, merge, values
+from tutelage.core.objective import Objective, loss
+from tutelage.engines.head import Head, proven_head
+from tutelage.engines.loading import load_model, pick_device
+from tutelage.engines.sampling import Sampled, sample
+from tutelage.engines.tokenizer import eos_ids, load_tokenizer
+from tutelage.trainer.collate import MicroBatch
+from tutelage_client.errors import InvalidInput
+from tutelage_client.spec import Optim, RolloutSpec, RunSpec
+from tutelage_client.wire import Rollout
+
+
+class Student:
+    """A causal language model with its optimiser. `step` counts optimiser steps done.
+
+    model: a transformers model, or one wrapped by PEFT; head: its output head
+    reference: the student as it was at the start, for reference_kl; with LoRA that is the model without its adapter
+    teacher_head: the teacher's output head, for objectives over the full vocabulary
+    """
+
+    def __init__(
+        self, model: Any, head: Head, tokenizer: PreTrainedTokenizerBase, spec: RunSpec, reference: Any | None = None
+    ) -> None:
+        self.model = model
+        self.head = head
+        self.tokenizer = tokenizer
+        self.eos_ids = eos_ids(_inner(model), tokenizer)
+        self.spec = spec
+        self.reference = reference
+        self.reference_head = (
+            head if reference is None else replace(head, weight=reference.get_output_embeddings().weight)
+        )
+        self.teacher_head: OutputHead | None = None
+        self.step = 0
+        self.device = next(model.parameters()).device
+        self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.optimizer = torch.optim.AdamW(
+            self.trained.values(), lr=spec.optim.lr, betas=spec.optim.betas, weight_decay=spec.optim.weight_decay
+        )
+
+    @property
+    def max_length(self) -> int:
+        """Context length in tokens."""
+        return int(self.model.config.get_text_config(decoder=True).max_position_embeddings)
+
+    @property
+    def pad_id(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return pad if isinstance(pad, int) else min(self.eos_ids)
+
+    def sample(
+        self, prompts: Sequence[Sequence[int]], settings: RolloutSpec, generator: torch.Generator
+    ) -> Iterator[Sampled]:
+        """Continue the prompts; each row comes the moment it ends."""
+        self.model.eval()
+        rows = sample(
+            self.model,
+            prompts,
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            eos_ids=self.eos_ids,
+            pad_id=self.pad_id,
+            generator=generator,
+        )
+        with self._precision():
+            yield from rows
+
+    def text(self, token_ids: Sequence[int]) -> str:
+        return cast(str, self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
+
+    def special_ids(self, *, keep_eos: bool) -> frozenset[int]:
+        return frozenset(self.tokenizer.all_special_ids) - (self.eos_ids if keep_eos else frozenset())
+
+    @torch.inference_mode()
+    def top_ids(self, rollout: Rollout, k: int) -> NDArray[np.int32]:
+        """The student's k most probable tokens before each completion token [rows, k]."""
+        self.model.eval()
+        start, rows = len(rollout.prompt_ids), len(rollout.completion_ids)
+        ids = torch.from_numpy(np.concatenate([rollout.prompt_ids, rollout.completion_ids])).long()[None]
+        with self._precision():
+            hidden_BTH = hidden_states(self.model, ids.to(self.device), None)
+            logits_RV = self.head.logits(hidden_BTH[0, start - 1 : start - 1 + rows])
+        return logits_RV.topk(min(k, logits_RV.shape[-1]), dim=-1).indices.int().cpu().numpy()
+
+    def learn(self, batches: Iterable[MicroBatch], objective: Objective) -> dict[str, float | None]:
+        """One optimiser step on the mean loss over all learned tokens of the batches.
+
+        The gradient of the sum is divided by the count at the end, so the cut into batches does not matter.
+        """
+        self.model.train()
+        torch.manual_seed(self.spec.seed + self.step)  # dropout: a resumed step draws what the lost one drew
+        parts: list[dict[str, Metric]] = []
+        for batch in batches:
+            with self._precision():
+                total, metrics = loss(self._rows(batch, objective), objective)
+            total.backward()
+            parts.append(metrics)
+        learned: dict[str, float | None] = dict(values(merge(parts)))
+        count = learned.pop("tokens", None)
+        learned |= {"learned_tokens": count, "lr": self._set_lr(), "grad_norm": self._apply(count) if count else None}
+        self.step += 1
+        self.optimizer.zero_grad()
+        return learned
+
+    def _apply(self, count: float) -> float:
+        for parameter in self.trained.values():
+            if parameter.grad is not None:
+                parameter.grad /= count
+        norm = float(torch.nn.utils.clip_grad_norm_(self.trained.values(), self.spec.optim.max_grad_norm))
+        if not math.isfinite(norm):
+            raise ArithmeticError(f"the gradient norm at step {self.step} is {norm}; lower optim.lr")
+        self.optimizer.step()
+        return norm
+
+    def _set_lr(self) -> float:
+        lr = self.spec.optim.lr * lr_scale(self.spec.optim, self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        return lr
+
+    def _rows(self, batch: MicroBatch, objective: Objective) -> TokenBatch:
+        """The student's hidden states at the rows to learn from, beside what the teacher said of them."""
+        ids, attention, predictor_R = batch.input_ids_BT, batch.attention_mask_BT, batch.predictor_R
+        reference_RH = None
+        if objective.reference_coef is not None:
+            with torch.no_grad(), self._as_reference() as reference:
+                reference_RH = hidden_states(reference, ids, attention).flatten(0, 1)[predictor_R]
+        return TokenBatch(
+            hidden_RH=hidden_states(self.model, ids, attention).flatten(0, 1)[predictor_R],
+            head=self.head.logits,
+            token_ids_R=batch.token_ids_R,
+            mask_R=batch.mask_R,
+            behaviour_logprob_R=batch.behaviour_logprob_R,
+            teacher=batch.teacher,
+            reference_hidden_RH=reference_RH,
+            reference_head=None if reference_RH is None else self.reference_head.logits,
+        )
+
+    @contextmanager
+    def _as_reference(self) -> Iterator[Any]:
+        """The model that reference_kl compares with."""
+        if self.reference is not None:
+            yield self.reference
+        else:
+            with self.model.disable_adapter():
+                yield self.model
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        if self.spec.student.dtype == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def write(self, folder: Path) -> None:
+        """`model/` as transformers or peft load it, and `optimizer.safetensors`."""
+        self.model.save_pretrained(folder / "model")
+        self.tokenizer.save_pretrained(folder / "model")
+        save_file(self._optimizer_tensors(), folder / "optimizer.safetensors")
+
+    def read(self, folder: Path, step: int) -> None:
+        """What `write` wrote at `step`."""
+        weights: dict[str, Tensor] = {}
+        for path in sorted((folder / "model").glob("*.safetensors")):
+            weights |= load_file(path)
+        if self.spec.student.lora:
+            set_peft_model_state_dict(self.model, weights)
+        else:
+            self.model.load_state_dict(weights, strict=False)  # a tied head is saved once
+        saved = load_file(folder / "optimizer.safetensors")
+        for name, parameter in self.trained.items():
+            state = {
+                key: saved[f"{key}/{name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}/{name}" in saved
+            }
+            if state:
+                self.optimizer.state[parameter] = state
+        self.step = step
+
+    def export(self, folder: Path) -> None:
+        """The final model in the spec's dtype, adapters merged: a directory that transformers loads."""
+        merged_model = self.model.merge_and_unload() if self.spec.student.lora else self.model
+        merged_model.to(getattr(torch, self.spec.student.dtype)).save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def _optimizer_tensors(self) -> dict[str, Tensor]:
+        return {
+            f"{key}/{name}": value.contiguous()
+            for name, parameter in self.trained.items()
+            for key, value in self.optimizer.state[parameter].items()
+        }
+
+
+def load_student(folder: Path | str, spec: RunSpec) -> Student:
+    """The student of a spec, ready to sample and learn.
+
+    Raises:
+        InvalidInput: no such model, pickled weights, or an output head that is not a plain linear layer.
+    """
+    torch.manual_seed(spec.seed)  # LoRA's first weights are drawn
+    device = pick_device("auto")
+    try:
+        base = load_model(str(folder), spec.student.revision, "float32", device)
+        tokenizer = load_tokenizer(folder, spec.student.revision)
+    except InvalidInput as error:
+        raise InvalidInput(f"student.model: {error.message}", "student.model") from error
+    head = proven_head(base)
+    if head is None:
+        raise InvalidInput(
+            "student.model: its output head is not a linear layer on its last hidden state", "student.model"
+        )
+    anchored = any(s.kind == "reference_kl" for s in spec.stabilizers)
+    if spec.student.lora is None:
+        return Student(base, head, tokenizer, spec, copy.deepcopy(base).requires_grad_(False) if anchored else None)
+    lora = spec.student.lora
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        task_type="CAUSAL_LM",
+    )
+    return Student(get_peft_model(base, config), head, tokenizer, spec)
+
+
+def hidden_states(model: Any, ids_BT: Tensor, attention_mask_BT: Tensor | None) -> Tensor:
+    """Last hidden states [B, T, H] after the final norm."""
+    decoder = _inner(model).base_model
+    return decoder(input_ids=ids_BT, attention_mask=attention_mask_BT, use_cache=False).last_hidden_state
+
+
+def _inner(model: Any) -> Any:
+    """The transformers model, which PEFT changes in place and wraps."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def lr_scale(optim: Optim, step: int) -> float:
+    """Linear warm-up, then constant, or linear or cosine decay to zero at the last step."""
+    if step < optim.warmup_steps:
+        return (step + 1) / optim.warmup_steps
+    done = (step - optim.warmup_steps) / max(1, optim.steps - optim.warmup_steps)
+    return {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[optim.schedule]

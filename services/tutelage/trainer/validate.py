@@ -1,0 +1,66 @@
+"""What only the tokenizer, the data and the teacher's description can tell, checked before the first rollout."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedTokenizerBase
+
+from tutelage.engines.tokenizer import tokenizer_fingerprint
+from tutelage.trainer.data import Example
+from tutelage_client.errors import InvalidInput
+from tutelage_client.spec import RunSpec
+from tutelage_client.wire import TeacherInfo
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, teacher: TeacherInfo) -> None:
+    """Scores are per token: student and teacher must cut text alike.
+
+    Raises:
+        InvalidInput: the fingerprints differ.
+    """
+    own, other = tokenizer_fingerprint(tokenizer), teacher.provenance.tokenizer_fingerprint
+    if own != other:
+        raise InvalidInput(
+            f"student.model: its tokenizer ({own[:12]}) is not that of teacher {teacher.name!r} ({other[:12]}); "
+            "per-token scores need one tokenizer, choose a student of the teacher's family",
+            "student.model",
+        )
+
+
+def check_lengths(spec: RunSpec, examples: list[Example], field: str, limits: dict[str, int]) -> None:
+    """`limits`: context length of each model by name.
+
+    Raises:
+        InvalidInput: the longest prompt leaves no room for max_new_tokens.
+    """
+    longest = max(len(example.prompt_ids) for example in examples)
+    for name, limit in limits.items():
+        if longest + spec.rollout.max_new_tokens > limit:
+            raise InvalidInput(
+                f"{field}: the longest prompt has {longest} tokens, with rollout.max_new_tokens = "
+                f"{spec.rollout.max_new_tokens} it exceeds the context of the {name}, {limit} tokens; "
+                "shorten the prompts or max_new_tokens",
+                field,
+            )
+    if any(not example.prompt_ids for example in examples):
+        raise InvalidInput(f"{field}: a prompt has no tokens under the student's tokenizer", field)
+
+
+def check_completions(examples: list[Example], limits: dict[str, int]) -> None:
+    """The same for completions that come from the data file."""
+    longest = max(len(e.prompt_ids) + len(e.completion_ids or ()) for e in examples)
+    for name, limit in limits.items():
+        if longest > limit:
+            raise InvalidInput(
+                f"data.train: the longest prompt with its completion has {longest} tokens, over the context of the "
+                f"{name}, {limit} tokens; shorten it",
+                "data.train",
+            )
+
+
+def check_grading(spec: RunSpec, examples: list[Example]) -> None:
+    """Raises InvalidInput where evaluation would need answers that the file does not have."""
+    needs_answer = spec.data.grader.kind != "pattern"
+    if needs_answer and any(example.answer is None for example in examples):
+        raise InvalidInput(
+            f'data.eval: grader {spec.data.grader.kind!r} needs an "answer" on every line; add it', "data.eval"
+        )
