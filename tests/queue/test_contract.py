@@ -327,6 +327,15 @@ async def test_of_many_waiting_workers_one_gets_the_job(queue: Queue, ask: Any) 
     assert [delivery.job.id for delivery in held] == ["a"]
 
 
+async def test_a_cancelled_wait_takes_nothing_with_it(queue: Queue, ask: Any) -> None:
+    gone = asyncio.create_task(take(queue, "gone", wait_s=30))
+    await take(queue, "w1", wait_s=0.1)
+    gone.cancel()
+    assert isinstance((await asyncio.gather(gone, return_exceptions=True))[0], asyncio.CancelledError)
+    await queue.put(ask("a"))
+    assert (await take_one(queue, "w1")).attempt == 1
+
+
 async def test_given_back_and_replayed_jobs_wake_a_waiting_worker(queue: Queue, ask: Any) -> None:
     await queue.put(ask("a"))
     first = await take_one(queue)
