@@ -61,6 +61,16 @@ def tiny(family: str) -> PreTrainedModel:
     return FAMILIES[family]().eval()
 
 
+@pytest.fixture(scope="session")
+def make_model() -> Callable[[str], PreTrainedModel]:
+    return tiny
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return byte_tokenizer()
+
+
 @pytest.fixture(scope="session", params=sorted(FAMILIES))
 def family(request: pytest.FixtureRequest) -> str:
     return request.param

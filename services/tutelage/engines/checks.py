@@ -47,10 +47,16 @@ def check_ids(ids: Sequence[int] | NDArray[np.int32], capabilities: Capabilities
         )
 
 
-def score_usage(groups: Sequence[ScoreGroup]) -> Usage:
-    """A prompt goes through the model once a group; nothing needs the last token of a completion as input."""
+def score_usage(groups: Sequence[ScoreGroup], *, shared: bool = True) -> Usage:
+    """What scoring costs. Nothing needs the last token of a completion as input.
+
+    shared: a prompt goes through the model once a group, not once a completion
+    """
+    scored = sum(group.scored_tokens for group in groups)
+    repeated = sum(len(g.prompt_ids) * (len(g.completions) - 1) for g in groups)
+    once = sum(len(g.prompt_ids) - len(g.completions) for g in groups) + scored
     return Usage(
-        scored_tokens=sum(group.scored_tokens for group in groups),
-        forward_tokens=sum(len(g.prompt_ids) + g.scored_tokens - len(g.completions) for g in groups),
-        cached_tokens=sum(len(g.prompt_ids) * (len(g.completions) - 1) for g in groups),
+        scored_tokens=scored,
+        forward_tokens=once + (0 if shared else repeated),
+        cached_tokens=repeated if shared else 0,
     )

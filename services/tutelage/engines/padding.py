@@ -55,7 +55,7 @@ def _pad(rows: Sequence[Ids], pad_id: int, device: torch.device, *, left: bool) 
     return Padded(
         ids=torch.from_numpy(ids).to(device),
         mask=mask_RT.long().to(device),
-        positions=column_T.expand(mask_RT.shape).clamp(min=0).to(device),
+        positions=(column_T * mask_RT).to(device),  # 0 for padding, so that none is past the model's last
         lengths=length_R.to(device),
         even=min(lengths) == width,
     )

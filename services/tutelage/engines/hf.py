@@ -1,0 +1,141 @@
+"""Any causal language model of the transformers library as a teacher, on a CPU or a GPU."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tutelage.engines.checks import check_groups, check_ids, check_length, score_usage
+from tutelage.engines.encoding import Encoder, shares_prompts
+from tutelage.engines.head import proven_head
+from tutelage.engines.loading import load_model, pick_device, weights_revision
+from tutelage.engines.options import HfOptions
+from tutelage.engines.signals import Question, answer
+from tutelage.engines.texts import write_texts
+from tutelage.engines.tokenizer import encode_prompt, eos_ids, load_tokenizer, tokenizer_fingerprint
+from tutelage_client.errors import InvalidInput
+from tutelage_client.wire import (
+    Capabilities,
+    GenerateRequest,
+    Generation,
+    Provenance,
+    ScoreGroup,
+    Signal,
+    TokenScores,
+    Usage,
+)
+
+MAX_TOP_K = 4096
+
+
+def open_hf(options: HfOptions, name: str) -> HfEngine:
+    """The engine of a directory or hub id, speaking as teacher `name`.
+
+    Raises:
+        InvalidInput: no such model, no safetensors weights, no tokenizer, no such device.
+    """
+    model = load_model(options.model, options.revision, options.dtype, pick_device(options.device))
+    tokenizer = load_tokenizer(options.model, options.revision)
+    provenance = Provenance(
+        teacher=name,
+        model=Path(options.model).resolve().name if Path(options.model).is_dir() else options.model,
+        model_revision=weights_revision(options.model, options.revision, model.config),
+        tokenizer_fingerprint=tokenizer_fingerprint(tokenizer),
+        engine="hf",
+        engine_version=transformers.__version__,
+        dtype=str(model.dtype).removeprefix("torch."),
+    )
+    return HfEngine(model, tokenizer, provenance, options.logit_chunk_rows)
+
+
+class HfEngine:
+    """A loaded model behind the contract of `base.Engine`. Model work runs in a thread.
+
+    Hidden states leave it only if its head is proven (see `head`); else the model computes its own logits, one sequence
+    at a time, and no prompt is shared.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, provenance: Provenance, logit_chunk_rows: int) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._chunk_rows = logit_chunk_rows
+        self._head = proven_head(model)
+        self._encoder = _encoder(model, self._head is not None)
+        self.provenance = provenance
+        self.capabilities = _capabilities(model, tokenizer, hidden=self._head is not None)
+
+    async def score(
+        self, groups: Sequence[ScoreGroup], signals: frozenset[Signal], top_k: int | None
+    ) -> tuple[list[TokenScores], Usage]:
+        """Exact scores of all groups as one batch."""
+        check_groups(groups, self.capabilities)
+        blocks = await asyncio.to_thread(self._score, groups, signals, top_k)
+        return blocks, score_usage(groups, shared=self._encoder.shares)
+
+    async def generate(self, request: GenerateRequest) -> tuple[list[list[Generation]], Usage]:
+        """Samples of the model; a text ends at an end token, at a stop string or at `max_tokens`."""
+        prompts = [encode_prompt(self._tokenizer, prompt) for prompt in request.prompts]
+        for i, ids in enumerate(prompts):
+            check_ids(ids, self.capabilities, f"prompts.{i}")
+            check_length(len(ids) + request.max_tokens, self.capabilities, f"prompts.{i} with max_tokens")
+        end_ids = frozenset(self.capabilities.eos_ids)
+        return await asyncio.to_thread(write_texts, self._model, self._tokenizer, prompts, request, end_ids)
+
+    def head(self) -> dict[str, NDArray[Any]]:
+        """The proven output head, see `base.Engine.head`."""
+        if self._head is None:
+            raise InvalidInput("this model's logits cannot be rebuilt from its hidden states; ask for top_k instead")
+        return self._head.arrays()
+
+    async def close(self) -> None:
+        """Nothing is held but the weights, which go with the last reference."""
+
+    @torch.inference_mode()
+    def _score(self, groups: Sequence[ScoreGroup], signals: frozenset[Signal], top_k: int | None) -> list[TokenScores]:
+        if self._head is not None:
+            return answer(Question(groups, signals, top_k), self._chunks(groups, Signal.HIDDEN in signals))
+        single = [g.model_copy(update={"completions": (c,)}) for g in groups for c in g.completions]
+        return [block for g in single for block in answer(Question([g], signals, top_k), self._own_logits(g))]
+
+    def _chunks(self, groups: Sequence[ScoreGroup], hidden: bool) -> Iterator[tuple[Tensor, Tensor | None]]:
+        assert self._head is not None
+        for hidden_RH in self._encoder.states(groups).split(self._chunk_rows):
+            yield self._head.logits(hidden_RH), hidden_RH if hidden else None
+
+    def _own_logits(self, group: ScoreGroup) -> Iterator[tuple[Tensor, Tensor | None]]:
+        for logits_RV in self._encoder.states([group]).split(self._chunk_rows):
+            yield logits_RV, None
+
+
+def _encoder(model: Any, proven: bool) -> Encoder:
+    """Reads hidden states where the head is proven, else the model's own logits. 0 pads: it is always an id."""
+    if not proven:
+        return Encoder(model, lambda output: output.logits, 0, shares=False)
+    base = model.base_model
+    with torch.inference_mode():
+        shares = shares_prompts(base, _last_hidden, 0)
+    return Encoder(base, _last_hidden, 0, shares=shares)
+
+
+def _last_hidden(output: Any) -> Tensor:
+    return output.last_hidden_state
+
+
+def _capabilities(model: Any, tokenizer: Any, *, hidden: bool) -> Capabilities:
+    config = model.config.get_text_config(decoder=True)
+    signals = frozenset(Signal) if hidden else frozenset(Signal) - {Signal.HIDDEN}
+    return Capabilities(
+        signals=signals,
+        max_top_k=min(config.vocab_size, MAX_TOP_K),
+        # Models without a table of positions, such as those with ALiBi, name no length; their tokenizer does.
+        max_length=getattr(config, "max_position_embeddings", None) or min(tokenizer.model_max_length, 2**20),
+        vocabulary_size=config.vocab_size,
+        eos_ids=tuple(sorted(eos_ids(model, tokenizer))),
+    )

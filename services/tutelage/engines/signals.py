@@ -1,0 +1,95 @@
+"""From logits to what was asked: each chunk of rows is reduced at once, so that [tokens, vocabulary] is never held.
+
+Shapes: N scored tokens of a call, R rows of a chunk, V vocabulary, C candidates, K top k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tutelage_client.wire import ScoreGroup, Signal, TokenScores
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of each of N scored tokens, in the order of groups and completions."""
+
+    groups: Sequence[ScoreGroup]
+    signals: frozenset[Signal]
+    top_k: int | None
+
+    def target_ids(self) -> NDArray[np.int64]:
+        """The token of each row [N]."""
+        return np.concatenate([c.token_ids for g in self.groups for c in g.completions]).astype(np.int64)
+
+    def candidate_ids(self) -> NDArray[np.int64] | None:
+        """Candidates [N, C], rows of narrower completions padded with -1; None where none are asked for."""
+        if Signal.CANDIDATES not in self.signals:
+            return None
+        rows = [c.candidate_ids for g in self.groups for c in g.completions if c.candidate_ids is not None]
+        width = max(part.shape[1] for part in rows)
+        padded = [np.pad(part, ((0, 0), (0, width - part.shape[1])), constant_values=-1) for part in rows]
+        return np.concatenate(padded).astype(np.int64)
+
+
+def answer(question: Question, chunks: Iterable[tuple[Tensor, Tensor | None]]) -> list[TokenScores]:
+    """One block a completion, from chunks of (logits [R, V], hidden [R, H] if asked) that follow the rows in order."""
+    target_ids, candidate_ids = question.target_ids(), question.candidate_ids()
+    reduced: list[dict[str, NDArray[Any]]] = []
+    first = 0
+    for logits_RV, hidden_RH in chunks:
+        rows = slice(first, first + len(logits_RV))
+        ids_R = torch.from_numpy(target_ids[rows]).to(logits_RV.device)
+        ids_RC = None if candidate_ids is None else torch.from_numpy(candidate_ids[rows]).to(logits_RV.device)
+        columns = _reduce(logits_RV, ids_R, ids_RC, question)
+        if hidden_RH is not None:
+            columns["hidden"] = hidden_RH
+        reduced.append({name: _to_numpy(column) for name, column in columns.items()})
+        first = rows.stop
+    assert first == len(target_ids)
+    return _blocks(question, {name: np.concatenate([part[name] for part in reduced]) for name in reduced[0]})
+
+
+def _reduce(logits_RV: Tensor, ids_R: Tensor, ids_RC: Tensor | None, question: Question) -> dict[str, Tensor]:
+    logprob_RV = logits_RV.float().log_softmax(-1)
+    out: dict[str, Tensor] = {}
+    if Signal.SAMPLED in question.signals:
+        out["sampled_logprob"] = logprob_RV.gather(-1, ids_R[:, None])[:, 0]
+    if question.top_k is not None:
+        out["topk_logprob"], out["topk_ids"] = logprob_RV.topk(question.top_k)
+        out["topk_rest_mass"] = (1 - out["topk_logprob"].exp().sum(-1)).clamp(min=0)
+    if ids_RC is not None:
+        out["candidate_valid"] = ids_RC >= 0
+        logprob_RC = logprob_RV.gather(-1, ids_RC.clamp(min=0))
+        out["candidate_logprob"] = logprob_RC.masked_fill(~out["candidate_valid"], torch.nan)
+    if Signal.ENTROPY in question.signals:
+        out["entropy"] = torch.special.entr(logprob_RV.exp()).sum(-1)
+    return out
+
+
+def _to_numpy(column: Tensor) -> NDArray[Any]:
+    return (column.float() if column.is_floating_point() else column).cpu().numpy()
+
+
+def _blocks(question: Question, columns: dict[str, NDArray[Any]]) -> list[TokenScores]:
+    """Cut the columns of all rows into blocks; each keeps its own number of candidates."""
+    blocks: list[TokenScores] = []
+    first = 0
+    for group in question.groups:
+        for completion in group.completions:
+            rows = slice(first, first + len(completion.token_ids))
+            arrays = {name: column[rows] for name, column in columns.items()}
+            if completion.candidate_ids is not None:
+                width = completion.candidate_ids.shape[1]
+                arrays |= {name: part[:, :width] for name, part in arrays.items() if name.startswith("candidate_")}
+            valid = np.ones(len(completion.token_ids), dtype=bool)
+            blocks.append(TokenScores.model_validate({"start": len(group.prompt_ids), "valid": valid} | arrays))
+            first = rows.stop
+    return blocks

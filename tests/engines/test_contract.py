@@ -1,0 +1,248 @@
+"""Every engine keeps the contract: scores are those of a plain forward, whatever they are asked together with."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from tutelage.engines import Engine, FakeOptions, HfOptions, open_engine
+from tutelage_client.errors import InvalidInput
+from tutelage_client.wire import GenerateRequest, ScoreGroup, Signal, TokenScores
+
+ALL = frozenset(Signal)
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An engine and what its log-probs must be: `logprobs(ids)` is log q(. | ids[:i+1]) for each position i."""
+
+    engine: Engine
+    logprobs: Callable[[list[int]], NDArray[np.float64]]
+
+
+def plain_forward(model: Any) -> Callable[[list[int]], NDArray[np.float64]]:
+    @torch.no_grad()
+    def logprobs(ids: list[int]) -> NDArray[np.float64]:
+        return model(torch.tensor([ids])).logits[0].double().log_softmax(-1).numpy()
+
+    return logprobs
+
+
+async def fake_by_hand() -> Subject:
+    """The toy's table of log-probs, read off through the signal `candidates` for every pair of tokens."""
+    engine = await open_engine(FakeOptions(vocabulary_size=97), "toy")
+    pairs = [group([i], [(0,)], candidates=[[list(range(97))]]) for i in range(97)]
+    blocks, _ = await engine.score(pairs, frozenset({Signal.CANDIDATES}), None)
+    table = np.concatenate([block.arrays()["candidate_logprob"] for block in blocks])
+    return Subject(engine, lambda ids: table[ids])
+
+
+@pytest.fixture(params=["fake", "gpt2", "llama", "qwen3"])
+async def subject(
+    request: pytest.FixtureRequest, model_dirs: dict[str, Path], make_model: Callable[[str], Any]
+) -> AsyncIterator[Subject]:
+    if request.param == "fake":
+        made = await fake_by_hand()
+    else:
+        options = HfOptions(model=str(model_dirs[request.param]), device="cpu", logit_chunk_rows=5)
+        made = Subject(await open_engine(options, "tiny"), plain_forward(make_model(request.param)))
+    yield made
+    await made.engine.close()
+
+
+def group(prompt: list[int], completions: list[Any], candidates: list[Any] | None = None) -> ScoreGroup:
+    """Completions of token ids, with candidate rows for each where given."""
+    items = [{"token_ids": list(ids)} for ids in completions]
+    for item, rows in zip(items, candidates or [], strict=bool(candidates)):
+        item["candidate_ids"] = rows
+    return ScoreGroup.model_validate({"prompt_ids": prompt, "completions": items})
+
+
+def with_candidates(prompt: list[int], *completions: list[int], width: int = 3) -> ScoreGroup:
+    """Every second row has one candidate less."""
+    rows = [[[(7 * t + j) % 97 for j in range(width - i % 2)] for i, t in enumerate(ids)] for ids in completions]
+    return group(prompt, list(completions), rows)
+
+
+GROUPS = [
+    with_candidates([5, 9, 11], [20, 21, 22, 23]),
+    with_candidates([3, 4], [30], [31, 32, 33, 34, 35, 36, 37], [40, 41], width=5),
+    with_candidates(list(range(10, 40)), [7]),
+    with_candidates([8], list(range(1, 60)), width=2),
+    with_candidates(list(range(40, 70)), [1, 2], [3, 4, 5], [6]),
+    with_candidates([60, 61, 62], [80], [90]),
+    with_candidates([2], [3]),
+]
+
+
+def check_block(block: TokenScores, prompt: list[int], completion: Any, subject: Subject) -> None:
+    """One block against the log-probs of a plain forward of its own sequence."""
+    ids = [*prompt, *completion.token_ids.tolist()]
+    expected_RV = subject.logprobs(ids)[len(prompt) - 1 : -1]
+    assert block.start == len(prompt)
+    assert block.valid.all()
+    rows = np.arange(block.rows)
+    arrays = block.arrays()
+    close(arrays["sampled_logprob"], expected_RV[rows, completion.token_ids])
+    close(arrays["topk_logprob"], -np.sort(-expected_RV)[:, :4])
+    close(arrays["topk_logprob"], expected_RV[rows[:, None], arrays["topk_ids"]])
+    close(arrays["topk_rest_mass"], 1 - np.exp(-np.sort(-expected_RV)[:, :4]).sum(1))
+    close(arrays["entropy"], -(np.exp(expected_RV) * expected_RV).sum(1))
+    covered = completion.candidate_ids >= 0
+    assert (arrays["candidate_valid"] == covered).all()
+    close(arrays["candidate_logprob"][covered], expected_RV[rows[:, None], completion.candidate_ids][covered])
+    assert np.isnan(arrays["candidate_logprob"][~covered]).all()
+    close(log_softmax(logits_of(subject.engine.head(), arrays["hidden"])), expected_RV)
+
+
+def close(actual: NDArray[Any], expected: NDArray[Any]) -> None:
+    np.testing.assert_allclose(actual, expected, atol=TOLERANCE, rtol=0)
+
+
+def logits_of(head: dict[str, NDArray[Any]], hidden: NDArray[Any]) -> NDArray[np.float64]:
+    logits = hidden.astype(np.float64) @ head["weight"].T.astype(np.float64)
+    logits = (logits + head.get("bias", 0)) * head.get("scale", 1)
+    return head["softcap"] * np.tanh(logits / head["softcap"]) if "softcap" in head else logits
+
+
+def log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    shifted = logits - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+@pytest.mark.parametrize("order", [[0], [1], [0, 1, 2, 3, 4, 5, 6], [6, 4, 3, 1], [4, 1, 5], [3, 2], [6, 6, 5]])
+async def test_every_signal_is_that_of_a_plain_forward_in_any_company(subject: Subject, order: list[int]) -> None:
+    groups = [GROUPS[i] for i in order]
+    blocks, usage = await subject.engine.score(groups, ALL, 4)
+    asked = [(g.prompt_ids.tolist(), c) for g in groups for c in g.completions]
+    assert len(blocks) == len(asked)
+    for block, (prompt, completion) in zip(blocks, asked, strict=True):
+        check_block(block, prompt, completion, subject)
+    assert usage.scored_tokens == sum(g.scored_tokens for g in groups)
+
+
+async def test_a_group_scores_like_its_sequences_alone(subject: Subject) -> None:
+    together, _ = await subject.engine.score([GROUPS[1]], ALL, 4)
+    apart = [ScoreGroup(prompt_ids=GROUPS[1].prompt_ids, completions=(c,)) for c in GROUPS[1].completions]
+    for one, alone in zip(together, apart, strict=True):
+        (other,), _ = await subject.engine.score([alone], ALL, 4)
+        for name in ("sampled_logprob", "topk_logprob", "entropy", "hidden"):
+            close(one.arrays()[name], other.arrays()[name])
+
+
+async def test_a_shared_prompt_is_paid_for_once(subject: Subject) -> None:
+    prompt, completions = list(range(10, 40)), [[1, 2], [3, 4, 5], [6]]
+    _, shared = await subject.engine.score([group(prompt, completions)], frozenset({Signal.SAMPLED}), None)
+    _, apart = await subject.engine.score([group(prompt, [c]) for c in completions], frozenset({Signal.SAMPLED}), None)
+    assert (shared.forward_tokens, shared.cached_tokens) == (30 + 1 + 2 + 0, 2 * 30)
+    assert (apart.forward_tokens, apart.cached_tokens) == (3 * 30 + 1 + 2 + 0, 0)
+    assert shared.scored_tokens == apart.scored_tokens == 6
+
+
+@pytest.mark.parametrize("signal", sorted(Signal))
+async def test_a_block_carries_what_was_asked_and_nothing_else(subject: Subject, signal: Signal) -> None:
+    asked = with_candidates([1, 2], [3, 4]) if signal == Signal.CANDIDATES else group([1, 2], [[3, 4]])
+    (block,), _ = await subject.engine.score([asked], frozenset({signal}), 2 if signal == Signal.TOP_K else None)
+    wanted = {
+        Signal.SAMPLED: {"sampled_logprob"},
+        Signal.TOP_K: {"topk_ids", "topk_logprob", "topk_rest_mass"},
+        Signal.CANDIDATES: {"candidate_logprob", "candidate_valid"},
+        Signal.ENTROPY: {"entropy"},
+        Signal.HIDDEN: {"hidden"},
+    }
+    assert set(block.arrays()) == {"valid"} | wanted[signal]
+
+
+async def test_the_largest_top_k_leaves_the_right_rest(subject: Subject) -> None:
+    k = subject.engine.capabilities.max_top_k
+    (block,), _ = await subject.engine.score([group([1, 2], [[3, 4]])], frozenset({Signal.TOP_K}), k)
+    block.require(start=2, rows=2, top_k=k)
+    close(np.exp(block.arrays()["topk_logprob"]).sum(1) + block.arrays()["topk_rest_mass"], np.ones(2))
+
+
+async def test_a_sequence_of_the_full_length_is_scored_and_a_longer_one_refused(subject: Subject) -> None:
+    limit = subject.engine.capabilities.max_length
+    for completions in ([[2] * (limit - 1)], [[2] * (limit - 1), [3, 4]]):
+        blocks, _ = await subject.engine.score([group([1], completions)], frozenset({Signal.SAMPLED}), None)
+        assert blocks[0].rows == limit - 1
+    with pytest.raises(InvalidInput, match=rf"{limit + 1} tokens, the model reads at most {limit}"):
+        await subject.engine.score([group([1], [[2] * limit])], frozenset({Signal.SAMPLED}), None)
+
+
+@pytest.mark.parametrize("place", ["prompt", "completion", "candidate", "below"])
+async def test_an_id_outside_the_vocabulary_is_refused(subject: Subject, place: str) -> None:
+    v = subject.engine.capabilities.vocabulary_size
+    asked = {
+        "prompt": with_candidates([v], [3]),
+        "completion": group([1], [[v]], [[[1]]]),
+        "candidate": group([1], [[3]], [[[v]]]),
+        "below": group([1], [[3]], [[[-2]]]),
+    }[place]
+    with pytest.raises(InvalidInput, match="-2" if place == "below" else str(v)):
+        await subject.engine.score([asked], frozenset({Signal.CANDIDATES}), None)
+
+
+async def test_generated_text_carries_its_own_log_probs(subject: Subject) -> None:
+    request = GenerateRequest(prompts=[[5, 6, 7], [8]], n=3, max_tokens=9, seed=4)
+    generations, usage = await subject.engine.generate(request)
+    assert [len(row) for row in generations] == [3, 3]
+    for prompt, row in zip(([5, 6, 7], [8]), generations, strict=True):
+        for one in row:
+            assert one.token_ids
+            expected_RV = subject.logprobs([*prompt, *one.token_ids])[len(prompt) - 1 : -1]
+            close(np.array(one.logprobs), expected_RV[np.arange(len(one.token_ids)), one.token_ids])
+            ended = one.token_ids[-1] in subject.engine.capabilities.eos_ids
+            assert one.finish_reason == ("stop" if ended else "length")
+            assert ended or len(one.token_ids) == 9
+    assert usage.generated_tokens == sum(len(one.token_ids or ()) for row in generations for one in row)
+    assert (usage.forward_tokens, usage.cached_tokens) == (4, 8)
+
+
+async def test_the_seed_decides_what_is_written(subject: Subject) -> None:
+    texts = [
+        await subject.engine.generate(GenerateRequest(prompts=[[5, 6]], n=4, max_tokens=8, seed=seed))
+        for seed in (1, 1, 2)
+    ]
+    assert texts[0] == texts[1] != texts[2]
+
+
+async def test_a_stop_string_is_cut_off_with_what_follows(subject: Subject) -> None:
+    request = GenerateRequest(prompts=[[5, 6]], n=8, max_tokens=12, seed=3)
+    (free,), _ = await subject.engine.generate(request)
+    whole = max(free, key=lambda one: len(one.text))
+    stop = whole.text[3:5]
+    (cut,), _ = await subject.engine.generate(request.model_copy(update={"stop": [stop]}))
+    for one in cut:
+        assert stop not in one.text
+        assert len(one.token_ids or ()) == len(one.logprobs or ())
+    stopped = cut[free.index(whole)] if len(cut) == len(free) else cut[0]
+    assert stopped.finish_reason == "stop"
+
+
+async def test_too_many_tokens_to_write_are_refused_before_any_is_written(subject: Subject) -> None:
+    limit = subject.engine.capabilities.max_length
+    with pytest.raises(InvalidInput, match=str(limit)):
+        await subject.engine.generate(GenerateRequest(prompts=[[5, 6]], max_tokens=limit))
+
+
+async def test_text_and_messages_are_prompts_too(subject: Subject) -> None:
+    request = GenerateRequest(prompts=["t1 t2", [{"role": "user", "content": "t1"}]], max_tokens=3, seed=1)
+    generations, _ = await subject.engine.generate(request)
+    assert [len(row) for row in generations] == [1, 1]
+
+
+async def test_an_engine_says_who_speaks(subject: Subject) -> None:
+    provenance = subject.engine.provenance
+    assert provenance.teacher in ("toy", "tiny")
+    assert provenance.temperature == 1.0
+    assert not subject.engine.capabilities.applies_temperature
+    assert len(provenance.tokenizer_fingerprint) == 64
+    assert "/" not in provenance.model
