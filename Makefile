@@ -1,0 +1,48 @@
+# `make help` lists the targets. Everything is installed into .venv of this checkout.
+PYTHON ?= python3
+PIP_ARGS ?=
+BENCH_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.tutelage
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo demo-short test e2e check bench clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  PYTHON=python3.12 chooses the interpreter, PIP_ARGS='--index-url ...' is passed to pip"
+
+setup: $(STAMP)  ## the environment in .venv
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Tutelage needs Python 3.11 or newer; call make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
+	@echo "Installing into $(VENV): about 1.5 GB, one to five minutes"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq $(PIP_ARGS) -c constraints.txt torch
+	@$(BIN)/python -m pip install -qq $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)
+
+demo: $(STAMP)  ## start the stack, distil a student, write build/demo/report.html
+	@$(BIN)/tutelage demo
+
+demo-short: $(STAMP)  ## the same with a tenth of the steps
+	@$(BIN)/tutelage demo --short --out build/demo-short
+
+test: $(STAMP)  ## the whole suite, with a real Valkey and PostgreSQL
+	@$(BIN)/python -m pytest
+
+e2e: $(STAMP)  ## what needs root and Debian packages
+	@bash tests/e2e/run
+
+check: $(STAMP)  ## ruff, formatting, types, import rules
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports
+
+bench: $(STAMP)  ## every benchmark, results in build/bench
+	@$(BIN)/python -m benchmarks all --out build/bench $(BENCH_ARGS)
+
+clean:  ## remove what was built; the environment stays
+	@rm -rf build .pytest_cache .ruff_cache .hypothesis
