@@ -1,0 +1,1 @@
+"""Rewards for completions: what `/v1/reward` serves and evaluation counts."""

@@ -1,0 +1,104 @@
+"""Graders: rewards that need no model. The table is the list of kinds; their data is `tutelage_client.wire.grading`.
+
+An item that cannot be graded, such as one without the reference that its grader compares with, is not valid and says
+why. It never counts as 0.0, which would be an opinion.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+from typing import Any
+
+from tutelage_client.wire import Contains, ExactMatch, Grader, LastNumber, Pattern, Reward, RewardItem
+
+# A sign counts where it is not between two operands; digits come in groups of three with commas, or without.
+NUMBER = re.compile(r"(?:(?<![\w)])[-+])?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,3}\b)?")
+
+# A backtracking search may cost a power of the text's length, so only this much of its end is searched.
+PATTERN_CHARACTERS = 10_000
+
+
+def grade(grader: Grader, items: Iterable[RewardItem]) -> list[Reward]:
+    """One reward an item, in order."""
+    return [GRADERS[grader.kind](grader, item) for item in items]
+
+
+def exact_match(grader: ExactMatch, item: RewardItem) -> Reward:
+    """1.0 where completion and reference are equal without outer white space."""
+    if item.reference is None:
+        return _no_reference(grader)
+    completion, reference = item.completion.strip(), item.reference.strip()
+    if grader.ignore_case:
+        completion, reference = completion.casefold(), reference.casefold()
+    return _scored(completion == reference)
+
+
+def last_number(grader: LastNumber, item: RewardItem) -> Reward:
+    """1.0 where the last number of the completion is the last one of the reference, within `tolerance`.
+
+    A completion without a number is a wrong answer, 0.0; a reference without one leaves nothing to compare with.
+    """
+    if item.reference is None:
+        return _no_reference(grader)
+    wanted = _last_number(item.reference)
+    if wanted is None:
+        return _ungraded("the reference holds no number")
+    found = _last_number(item.completion)
+    if found is None:
+        return _scored(False, found=None)
+    return _scored(abs(found - wanted) <= Decimal(str(grader.tolerance)), found=str(found))
+
+
+def contains(grader: Contains, item: RewardItem) -> Reward:
+    """1.0 where the reference, without outer white space, occurs in the completion."""
+    reference = (item.reference or "").strip()
+    if not reference:
+        return _no_reference(grader)
+    completion = item.completion
+    if grader.ignore_case:
+        completion, reference = completion.casefold(), reference.casefold()
+    return _scored(reference in completion)
+
+
+def pattern(grader: Pattern, item: RewardItem) -> Reward:
+    """1.0 where the pattern is found; with groups, where the first one equals the reference without outer white space.
+
+    Only the last 10,000 characters of a completion are searched, and the first match there counts. That bounds patterns
+    that cost a power of the length; one that doubles with every character, such as (a+)+$, is its author's to avoid.
+    """
+    expression = re.compile(grader.pattern)
+    if expression.groups and item.reference is None:
+        return _no_reference(grader)
+    found = expression.search(item.completion[-PATTERN_CHARACTERS:])
+    if found is None or item.reference is None or not expression.groups:
+        return _scored(found is not None)
+    group = found[1]
+    return _scored(group is not None and group.strip() == item.reference.strip(), found=group)
+
+
+GRADERS: dict[str, Callable[[Any, RewardItem], Reward]] = {
+    "exact_match": exact_match,
+    "last_number": last_number,
+    "contains": contains,
+    "pattern": pattern,
+}
+
+
+def _scored(right: bool, **detail: Any) -> Reward:
+    return Reward(value=float(right), valid=True, detail=detail)
+
+
+def _ungraded(reason: str) -> Reward:
+    return Reward(value=None, valid=False, detail={"reason": reason})
+
+
+def _no_reference(grader: Grader) -> Reward:
+    return _ungraded(f"the grader {grader.kind} needs a reference to compare with")
+
+
+def _last_number(text: str) -> Decimal | None:
+    """A decimal, so that 0.1 is 0.1."""
+    found = NUMBER.findall(text)
+    return Decimal(found[-1].replace(",", "")) if found else None
