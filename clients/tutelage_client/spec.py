@@ -350,6 +350,7 @@ def explain(error: ValidationError) -> tuple[str, str | None]:
     first = error.errors(include_url=False, include_input=False)[0]
     tags = {"full", "teacher_top_k", "student_top_k", "sampled", "divergence", "policy_gradient", "supervised"}
     tags |= {"constant_penalty", "signal_clip", "ratio_clip", "special_token_mask", "reference_kl"}
+    tags |= {"sequence", "group"}
     loc = [str(part) for i, part in enumerate(first["loc"]) if i == 0 or part not in tags]
     field = ".".join(loc) or None
     message = first["msg"].removeprefix("Value error, ")
