@@ -15,12 +15,12 @@ class Settings(BaseSettings):
         env_prefix="TUTELAGE_COORDINATOR_", cli_kebab_case=True, cli_prog_name="python -m tutelage.coordinator"
     )
 
-    database_url: str | None = Field(None, description="sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME")
-    data_dir: Path = Field(Path("data"), description="uploaded files, artefacts of runs, and SQLite's file")
-    host: str = Field("127.0.0.1", description="address to listen on")
-    port: int = Field(8100, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    lease_s: float = Field(30.0, gt=0, description="seconds after the last heartbeat until a run is taken away")
-    max_file_bytes: int = Field(4 * 2**30, ge=1, description="the largest file that may be uploaded")
+    database_url: str | None = Field(default=None, description="sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME")
+    data_dir: Path = Field(default=Path("data"), description="uploaded files, artefacts of runs, and SQLite's file")
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(default=8400, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    lease_s: float = Field(default=30.0, gt=0, description="seconds after the last heartbeat until a run is taken away")
+    max_file_bytes: int = Field(default=4 * 2**30, ge=1, description="the largest file that may be uploaded")
 
     @property
     def database(self) -> str:

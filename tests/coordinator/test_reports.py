@@ -1,0 +1,188 @@
+"""What trainers report and people read: metrics, events, checkpoints, samples, pushed rollouts, the model."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tutelage.coordinator import reports
+from tutelage.coordinator.db import Database
+from tutelage.coordinator.events import events
+from tutelage.coordinator.settings import Settings
+from tutelage_client.coordinator import CoordinatorClient
+from tutelage_client.errors import ProblemResponse
+from tutelage_client.wire import CheckpointCommit, EventReport, Lease, Outcome, Rollout, StepReport
+from tutelage_client.worker import WorkerClient
+
+Spec = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+async def lease(coordinator: CoordinatorClient, worker: WorkerClient, pushed_spec: dict[str, Any]) -> Lease:
+    await coordinator.submit(pushed_spec)
+    lease = await worker.lease("w1")
+    assert lease is not None
+    return lease
+
+
+async def test_a_step_is_one_row_however_often_it_is_reported(
+    coordinator: CoordinatorClient, worker: WorkerClient, lease: Lease
+):
+    first = StepReport(
+        epoch=1, step=1, metrics={"reverse_kl": 0.5, "accuracy": 0.25}, student_tokens=10, teacher_tokens=20
+    )
+    second = StepReport(
+        epoch=1, step=2, metrics={"reverse_kl": 0.25, "lag": None}, student_tokens=30, teacher_tokens=40
+    )
+    for report in (first, first, second):
+        await worker.report_step(lease.run_id, report)
+    assert await coordinator.metrics(lease.run_id) == [
+        {"step": 1, "epoch": 1, "reverse_kl": 0.5, "accuracy": 0.25, "student_tokens": 10, "teacher_tokens": 20},
+        {"step": 2, "epoch": 1, "reverse_kl": 0.25, "lag": None, "student_tokens": 30, "teacher_tokens": 40},
+    ]
+    run = await coordinator.run(lease.run_id)
+    assert run.metrics == {"reverse_kl": 0.25, "accuracy": 0.25}, "the newest value of each"
+    assert (run.step, run.student_tokens, run.teacher_tokens) == (2, 30, 40)
+    told = [e.data["step"] for e in (await coordinator.event_page(run.id)).data if e.type == "metrics"]
+    assert told == [1, 2]
+
+
+async def test_a_metric_that_is_not_finite_is_null(
+    http: httpx2.AsyncClient, coordinator: CoordinatorClient, lease: Lease
+):
+    body = '{"epoch": 1, "step": 1, "metrics": {"a": NaN, "b": Infinity}, "student_tokens": 0, "teacher_tokens": 0}'
+    path = f"/internal/v1/runs/{lease.run_id}/steps"
+    answer = await http.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code in (204, 422)
+    rows = await coordinator.metrics(lease.run_id)
+    assert all(row["a"] is None and row["b"] is None for row in rows)
+
+
+async def test_all_rows_of_a_long_run_come_in_one_answer(http: httpx2.AsyncClient, database: Database, lease: Lease):
+    with database.write() as session:
+        for number in range(1, 251):
+            report = StepReport(epoch=1, step=number, metrics={"x": 1.0}, student_tokens=0, teacher_tokens=0)
+            reports.step(session, lease.run_id, report)
+    answer = (await http.get(f"/v1/runs/{lease.run_id}/metrics")).json()
+    assert [row["step"] for row in answer["data"]] == list(range(1, 251))
+    assert answer["next"] is None
+
+
+def test_events_of_many_writers_get_numbers_without_gap_or_repeat(database: Database, lease: Lease):
+    together = threading.Barrier(4)
+
+    def write(_: int) -> None:
+        together.wait(10)
+        for _ in range(10):
+            with database.write() as session:
+                reports.event(session, lease.run_id, EventReport(epoch=1, type="log", message="m"))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    with database.read() as session:
+        ids = [e.id for e in events(session, lease.run_id, None, 1000).data]
+    assert ids == list(range(1, 43))
+
+
+async def test_a_checkpoint_is_committed_once_a_step_and_never_an_older_one(
+    coordinator: CoordinatorClient, worker: WorkerClient, lease: Lease
+):
+    for number, sha in ((5, "a"), (10, "b"), (10, "c")):
+        commit = CheckpointCommit(epoch=1, step=number, path=f"step-{number}", weights_sha256=sha)
+        await worker.commit_checkpoint(lease.run_id, commit)
+    with pytest.raises(ProblemResponse) as refused:
+        await worker.commit_checkpoint(lease.run_id, CheckpointCommit(epoch=1, step=5, path="p", weights_sha256="d"))
+    assert (refused.value.status, refused.value.code) == (409, "stale_step")
+    kept = await coordinator.checkpoints(lease.run_id)
+    assert [(c.step, c.epoch, c.path, c.weights_sha256) for c in kept] == [
+        (5, 1, "step-5", "a"),
+        (10, 1, "step-10", "c"),
+    ]
+    assert all(c.created_at is not None for c in kept)
+
+
+async def test_sample_rollouts_come_back_as_they_were_reported(
+    coordinator: CoordinatorClient, worker: WorkerClient, lease: Lease, rollout: Callable[[str], Rollout]
+):
+    for number in (1, 2):
+        shown = [rollout(f"r{number}-{i}") for i in range(2)]
+        report = StepReport(epoch=1, step=number, metrics={}, student_tokens=0, teacher_tokens=0, rollouts=shown)
+        await worker.report_step(lease.run_id, report)
+    first = await coordinator.rollouts(lease.run_id, limit=3)
+    rest = await coordinator.rollouts(lease.run_id, after=first.next)
+    assert [(s.step, s.rollout.id) for s in [*first.data, *rest.data]] == [
+        (1, "r1-0"),
+        (1, "r1-1"),
+        (2, "r2-0"),
+        (2, "r2-1"),
+    ]
+    assert rest.next is None
+    assert first.data[0].rollout.model_dump(mode="json") == rollout("r1-0").model_dump(mode="json")
+
+
+async def test_pushed_rollouts_are_taken_once_and_read_in_order(
+    coordinator: CoordinatorClient, worker: WorkerClient, lease: Lease, rollout: Callable[[str], Rollout]
+):
+    result = await coordinator.push_rollouts(lease.run_id, [rollout("a"), rollout("b"), rollout("a")])
+    assert (result.accepted, result.duplicates) == (2, 1)
+    result = await coordinator.push_rollouts(lease.run_id, [rollout("b"), rollout("c")])
+    assert (result.accepted, result.duplicates) == (1, 1)
+    first = await worker.pushed(lease.run_id, limit=2)
+    assert first.next is not None
+    rest = await worker.pushed(lease.run_id, after=int(first.next))
+    assert [r.id for r in [*first.data, *rest.data]] == ["a", "b", "c"]
+    assert rest.next is not None
+    nothing = await worker.pushed(lease.run_id, after=int(rest.next))
+    assert (nothing.data, nothing.next) == ([], rest.next)
+
+
+async def test_rollouts_are_refused_where_the_run_writes_its_own_or_is_over(
+    coordinator: CoordinatorClient, lease: Lease, worker: WorkerClient, spec: Spec, rollout: Callable[[str], Rollout]
+):
+    own = await coordinator.submit(spec())
+    with pytest.raises(ProblemResponse) as refused:
+        await coordinator.push_rollouts(own.id, [rollout("a")])
+    assert refused.value.code == "not_pushed"
+    await worker.report_outcome(lease.run_id, Outcome(epoch=1, result="failed"))
+    with pytest.raises(ProblemResponse) as refused:
+        await coordinator.push_rollouts(lease.run_id, [rollout("a")])
+    assert refused.value.code == "run_is_final"
+
+
+async def test_the_model_is_a_tar_of_its_directory_once_the_run_succeeded(
+    coordinator: CoordinatorClient, http: httpx2.AsyncClient, worker: WorkerClient, lease: Lease, tmp_path: Path
+):
+    early = await http.get(f"/v1/runs/{lease.run_id}/model")
+    assert (early.status_code, early.json()["code"]) == (409, "model_not_ready")
+    model = Path(lease.artefacts) / "model-e1"
+    (model / "tokenizer").mkdir(parents=True)
+    contents = {"weights.bin": bytes(range(256)) * 5000, "tokenizer/empty": b"", "a" * 150: b"long name"}
+    for name, content in contents.items():
+        (model / name).write_bytes(content)
+    (tmp_path / "secret").write_text("not part of the model")
+    (model / "link").symlink_to(tmp_path / "secret")
+    await worker.report_outcome(lease.run_id, Outcome(epoch=1, result="succeeded", model_path=str(model)))
+    body = (await http.get(f"/v1/runs/{lease.run_id}/model")).content
+    with tarfile.open(fileobj=io.BytesIO(body)) as tar:
+        assert {m.name: tar.extractfile(m).read() for m in tar.getmembers()} == contents  # type: ignore[union-attr]
+    unpacked = await coordinator.download_model(lease.run_id, tmp_path / "result")
+    assert (unpacked / "weights.bin").read_bytes() == contents["weights.bin"]
+    assert not (tmp_path / "result.tar.part").exists()
+
+
+async def test_a_model_outside_the_artefacts_is_refused(
+    worker: WorkerClient, coordinator: CoordinatorClient, lease: Lease, settings: Settings
+):
+    for path in ("/etc", "../other-run/model", str(settings.data_dir)):
+        with pytest.raises(ProblemResponse) as refused:
+            await worker.report_outcome(lease.run_id, Outcome(epoch=1, result="succeeded", model_path=path))
+        assert (refused.value.status, refused.value.field) == (422, "model_path")
+    assert not (await coordinator.run(lease.run_id)).status.final

@@ -1,0 +1,114 @@
+"""Files by content, and the registry of teachers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import httpx2
+import pytest
+from sqlalchemy import update
+
+from tutelage.coordinator.db import Database, now
+from tutelage.coordinator.settings import Settings
+from tutelage.coordinator.tables import TeacherRow
+from tutelage.coordinator.teachers import FRESH_S
+from tutelage_client.coordinator import CoordinatorClient
+from tutelage_client.errors import InvalidInput
+from tutelage_client.wire import TeacherInfo
+
+
+def stored(settings: Settings) -> list[str]:
+    return sorted(path.name for path in settings.files.iterdir()) if settings.files.exists() else []
+
+
+async def test_the_same_content_is_one_file(http: httpx2.AsyncClient, settings: Settings):
+    content = b"some prompts"
+    sha256 = hashlib.sha256(content).hexdigest()
+    first = await http.post("/v1/files?filename=a.jsonl", content=content)
+    again = await http.post("/v1/files?filename=b.jsonl", content=content)
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert first.json() == again.json()
+    assert first.json()["id"] == f"file-{sha256[:32]}"
+    assert (first.json()["sha256"], first.json()["bytes"], first.json()["filename"]) == (sha256, 12, "a.jsonl")
+    assert stored(settings) == [sha256]
+    assert (await http.get("/v1/files")).json()["data"] == [first.json()]
+    assert (await http.get(f"/v1/files/{first.json()['id']}")).json() == first.json()
+    assert (await http.get(f"/v1/files/{first.json()['id']}/content")).content == content
+
+
+async def parts(count: int) -> AsyncIterator[bytes]:
+    for _ in range(count):
+        yield bytes(1000)
+
+
+async def test_a_file_over_the_limit_is_refused_and_leaves_nothing(http: httpx2.AsyncClient, settings: Settings):
+    declared = await http.post("/v1/files", content=bytes(settings.max_file_bytes + 1))
+    streamed = await http.post("/v1/files", content=parts(5))
+    assert (declared.status_code, streamed.status_code) == (413, 413)
+    assert stored(settings) == []
+    whole = await http.post("/v1/files", content=bytes(settings.max_file_bytes))
+    assert whole.status_code == 201
+
+
+async def test_a_large_file_goes_up_and_down_by_path(coordinator: CoordinatorClient, tmp_path: Path):
+    source = tmp_path / "data.bin"
+    source.write_bytes(bytes(range(256)) * 16)
+    file = await coordinator.upload(source)
+    assert (file.filename, file.bytes) == ("data.bin", 4096)
+    copy = await coordinator.download_file(file.id, tmp_path / "new" / "copy.bin")
+    assert copy.read_bytes() == source.read_bytes()
+    assert [path.name for path in copy.parent.iterdir()] == ["copy.bin"]
+
+
+async def test_content_that_changed_on_disk_is_not_taken_for_the_file(
+    coordinator: CoordinatorClient, settings: Settings, tmp_path: Path
+):
+    file = await coordinator.upload(b"as it was", "a")
+    (settings.files / file.sha256).write_bytes(b"as it wasn't")
+    with pytest.raises(InvalidInput, match="other content"):
+        await coordinator.download_file(file.id, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+async def test_missing_files_and_missing_content_are_told_apart(http: httpx2.AsyncClient, settings: Settings):
+    for path in ("/v1/files/file-0", "/v1/files/file-0/content"):
+        answer = await http.get(path)
+        assert (answer.status_code, answer.json()["code"]) == (404, "file_not_found")
+    file = (await http.post("/v1/files", content=b"x")).json()
+    (settings.files / file["sha256"]).unlink()
+    answer = await http.get(f"/v1/files/{file['id']}/content")
+    assert (answer.status_code, answer.json()["code"]) == (404, "content_missing")
+
+
+async def test_a_teacher_registers_under_its_name_and_the_last_word_stands(
+    coordinator: CoordinatorClient, teacher_info: Callable[..., TeacherInfo]
+):
+    await coordinator.register_teacher("walker", "http://127.0.0.1:1", teacher_info())
+    await coordinator.register_teacher("baker", "http://127.0.0.1:2", teacher_info("baker"))
+    await coordinator.register_teacher("walker", "http://127.0.0.1:3", teacher_info(max_top_k=3))
+    teachers = await coordinator.teachers()
+    assert [(t.name, t.url, t.available) for t in teachers] == [
+        ("baker", "http://127.0.0.1:2", True),
+        ("walker", "http://127.0.0.1:3", True),
+    ]
+    assert teachers[1].info == teacher_info(max_top_k=3)
+
+
+async def test_a_teacher_that_went_silent_is_not_available(
+    coordinator: CoordinatorClient, database: Database, teacher_info: Callable[..., TeacherInfo]
+):
+    await coordinator.register_teacher("walker", "http://127.0.0.1:1", teacher_info())
+    with database.write() as session:
+        session.execute(update(TeacherRow).values(seen_at=now() - FRESH_S - 1))
+    assert [t.available for t in await coordinator.teachers()] == [False]
+
+
+@pytest.mark.parametrize("change", [{"name": "a/b"}, {"url": "ftp://x"}, {"url": "walker:8000"}])
+async def test_a_registration_that_could_not_be_used_is_refused(
+    change: dict[str, str], http: httpx2.AsyncClient, teacher_info: Callable[..., TeacherInfo]
+):
+    body = {"name": "walker", "url": "http://h:1", "info": teacher_info().model_dump(mode="json")} | change
+    answer = await http.post("/v1/teachers", json=body)
+    assert (answer.status_code, answer.json()["field"]) == (422, next(iter(change)))

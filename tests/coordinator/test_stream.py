@@ -1,0 +1,105 @@
+"""Server-sent events: resumed by number, ended with the run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx2
+import pytest
+
+from tutelage.coordinator import runs
+from tutelage.coordinator.db import Database
+from tutelage.coordinator.stream import follow
+from tutelage_client.coordinator import CoordinatorClient
+from tutelage_client.wire import EventReport, EventView, Outcome, RunView
+from tutelage_client.worker import WorkerClient
+
+Spec = Callable[..., dict[str, Any]]
+SSE = {"Accept": "text/event-stream"}
+
+
+def frames(body: str) -> list[dict[str, str]]:
+    parsed = [dict(line.split(": ", 1) for line in part.splitlines()) for part in body.split("\n\n") if part]
+    return [frame for frame in parsed if "data" in frame]
+
+
+@pytest.fixture
+async def ended(coordinator: CoordinatorClient, worker: WorkerClient, spec: Spec) -> RunView:
+    """A run that is over, with eight events."""
+    run = await coordinator.submit(spec())
+    assert await worker.lease("w") is not None
+    for number in range(4):
+        report = EventReport(epoch=1, type="log", message=f"line {number}\nand more", data={"n": number})
+        await worker.report_event(run.id, report)
+    await coordinator.cancel(run.id)
+    run = await coordinator.run(run.id)
+    assert run.status == "cancelling"
+    await worker.report_outcome(run.id, Outcome(epoch=1, result="cancelled"))
+    return await coordinator.run(run.id)
+
+
+async def test_the_stream_of_an_ended_run_has_all_events_and_ends(http: httpx2.AsyncClient, ended: RunView):
+    answer = await http.get(f"/v1/runs/{ended.id}/events", headers=SSE)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    got = frames(answer.text)
+    assert [frame["id"] for frame in got] == [str(n) for n in range(1, 9)]
+    events = [EventView.model_validate_json(frame["data"]) for frame in got]
+    assert [e.type for e in events] == [frame["event"] for frame in got]
+    assert events[2].message == "line 0\nand more"
+    listed = (await http.get(f"/v1/runs/{ended.id}/events")).json()["data"]
+    assert [e.model_dump(mode="json") for e in events] == listed
+
+
+@pytest.mark.parametrize("last", range(9))
+async def test_a_stream_resumed_anywhere_has_exactly_the_rest(last: int, http: httpx2.AsyncClient, ended: RunView):
+    answer = await http.get(f"/v1/runs/{ended.id}/events", headers=SSE | {"Last-Event-ID": str(last)})
+    assert [int(frame["id"]) for frame in frames(answer.text)] == list(range(last + 1, 9))
+
+
+async def test_a_last_id_that_is_not_a_number_is_refused(http: httpx2.AsyncClient, ended: RunView):
+    answer = await http.get(f"/v1/runs/{ended.id}/events", headers=SSE | {"Last-Event-ID": "x"})
+    assert (answer.status_code, answer.json()["field"]) == (422, "Last-Event-ID")
+
+
+async def test_events_arrive_while_the_run_goes_on(database: Database, spec: Spec):
+    with database.write() as session:
+        run_id = runs.submit(session, spec(), None)[0].id
+    stream = follow(database, run_id, 0, asyncio.Event())
+    assert b'"to":"queued"' in await following(stream)
+    with database.write() as session:
+        runs.pause(session, run_id)
+    assert b'"to":"paused"' in await following(stream)
+    with database.write() as session:
+        runs.cancel(session, run_id)
+    assert b'"to":"cancelled"' in await following(stream)
+    with pytest.raises(StopAsyncIteration):
+        await following(stream)
+
+
+async def test_a_stream_ends_when_its_process_stops(database: Database, spec: Spec):
+    with database.write() as session:
+        run_id = runs.submit(session, spec(), None)[0].id
+    stopping = asyncio.Event()
+    stream = follow(database, run_id, 0, stopping)
+    await following(stream)
+    stopping.set()
+    with pytest.raises(StopAsyncIteration):
+        await following(stream)
+
+
+async def following(stream: AsyncIterator[bytes]) -> bytes:
+    """The next frame with an event in it."""
+    while True:
+        frame = await asyncio.wait_for(anext(stream), 10)
+        if b"data: " in frame:
+            return frame
+
+
+async def test_a_page_of_events_starts_behind_its_cursor(coordinator: CoordinatorClient, ended: RunView):
+    first = await coordinator.event_page(ended.id, limit=3)
+    assert [e.id for e in first.data] == [1, 2, 3]
+    rest = await coordinator.event_page(ended.id, after=int(first.next or ""), limit=100)
+    assert [e.id for e in rest.data] == list(range(4, 9))
+    assert rest.next is None

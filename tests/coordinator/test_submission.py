@@ -1,0 +1,186 @@
+"""What a run must be to be taken, and that it is taken once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx2
+import pytest
+
+from tutelage.coordinator import runs
+from tutelage.coordinator.db import Database
+from tutelage_client.coordinator import CoordinatorClient
+from tutelage_client.errors import ProblemResponse
+from tutelage_client.spec import parse_spec, required_signals
+from tutelage_client.wire import RunStatus, Signal, TeacherInfo
+
+Spec = Callable[..., dict[str, Any]]
+FULL, TOP = {"kind": "full"}, {"kind": "teacher_top_k", "k": 9}
+
+REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
+    "a key that is not known": ({"studnet": {}}, "invalid_input", "studnet"),
+    "a name with a space": ({"name": "a b"}, "invalid_input", "name"),
+    "an impossible combination": ({"rollout": {"source": "data"}}, "invalid_input", "rollout.source"),
+    "a file that is not uploaded": ({"data": {"train": "file:file-0"}}, "unknown_file", "data.train"),
+    "an evaluation file that is not uploaded": (
+        {"data": {"train": "/t", "eval": "file:file-0"}},
+        "unknown_file",
+        "data.eval",
+    ),
+    "a student that is not uploaded": ({"student": {"model": "file:file-0"}}, "unknown_file", "student.model"),
+    "a relative path": ({"data": {"train": "prompts.jsonl"}}, "invalid_input", "data.train"),
+    "a hub id without a revision": ({"student": {"model": "org/model"}}, "invalid_input", "student.model"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+async def test_a_run_that_cannot_work_is_refused_with_its_field(case: str, http: httpx2.AsyncClient, spec: Spec):
+    sections, code, field = REFUSED[case]
+    answer = await http.post("/v1/runs", json=spec(**sections))
+    problem = answer.json()
+    assert (answer.status_code, problem["code"]) == (422, code)
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert field in problem["detail"]
+    assert problem.get("field") in (field, None) and "\n" not in problem["detail"]
+    assert (await http.get("/v1/runs")).json() == {"data": [], "next": None}
+
+
+async def test_a_body_that_is_not_an_object_is_refused(http: httpx2.AsyncClient):
+    for body in (b"[1]", b"nonsense", b""):
+        answer = await http.post("/v1/runs", content=body, headers={"Content-Type": "application/json"})
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_input")
+
+
+async def test_an_unknown_teacher_is_refused_with_the_known_names(
+    coordinator: CoordinatorClient, taught: Spec, teacher_info: Callable[..., TeacherInfo]
+):
+    for name in ("big", "small"):
+        await coordinator.register_teacher(name, "http://127.0.0.1:9", teacher_info(name))
+    with pytest.raises(ProblemResponse) as refused:
+        await coordinator.submit(taught())
+    assert (refused.value.status, refused.value.code) == (422, "unknown_teacher")
+    assert refused.value.field == "teachers.0.name"
+    assert "'walker'" in refused.value.detail and "big, small" in refused.value.detail
+
+
+# capabilities of the teacher, the objective, other sections, the field that is refused
+UNABLE: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], str]] = {
+    "no hidden states for the full vocabulary": ({"signals": ["sampled", "top_k"]}, {"support": FULL}, {}, "objective"),
+    "no candidates for the student's top-k": (
+        {"signals": ["sampled"]},
+        {"support": {"kind": "student_top_k", "k": 4}},
+        {},
+        "objective",
+    ),
+    "more than the teacher's top-k": ({}, {"support": TOP}, {}, "objective.support.k"),
+    "more than the vocabulary": (
+        {"vocabulary_size": 4},
+        {"support": {"kind": "student_top_k", "k": 5}},
+        {},
+        "objective.support.k",
+    ),
+    "a teacher that does not write": ({"generates": False}, {}, {"rollout": {"source": "teacher"}}, "rollout.source"),
+    "no room for a prompt": ({"max_length": 64}, {}, {"rollout": {"max_new_tokens": 64}}, "rollout.max_new_tokens"),
+}
+
+
+@pytest.mark.parametrize("case", UNABLE)
+async def test_what_the_teacher_cannot_do_is_refused(
+    case: str, coordinator: CoordinatorClient, taught: Spec, teacher_info: Callable[..., TeacherInfo]
+):
+    capabilities, objective, sections, field = UNABLE[case]
+    await coordinator.register_teacher("walker", "http://127.0.0.1:9", teacher_info(**capabilities))
+    with pytest.raises(ProblemResponse) as refused:
+        await coordinator.submit(taught(objective, **sections))
+    assert (refused.value.status, refused.value.code, refused.value.field) == (422, "capability_missing", field)
+    assert "walker" in refused.value.detail
+
+
+SIGNALS: dict[str, tuple[dict[str, Any], set[Signal]]] = {
+    "full": ({"kind": "divergence"}, {Signal.HIDDEN}),
+    "teacher_top_k": ({"kind": "divergence", "support": {"kind": "teacher_top_k"}}, {Signal.SAMPLED, Signal.TOP_K}),
+    "student_top_k": (
+        {"kind": "divergence", "support": {"kind": "student_top_k"}},
+        {Signal.SAMPLED, Signal.CANDIDATES},
+    ),
+    "sampled": ({"kind": "divergence", "support": {"kind": "sampled"}}, {Signal.SAMPLED}),
+    "policy_gradient": ({"kind": "policy_gradient"}, {Signal.SAMPLED}),
+}
+
+
+@pytest.mark.parametrize("case", SIGNALS)
+async def test_a_teacher_with_just_the_required_signals_is_enough(
+    case: str, coordinator: CoordinatorClient, taught: Spec, teacher_info: Callable[..., TeacherInfo]
+):
+    objective, signals = SIGNALS[case]
+    spec = taught(objective)
+    assert required_signals(parse_spec(spec)) == signals
+    info = teacher_info(signals=frozenset(signals), max_top_k=16)
+    await coordinator.register_teacher("walker", "http://127.0.0.1:9", info)
+    run = await coordinator.submit(spec)
+    assert (run.status, run.step, run.epoch) == (RunStatus.QUEUED, 0, 0)
+
+
+async def test_an_uploaded_file_may_be_named(coordinator: CoordinatorClient, spec: Spec):
+    file = await coordinator.upload(b'{"prompt": "1+1="}\n', "prompts.jsonl")
+    run = await coordinator.submit(spec(data={"train": f"file:{file.id}"}))
+    assert run.spec["data"]["train"] == f"file:{file.id}"
+
+
+async def test_the_same_key_and_body_give_the_same_run(http: httpx2.AsyncClient, spec: Spec):
+    headers = {"Idempotency-Key": "k1"}
+    first = await http.post("/v1/runs", json=spec(), headers=headers)
+    again = await http.post("/v1/runs", json=spec(), headers=headers)
+    other = await http.post("/v1/runs", json=spec(seed=1), headers=headers)
+    unkeyed = await http.post("/v1/runs", json=spec())
+    assert (first.status_code, again.status_code, unkeyed.status_code) == (201, 200, 201)
+    assert first.json() == again.json()
+    assert first.json()["id"] != unkeyed.json()["id"]
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+
+
+def test_the_same_key_at_the_same_moment_makes_one_run(database: Database, spec: Spec):
+    def submit(_: int) -> str:
+        with database.write() as session:
+            return runs.submit(session, spec(), "one")[0].id
+
+    with ThreadPoolExecutor(6) as pool:
+        assert len(set(pool.map(submit, range(12)))) == 1
+
+
+async def test_lists_are_walked_by_cursor_without_gap_or_repeat(coordinator: CoordinatorClient, spec: Spec):
+    made = [(await coordinator.submit(spec(name=f"r{i}"))).id for i in range(5)]
+    page = await coordinator.runs(limit=2)
+    walked = [run.id for run in page.data]
+    await coordinator.submit(spec(name="later"))
+    while page.next is not None:
+        page = await coordinator.runs(limit=2, after=page.next)
+        walked += [run.id for run in page.data]
+    assert walked == made[::-1]
+
+
+async def test_runs_are_listed_by_status(coordinator: CoordinatorClient, spec: Spec):
+    kept, dropped = await coordinator.submit(spec()), await coordinator.submit(spec())
+    await coordinator.cancel(dropped.id)
+    assert [run.id for run in (await coordinator.runs(status=RunStatus.QUEUED)).data] == [kept.id]
+    assert [run.id for run in (await coordinator.runs(status=RunStatus.CANCELLED)).data] == [dropped.id]
+
+
+@pytest.mark.parametrize("query", ["after=nonsense", "after=1~2~3", "limit=0", "limit=many", "status=lost"])
+async def test_a_bad_list_parameter_is_refused(query: str, http: httpx2.AsyncClient):
+    answer = await http.get(f"/v1/runs?{query}")
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_input")
+    assert query.partition("=")[0] in answer.json()["detail"]
+
+
+UNKNOWN = ["", "/events", "/metrics", "/checkpoints", "/rollouts", "/model"]
+
+
+@pytest.mark.parametrize("what", UNKNOWN)
+async def test_an_unknown_run_is_not_found(what: str, http: httpx2.AsyncClient):
+    answer = await http.get(f"/v1/runs/run-0{what}")
+    assert (answer.status_code, answer.json()["code"]) == (404, "run_not_found")
+    stream = await http.get("/v1/runs/run-0/events", headers={"Accept": "text/event-stream"})
+    assert stream.status_code == 404
