@@ -98,6 +98,13 @@ def test_a_small_student_tail_keeps_its_digits_in_float32(logits, make_batch):
     assert tail.item() == pytest.approx(exact.item(), rel=1e-6)
 
 
+def test_a_student_without_mass_outside_the_set_has_an_empty_bucket(logits, make_batch):
+    batch = make_batch(torch.tensor([[0.0, -torch.inf, -torch.inf]]), torch.zeros(1, 3), k=1)
+    student_logp, teacher_logp = aligned_with(batch, "student_top_k")
+    assert student_logp[0, -1] == -torch.inf
+    assert DIVERGENCES["forward_kl"](student_logp, teacher_logp).item() == torch.inf
+
+
 def test_a_teacher_rest_that_rounds_to_zero_is_not_taken_for_an_impossibility(logits, make_batch):
     batch = make_batch(torch.zeros(1, 4), torch.tensor([[0.0, -40.0, -40.0, -40.0]]), k=1)
     batch = replace(batch, teacher=replace(batch.teacher, topk_rest_R=torch.zeros(1)))
