@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedModel
 
 from tutelage.engines.sampling import Sampled, sample
@@ -144,6 +147,16 @@ def test_draws_follow_the_distribution(model: PreTrainedModel) -> None:
         expected_V = model(torch.tensor([[1, 40]])).logits[0, -1].softmax(-1)
     drawn_V = torch.bincount(torch.tensor([row.token_ids[0] for row in rows]), minlength=259) / len(rows)
     assert float((drawn_V - expected_V).abs().max()) < 4 * (0.25 / 4000) ** 0.5
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft calls it
+def test_a_model_with_an_adapter_is_sampled_with_it(make_model: Callable[[str], PreTrainedModel]) -> None:
+    adapted = get_peft_model(make_model("llama"), LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))
+    adapted.eval()
+    rows = run(adapted, PROMPTS)  # pyright: ignore[reportArgumentType]
+    for row in rows:
+        expected = fresh_logprobs(adapted, PROMPTS[row.index], row, 1.0, 1.0)  # pyright: ignore[reportArgumentType]
+        torch.testing.assert_close(torch.tensor(row.logprobs), expected, atol=2e-4, rtol=0)
 
 
 @pytest.mark.parametrize(("training", "prompts"), [(True, [[1]]), (False, [[1], []])])

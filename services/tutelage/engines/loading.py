@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
 from tutelage.engines.tokenizer import first_line
@@ -19,7 +20,7 @@ def load_model(model: str, revision: str | None, dtype: Dtype, device: torch.dev
     """A causal language model in eval mode on `device`; `dtype` auto is what the weights were saved in.
 
     Raises:
-        InvalidInput: not there, not safetensors, or not a causal language model.
+        InvalidInput: not there, not safetensors, not whole, or not a causal language model.
     """
     local = _check_directory(model)
     try:
@@ -30,10 +31,16 @@ def load_model(model: str, revision: str | None, dtype: Dtype, device: torch.dev
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=local,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InvalidInput(f"the model {model} cannot be loaded: {first_line(error)}", "model") from error
-    return loaded.to(device).eval()
+    network, report = loaded
+    if missing := sorted(report["missing_keys"]):
+        raise InvalidInput(
+            f"the weights of {model} lack {missing[0]} and {len(missing) - 1} more; save them whole", "model"
+        )
+    return network.to(device).eval()
 
 
 def pick_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
