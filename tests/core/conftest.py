@@ -53,7 +53,7 @@ def build_batch(student_logits_RV: Tensor, teacher_logits_RV: Tensor, *, k: int 
         token_ids_R=token_ids_R,
         mask_R=torch.ones(rows, dtype=torch.bool),
         behaviour_logprob_R=written_R + noise_R,
-        reference_hidden_RH=random_logits(seed + 1, rows, size, dtype=student_logits_RV.dtype),
+        reference_hidden_RH=random_logits(seed + 1000, rows, size, dtype=student_logits_RV.dtype),
         reference_head=lambda hidden_RH: hidden_RH,
     )
     return replace(batch, teacher=signals_of(teacher_logits_RV, student_logits_RV, token_ids_R, k))
