@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from pydantic import ValidationError
 
@@ -27,6 +30,16 @@ async def test_faults_come_in_order_and_then_no_more() -> None:
     with pytest.raises(RuntimeError, match="told to fail"):
         await ask()
     assert (await ask()).arrays()["sampled_logprob"].tolist() == good.arrays()["sampled_logprob"].tolist()
+
+
+def test_the_toy_teacher_needs_no_model_library() -> None:
+    program = """
+import asyncio, sys
+from tutelage.engines import FakeOptions, open_engine
+asyncio.run(open_engine(FakeOptions(), "t"))
+sys.exit("torch" in sys.modules or "transformers" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 async def test_the_seed_is_the_model() -> None:

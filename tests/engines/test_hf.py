@@ -128,6 +128,18 @@ async def test_a_head_that_cannot_be_proven_is_not_offered_and_scores_stay_the_m
     assert usage.forward_tokens == sum(len(g.prompt_ids) + len(c.token_ids) - 1 for g in GROUPS for c in g.completions)
 
 
+async def test_the_head_rests_where_hidden_states_alone_are_asked_for(
+    make_model: Callable[[str], Any], tokenizer: Any
+) -> None:
+    model = make_model("llama")
+    engine = engine_of(model, tokenizer)
+    both, _ = await engine.score(GROUPS, frozenset({Signal.HIDDEN, Signal.SAMPLED}), None)
+    torch.nn.init.constant_(model.get_output_embeddings().weight, torch.nan)
+    alone, _ = await engine.score(GROUPS, frozenset({Signal.HIDDEN}), None)
+    for one, other in zip(both, alone, strict=True):
+        np.testing.assert_array_equal(one.arrays()["hidden"], other.arrays()["hidden"])
+
+
 async def test_bfloat16_is_close_and_says_so(
     make_model: Callable[[str], PreTrainedModel], model_dirs: dict[str, Path]
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,18 +100,14 @@ class HfEngine:
     @torch.inference_mode()
     def _score(self, groups: Sequence[ScoreGroup], signals: frozenset[Signal], top_k: int | None) -> list[TokenScores]:
         if self._head is not None:
-            return answer(Question(groups, signals, top_k), self._chunks(groups, Signal.HIDDEN in signals))
-        single = [g.model_copy(update={"completions": (c,)}) for g in groups for c in g.completions]
-        return [block for g in single for block in answer(Question([g], signals, top_k), self._own_logits(g))]
+            states_NH = self._encoder.states(groups)
+            return answer(Question(groups, signals, top_k), states_NH, self._head.logits, self._chunk_rows)
+        single = [[g.model_copy(update={"completions": (c,)})] for g in groups for c in g.completions]
+        return [block for one in single for block in self._score_by_own_logits(Question(one, signals, top_k))]
 
-    def _chunks(self, groups: Sequence[ScoreGroup], hidden: bool) -> Iterator[tuple[Tensor, Tensor | None]]:
-        assert self._head is not None
-        for hidden_RH in self._encoder.states(groups).split(self._chunk_rows):
-            yield self._head.logits(hidden_RH), hidden_RH if hidden else None
-
-    def _own_logits(self, group: ScoreGroup) -> Iterator[tuple[Tensor, Tensor | None]]:
-        for logits_RV in self._encoder.states([group]).split(self._chunk_rows):
-            yield logits_RV, None
+    def _score_by_own_logits(self, question: Question) -> list[TokenScores]:
+        logits_NV = self._encoder.states(question.groups)
+        return answer(question, logits_NV, lambda logits_RV: logits_RV, self._chunk_rows)
 
 
 def _encoder(model: Any, proven: bool) -> Encoder:

@@ -1,11 +1,11 @@
 """From logits to what was asked: each chunk of rows is reduced at once, so that [tokens, vocabulary] is never held.
 
-Shapes: N scored tokens of a call, R rows of a chunk, V vocabulary, C candidates, K top k.
+Shapes: N scored tokens of a call, R rows of a chunk, V vocabulary, C candidates, X the width of a state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,21 +39,26 @@ class Question:
         return np.concatenate(padded).astype(np.int64)
 
 
-def answer(question: Question, chunks: Iterable[tuple[Tensor, Tensor | None]]) -> list[TokenScores]:
-    """One block a completion, from chunks of (logits [R, V], hidden [R, H] if asked) that follow the rows in order."""
-    target_ids, candidate_ids = question.target_ids(), question.candidate_ids()
+def answer(
+    question: Question, states_NX: Tensor, logits: Callable[[Tensor], Tensor], chunk_rows: int
+) -> list[TokenScores]:
+    """One block a completion, from the states of all its rows in order and the function that turns them into logits.
+
+    The function sees `chunk_rows` rows at a time, and is not called where hidden states alone are asked for.
+    """
+    device = states_NX.device
+    ids_N, ids_NC = question.target_ids(), question.candidate_ids()
     reduced: list[dict[str, NDArray[Any]]] = []
-    first = 0
-    for logits_RV, hidden_RH in chunks:
-        rows = slice(first, first + len(logits_RV))
-        ids_R = torch.from_numpy(target_ids[rows]).to(logits_RV.device)
-        ids_RC = None if candidate_ids is None else torch.from_numpy(candidate_ids[rows]).to(logits_RV.device)
-        columns = _reduce(logits_RV, ids_R, ids_RC, question)
-        if hidden_RH is not None:
-            columns["hidden"] = hidden_RH
+    for first in range(0, len(ids_N), chunk_rows):
+        rows = slice(first, first + chunk_rows)
+        columns: dict[str, Tensor] = {}
+        if question.signals != {Signal.HIDDEN}:
+            ids_R = torch.from_numpy(ids_N[rows]).to(device)
+            ids_RC = None if ids_NC is None else torch.from_numpy(ids_NC[rows]).to(device)
+            columns = _reduce(logits(states_NX[rows]), ids_R, ids_RC, question)
+        if Signal.HIDDEN in question.signals:
+            columns["hidden"] = states_NX[rows]
         reduced.append({name: _to_numpy(column) for name, column in columns.items()})
-        first = rows.stop
-    assert first == len(target_ids)
     return _blocks(question, {name: np.concatenate([part[name] for part in reduced]) for name in reduced[0]})
 
 
