@@ -1,0 +1,41 @@
+"""`python -m tutelage.teacher`: flags first, the model library only when the engine needs it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from pydantic import ValidationError
+from pydantic_settings import CliApp
+
+from tutelage.engines import open_engine
+from tutelage.queue import open_queue
+from tutelage.serving import serve
+from tutelage.teacher.build import build_app
+from tutelage.teacher.settings import Settings
+from tutelage.telemetry import configure_logging
+from tutelage_client.errors import InvalidInput
+from tutelage_client.spec import explain
+
+
+def main() -> None:
+    """Serve one teacher until told to stop; what cannot be used ends it with status 2 and a sentence."""
+    try:
+        settings = CliApp.run(Settings)
+        configure_logging("teacher", settings.log_level)
+        engine = asyncio.run(open_engine(settings.engine_options(), settings.name))
+        app = build_app(settings, engine, open_queue(settings.redis_url) if settings.redis_url else None)
+    except ValidationError as error:
+        sys.exit(_refused(explain(error)[0]))
+    except InvalidInput as error:
+        sys.exit(_refused(error.message))
+    serve(app, settings.host, settings.port, grace_s=settings.grace_s)
+
+
+def _refused(sentence: str) -> int:
+    sys.stderr.write(f"tutelage.teacher: {sentence}\n")
+    return 2
+
+
+if __name__ == "__main__":
+    main()

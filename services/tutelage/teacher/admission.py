@@ -1,0 +1,88 @@
+"""What a teacher refuses before any work is done: one sentence with the limit and the remedy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tutelage.engines.checks import check_groups
+from tutelage_client.errors import InvalidInput
+from tutelage_client.wire import Capabilities, GenerateRequest, ScoreGroup, ScoreRequest, Signal
+
+
+class CapabilityMissing(InvalidInput):
+    """This teacher cannot give what was asked; it does not approximate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """max_tokens: of one request; max_candidates: ids at one position; max_waiting_tokens: of requests that wait."""
+
+    max_tokens: int
+    max_candidates: int
+    max_waiting_tokens: int
+
+
+def group_tokens(group: ScoreGroup) -> int:
+    """Tokens that a group costs: its prompt once and every completion."""
+    return len(group.prompt_ids) + group.scored_tokens
+
+
+def admit_score(request: ScoreRequest, capabilities: Capabilities, limits: Limits, teacher: str) -> list[ScoreGroup]:
+    """The request's groups, if this teacher can score all of them as asked.
+
+    Raises:
+        CapabilityMissing: a signal that the teacher does not have.
+        InvalidInput: too long, too wide, too much, or not of this vocabulary.
+    """
+    for signal in sorted(request.signals - capabilities.signals):
+        has = ", ".join(sorted(capabilities.signals)) or "none"
+        raise CapabilityMissing(f"teacher {teacher!r} has no signal {signal.value!r}; it has {has}", "signals")
+    _check_top_k(request.top_k, capabilities)
+    groups = request.groups()
+    _check_tokens(sum(map(group_tokens, groups)), limits, "sequences")
+    _check_candidates(groups, limits)
+    check_groups(groups, capabilities)
+    return groups
+
+
+def admit_generation(request: GenerateRequest, capabilities: Capabilities, limits: Limits, teacher: str) -> int:
+    """The most tokens that the request can make the teacher write.
+
+    Raises:
+        CapabilityMissing: the teacher does not generate. InvalidInput: too many tokens.
+    """
+    if not capabilities.generates:
+        raise CapabilityMissing(f"teacher {teacher!r} does not generate text; use another teacher for /v1/generate")
+    tokens = len(request.prompts) * request.n * request.max_tokens
+    _check_tokens(tokens, limits, "max_tokens")
+    return tokens
+
+
+def require_head(capabilities: Capabilities, teacher: str) -> None:
+    """Refuse /v1/head where there are no hidden states that the head belongs to."""
+    if Signal.HIDDEN not in capabilities.signals:
+        raise CapabilityMissing(
+            f"teacher {teacher!r} gives no hidden states, so it has no head; use top_k or candidates"
+        )
+
+
+def _check_top_k(top_k: int | None, capabilities: Capabilities) -> None:
+    if top_k is not None and top_k > capabilities.max_top_k:
+        message = f"top_k is {top_k}, this teacher gives at most {capabilities.max_top_k}; ask for fewer"
+        raise InvalidInput(message, "top_k")
+
+
+def _check_tokens(tokens: int, limits: Limits, field: str) -> None:
+    if tokens > limits.max_tokens:
+        message = f"the request has up to {tokens} tokens, at most {limits.max_tokens} go in one; send it in parts"
+        raise InvalidInput(message, field)
+
+
+def _check_candidates(groups: list[ScoreGroup], limits: Limits) -> None:
+    for i, group in enumerate(groups):
+        for completion in group.completions:
+            width = 0 if completion.candidate_ids is None else completion.candidate_ids.shape[1]
+            if width > limits.max_candidates:
+                field = f"sequences.{i}.candidate_ids"
+                message = f"{field} has {width} ids at a position, at most {limits.max_candidates} go; ask for fewer"
+                raise InvalidInput(message, field)

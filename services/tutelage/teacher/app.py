@@ -1,0 +1,103 @@
+"""The HTTP door: routes and nothing else. What they do is in `scorer`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from safetensors.numpy import save
+
+from tutelage.rewards.graders import grade
+from tutelage.serving import ServiceProblem, problem
+from tutelage.teacher.admission import CapabilityMissing, require_head
+from tutelage.teacher.batcher import EngineFailed
+from tutelage.teacher.keys import KeyCheck
+from tutelage.teacher.negotiation import read_request, reply_form, write_reply
+from tutelage.teacher.scorer import Scorer
+from tutelage_client.errors import BadScores
+from tutelage_client.wire import (
+    MEDIA_TYPE,
+    GenerateReply,
+    GenerateRequest,
+    RewardReply,
+    RewardRequest,
+    TeacherInfo,
+    Usage,
+)
+
+
+def _scorer(request: Request) -> Scorer:
+    return request.app.state.scorer
+
+
+Teacher = Annotated[Scorer, Depends(_scorer)]
+routes = APIRouter(prefix="/v1", tags=["teacher"])
+
+
+@routes.get("/teacher")
+async def describe(teacher: Teacher) -> TeacherInfo:
+    """Name, capabilities, provenance and the result of the start-up probe."""
+    return teacher.info()
+
+
+@routes.post("/score")
+async def score(request: Request, teacher: Teacher) -> Response:
+    """Score given tokens: JSON or safetensors by Content-Type, the reply by Accept."""
+    form = reply_form(request.headers.get("accept", ""))
+    asked = read_request(await request.body(), request.headers.get("content-type", ""))
+    _refuse_if_busy(teacher)
+    return write_reply(await teacher.score(asked, door="http"), form)
+
+
+@routes.get("/head")
+async def head(teacher: Teacher) -> Response:
+    """The output head as safetensors: logits = softcap * tanh(scale * (hidden @ weight.T + bias) / softcap)."""
+    require_head(teacher.engine.capabilities, teacher.name)
+    return Response(await asyncio.to_thread(lambda: save(teacher.engine.head())), media_type=MEDIA_TYPE)
+
+
+@routes.post("/generate")
+async def generate(asked: GenerateRequest, teacher: Teacher) -> GenerateReply:
+    """The teacher's own text."""
+    _refuse_if_busy(teacher)
+    return await teacher.generate(asked)
+
+
+@routes.post("/reward")
+async def reward(asked: RewardRequest, teacher: Teacher) -> RewardReply:
+    """Grade completions."""
+    rewards = await asyncio.to_thread(grade, asked.reward, asked.items)
+    return RewardReply(rewards=tuple(rewards), provenance=teacher.engine.provenance, usage=Usage())
+
+
+def add_routes(app: FastAPI, keys: KeyCheck) -> None:
+    """Put the teacher's routes behind `keys`; they find the scorer in `app.state.scorer`."""
+    app.include_router(routes, dependencies=[Depends(keys)])
+    app.add_exception_handler(CapabilityMissing, _on_capability_missing)
+    app.add_exception_handler(BadScores, _on_bad_scores)
+    app.add_exception_handler(EngineFailed, _on_engine_failed)
+
+
+def _refuse_if_busy(teacher: Scorer) -> None:
+    """Refuse work that would wait too long, or that this teacher cannot do yet."""
+    if teacher.not_ready is not None:
+        raise ServiceProblem(503, "not_ready", teacher.not_ready, retry_after_s=1)
+    waiting, limit = teacher.batcher.waiting_tokens, teacher.limits.max_waiting_tokens
+    if waiting >= limit:
+        detail = f"{waiting} tokens wait already, at most {limit} may; try again later or use another replica"
+        raise ServiceProblem(503, "overloaded", detail, retry_after_s=1)
+
+
+async def _on_capability_missing(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, CapabilityMissing)
+    return problem(422, "capability_missing", error.message, field=error.field)
+
+
+async def _on_bad_scores(_: Request, error: Exception) -> JSONResponse:
+    return problem(502, "bad_scores", f"the engine's answer was refused: {error}")
+
+
+async def _on_engine_failed(_: Request, error: Exception) -> JSONResponse:
+    return problem(502, "engine_failed", str(error))

@@ -1,0 +1,206 @@
+"""Micro-batching: many requests, one engine call at a time, each call as full as its token budget allows.
+
+An engine that is idle takes what is there; while it works, requests gather. The oldest request is in every next call,
+and requests that ask for the same signals join it in order of arrival.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any, Self
+
+from tutelage.engines import Engine
+from tutelage.teacher.admission import group_tokens
+from tutelage.teacher.checks import check_scores
+from tutelage.teacher.parts import cut, share_usage
+from tutelage.telemetry import TeacherMetrics, describe_error
+from tutelage_client.errors import BadScores, InvalidInput, TutelageError
+from tutelage_client.wire import GenerateRequest, Generation, ScoreGroup, Signal, TokenScores, Usage
+
+log = logging.getLogger(__name__)
+
+Scored = tuple[list[TokenScores], Usage]
+Generated = tuple[list[list[Generation]], Usage]
+
+
+class EngineFailed(TutelageError):
+    """The engine raised; its own words are in the log, not here."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What requests must have in common to share an engine call."""
+
+    signals: frozenset[Signal]
+    top_k: int | None
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """One part of one request. work: groups to score, or a generation, which is never merged."""
+
+    work: list[ScoreGroup] | GenerateRequest
+    asked: _Asked | None
+    tokens: int
+    future: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    arrived_s: float = field(default_factory=perf_counter)
+
+
+class Batcher:
+    """The only caller of `engine`. Used as an async context manager; leaving it fails whatever still waits.
+
+    max_batch_tokens: of one engine call; a single longer completion goes alone
+    waiting_tokens: of requests that no engine call has taken up yet
+    """
+
+    def __init__(self, engine: Engine, max_batch_tokens: int, metrics: TeacherMetrics) -> None:
+        self._engine = engine
+        self._max_batch_tokens = max_batch_tokens
+        self._metrics = metrics
+        self._queue: deque[_Waiting] = deque()
+        self._arrived = asyncio.Event()
+        self._loop: asyncio.Task[None] | None = None
+        self.waiting_tokens = 0
+
+    async def score(self, groups: Sequence[ScoreGroup], signals: frozenset[Signal], top_k: int | None) -> Scored:
+        """As `Engine.score`, checked. Work that is cancelled while it waits is never done.
+
+        Raises:
+            BadScores: the engine's answer must not leave. EngineFailed: it gave none.
+        """
+        asked = _Asked(signals, top_k)
+        parts = cut(groups, self._max_batch_tokens)
+        items = [self._enter(_Waiting(part, asked, sum(map(group_tokens, part)))) for part in parts]
+        try:
+            done: list[Scored] = [await item.future for item in items]
+        finally:
+            for item in items:
+                _drop(item)
+        return [block for blocks, _ in done for block in blocks], sum((usage for _, usage in done), Usage())
+
+    async def generate(self, request: GenerateRequest, tokens: int) -> Generated:
+        """As `Engine.generate`, when its turn comes. tokens: the most that it can write."""
+        item = self._enter(_Waiting(request, None, tokens))
+        try:
+            return await item.future
+        finally:
+            _drop(item)
+
+    def _enter(self, item: _Waiting) -> _Waiting:
+        if self._loop is None or self._loop.done():
+            raise EngineFailed("the teacher is stopping")
+        self._queue.append(item)
+        self._count_waiting(self.waiting_tokens + item.tokens)
+        self._arrived.set()
+        return item
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._loop is not None
+        self._loop.cancel()
+        await asyncio.wait([self._loop])
+        for item in self._queue:
+            _fail(item, EngineFailed("the teacher is stopping"))
+
+    async def _run(self) -> None:
+        while True:
+            await self._arrived.wait()
+            batch = self._take()
+            if not batch:
+                self._arrived.clear()
+            elif not await self._attempt(batch, last=len(batch) == 1):
+                # One request may have spoilt the call of all: each gets a call of its own.
+                for item in batch:
+                    if not item.future.done():
+                        await self._attempt([item], last=True)
+
+    def _take(self) -> list[_Waiting]:
+        """The oldest request, and those after it that fit into the same call."""
+        batch: list[_Waiting] = []
+        rest: deque[_Waiting] = deque()
+        room = self._max_batch_tokens
+        for item in self._queue:
+            if item.future.done():
+                continue
+            joins = not batch or (item.asked is not None and item.asked == batch[0].asked)
+            if joins and (not batch or item.tokens <= room):
+                batch.append(item)
+                room -= item.tokens
+                self._metrics.queue_wait_seconds.observe(perf_counter() - item.arrived_s)
+            else:
+                rest.append(item)
+                room = 0 if joins else room  # nobody overtakes who asked for the same and did not fit
+        self._queue = rest
+        self._count_waiting(sum(item.tokens for item in rest))
+        return batch
+
+    def _count_waiting(self, tokens: int) -> None:
+        self.waiting_tokens = tokens
+        self._metrics.waiting_tokens.set(tokens)
+
+    async def _attempt(self, batch: list[_Waiting], *, last: bool) -> bool:
+        """One engine call. False: it failed and, not being the last attempt, nobody was told."""
+        began_s = perf_counter()
+        try:
+            results = await self._call(batch)
+        except asyncio.CancelledError:
+            for item in batch:
+                _fail(item, EngineFailed("the teacher is stopping"))
+            raise
+        except Exception as error:  # noqa: BLE001 - an engine may raise anything, and the next request must not suffer
+            if last:
+                _fail(batch[0], _told(error))
+            return last
+        finally:
+            self._metrics.score_seconds.observe(perf_counter() - began_s)
+        for item, result in zip(batch, results, strict=True):
+            if not item.future.done():
+                item.future.set_result(result)
+        return True
+
+    async def _call(self, batch: list[_Waiting]) -> Sequence[Scored | Generated]:
+        first = batch[0]
+        self._metrics.batch_tokens.observe(sum(item.tokens for item in batch))
+        if isinstance(first.work, GenerateRequest):
+            generations, usage = await self._engine.generate(first.work)
+            self._metrics.spent(usage.model_dump())
+            return [(generations, usage)]
+        assert first.asked is not None
+        parts = [item.work for item in batch if isinstance(item.work, list)]
+        groups = [group for part in parts for group in part]
+        blocks, usage = await self._engine.score(groups, first.asked.signals, first.asked.top_k)
+        self._metrics.spent(usage.model_dump())
+        check_scores(blocks, groups, first.asked.signals, first.asked.top_k)
+        return list(zip(_split(blocks, parts), share_usage(usage, parts), strict=True))
+
+
+def _split(blocks: list[TokenScores], parts: Sequence[Sequence[ScoreGroup]]) -> list[list[TokenScores]]:
+    remaining = iter(blocks)
+    return [[next(remaining) for group in part for _ in group.completions] for part in parts]
+
+
+def _drop(item: _Waiting) -> None:
+    """Nobody waits for this any more; an error that it met is taken note of."""
+    if not item.future.cancel() and not item.future.cancelled():
+        item.future.exception()
+
+
+def _fail(item: _Waiting, error: Exception) -> None:
+    if not item.future.done():
+        item.future.set_exception(error)
+
+
+def _told(error: Exception) -> TutelageError:
+    """What the caller learns of an engine's failure; the log has the rest."""
+    if isinstance(error, BadScores | InvalidInput):
+        return error
+    log.error("the engine failed", extra=describe_error(error))
+    return EngineFailed(f"the engine failed with {type(error).__name__}; the teacher's log has the reason")

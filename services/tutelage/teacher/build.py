@@ -1,0 +1,96 @@
+"""The wiring of a teacher process: engine, batcher, scorer, and the two doors."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from tutelage.engines import Engine
+from tutelage.queue import Queue, QueueLimits
+from tutelage.serving import create_app
+from tutelage.teacher.app import add_routes
+from tutelage.teacher.batcher import Batcher
+from tutelage.teacher.keys import KeyCheck, read_keys
+from tutelage.teacher.registration import keep_registered
+from tutelage.teacher.scorer import Scorer
+from tutelage.teacher.settings import Settings
+from tutelage.teacher.worker import QueueWorker
+from tutelage.telemetry import TeacherMetrics
+from tutelage_client.coordinator import CoordinatorClient
+from tutelage_client.http import RetryPolicy
+
+
+def build_app(settings: Settings, engine: Engine, queue: Queue | None = None) -> FastAPI:
+    """One teacher as an app; its lifespan runs the queue door beside the HTTP door, and closes engine and queue.
+
+    queue: work on this one too
+    Raises:
+        InvalidInput: the keys file cannot be used.
+    """
+    keys = KeyCheck(None if settings.keys_file is None else read_keys(settings.keys_file))
+    registry = CollectorRegistry()
+    metrics = TeacherMetrics.of(registry)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        async with AsyncExitStack() as stack:
+            if queue is not None:
+                stack.push_async_callback(queue.close)
+            stack.push_async_callback(engine.close)
+            batcher = await stack.enter_async_context(Batcher(engine, settings.max_batch_tokens, metrics))
+            scorer = app.state.scorer = Scorer(settings.name, engine, batcher, settings.limits(), metrics)
+            await scorer.probe_once()
+            await stack.enter_async_context(_beside(app, settings, scorer, queue))
+            yield
+
+    app = create_app(f"Tutelage teacher {settings.name}", lifespan, ready=lambda: _why_not(app), registry=registry)
+    add_routes(app, keys)
+    return app
+
+
+def _why_not(app: FastAPI) -> str | None:
+    return "the teacher is stopping" if app.state.stopping.is_set() else app.state.scorer.not_ready
+
+
+@asynccontextmanager
+async def _beside(app: FastAPI, settings: Settings, scorer: Scorer, queue: Queue | None) -> AsyncGenerator[None]:
+    """What runs beside the HTTP door until `stopping` is set."""
+    stopping: asyncio.Event = app.state.stopping
+    async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
+        work = scorer.become_ready(stopping) if queue is None else _worker(settings, scorer, queue, stopping).run()
+        tasks.create_task(_or_stop(work))
+        if settings.coordinator is not None:
+            client = CoordinatorClient(settings.coordinator, retry=RetryPolicy(deadline_s=2.0))
+            stack.push_async_callback(client.close)
+            url = settings.public_url or app.state.url
+            tasks.create_task(_or_stop(keep_registered(client, scorer, url, stopping)))
+        yield
+        stopping.set()
+
+
+async def _or_stop(work: Coroutine[None, None, None]) -> None:
+    """A process with half of its work broken is worse than one that is started again."""
+    try:
+        await work
+    except Exception:
+        signal.raise_signal(signal.SIGTERM)
+        raise
+
+
+def _worker(settings: Settings, scorer: Scorer, queue: Queue, stopping: asyncio.Event) -> QueueWorker:
+    return QueueWorker(
+        queue,
+        scorer,
+        f"{socket.gethostname()}-{os.getpid()}",
+        lease_s=QueueLimits().lease_s,
+        max_tokens=2 * settings.max_batch_tokens,  # one batch with the engine and the next one waiting
+        grace_s=settings.grace_s,
+        stopping=stopping,
+    )

@@ -1,0 +1,65 @@
+"""JSON or safetensors: what a score body is, and what its sender wants back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from fastapi import Response
+from pydantic import ValidationError
+
+from tutelage.serving import ServiceProblem
+from tutelage_client.errors import InvalidInput
+from tutelage_client.spec import explain
+from tutelage_client.wire import MEDIA_TYPE, ScoreReply, ScoreRequest, decode_request, encode_reply
+
+JSON = "application/json"
+Form = Literal["application/json", "application/vnd.tutelage.safetensors"]
+
+READERS: dict[str, Callable[[bytes], ScoreRequest]] = {
+    JSON: ScoreRequest.model_validate_json,
+    MEDIA_TYPE: decode_request,
+}
+WRITERS: dict[str, Callable[[ScoreReply], bytes]] = {
+    JSON: lambda reply: reply.model_dump_json(exclude_none=True).encode(),
+    MEDIA_TYPE: encode_reply,
+}
+
+
+def read_request(body: bytes, content_type: str) -> ScoreRequest:
+    """The score request in `body`.
+
+    Raises:
+        ServiceProblem: 415 for another content type. InvalidInput: what is wrong with the body.
+    """
+    form = _media_type(content_type)
+    if form not in READERS:
+        raise ServiceProblem(415, "unsupported_media_type", f"a score body is {' or '.join(READERS)}, not {form!r}")
+    try:
+        return READERS[form](body)
+    except ValidationError as error:
+        raise InvalidInput(*explain(error)) from error
+
+
+def reply_form(accept: str) -> str:
+    """The form to answer in: safetensors where it is named, JSON where anything is welcome.
+
+    Raises:
+        ServiceProblem: 406 where neither is accepted.
+    """
+    wanted = {_media_type(part) for part in accept.split(",") if part.strip()}
+    if MEDIA_TYPE in wanted:
+        return MEDIA_TYPE
+    if not wanted or wanted & {JSON, "*/*", "application/*"}:
+        return JSON
+    raise ServiceProblem(
+        406, "not_acceptable", f"scores come as {' or '.join(WRITERS)}, not {accept!r}", field="Accept"
+    )
+
+
+def write_reply(reply: ScoreReply, form: str) -> Response:
+    return Response(WRITERS[form](reply), media_type=form)
+
+
+def _media_type(header: str) -> str:
+    return header.partition(";")[0].strip().lower()

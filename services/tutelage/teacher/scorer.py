@@ -1,0 +1,88 @@
+"""The scorer behind both doors: it admits a request, has it done in turn, and says who spoke."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from tutelage.engines import Engine
+from tutelage.teacher.admission import Limits, admit_generation, admit_score
+from tutelage.teacher.batcher import Batcher, EngineFailed
+from tutelage.teacher.probe import probe
+from tutelage.teacher.waiting import is_set_within
+from tutelage.telemetry import TeacherMetrics, describe_error
+from tutelage_client.errors import BadScores, InvalidInput
+from tutelage_client.wire import GenerateReply, GenerateRequest, ScoreReply, ScoreRequest, TeacherInfo
+
+log = logging.getLogger(__name__)
+
+
+class Scorer:
+    """One teacher.
+
+    probe: what it found out about itself; not_ready: why it takes no work, None once the probe went well
+    """
+
+    def __init__(self, name: str, engine: Engine, batcher: Batcher, limits: Limits, metrics: TeacherMetrics) -> None:
+        self.name = name
+        self.engine = engine
+        self.batcher = batcher
+        self.limits = limits
+        self.probe: dict[str, Any] = {"ok": False}
+        self.not_ready: str | None = "the start-up probe has not run yet"
+        self._metrics = metrics
+
+    def info(self) -> TeacherInfo:
+        return TeacherInfo(
+            name=self.name,
+            capabilities=self.engine.capabilities,
+            provenance=self.engine.provenance,
+            probe=self.probe,
+        )
+
+    async def score(self, request: ScoreRequest, *, door: Literal["http", "queue"]) -> ScoreReply:
+        """Raises: CapabilityMissing, InvalidInput, BadScores, EngineFailed."""
+        with self._counted(door):
+            groups = admit_score(request, self.engine.capabilities, self.limits, self.name)
+            blocks, usage = await self.batcher.score(groups, request.signals, request.top_k)
+            return ScoreReply(scores=tuple(blocks), provenance=self.engine.provenance, usage=usage)
+
+    async def generate(self, request: GenerateRequest) -> GenerateReply:
+        """Raises: CapabilityMissing, InvalidInput, EngineFailed."""
+        with self._counted("http"):
+            tokens = admit_generation(request, self.engine.capabilities, self.limits, self.name)
+            generations, usage = await self.batcher.generate(request, tokens)
+            return GenerateReply(generations=generations, provenance=self.engine.provenance, usage=usage)
+
+    async def become_ready(self, stopping: asyncio.Event, again_after_s: float = 2.0) -> None:
+        """Probe again until the probe goes well, as a failure may be a passing one, or until told to stop."""
+        while self.not_ready is not None and not await is_set_within(stopping, again_after_s):
+            await self.probe_once()
+
+    async def probe_once(self) -> None:
+        """Ask the probe and remember what it found."""
+        try:
+            found = await probe(self.batcher, self.engine.capabilities)
+        except (BadScores, EngineFailed, InvalidInput) as error:
+            log.warning("the probe failed", extra=describe_error(error))
+            self.not_ready, self.probe = str(error), {"ok": False, "reason": str(error)}
+        else:
+            self.not_ready, self.probe = None, {"ok": True, **found}
+
+    @contextmanager
+    def _counted(self, door: str) -> Iterator[None]:
+        outcome = "dropped"
+        try:
+            yield
+            outcome = "ok"
+        except InvalidInput:
+            outcome = "refused"
+            raise
+        except (BadScores, EngineFailed):
+            outcome = "failed"
+            raise
+        finally:
+            self._metrics.requests.labels(door, outcome).inc()

@@ -1,0 +1,155 @@
+"""The queue door: it leases jobs, has them scored, and stores each answer before its job is acknowledged.
+
+Several jobs are in hand at a time, so that the batcher can merge them. Whatever happens to this process, a job that it
+held comes back when its lease runs out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from tutelage.queue.base import Delivery, Job, Queue
+from tutelage.teacher.batcher import EngineFailed
+from tutelage.teacher.negotiation import read_request
+from tutelage.teacher.scorer import Scorer
+from tutelage.teacher.waiting import is_set_within
+from tutelage.telemetry import describe_error
+from tutelage_client.errors import BadScores, InvalidInput, ServiceUnreachable
+from tutelage_client.wire import MEDIA_TYPE, encode_reply
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+_MOST_JOBS_A_LEASE = 256
+_LOOK_UP_S = 1.0  # the longest wait for the queue or for room before it looks whether to stop
+
+
+class QueueWorker:
+    """Works on the queue that is named like its teacher until `stopping` is set.
+
+    lease_s: of the queue; renewed three times in it. max_tokens: of the jobs in hand
+    grace_s: for the jobs in hand when it stops; what is not done by then is handed back
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        scorer: Scorer,
+        worker: str,
+        *,
+        lease_s: float,
+        max_tokens: int,
+        grace_s: float,
+        stopping: asyncio.Event,
+    ) -> None:
+        self._queue = queue
+        self._scorer = scorer
+        self._worker = worker
+        self._lease_s = lease_s
+        self._max_tokens = max_tokens
+        self._grace_s = grace_s
+        self._stopping = stopping
+        self._held: dict[asyncio.Task[None], Delivery] = {}
+        self._job_ended = asyncio.Event()
+        self._typical_tokens = max_tokens
+
+    async def run(self) -> None:
+        """Lease and work once the teacher is ready, until told to stop; then finish or hand back what is in hand."""
+        await self._scorer.become_ready(self._stopping)
+        async with asyncio.TaskGroup() as beside:
+            renewing = beside.create_task(self._renew())
+            try:
+                while not self._stopping.is_set():
+                    await self._lease()
+                if self._held:
+                    await asyncio.wait(self._held, timeout=self._grace_s)
+            finally:
+                renewing.cancel()
+                await self._hand_back()
+
+    async def _lease(self) -> None:
+        """Take jobs while there is room for their tokens, else wait until one ends."""
+        room = self._max_tokens - sum(delivery.job.tokens for delivery in self._held.values())
+        if room <= 0:
+            self._job_ended.clear()
+            await is_set_within(self._job_ended, _LOOK_UP_S)
+            return
+        count = min(max(1, room // self._typical_tokens), _MOST_JOBS_A_LEASE)
+        deliveries = await self._insist(
+            lambda: self._queue.lease(self._scorer.name, self._worker, count=count, wait_s=_LOOK_UP_S)
+        )
+        for delivery in deliveries or ():
+            task = asyncio.create_task(self._work(delivery))
+            self._held[task] = delivery
+            task.add_done_callback(self._end)
+        if deliveries:
+            self._typical_tokens = max(1, sum(d.job.tokens for d in deliveries) // len(deliveries))
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        delivery = self._held.pop(task)
+        self._job_ended.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a job broke the worker", extra={"job": delivery.job.id, **describe_error(error)})
+
+    async def _work(self, delivery: Delivery) -> None:
+        try:
+            payload = await self._scored(delivery.job)
+        except InvalidInput as error:
+            reason = error.message
+            kept = await self._insist(lambda: self._queue.fail(delivery, reason, retry=False))
+        except (BadScores, EngineFailed) as error:
+            reason = str(error)
+            log.warning("a job failed", extra={"job": delivery.job.id, "attempt": delivery.attempt, "reason": reason})
+            kept = await self._insist(lambda: self._queue.fail(delivery, reason, retry=True))
+        else:
+            kept = await self._insist(lambda: self._queue.answer(delivery, payload))
+        if not kept:
+            log.warning("a job's lease was lost before its end", extra={"job": delivery.job.id})
+
+    async def _scored(self, job: Job) -> bytes:
+        reply = await self._scorer.score(read_request(job.payload, MEDIA_TYPE), door="queue")
+        return encode_reply(reply)
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease_s / 3)
+            held = list(self._held.values())
+            try:
+                lost = await self._queue.renew(held) if held else []
+            except ServiceUnreachable as error:
+                log.warning("leases could not be renewed", extra=describe_error(error))
+                continue
+            receipts = {delivery.receipt for delivery in lost}
+            for task, delivery in self._held.items():
+                if delivery.receipt in receipts:
+                    task.cancel()
+
+    async def _insist(self, call: Callable[[], Awaitable[Result]]) -> Result | None:
+        """Call the queue until it answers, with growing pauses; None when told to stop while it does not."""
+        failures = 0
+        while True:
+            try:
+                return await call()
+            except ServiceUnreachable as error:
+                failures += 1
+                log.warning("the queue is unreachable", extra={"failures": failures, **describe_error(error)})
+                if self._stopping.is_set():
+                    return None
+                pause_s = random.uniform(0, min(5.0, 0.1 * 2**failures))
+                await is_set_within(self._stopping, pause_s)
+
+    async def _hand_back(self) -> None:
+        unfinished = dict(self._held)
+        for task in unfinished:
+            task.cancel()
+        if not unfinished:
+            return
+        await asyncio.wait(unfinished)
+        try:
+            await self._queue.release(list(unfinished.values()))
+        except ServiceUnreachable as error:
+            log.warning("jobs could not be handed back; their leases run out", extra=describe_error(error))

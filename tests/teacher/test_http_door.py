@@ -1,0 +1,290 @@
+"""The HTTP door: scores in both forms, refusals in one sentence, and nothing bad that leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tutelage.engines import FakeOptions
+from tutelage.engines.fake import FakeEngine
+from tutelage_client.errors import ProblemResponse
+from tutelage_client.wire import (
+    MEDIA_TYPE,
+    Completion,
+    ExactMatch,
+    GenerateRequest,
+    RewardItem,
+    RewardRequest,
+    ScoreGroup,
+    ScoreReply,
+    ScoreRequest,
+    Signal,
+    decode_reply,
+    encode_request,
+)
+
+ALL = frozenset(Signal)
+JSON = "application/json"
+
+
+def everything(rows: int = 3) -> ScoreRequest:
+    ids = np.arange(3, 3 + rows, dtype=np.int32)
+    completion = Completion(
+        token_ids=ids, candidate_ids=np.stack([ids, np.full(rows, -1, dtype=np.int32), ids + 1], axis=1)
+    )
+    group = ScoreGroup(prompt_ids=np.array([1, 2]), completions=(completion, completion))
+    return ScoreRequest(sequences=(group,), signals=ALL, top_k=4)
+
+
+def sequence(*token_ids: int, **other: Any) -> dict[str, Any]:
+    return {"token_ids": token_ids or (1, 2), "score_start": 1, **other}
+
+
+async def test_every_signal_equals_what_the_engine_said(start_teacher: Any) -> None:
+    request = everything()
+    expected, usage = await FakeEngine(FakeOptions(), "toy").score(request.groups(), request.signals, request.top_k)
+    async with start_teacher() as teacher:
+        reply = await teacher.client.score(request)
+        assert reply.provenance == teacher.engine.provenance
+    assert reply.usage == usage
+    assert len(reply.scores) == 2
+    for got, wanted in zip(reply.scores, expected, strict=True):
+        assert got.start == wanted.start
+        for name, array in wanted.arrays().items():
+            np.testing.assert_array_equal(got.arrays()[name], array)
+
+
+async def test_json_and_bytes_carry_equal_scores_and_json_has_null_where_there_is_no_number(start_teacher: Any) -> None:
+    request = everything()
+    async with start_teacher() as teacher:
+        as_text = request.model_dump_json(exclude_none=True)
+        text = await teacher.http.post("/v1/score", content=as_text, headers={"content-type": JSON})
+        binary = await teacher.http.post(
+            "/v1/score", content=encode_request(request), headers={"content-type": MEDIA_TYPE, "accept": MEDIA_TYPE}
+        )
+    assert (text.status_code, binary.status_code) == (200, 200)
+    block = text.json()["scores"][0]
+    assert [row[1] for row in block["candidate_logprob"]] == [None] * 3
+    assert [row[1] for row in block["candidate_valid"]] == [False] * 3
+    ours, theirs = ScoreReply.model_validate_json(text.content), decode_reply(binary.content)
+    assert ours.usage == theirs.usage
+    for a, b in zip(ours.scores, theirs.scores, strict=True):
+        for name, array in b.arrays().items():
+            np.testing.assert_allclose(a.arrays()[name], array, rtol=1e-6)
+
+
+async def test_the_plain_json_of_a_person_is_understood(start_teacher: Any) -> None:
+    async with start_teacher() as teacher:
+        answer = await teacher.http.post("/v1/score", json={"sequences": [{"token_ids": [1, 2, 3], "score_start": 2}]})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == JSON
+    assert answer.json()["scores"][0]["start"] == 2
+    assert answer.json()["scores"][0]["sampled_logprob"][0] < 0
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "said"),
+    [
+        ({"sequences": []}, "sequences", "at least 1 item"),
+        ({"sequences": [{"token_ids": [1, 2], "score_start": 2}]}, "sequences.0", "score_start is 2"),
+        ({"sequences": [sequence(1, 40)]}, "sequences.0", "40"),
+        ({"sequences": [sequence(*[1] * 65)]}, "sequences.0", "at most 64"),
+        ({"sequences": [sequence()], "signals": ["top_k"], "top_k": 33}, "top_k", "at most 32"),
+        ({"sequences": [sequence(*[1] * 40)] * 6}, "sequences", "at most 200"),
+        (
+            {"sequences": [sequence(candidate_ids=[[1] * 9])], "signals": ["candidates"]},
+            "sequences.0.candidate_ids",
+            "at most 8",
+        ),
+        ({"sequences": [sequence()], "bogus": 1}, "bogus", "not permitted"),
+    ],
+)
+async def test_what_cannot_be_scored_is_refused_with_its_field_and_limit(
+    start_teacher: Any, body: dict[str, Any], field: str, said: str
+) -> None:
+    options = FakeOptions(max_length=64)
+    async with start_teacher(options, max_request_tokens=200, max_candidates=8) as teacher:
+        answer = await teacher.http.post("/v1/score", json=body)
+        assert teacher.engine.calls == []
+    problem = answer.json()
+    assert (answer.status_code, problem["code"], problem["field"]) == (422, "invalid_input", field)
+    assert said in problem["detail"]
+    assert "\n" not in problem["detail"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", bytes([255, 254]), b"[]"])
+async def test_a_body_that_is_no_json_is_refused(start_teacher: Any, body: bytes) -> None:
+    async with start_teacher() as teacher:
+        answer = await teacher.http.post("/v1/score", content=body, headers={"content-type": JSON})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_input")
+
+
+@pytest.mark.parametrize("cut", [0, 4, 60, -1])
+async def test_a_damaged_binary_body_is_refused(start_teacher: Any, cut: int) -> None:
+    async with start_teacher() as teacher:
+        answer = await teacher.http.post(
+            "/v1/score", content=encode_request(everything())[:cut], headers={"content-type": MEDIA_TYPE}
+        )
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_input")
+
+
+async def test_another_content_type_is_415_and_another_accept_is_406(start_teacher: Any) -> None:
+    async with start_teacher() as teacher:
+        wrong_type = await teacher.http.post("/v1/score", content=b"x", headers={"content-type": "text/plain"})
+        wrong_accept = await teacher.http.post("/v1/score", json={}, headers={"accept": "text/html"})
+    assert (wrong_type.status_code, wrong_type.json()["code"]) == (415, "unsupported_media_type")
+    assert (wrong_accept.status_code, wrong_accept.json()["code"]) == (406, "not_acceptable")
+
+
+class Blind(FakeEngine):
+    """A teacher that only scores the sampled token and writes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(FakeOptions(), "toy")
+        lacking = {"signals": frozenset({Signal.SAMPLED}), "generates": False}
+        self.capabilities = self.capabilities.model_copy(update=lacking)
+
+
+async def test_a_missing_capability_names_the_signal_and_the_teacher(start_teacher: Any) -> None:
+    async with start_teacher() as teacher:
+        teacher.engine.inner = Blind()
+        for path, body, said in (
+            ("/v1/score", {"sequences": [sequence()], "signals": ["entropy"]}, "'entropy'"),
+            ("/v1/generate", {"prompts": ["t1"]}, "does not generate"),
+        ):
+            answer = await teacher.http.post(path, json=body)
+            assert (answer.status_code, answer.json()["code"]) == (422, "capability_missing")
+            assert said in answer.json()["detail"]
+            assert "'toy'" in answer.json()["detail"]
+        with pytest.raises(ProblemResponse) as caught:
+            await teacher.client.head()
+    assert caught.value.code == "capability_missing"
+
+
+@pytest.mark.parametrize("fault", ["nan", "positive", "short"])
+@pytest.mark.parametrize("accept", [MEDIA_TYPE, JSON])
+async def test_bad_scores_never_leave_the_teacher(start_teacher: Any, fault: Any, accept: str) -> None:
+    options = FakeOptions(faults=("none", "none", fault))  # the probe takes the first two calls
+    async with start_teacher(options) as teacher:
+        send = {"content": encode_request(everything()), "headers": {"content-type": MEDIA_TYPE, "accept": accept}}
+        spoilt = await teacher.http.post("/v1/score", **send)
+        sound = await teacher.http.post("/v1/score", **send)
+    assert (spoilt.status_code, spoilt.json()["code"]) == (502, "bad_scores")
+    assert sound.status_code == 200
+
+
+async def test_an_engine_that_raises_is_502_without_its_words(start_teacher: Any, request_for: Any) -> None:
+    async with start_teacher(poison=True) as teacher:
+        with pytest.raises(ProblemResponse) as caught:
+            await teacher.client.score(request_for([13]))
+    assert (caught.value.status, caught.value.code) == (502, "engine_failed")
+    assert "secret" not in caught.value.detail
+
+
+async def test_the_head_turns_hidden_states_into_the_sampled_log_probs(start_teacher: Any) -> None:
+    request = everything()
+    async with start_teacher() as teacher:
+        head = await teacher.client.head()
+        block = (await teacher.client.score(request)).scores[0]
+    assert block.hidden is not None
+    assert block.sampled_logprob is not None
+    logits = block.hidden @ head["weight"].T
+    logprob = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    ids = request.groups()[0].completions[0].token_ids
+    np.testing.assert_allclose(logprob[np.arange(3), ids], block.sampled_logprob, atol=1e-4)
+
+
+async def test_generation_is_repeatable_by_its_seed(start_teacher: Any) -> None:
+    request = GenerateRequest(prompts=["t1", [1, 2]], n=2, max_tokens=5, seed=3)
+    async with start_teacher() as teacher:
+        first, again = await teacher.client.generate(request), await teacher.client.generate(request)
+    assert first == again
+    assert [len(row) for row in first.generations] == [2, 2]
+    assert first.usage.generated_tokens > 0
+
+
+async def test_rewards_are_graded_and_say_who_graded(start_teacher: Any) -> None:
+    items = [RewardItem(prompt="1+1", completion=text, reference="2") for text in ("2", "3")]
+    async with start_teacher() as teacher:
+        reply = await teacher.client.reward(RewardRequest(items=items, reward=ExactMatch()))
+    assert [reward.value for reward in reply.rewards] == [1.0, 0.0]
+    assert reply.provenance.teacher == "toy"
+
+
+async def test_it_describes_itself_with_the_result_of_its_probe(start_teacher: Any) -> None:
+    async with start_teacher() as teacher:
+        info = await teacher.client.info()
+    assert info.name == "toy"
+    assert info.capabilities.signals == ALL
+    assert info.probe["ok"] is True
+    assert info.probe["worst_gap"] < 1e-5
+
+
+async def test_too_much_waiting_work_is_503_with_retry_after(start_teacher: Any, request_for: Any, until: Any) -> None:
+    async with start_teacher(max_waiting_tokens=5) as teacher:
+        teacher.engine.gate.clear()
+        working = asyncio.create_task(teacher.client.score(request_for()))
+        await teacher.engine.started.wait()
+        waiting = asyncio.create_task(teacher.client.score(request_for()))
+        await until(lambda: teacher.app.state.scorer.batcher.waiting_tokens == 5)
+        refused = await teacher.http.post("/v1/score", json={"sequences": [sequence()]})
+        teacher.engine.gate.set()
+        await asyncio.gather(working, waiting)
+    assert (refused.status_code, refused.json()["code"], refused.headers["retry-after"]) == (503, "overloaded", "1")
+
+
+async def test_a_body_over_the_limit_is_413(start_teacher: Any) -> None:
+    async with start_teacher() as teacher:
+        answer = await teacher.http.post(
+            "/v1/score", content=bytes(64 * 2**20 + 1), headers={"content-type": MEDIA_TYPE}
+        )
+        assert teacher.engine.calls == []
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+
+
+async def test_only_known_keys_pass_and_health_stays_open(start_teacher: Any, request_for: Any, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"# two keys\n{hashlib.sha256(b'one').hexdigest()}\n\n{hashlib.sha256(b'two').hexdigest()}\n")
+    async with start_teacher(keys_file=keys, key="two") as teacher:
+        await teacher.client.score(request_for())
+        for header in ("", "Bearer three", "Basic two"):
+            refused = await teacher.http.get("/v1/teacher", headers={"authorization": header})
+            assert (refused.status_code, refused.json()["code"]) == (401, "unauthorized")
+            assert refused.headers["www-authenticate"] == "Bearer"
+            assert "three" not in refused.text
+        for path in ("/healthz", "/health", "/readyz", "/metrics"):
+            assert (await teacher.http.get(path, headers={"authorization": ""})).status_code == 200
+
+
+async def test_metrics_count_tokens_and_outcomes_by_door(start_teacher: Any, request_for: Any) -> None:
+    async with start_teacher() as teacher:
+        await teacher.client.score(request_for([3, 4, 5]))
+        with pytest.raises(ProblemResponse):
+            await teacher.client.score(request_for([99]))
+        lines = (await teacher.http.get("/metrics")).text.splitlines()
+    probe_tokens = 16
+    assert f"tutelage_teacher_scored_tokens_total {probe_tokens + 3}.0" in lines
+    assert 'tutelage_teacher_requests_total{door="http",outcome="ok"} 1.0' in lines
+    assert 'tutelage_teacher_requests_total{door="http",outcome="refused"} 1.0' in lines
+    assert 'tutelage_http_requests_total{method="POST",route="/v1/score",status="200"} 1.0' in lines
+
+
+async def test_a_teacher_whose_probe_fails_is_not_ready_until_it_passes(
+    start_teacher: Any, request_for: Any, until: Any
+) -> None:
+    async with start_teacher(FakeOptions(faults=("nan",))) as teacher:
+        ready = await teacher.http.get("/readyz")
+        refused = await teacher.http.post("/v1/score", json={"sequences": [sequence()]})
+        info = await teacher.client.info()
+        assert (ready.status_code, ready.json()["code"]) == (503, "not_ready")
+        assert "NaN" in ready.json()["detail"]
+        assert (refused.status_code, refused.json()["code"]) == (503, "not_ready")
+        assert info.probe["ok"] is False
+        await until(lambda: teacher.app.state.scorer.not_ready is None)
+        assert (await teacher.http.get("/readyz")).status_code == 200
+        await teacher.client.score(request_for())
