@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import shutil
 import tarfile
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -86,9 +87,10 @@ class CoordinatorClient:
             ended = (await self.run(run_id)).status.final  # a final run has all its events already
             last_id = str(after) if after else None
             async for event in self._http.events(f"/v1/runs/{run_id}/events", last_id=last_id):
-                view = EventView.model_validate_json(event.data)
-                after = view.id
-                yield view
+                if event.data:  # a frame that only sets the time to reconnect has none
+                    view = EventView.model_validate_json(event.data)
+                    after = view.id
+                    yield view
 
     async def event_page(self, run_id: str, after: int = 0, limit: int = 200) -> Page[EventView]:
         params = _params(after=after, limit=limit)
@@ -136,18 +138,22 @@ class CoordinatorClient:
             InvalidInput: what arrived is not the content that the id names.
         """
         part = path.with_name(path.name + ".part")
-        digest = await self._save(f"/v1/files/{file_id}/content", part)
-        if file_id != f"file-{digest[:32]}":
-            part.unlink()
-            raise InvalidInput(f"{file_id} arrived with sha256 {digest}, which is other content; download it again")
-        return part.replace(path)
+        try:
+            digest = await self._save(f"/v1/files/{file_id}/content", part)
+            if file_id != f"file-{digest[:32]}":
+                raise InvalidInput(f"{file_id} arrived with sha256 {digest}, which is other content; download it again")
+            return part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
 
     async def download_model(self, run_id: str, path: Path) -> Path:
         """Unpack the final model of a run into the directory `path`."""
         part = path.with_name(path.name + ".tar.part")
-        await self._save(f"/v1/runs/{run_id}/model", part)
-        await asyncio.to_thread(_unpack, part, path)
-        part.unlink()
+        try:
+            await self._save(f"/v1/runs/{run_id}/model", part)
+            await asyncio.to_thread(_unpack, part, path)
+        finally:
+            part.unlink(missing_ok=True)
         return path
 
     async def _save(self, url: str, path: Path) -> str:
@@ -198,5 +204,12 @@ def _create(path: Path) -> IO[bytes]:
 
 
 def _unpack(archive: Path, folder: Path) -> None:
+    """Plain files inside `folder` and nothing else; tarfile's own filter for this is missing before Python 3.11.4."""
     with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="data")
+        for member in tar:
+            target = (folder / member.name).resolve()
+            source = tar.extractfile(member) if member.isreg() else None
+            if source is None or not target.is_relative_to(folder.resolve()):
+                raise InvalidInput(f"the archive of the model holds {member.name!r}, which is no plain file inside it")
+            with source, _create(target) as copy:
+                shutil.copyfileobj(source, copy)

