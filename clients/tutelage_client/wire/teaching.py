@@ -42,7 +42,8 @@ class Completion(Message):
             raise ValueError("token_ids must not be negative")
         if self.candidate_ids is not None and len(self.candidate_ids) != len(self.token_ids):
             raise ValueError(
-                f"candidate_ids has {len(self.candidate_ids)} rows for {len(self.token_ids)} scored tokens; give one each"
+                f"candidate_ids has {len(self.candidate_ids)} rows for {len(self.token_ids)} scored tokens; "
+                "give one each"
             )
         return self
 
