@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 from fastapi import Response
 from pydantic import ValidationError
@@ -14,7 +13,6 @@ from tutelage_client.spec import explain
 from tutelage_client.wire import MEDIA_TYPE, ScoreReply, ScoreRequest, decode_request, encode_reply
 
 JSON = "application/json"
-Form = Literal["application/json", "application/vnd.tutelage.safetensors"]
 
 READERS: dict[str, Callable[[bytes], ScoreRequest]] = {
     JSON: ScoreRequest.model_validate_json,
