@@ -143,10 +143,17 @@ async def test_a_waiting_worker_gets_a_run_that_is_submitted_meanwhile(start: Ca
         assert lease is not None and lease.run_id == run.id
 
 
-def test_the_process_stops_cleanly_and_says_what_is_wrong_with_its_flags(start: Callable[..., Coordinator]):
+def test_the_process_stops_cleanly_and_says_what_is_wrong_with_its_flags(
+    start: Callable[..., Coordinator], tmp_path: Path
+):
     assert start().end(signal.SIGTERM) == 0
-    for flags, said in ((["--database-url", "mysql://h/n"], "mysql"), (["--port", "70000"], "port")):
-        command = [sys.executable, "-m", "tutelage.coordinator", *flags]
+    wrong = {
+        "mysql": "--database-url=mysql://h/n",
+        "cannot open": "--database-url=sqlite:////none/c.db",
+        "port": "--port=-1",
+    }
+    for said, flag in wrong.items():
+        command = [sys.executable, "-m", "tutelage.coordinator", "--data-dir", str(tmp_path / "other"), flag]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
         assert ended.returncode != 0
         assert said in ended.stderr

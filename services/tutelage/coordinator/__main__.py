@@ -6,6 +6,7 @@ import sys
 
 from pydantic import ValidationError
 from pydantic_settings import CliApp
+from sqlalchemy.exc import ArgumentError, OperationalError
 
 from tutelage.coordinator.app import build_app
 from tutelage.coordinator.db import Database
@@ -23,10 +24,14 @@ def main(argv: list[str] | None = None) -> None:
         database = Database(settings.database)
     except ValidationError as error:
         sys.exit(f"tutelage.coordinator: {explain(error)[0]}")
-    except InvalidInput as error:
-        sys.exit(f"tutelage.coordinator: {error.message}")
+    except (InvalidInput, ArgumentError) as error:
+        sys.exit(f"tutelage.coordinator: {error}")
     configure_logging("coordinator")
-    serve(build_app(settings, database), settings.host, settings.port)
+    try:
+        app = build_app(settings, database)
+    except OperationalError as error:
+        sys.exit(f"tutelage.coordinator: cannot open {database.engine.url!r}: {str(error.orig).splitlines()[0]}")
+    serve(app, settings.host, settings.port)
 
 
 if __name__ == "__main__":

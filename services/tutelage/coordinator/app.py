@@ -7,16 +7,17 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, InterfaceError, OperationalError, SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.leases import sweep
 from tutelage.coordinator.routes import runs, store, workers
 from tutelage.coordinator.settings import Settings
-from tutelage.serving import create_app
+from tutelage.serving import create_app, problem
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,9 @@ def build_app(settings: Settings, database: Database) -> FastAPI:
         return _unreachable(database)
 
     app = create_app("Tutelage coordinator", lifespan, ready=ready, body_limits={"/v1/files": settings.max_file_bytes})
+    for outage in (OperationalError, InterfaceError):
+        app.add_exception_handler(outage, _on_outage)
+    app.add_exception_handler(DataError, _on_impossible_value)
     app.include_router(runs.router(database))
     app.include_router(store.router(database, settings.files))
     app.include_router(workers.router(database, settings))
@@ -48,9 +52,21 @@ def _unreachable(database: Database) -> str | None:
     try:
         with database.read() as session:
             session.execute(text("SELECT 1"))
-    except OperationalError:
+    except SQLAlchemyError:
         return "the database does not answer"
     return None
+
+
+async def _on_outage(_: Request, error: Exception) -> JSONResponse:
+    """Clients repeat what met a 503, so a restart of the database passes unnoticed."""
+    log.warning("the database does not answer", extra={"error": type(error).__name__})
+    detail = "the database does not answer; try again in a moment"
+    return problem(503, "database_unavailable", detail, headers={"Retry-After": "1"})
+
+
+async def _on_impossible_value(_: Request, __: Exception) -> JSONResponse:
+    detail = "the request holds a value that cannot be stored: a NUL character, or a number beyond 64 bits"
+    return problem(422, "invalid_input", detail)
 
 
 async def _sweep_forever(database: Database, every_s: float) -> None:
@@ -58,6 +74,6 @@ async def _sweep_forever(database: Database, every_s: float) -> None:
     while True:
         try:
             await run_in_threadpool(sweep, database)
-        except OperationalError:
-            log.warning("cannot sweep leases: the database does not answer")
+        except SQLAlchemyError as error:
+            log.warning("leases are not swept until the database answers", extra={"error": type(error).__name__})
         await asyncio.sleep(every_s)

@@ -18,6 +18,7 @@ Key = InstrumentedAttribute[Any]
 
 DEFAULT_LIMIT = 50
 LONGEST = 200
+LARGEST = 2**63 - 1
 
 
 def page(
@@ -49,8 +50,14 @@ def page(
 def _read(cursor: str, keys: Sequence[Key]) -> list[Any]:
     parts = cursor.split("~", len(keys) - 1)
     try:
-        return [key.type.python_type(part) for key, part in zip(keys, parts, strict=True)]
+        return [_value(key, part) for key, part in zip(keys, parts, strict=True)]
     except ValueError as error:
-        raise InvalidInput(
-            f"after: {cursor!r} is not a cursor of this list; give the `next` of a page", "after"
-        ) from error
+        detail = f"after: {cursor!r} is not a cursor of this list; give the `next` of a page"
+        raise InvalidInput(detail, "after") from error
+
+
+def _value(key: Key, part: str) -> Any:
+    value = key.type.python_type(part)
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise ValueError("a number beyond 64 bits is no row's")
+    return value

@@ -40,8 +40,9 @@ def step(session: Session, run_id: str, report: StepReport) -> None:
     for sample in report.rollouts:
         shown = {"step": report.step, "epoch": report.epoch, "rollout": sample.model_dump(mode="json")}
         put(session, RolloutRow, ("run_id", "rollout_id"), run_id=run_id, rollout_id=sample.id, **shown)
-    run.step, run.student_tokens, run.teacher_tokens = report.step, report.student_tokens, report.teacher_tokens
-    run.metrics = run.metrics | {name: value for name, value in metrics.items() if value is not None}
+    if report.step >= run.step:  # a repeat of an older report says nothing new of the run
+        run.step, run.student_tokens, run.teacher_tokens = report.step, report.student_tokens, report.teacher_tokens
+        run.metrics = run.metrics | {name: value for name, value in metrics.items() if value is not None}
     run.updated_at = now()
     if is_new:
         record(session, run, "metrics", f"step {report.step}", {"step": report.step, **metrics})
@@ -66,6 +67,9 @@ def commit(session: Session, run_id: str, checkpoint: CheckpointCommit) -> None:
     if newest is None or checkpoint.step > newest:
         run.crashes = 0
     row = checkpoint.model_dump(exclude={"final"})
+    known = session.get(CheckpointRow, (run_id, checkpoint.step))
+    if known is not None and all(getattr(known, name) == value for name, value in row.items()):
+        return  # sent again because its answer was lost
     put(session, CheckpointRow, ("run_id", "step"), run_id=run_id, **row, created_at=now())
     record(session, run, "checkpoint", f"checkpoint at step {checkpoint.step}", checkpoint.model_dump(mode="json"))
 

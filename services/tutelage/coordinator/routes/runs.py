@@ -147,6 +147,6 @@ def _add_bytes(api: APIRouter, database: Database) -> None:
 def _event_number(given: str | None) -> int:
     if given is None:
         return 0
-    if not given.isdigit():
+    if not (given.isascii() and given.isdigit() and len(given) < 19):
         raise InvalidInput(f"Last-Event-ID: {given!r} is not the number of an event", "Last-Event-ID")
     return int(given)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from time import monotonic
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from tutelage.coordinator import leases, reports, runs
@@ -28,6 +29,7 @@ from tutelage_client.wire import (
 )
 
 POLL_S = 0.25
+Cursor = Annotated[int, Query(ge=0, lt=2**63)]
 
 
 def router(database: Database, settings: Settings) -> APIRouter:
@@ -104,7 +106,7 @@ def _add_reports(api: APIRouter, database: Database) -> None:
             reports.commit(session, run_id, body)
 
     @api.get("/runs/{run_id}/pushed")
-    def list_pushed(run_id: str, after: int = 0, limit: Limit = 256) -> Page[Rollout]:
+    def list_pushed(run_id: str, after: Cursor = 0, limit: Limit = 256) -> Page[Rollout]:
         """Pushed rollouts behind the cursor `after`; `next` is the cursor for what comes later."""
         with database.read() as session:
             runs.find(session, run_id)

@@ -1,0 +1,85 @@
+"""A database that goes away and comes back, and requests that no database can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from sqlalchemy import create_engine, text
+
+from tutelage.coordinator.app import build_app
+from tutelage.coordinator.db import Database
+from tutelage.coordinator.settings import Settings
+
+Spec = Callable[..., dict[str, Any]]
+
+
+@contextmanager
+def cut_off(database: Database, admin_url: Callable[[], str]) -> Iterator[None]:
+    """The database cannot be reached within the block: its file is away, or the server refuses it."""
+    url = database.engine.url
+    if url.get_backend_name() == "sqlite":
+        database.close()
+        path = Path(str(url.database))
+        path.parent.rename(path.parent.with_name("away"))
+        yield
+        path.parent.with_name("away").rename(path.parent)
+        return
+    admin = create_engine(admin_url(), isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(f"ALTER DATABASE {url.database} ALLOW_CONNECTIONS false"))
+        here = {"name": url.database}
+        connection.execute(text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"), here)
+        yield
+        connection.execute(text(f"ALTER DATABASE {url.database} ALLOW_CONNECTIONS true"))
+    admin.dispose()
+
+
+async def test_an_outage_of_the_database_is_told_and_survived(empty_url: Callable[[], str], tmp_path: Path, spec: Spec):
+    database = Database(empty_url())
+    app = build_app(Settings(data_dir=tmp_path), database)
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://c.test") as http:
+        run = (await http.post("/v1/runs", json=spec())).json()
+        with cut_off(database, empty_url):
+            for answer in (await http.get("/v1/runs"), await http.post("/v1/runs", json=spec())):
+                assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
+                assert answer.headers["retry-after"] == "1"
+            assert (await http.get("/readyz")).status_code == 503
+            assert (await http.get("/healthz")).status_code == 200
+        assert (await http.get("/readyz")).status_code == 200
+        assert (await http.get("/v1/runs")).json()["data"] == [run]
+    database.close()
+
+
+HOSTILE = [
+    ("GET", "/v1/runs/x%00y"),
+    ("GET", f"/v1/runs?after=1~{'9' * 40}%00"),
+    ("GET", "/v1/runs?after=nan~x"),
+    ("GET", "/v1/teachers?after=%00"),
+    ("GET", f"/v1/runs?limit={'9' * 40}"),
+    ("POST", "/v1/files?filename=a%00b"),
+    ("POST", f"/v1/files?filename={'a' * 300}"),
+    ("GET", f"/internal/v1/runs/r/pushed?after={'9' * 40}"),
+    ("GET", "/v1/files/..%2f..%2fetc%2fpasswd/content"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), HOSTILE)
+async def test_a_hostile_request_is_refused_or_harmless_and_never_a_fault(
+    method: str, path: str, http: httpx2.AsyncClient
+):
+    assert (await http.request(method, path)).status_code in (200, 201, 404, 422)
+
+
+@pytest.mark.parametrize("number", ["9" * 40, "-1", "²"])
+async def test_numbers_that_are_no_event_are_refused(number: str, http: httpx2.AsyncClient, spec: Spec):
+    run = (await http.post("/v1/runs", json=spec())).json()
+    stream = [(b"Accept", b"text/event-stream"), (b"Last-Event-ID", number.encode("latin-1"))]
+    answer = await http.get(f"/v1/runs/{run['id']}/events", headers=stream)
+    assert answer.status_code == 422
+    page = await http.get(f"/v1/runs/{run['id']}/events", params={"after": number})
+    assert page.status_code == (200 if number == "-1" else 422)
