@@ -1,0 +1,1 @@
+"""The teacher: one frozen model behind one scorer with two doors, HTTP and the queue."""
