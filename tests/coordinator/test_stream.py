@@ -11,7 +11,8 @@ import pytest
 
 from tutelage.coordinator import runs
 from tutelage.coordinator.db import Database
-from tutelage.coordinator.stream import follow
+from tutelage.coordinator.events import record
+from tutelage.coordinator.stream import BATCH, follow
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.wire import EventReport, EventView, Outcome, RunView
 from tutelage_client.worker import WorkerClient
@@ -50,6 +51,19 @@ async def test_the_stream_of_an_ended_run_has_all_events_and_ends(http: httpx2.A
     assert events[2].message == "line 0\nand more"
     listed = (await http.get(f"/v1/runs/{ended.id}/events")).json()["data"]
     assert [e.model_dump(mode="json") for e in events] == listed
+
+
+async def test_an_ended_run_with_a_long_history_is_streamed_to_its_last_event(
+    http: httpx2.AsyncClient, database: Database, spec: Spec
+):
+    with database.write() as session:
+        run_id = runs.submit(session, spec(), None)[0].id
+        run = runs.find(session, run_id, lock=True)
+        for number in range(BATCH):
+            record(session, run, "log", f"line {number}")
+        runs.cancel(session, run_id)
+    answer = await http.get(f"/v1/runs/{run_id}/events", headers=SSE)
+    assert [int(frame["id"]) for frame in frames(answer.text)] == list(range(1, BATCH + 3))
 
 
 @pytest.mark.parametrize("last", range(9))
