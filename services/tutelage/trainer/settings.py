@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import socket
-from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, CliSuppress, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
@@ -21,6 +21,4 @@ class Settings(BaseSettings):
     run: str | None = Field(default=None, description="execute this run and exit by the exit-code contract")
     epoch: int | None = Field(default=None, description="with --run: take over the lease of this epoch")
     name: str = Field(default_factory=socket.gethostname, description="this worker's name in leases and logs")
-    key_file: Path | None = Field(default=None, description="file with the coordinator key")
-    log_level: str = "INFO"
-    log_file: CliSuppress[Path | None] = None
+    log_level: Literal["debug", "info", "warning", "error"] = "info"

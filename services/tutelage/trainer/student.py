@@ -158,9 +158,16 @@ class Student:
             mask_R=batch.mask_R,
             behaviour_logprob_R=batch.behaviour_logprob_R,
             teacher=batch.teacher,
+            vocabulary_size=self._shared_vocabulary(),
             reference_hidden_RH=reference_RH,
             reference_head=None if reference_RH is None else self.reference_head.logits,
         )
+
+    def _shared_vocabulary(self) -> int | None:
+        """The number of real tokens where the two heads are padded to different sizes; None where they agree."""
+        if self.teacher_head is None or len(self.teacher_head.weight_VH) == len(self.head.weight):
+            return None
+        return len(self.tokenizer)
 
     @contextmanager
     def _as_reference(self) -> Iterator[Any]:
