@@ -1,0 +1,110 @@
+"""What a teacher did not score cannot reach the gradient; how rollouts are packed does not matter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tutelage.trainer.collate import collate
+from tutelage.trainer.pipeline import Scored
+from tutelage.trainer.student import hidden_states
+from tutelage_client.wire import TokenScores
+
+SAMPLED = {"kind": "divergence", "divergence": "reverse_kl", "support": {"kind": "sampled"}}
+few = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(scope="module")
+def student(make_spec: Any, make_student: Any) -> Any:
+    return make_student(make_spec(SAMPLED))
+
+
+def assert_close(one: Any, other: Any, atol: float) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=0, atol=atol)
+
+
+@few
+@given(seed=st.integers(0, 10**6), data=st.data())
+def test_a_rollout_without_scores_is_as_if_it_were_not_there(
+    student: Any, random_rollouts: Any, random_scores: Any, gradient_of: Any, seed: int, data: Any
+) -> None:
+    rollouts = random_rollouts(5, seed)
+    lost = data.draw(st.sets(st.integers(0, 4), max_size=4))
+    scored = [Scored(r, None if i in lost else random_scores(r, seed + i)) for i, r in enumerate(rollouts)]
+    kept = [s for s in scored if s.scores is not None]
+    assert_close(gradient_of(student, scored), gradient_of(student, kept), 0)
+
+
+@few
+@given(seed=st.integers(0, 10**6), data=st.data())
+def test_a_row_that_was_not_scored_changes_nothing_and_is_not_counted(
+    student: Any, random_rollouts: Any, random_scores: Any, gradient_of: Any, seed: int, data: Any
+) -> None:
+    rollouts = random_rollouts(4, seed)
+    holes = [data.draw(st.sets(st.integers(0, len(r.completion_ids) - 1))) for r in rollouts]
+    holes[0] = holes[0] - {0}  # something is left to learn from
+    unscored, masked = [], []
+    for i, (rollout, hole) in enumerate(zip(rollouts, holes, strict=True)):
+        unscored.append(Scored(rollout, random_scores(rollout, i, sorted(hole))))
+        mask = np.array([row not in hole for row in range(len(rollout.completion_ids))])
+        masked.append(Scored(rollout.model_copy(update={"mask": mask}), random_scores(rollout, i)))
+    found = gradient_of(student, unscored)
+    assert all(g.isfinite().all() for g in found.values())
+    assert any(g.abs().max() > 0 for g in found.values())
+    assert_close(found, gradient_of(student, masked), 0)
+
+
+@few
+@given(seed=st.integers(0, 10**6), max_tokens=st.integers(1, 64))
+def test_the_cut_into_micro_batches_does_not_change_the_gradient(
+    student: Any, random_rollouts: Any, random_scores: Any, gradient_of: Any, seed: int, max_tokens: int
+) -> None:
+    scored = [Scored(r, random_scores(r, i)) for i, r in enumerate(random_rollouts(6, seed))]
+    assert_close(gradient_of(student, scored, max_tokens), gradient_of(student, scored, 10**6), 1e-5)
+
+
+@few
+@given(seed=st.integers(0, 10**6), order=st.permutations(range(5)), pad_id=st.integers(0, 27))
+def test_order_and_padding_do_not_matter(
+    student: Any, random_rollouts: Any, random_scores: Any, gradient_of: Any, seed: int, order: list[int], pad_id: int
+) -> None:
+    scored = [Scored(r, random_scores(r, i)) for i, r in enumerate(random_rollouts(5, seed))]
+    shuffled = [scored[i] for i in order]
+    assert_close(gradient_of(student, scored), gradient_of(student, shuffled, pad_id=pad_id), 1e-6)
+
+
+def test_a_token_is_predicted_by_the_position_before_it(
+    student: Any, random_rollouts: Any, gradient_of: Any, random_scores: Any
+) -> None:
+    """A teacher that says the student's own log-probs leaves nothing to learn; any other does."""
+    student.model.eval()
+    own, other = [], []
+    for i, rollout in enumerate(random_rollouts(4, 1)):
+        ids = torch.from_numpy(np.concatenate([rollout.prompt_ids, rollout.completion_ids])).long()
+        with torch.no_grad():
+            logp = student.model(input_ids=ids[None]).logits[0].log_softmax(-1)
+        start = len(rollout.prompt_ids)
+        said = [float(logp[t - 1, ids[t]]) for t in range(start, len(ids))]
+        own.append(Scored(rollout, TokenScores(start=start, valid=[True] * len(said), sampled_logprob=said)))  # type: ignore[arg-type]
+        other.append(Scored(rollout, random_scores(rollout, i)))
+    assert max(g.abs().max() for g in gradient_of(student, own).values()) < 1e-5
+    assert max(g.abs().max() for g in gradient_of(student, other).values()) > 1e-2
+
+
+def test_the_rows_of_a_batch_are_the_completion_tokens_in_order(student: Any, make_rollout: Any) -> None:
+    rollouts = [make_rollout(0, [2, 3], [4, 5, 6]), make_rollout(1, [7], [8])]
+    batch = collate([Scored(r, None) for r in rollouts], 0, torch.device("cpu"), None, asks_teacher=False)
+    assert batch.input_ids_BT.tolist() == [[2, 3, 4, 5, 6], [7, 8, 0, 0, 0]]
+    assert batch.attention_mask_BT.tolist() == [[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]
+    assert batch.token_ids_R.tolist() == [4, 5, 6, 8]
+    assert batch.predictor_R.tolist() == [1, 2, 3, 5]
+    assert batch.behaviour_logprob_R.isnan().all()
+    hidden = hidden_states(student.model, batch.input_ids_BT, batch.attention_mask_BT)
+    assert hidden.shape[:2] == (2, 5)
