@@ -47,9 +47,9 @@ def read_lines(path: Path, field: str, *, need: str | None = None) -> list[Line]
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{field}: cannot read {path.name}: {error}", field) from error
-    lines = [
-        _line(raw, number, path.name, field, need) for number, raw in enumerate(text.splitlines(), 1) if raw.strip()
-    ]
+    # Not splitlines: JSON strings may hold other line separators, such as U+2028, as they are.
+    numbered = enumerate(text.split("\n"), 1)
+    lines = [_line(raw, number, path.name, field, need) for number, raw in numbered if raw.strip()]
     if not lines:
         raise InvalidInput(f"{field}: {path.name} has no lines; give at least one prompt", field)
     return lines
