@@ -193,7 +193,9 @@ class Pipeline:
         await self._ask(waiting.rollout, waiting.attempt + 1)
 
     async def _give_up(self, job: str, reason: str) -> None:
-        waiting = self._outstanding.pop(job)
+        waiting = self._outstanding.pop(job, None)
+        if waiting is None:  # heard both from the queue's announcement and from asking again
+            return
         message = f"rollout {waiting.rollout.id} is left out: {reason}"
         if self.spec.teachers[0].on_loss == "fail":
             raise TeacherFailed("question_failed", message)
