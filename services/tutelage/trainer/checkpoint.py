@@ -79,11 +79,16 @@ def newest_whole(root: Path, committed: CheckpointView | None) -> tuple[Path, di
     return None
 
 
-def retain(root: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints and whatever a crash left half written."""
-    whole = sorted(root.glob("step-*"), key=_step, reverse=True)
-    for path in [*whole[keep:], *root.glob(".step-*")]:
-        shutil.rmtree(path)
+def retain(root: Path, keep: int, committed: CheckpointView) -> None:
+    """Delete all but the newest `keep` checkpoints up to the committed one, and whatever a crash left half written.
+
+    What lies beyond it, or beside it at the same step, belongs to an attempt that never committed it.
+    """
+    older = sorted((p for p in root.glob("step-*") if _step(p) < committed.step), key=_step, reverse=True)
+    kept = {Path(committed.path), *older[: keep - 1]}
+    for path in [*root.glob("step-*"), *root.glob(".step-*")]:
+        if path not in kept:
+            shutil.rmtree(path)
 
 
 def weights_sha256(folder: Path) -> str:

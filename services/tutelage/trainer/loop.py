@@ -130,7 +130,7 @@ async def commit(run: Run, *, final: bool = False) -> None:
     state = {"step": run.student.step, "ledger": asdict(run.ledger), "provenance": provenance_of(run)}
     view = await asyncio.to_thread(checkpoint.save, root, run.session.epoch, run.student.step, run.student.write, state)
     await run.session.commit(view, final=final)
-    await asyncio.to_thread(checkpoint.retain, root, run.spec.checkpoint.keep)
+    await asyncio.to_thread(checkpoint.retain, root, run.spec.checkpoint.keep, view)
 
 
 def provenance_of(run: Run) -> dict[str, Any] | None:
