@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from tutelage_client.errors import InvalidInput
 from tutelage_client.wire.grading import ExactMatch, Grader
@@ -37,7 +38,7 @@ class Section(BaseModel):
                 if key not in cls.model_fields:
                     near = difflib.get_close_matches(str(key), cls.model_fields, n=1)
                     hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(cls.model_fields))}"
-                    raise ValueError(f"unknown key {key!r}; {hint}")
+                    raise PydanticCustomError("unknown_key", "unknown key '{key}'; {hint}", {"key": key, "hint": hint})
         return data
 
 
@@ -350,8 +351,12 @@ def explain(error: ValidationError) -> tuple[str, str | None]:
     first = error.errors(include_url=False, include_input=False)[0]
     tags = {"full", "teacher_top_k", "student_top_k", "sampled", "divergence", "policy_gradient", "supervised"}
     tags |= {"constant_penalty", "signal_clip", "ratio_clip", "special_token_mask", "reference_kl"}
-    tags |= {"sequence", "group"}
-    loc = [str(part) for i, part in enumerate(first["loc"]) if i == 0 or part not in tags]
+    tags |= {"exact_match", "last_number", "contains", "pattern", "sequence", "group"}
+    path = first["loc"]
+    # The name of a union's member is no key; what stands behind one is (objective.divergence, data.grader.pattern).
+    loc = [str(part) for i, part in enumerate(path) if i == 0 or part not in tags or path[i - 1] in tags]
+    if first["type"] == "unknown_key":
+        loc.append(str(first["ctx"]["key"]))
     field = ".".join(loc) or None
     message = first["msg"].removeprefix("Value error, ")
     return (f"{field}: {message}" if field else message), field
