@@ -7,8 +7,9 @@ that: a frozen server becomes an error within seconds and never holds up a renew
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any
@@ -46,12 +47,12 @@ class Server:
             connection_pool=ConnectionPool.from_url(address, **_options(MAX_BLOCK_S + REPLY_TIMEOUT_S))
         )
         self._script = self._client.register_script(files("tutelage.queue").joinpath("queue.lua").read_text())
+        self._commands: set[asyncio.Future[Any]] = set()
         self._settings = (_ms(limits.lease_s), limits.max_deliveries, _ms(limits.answer_ttl_s))
 
     async def op(self, name: str, *arguments: str | bytes | int) -> Any:
         """Run one function of `queue.lua`: atomic, sent once."""
-        with self._reaching():
-            return await self._script(args=[name, *self._settings, *arguments])
+        return await self._whole(self._script(args=[name, *self._settings, *arguments]))
 
     async def read(
         self, stream: str, after: str, *, count: int, block_s: float
@@ -59,21 +60,35 @@ class Server:
         """Entries of a stream after an id; waits up to `block_s` (at most two seconds) when there are none."""
         block_s = min(block_s, MAX_BLOCK_S)
         client, block = (self._blocking, _ms(block_s)) if block_s > 0 else (self._client, None)
-        with self._reaching():
-            reply: Any = await client.xread({stream: after}, count=count, block=block)
+        reply: Any = await self._whole(client.xread({stream: after}, count=count, block=block))
         return [(entry.decode(), fields) for _, entries in reply or () for entry, fields in entries]
 
     async def set(self, key: str, value: bytes, ttl_s: float) -> None:
-        with self._reaching():
-            await self._client.set(key, value, px=_ms(ttl_s))
+        await self._whole(self._client.set(key, value, px=_ms(ttl_s)))
 
     async def get(self, key: str, ttl_s: float) -> bytes | None:
         """The value of `key`, which now lives for another `ttl_s`."""
+        return await self._whole(self._client.getex(key, px=_ms(ttl_s)))
+
+    async def _whole(self, command: Awaitable[Any]) -> Any:
+        """Await one command; a caller that is cancelled goes at once, and the command ends by itself.
+
+        A cancellation that reaches redis-py while it connects or reads may get lost there, and its caller would wait on.
+        """
+        task = asyncio.ensure_future(command)
+        self._commands.add(task)
+        task.add_done_callback(self._ended)
         with self._reaching():
-            value: Any = await self._client.getex(key, px=_ms(ttl_s))
-        return value
+            return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Future[Any]) -> None:
+        self._commands.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen here, for a caller that has gone
 
     async def close(self) -> None:
+        if self._commands:
+            await asyncio.wait(self._commands)  # each ends within its block and timeout
         for client in (self._client, self._blocking):
             await client.aclose(close_connection_pool=True)
 
