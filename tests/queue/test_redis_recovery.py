@@ -109,6 +109,19 @@ async def test_the_lag_stays_known_when_the_last_delivered_job_is_the_first_to_e
     assert raw.xlen("tutelage:{walker}:jobs") == 1
 
 
+async def test_an_answer_counts_after_an_operator_deleted_the_consumer(
+    queue: Queue, raw: redis.Redis, ask: Any
+) -> None:
+    await queue.put(ask("a"))
+    (delivery,) = await queue.lease("walker", "w", count=1, wait_s=0)
+    raw.xgroup_delconsumer("tutelage:{walker}:jobs", "teachers", "w")
+    assert await queue.renew([delivery]) == []
+    assert (await queue.depth("walker")).leased == 1
+    raw.xgroup_delconsumer("tutelage:{walker}:jobs", "teachers", "w")
+    assert await queue.answer(delivery, b"scores")
+    assert await queue.fetch("a") == Answer("a", b"scores")
+
+
 async def test_a_frozen_server_is_an_error_within_seconds_and_a_job_is_still_added_once(
     durable: ValkeyServer, ask: Any
 ) -> None:

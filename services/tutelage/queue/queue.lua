@@ -83,12 +83,12 @@ local function leave(job)
   for _, run in pairs(job.asked) do call('SREM', run_key(run), job.id) end
 end
 
--- The attempt counts as well as the owner: a worker that claimed its own expired lease holds only the newer one.
+-- Every delivery changes entry or attempt, so these and the worker name exactly one holder. The job's hash decides, not
+-- the pending list: an operator who deletes a consumer empties that list, and the worker's answer is still good.
 local function held(id, worker, entry, attempt)
   local job = load(id)
-  if job.state ~= 'queued' or job.entry ~= entry or job.attempts ~= attempt then return nil end
-  local owned = call('XPENDING', queue_key(job.queue, 'jobs'), GROUP, entry, entry, 1, worker)
-  return #owned == 1 and job or nil
+  local is_held = job.state == 'queued' and job.entry == entry and job.attempts == attempt and job.worker == worker
+  return is_held and job or nil
 end
 
 local function bury(job, reason)
@@ -180,7 +180,8 @@ function ops.renew(worker, ...)
     local id, entry, attempt = arguments[i], arguments[i + 1], arguments[i + 2]
     local job = held(id, worker, entry, attempt)
     if job then
-      call('XCLAIM', queue_key(job.queue, 'jobs'), GROUP, worker, 0, entry, 'JUSTID')
+      -- FORCE restores a pending entry that an operator removed; JUSTID leaves the delivery count as it is.
+      call('XCLAIM', queue_key(job.queue, 'jobs'), GROUP, worker, 0, entry, 'FORCE', 'JUSTID')
       touch(id, job.envelope)
     end
     kept[#kept + 1] = job and 1 or 0

@@ -73,7 +73,8 @@ class Server:
     async def _whole(self, command: Awaitable[Any]) -> Any:
         """Await one command; a caller that is cancelled goes at once, and the command ends by itself.
 
-        A cancellation that reaches redis-py while it connects or reads may get lost there, and its caller would wait on.
+        A cancellation that reaches redis-py while it connects or reads may get lost there, and its caller would wait
+        on.
         """
         task = asyncio.ensure_future(command)
         self._commands.add(task)
