@@ -158,7 +158,9 @@ def main() -> None:
     args = parser.parse_args()
     held_out = list(islice(problems(3), 256))
     write_problems(args.out / "eval.jsonl", held_out)
-    write_problems(args.out / "prompts.jsonl", list(islice(problems(4, frozenset(held_out)), 8192)))
+    tuning = list(islice(problems(5, frozenset(held_out)), 256))
+    write_problems(args.out / "tune.jsonl", tuning)
+    write_problems(args.out / "prompts.jsonl", list(islice(problems(4, frozenset(held_out + tuning)), 8192)))
     tokenizer = make_tokenizer()
     for name, size in (("teacher", TEACHER), ("student", STUDENT)):
         print(name, flush=True)

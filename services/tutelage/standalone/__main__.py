@@ -6,7 +6,9 @@ import argparse
 import asyncio
 import signal
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 from tutelage.standalone.children import ChildFailed
 from tutelage.standalone.stack import StackOptions, running
@@ -50,6 +52,17 @@ async def up(options: StackOptions) -> None:
         print("Stopping: trainers save their work first.", flush=True)
 
 
+async def until_stopped(work: Coroutine[Any, Any, None]) -> None:
+    """Do the work; SIGINT or SIGTERM cancels it, which stops the stack in order."""
+    task = asyncio.ensure_future(work)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    try:
+        await task
+    except asyncio.CancelledError:
+        raise TutelageError("stopped before the end") from None
+
+
 def main() -> int:
     args = parser().parse_args()
     try:
@@ -69,7 +82,7 @@ def main() -> int:
         else:
             from tutelage.standalone.demo import demo
 
-            asyncio.run(demo(args.out, args.assets, short=args.short))
+            asyncio.run(until_stopped(demo(args.out, args.assets, short=args.short)))
     except ChildFailed as error:
         print(f"tutelage: {error}", file=sys.stderr)
         return 1

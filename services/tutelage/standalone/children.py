@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +18,7 @@ from tutelage_client.errors import TutelageError
 
 START_TIMEOUT_S = 90.0
 LONGEST_WAIT_S = 10.0
+PR_SET_PDEATHSIG = 1
 
 
 class ChildFailed(TutelageError):
@@ -56,6 +59,7 @@ class Child:
                 stderr=log,
                 env=self.env,
                 start_new_session=True,
+                preexec_fn=_die_with_parent,
             )
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
@@ -97,6 +101,12 @@ class Child:
     def _last_words(self) -> str:
         lines = self.log.read_text(errors="replace").strip().splitlines()[-5:]
         return " | ".join(lines) or "it wrote no log"
+
+
+def _die_with_parent() -> None:
+    """On Linux a child gets SIGTERM when its supervisor is gone, so that no second stack meets an orphan's files."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 async def answers_ready(url: str) -> bool:

@@ -104,8 +104,8 @@ def _figure(name: str, label: str, title: str, runs: Sequence[ArmRun]) -> str:
             if steps:
                 marker = "o" if name == "accuracy" else None
                 axes.plot(steps, values, color=COLOURS[run.arm.name], label=run.arm.name, marker=marker, markersize=4)
-        axes.set(title=title, xlabel="optimiser step", ylabel=label)
-        axes.title.set_size(11)
+        axes.set(xlabel="optimiser step", ylabel=label)
+        axes.set_title(title, fontsize=11)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#e5e5e5", linewidth=0.8)
         axes.set_axisbelow(True)

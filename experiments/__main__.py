@@ -1,0 +1,23 @@
+"""`python -m experiments NAME [--json FILE]`: make one result file and the page beside it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from pathlib import Path
+
+from experiments.demo import demo
+
+EXPERIMENTS = {"demo": demo}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m experiments", description=__doc__)
+    parser.add_argument("name", choices=EXPERIMENTS)
+    parser.add_argument("--json", type=Path, help="where the result goes (default: docs/results/NAME.json)")
+    args = parser.parse_args()
+    asyncio.run(EXPERIMENTS[args.name](args.json or Path("docs/results") / f"{args.name}.json"))
+
+
+if __name__ == "__main__":
+    main()
