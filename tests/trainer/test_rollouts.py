@@ -1,0 +1,138 @@
+"""Which prompts a step uses, who writes, and how the text arrives."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tutelage.trainer.data import Example
+from tutelage.trainer.ledger import Ledger
+from tutelage.trainer.rollouts import SOURCES, Sources, prompts_of_step
+from tutelage_client.wire import Page, Rollout
+
+PENALTY = {"kind": "constant_penalty"}
+
+
+@given(seed=st.integers(0, 2**31 - 1), count=st.integers(1, 12), size=st.integers(1, 30))
+def test_every_prompt_comes_once_in_each_pass(seed: int, count: int, size: int) -> None:
+    steps = [prompts_of_step(seed, step, count, size) for step in range(3 * size)]
+    assert steps == [prompts_of_step(seed, step, count, size) for step in range(3 * size)]
+    stream = [i for step in steps for i in step]
+    passes = [stream[at : at + size] for at in range(0, len(stream) - size + 1, size)]
+    assert all(sorted(one) == list(range(size)) for one in passes)
+
+
+def test_passes_and_seeds_are_shuffled_differently() -> None:
+    orders = {tuple(prompts_of_step(seed, step, 20, 20)) for seed in range(3) for step in range(3)}
+    assert len(orders) == 9
+
+
+class PushedPages:
+    """A worker client that hands out pushed rollouts two at a time."""
+
+    def __init__(self, rollouts: list[Rollout]) -> None:
+        self.rollouts = rollouts
+        self.asked: list[int] = []
+
+    async def pushed(self, run_id: str, *, after: int, limit: int) -> Page[Rollout]:
+        self.asked.append(after)
+        end = min(after + min(2, limit), len(self.rollouts))
+        return Page[Rollout](data=self.rollouts[after:end], next=str(end) if end > after else None)
+
+
+@pytest.fixture
+def sources(make_spec: Any, make_student: Any) -> Sources:
+    spec = make_spec(PENALTY, rollout={"prompts_per_step": 4, "samples_per_prompt": 2, "max_new_tokens": 6})
+    examples = [Example(f"p{i}", [2 + i, 10], [3 + i, 1], f"a{i}", None) for i in range(8)]
+    worker: Any = PushedPages([])
+    return Sources("run-1", 5, spec.rollout, examples, make_student(spec), worker, None, Ledger())
+
+
+async def collected(sources: Sources, source: str, step: int) -> list[Rollout]:
+    return [rollout async for rollout in SOURCES[source](sources, step)]
+
+
+async def test_behaviour_logprobs_are_those_of_a_fresh_forward(sources: Sources) -> None:
+    rollouts = await collected(sources, "student", 0)
+    assert len({r.id for r in rollouts}) == len(rollouts) == 8
+    for rollout in rollouts:
+        ids = torch.from_numpy(np.concatenate([rollout.prompt_ids, rollout.completion_ids])).long()
+        with torch.no_grad():
+            logp = sources.student.model(input_ids=ids[None]).logits[0].log_softmax(-1)
+        start = len(rollout.prompt_ids)
+        fresh = [float(logp[t - 1, ids[t]]) for t in range(start, len(ids))]
+        assert rollout.behaviour_logprob is not None
+        np.testing.assert_allclose(rollout.behaviour_logprob, fresh, atol=1e-4)
+
+
+async def test_a_step_that_is_done_again_writes_the_same(sources: Sources) -> None:
+    one, again, next_step = [
+        {r.id: (r.prompt_ids.tolist(), r.completion_ids.tolist()) for r in await collected(sources, "student", step)}
+        for step in (3, 3, 4)
+    ]
+    assert one == again
+    assert not one.keys() & next_step.keys()
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 1.0])
+async def test_a_mix_takes_its_fraction_of_prompts_from_the_student(sources: Sources, fraction: float) -> None:
+    spec = sources.spec.model_copy(update={"source": "mix", "on_policy_fraction": fraction, "samples_per_prompt": 1})
+    mixed = replace(sources, spec=spec.model_copy(update={"prompts_per_step": 200, "max_new_tokens": 1}))
+    rollouts = await collected(mixed, "mix", 0)
+    assert len({r.id for r in rollouts}) == len(rollouts) == 200
+    from_student = sum(r.source == "student" for r in rollouts)
+    assert abs(from_student / 200 - fraction) < (0.12 if 0 < fraction < 1 else 1e-9)
+    assert all((r.behaviour_logprob is not None) == (r.source == "student") for r in rollouts)
+
+
+async def test_data_is_taken_as_it_stands(sources: Sources) -> None:
+    rollouts = await collected(sources, "data", 0)
+    indices = prompts_of_step(5, 0, 4, 8)
+    assert [r.completion_ids.tolist() for r in rollouts] == [[3 + i, 1] for i in indices]
+    assert [r.answer for r in rollouts] == [f"a{i}" for i in indices]
+
+
+async def test_pushed_rollouts_come_in_order_and_move_the_cursor(sources: Sources, random_rollouts: Any) -> None:
+    pages: Any = PushedPages(random_rollouts(20))
+    pushed = replace(sources, worker=pages)
+    first, second = await collected(pushed, "pushed", 0), await collected(pushed, "pushed", 1)
+    assert [r.id for r in first + second] == [f"r{i:03}" for i in range(16)]
+    assert pushed.ledger.pushed_after == 16
+    assert pages.asked == list(range(0, 16, 2))
+
+
+async def test_a_reader_that_leaves_early_stops_the_sampling_thread(sources: Sources) -> None:
+    threads = threading.active_count()
+    many = replace(sources, spec=sources.spec.model_copy(update={"prompts_per_step": 256, "samples_per_prompt": 8}))
+    inner, drawn = many.student.sample, []
+
+    def counted(*arguments: Any) -> Any:
+        for sampled in inner(*arguments):
+            drawn.append(sampled)
+            yield sampled
+
+    many.student.sample = counted  # type: ignore[method-assign]
+    rollouts: Any = SOURCES["student"](many, 0)
+    await anext(rollouts)
+    await rollouts.aclose()
+    assert len(drawn) < 2048
+    seen = len(drawn)
+    assert threading.active_count() <= threads + 1  # the executor keeps its idle thread
+    assert len(drawn) == seen
+
+
+async def test_an_error_of_the_sampler_reaches_the_reader(sources: Sources) -> None:
+    def broken(*arguments: Any) -> Any:
+        raise RuntimeError("the sampler broke")
+        yield
+
+    sources.student.sample = broken  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="the sampler broke"):
+        await collected(sources, "student", 0)

@@ -1,0 +1,76 @@
+"""What does not fit together is refused before the first rollout: one sentence, the field, the limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tutelage.engines import FakeOptions
+from tutelage.engines.fake import FakeEngine
+from tutelage.engines.tokenizer import tokenizer_fingerprint
+from tutelage.trainer import validate
+from tutelage.trainer.data import Example
+from tutelage_client.errors import InvalidInput
+from tutelage_client.wire import TeacherInfo
+
+
+def example(prompt: int, completion: int = 1, answer: str | None = "a") -> Example:
+    return Example("p", [2] * prompt, [3] * completion, answer, None)
+
+
+def refusal(check: Callable[..., None], *arguments: Any) -> InvalidInput:
+    with pytest.raises(InvalidInput) as refused:
+        check(*arguments)
+    assert refused.value.field is not None
+    assert refused.value.message.startswith(f"{refused.value.field}: ")
+    assert "\n" not in refused.value.message
+    return refused.value
+
+
+@pytest.fixture
+def info(tokenizer: Any) -> TeacherInfo:
+    engine = FakeEngine(FakeOptions(), "toy")
+    own = engine.provenance.model_copy(update={"tokenizer_fingerprint": tokenizer_fingerprint(tokenizer)})
+    return TeacherInfo(name="toy", capabilities=engine.capabilities, provenance=own)
+
+
+def test_one_tokenizer_passes_and_two_do_not(tokenizer: Any, info: TeacherInfo) -> None:
+    validate.check_tokenizer(tokenizer, info)
+    other = info.provenance.model_copy(update={"tokenizer_fingerprint": "f" * 64})
+    error = refusal(validate.check_tokenizer, tokenizer, info.model_copy(update={"provenance": other}))
+    assert error.field == "student.model"
+    assert "'toy'" in error.message
+    assert "ffffffffffff" in error.message
+
+
+def test_prompt_and_new_tokens_must_fit_every_context(make_spec: Any) -> None:
+    spec = make_spec({"kind": "constant_penalty"}, rollout={"max_new_tokens": 8})
+    examples = [example(3), example(12)]
+    validate.check_lengths(spec, examples, "data.train", {"student": 20})
+    error = refusal(validate.check_lengths, spec, examples, "data.train", {"student": 64, "teacher 'toy'": 19})
+    for word in ("12 tokens", "max_new_tokens = 8", "teacher 'toy'", "19 tokens", "shorten"):
+        assert word in error.message
+
+
+def test_a_prompt_without_tokens_is_refused(make_spec: Any) -> None:
+    spec = make_spec({"kind": "constant_penalty"})
+    assert "no tokens" in refusal(validate.check_lengths, spec, [example(0)], "data.eval", {}).message
+
+
+def test_a_completion_must_fit_too() -> None:
+    validate.check_completions([example(4, 6)], {"student": 10})
+    error = refusal(validate.check_completions, [example(4, 7)], {"student": 10})
+    assert "11 tokens" in error.message
+    assert "10 tokens" in error.message
+
+
+def test_graders_that_compare_need_an_answer_on_every_line(make_spec: Any) -> None:
+    data = {"train": "t", "eval": "e"}
+    spec = make_spec({"kind": "constant_penalty"}, data=data | {"grader": {"kind": "last_number"}})
+    validate.check_grading(spec, [example(1)])
+    error = refusal(validate.check_grading, spec, [example(1), example(1, answer=None)])
+    assert (error.field, "'last_number'" in error.message) == ("data.eval", True)
+    pattern = make_spec({"kind": "constant_penalty"}, data=data | {"grader": {"kind": "pattern", "pattern": "x"}})
+    validate.check_grading(pattern, [example(1, answer=None)])
