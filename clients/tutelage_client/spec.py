@@ -356,7 +356,7 @@ def explain(error: ValidationError) -> tuple[str, str | None]:
     # The name of a union's member is no key; what stands behind one is (objective.divergence, data.grader.pattern).
     loc = [str(part) for i, part in enumerate(path) if i == 0 or part not in tags or path[i - 1] in tags]
     if first["type"] == "unknown_key":
-        loc.append(str(first["ctx"]["key"]))
+        loc.append(str(first.get("ctx", {})["key"]))
     field = ".".join(loc) or None
     message = first["msg"].removeprefix("Value error, ")
     return (f"{field}: {message}" if field else message), field
