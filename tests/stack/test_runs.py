@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Up, finished, small_spec
+from embedded_stack import Up, finished, small_spec
 from safetensors.numpy import load_file
 
 from tutelage_client.spec import SOURCES
