@@ -50,7 +50,7 @@ class _Attempts:
         """Wait for the next turn; False when there is none before the deadline."""
         if self.policy is None:
             return False
-        ceiling_s = min(self.policy.first_wait_s * 2**self.made, self.policy.longest_wait_s)
+        ceiling_s = min(self.policy.first_wait_s * 2 ** min(self.made, 20), self.policy.longest_wait_s)
         wait_s = max(at_least_s, random.uniform(0, ceiling_s))
         if monotonic() + wait_s > self.began_s + self.policy.deadline_s:
             return False

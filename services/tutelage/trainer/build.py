@@ -6,13 +6,13 @@ Everything that only data, tokenizer and teacher can tell is checked here, while
 from __future__ import annotations
 
 import asyncio
+import math
 import tarfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from tutelage_client.teacher import TeacherClient
 
 from tutelage.core.batch import OutputHead
 from tutelage.core.objective import Objective
@@ -29,7 +29,9 @@ from tutelage.trainer.session import Session
 from tutelage.trainer.student import Student, load_student
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.errors import InvalidInput, ProblemResponse
+from tutelage_client.http import RetryPolicy
 from tutelage_client.spec import DivergenceObjective, RunSpec
+from tutelage_client.teacher import TeacherClient
 from tutelage_client.wire import Provenance, TeacherView
 
 
@@ -46,7 +48,7 @@ async def build(session: Session, spec: RunSpec, coordinator: CoordinatorClient,
     student = await asyncio.to_thread(load_student, folder, spec)
     train, held_out = await load_data(spec, student, view, coordinator, artefacts)
     ledger, provenance = await resume(session, student, view, artefacts)
-    teacher = TeacherClient(view.url) if view else None
+    teacher = open_teacher(spec, view) if view else None
     if teacher and isinstance(spec.objective, DivergenceObjective) and spec.objective.support.kind == "full":
         student.teacher_head = output_head(await teacher.head(), student)
     k = needs_candidates(spec)
@@ -71,6 +73,12 @@ async def build(session: Session, spec: RunSpec, coordinator: CoordinatorClient,
         eval_examples=held_out,
         artefacts=artefacts,
     )
+
+
+def open_teacher(spec: RunSpec, view: TeacherView) -> TeacherClient:
+    """The teacher's HTTP door; with `on_loss = "pause"` its absence is waited for, as that of the queue is."""
+    waits = spec.teachers[0].on_loss == "pause"
+    return TeacherClient(view.url, retry=RetryPolicy(deadline_s=math.inf) if waits else None)
 
 
 def output_head(arrays: dict[str, NDArray[Any]], student: Student) -> OutputHead:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 from pathlib import Path
@@ -15,7 +16,7 @@ from tutelage.trainer.loop import Run, commit, train
 from tutelage.trainer.session import Session
 from tutelage.trainer.settings import Settings
 from tutelage_client.coordinator import CoordinatorClient
-from tutelage_client.errors import InvalidInput, ProblemResponse, StaleEpoch
+from tutelage_client.errors import InvalidInput, ProblemResponse, StaleEpoch, TutelageError
 from tutelage_client.spec import parse_spec
 from tutelage_client.wire import Outcome, RunError
 from tutelage_client.worker import WorkerClient
@@ -41,6 +42,10 @@ async def execute(settings: Settings, run_id: str) -> ExitCode:
         except (Fenced, StaleEpoch) as error:
             log.warning("fenced", extra={"run_id": run_id, "epoch": lease.epoch, "reason": str(error)})
             return ExitCode.FENCED
+        except Exception as error:  # the outer edge of the process: whatever it was, the run should say it
+            log.exception("the run crashed", extra={"run_id": run_id, "epoch": lease.epoch})
+            await _crashed(session, error)
+            return ExitCode.CRASHED
 
 
 async def attempt(session: Session, coordinator: CoordinatorClient, redis_url: str) -> ExitCode:
@@ -68,6 +73,20 @@ async def attempt(session: Session, coordinator: CoordinatorClient, redis_url: s
     finally:
         await queue.close()
     return ExitCode.DONE
+
+
+async def _crashed(session: Session, error: Exception) -> None:
+    """Say what happened, if anybody can still be told; without that the lease runs out by itself."""
+    reason = str(error).partition("\n")[0][:300]
+    told = RunError(
+        code="crashed",
+        message=f"{type(error).__name__}: {reason}",
+        category="internal",
+        retryable=True,
+        attempt=session.epoch,
+    )
+    with contextlib.suppress(TutelageError):
+        await session.outcome(Outcome(epoch=session.epoch, result="crashed", error=told))
 
 
 async def _failed(

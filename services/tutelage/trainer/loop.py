@@ -52,7 +52,7 @@ async def train(run: Run) -> None:
             break
         begun_s = time.monotonic()
         rollouts = SOURCES[run.spec.rollout.source](run.sources, run.student.step)
-        scored, timeline = await marked(run, rollouts)
+        scored, timeline = await run.session.while_wanted(marked(run, rollouts))
         learned = await asyncio.to_thread(run.student.learn, batches(run, scored), run.objective)
         metrics = learned | timing(begun_s, timeline) | counted(run, scored)
         if due(run, run.spec.eval.every):

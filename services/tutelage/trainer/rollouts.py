@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from tutelage_client.teacher import TeacherClient
 
 from tutelage.engines.sampling import Sampled
 from tutelage.trainer.data import Example
 from tutelage.trainer.ledger import Ledger
 from tutelage.trainer.student import Student
 from tutelage_client.spec import RolloutSpec
+from tutelage_client.teacher import TeacherClient
 from tutelage_client.wire import GenerateRequest, Rollout
 from tutelage_client.worker import WorkerClient
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from tutelage.trainer.exits import Fenced, StopRun
 from tutelage_client.errors import ServiceUnreachable, StaleEpoch
@@ -24,6 +24,8 @@ from tutelage_client.wire import (
 from tutelage_client.worker import WorkerClient
 
 log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+CHECK_S = 0.5
 
 
 class Session:
@@ -60,6 +62,22 @@ class Session:
             raise Fenced(self._fenced)
         if self._desired != "run":
             raise StopRun(self._desired)
+
+    async def while_wanted(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """The result of `work`, which is cancelled when the run must end, however long it would have waited.
+
+        Raises:
+            Fenced, StopRun: as `check`.
+        """
+        task = asyncio.ensure_future(work)
+        try:
+            while not task.done():
+                self.check()
+                await asyncio.wait([task], timeout=CHECK_S)
+            return task.result()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     def request(self, wanted: Literal["pause"]) -> None:
         """Stop as if the coordinator had asked: used when this process is told to go."""

@@ -17,7 +17,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -195,6 +194,8 @@ class Student:
         for path in sorted((folder / "model").glob("*.safetensors")):
             weights |= load_file(path)
         if self.spec.student.lora:
+            from peft import set_peft_model_state_dict
+
             set_peft_model_state_dict(self.model, weights)
         else:
             self.model.load_state_dict(weights, strict=False)  # a tied head is saved once
@@ -242,6 +243,8 @@ def load_student(folder: Path | str, spec: RunSpec) -> Student:
     anchored = any(s.kind == "reference_kl" for s in spec.stabilizers)
     if spec.student.lora is None:
         return Student(base, head, tokenizer, spec, copy.deepcopy(base).requires_grad_(False) if anchored else None)
+    from peft import LoraConfig, get_peft_model  # here, because it costs every start two seconds
+
     lora = spec.student.lora
     config = LoraConfig(
         r=lora.rank,
