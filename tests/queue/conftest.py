@@ -1,9 +1,14 @@
-"""One real Valkey a session, and every implementation of the queue behind one small bench."""
+"""One real server a session, and every implementation of the queue behind one small bench.
+
+The server is an embedded Valkey, or that on the loopback port TUTELAGE_TEST_REDIS_PORT (its data is lost).
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import redis
@@ -15,7 +20,10 @@ Ask = Callable[..., Job]
 
 
 @pytest.fixture(scope="session")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer | SimpleNamespace]:
+    if given := os.environ.get("TUTELAGE_TEST_REDIS_PORT"):
+        yield SimpleNamespace(port=int(given))
+        return
     folder: Path = tmp_path_factory.mktemp("valkey")
     with ValkeyServer(data_dir=folder, config={"appendonly": "no", "save": ""}) as server:
         yield server

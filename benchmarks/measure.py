@@ -1,0 +1,52 @@
+"""Timing of two callables in turn, and the form of a benchmark's result."""
+
+from __future__ import annotations
+
+import platform
+import random
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One comparison: medians in milliseconds, the ratio theirs/ours with its 95 % bootstrap interval."""
+
+    cell: str
+    peer: dict[str, Any] | None
+    ours: float
+    theirs: float
+    ratio: float
+    ci: tuple[float, float]
+    equal: bool
+    counted: dict[str, int] = field(default_factory=dict)
+
+
+def paired(ours: Callable[[], Any], theirs: Callable[[], Any], repetitions: int) -> tuple[list[float], list[float]]:
+    """Milliseconds of both, A B A B, after one run of each that does not count."""
+    ours()
+    theirs()
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(repetitions):
+        for call, into in ((ours, times[0]), (theirs, times[1])):
+            begun_ns = time.perf_counter_ns()
+            call()
+            into.append((time.perf_counter_ns() - begun_ns) / 1e6)
+    return times
+
+
+def interval(ratios: list[float]) -> tuple[float, float]:
+    """95 % bootstrap interval of the median of paired ratios."""
+    draw = random.Random(0)
+    medians = sorted(statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(1000))
+    return medians[25], medians[974]
+
+
+def described(name: str, cells: list[Cell]) -> dict[str, Any]:
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    device = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    return {"name": name, "device": device, "commit": commit.stdout.strip(), "cells": [asdict(cell) for cell in cells]}
