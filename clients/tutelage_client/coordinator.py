@@ -131,6 +131,10 @@ class CoordinatorClient:
         answer = await self._http.send("POST", "/v1/files", body, params={"filename": name}, repeatable=not is_path)
         return FileView.model_validate_json(answer.content)
 
+    async def files(self) -> list[FileView]:
+        """Every uploaded file, the newest first."""
+        return await self._all("/v1/files", FileView)
+
     async def download_file(self, file_id: str, path: Path) -> Path:
         """Write an uploaded file to `path`, whole or not at all.
 

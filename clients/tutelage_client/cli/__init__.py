@@ -1,0 +1,91 @@
+"""The command line `tutelage`: parse, do one thing, say how it went.
+
+    parser      every command with its flags; nothing heavy is imported for --help
+    connect     which coordinator is meant, and clients that give up soon
+    runs watch progress store score doctor      the commands
+    show        tables, digits, relative times, JSON
+    standalone  `up` and `demo`, which belong to the services
+
+Exit codes: 0 it worked; 2 the caller can mend it; 1 everything else; 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+
+from tutelage_client.cli.parser import parser
+from tutelage_client.errors import InvalidInput, ProblemResponse, ServiceUnreachable, TutelageError
+
+Command = Callable[[argparse.Namespace], Awaitable[int]]
+
+
+def main() -> int:
+    """The entry point; whatever goes wrong becomes one sentence on stderr and an exit code."""
+    argv = sys.argv[1:]
+    args = argparse.Namespace()
+    try:
+        if argv and argv[0] in ("up", "demo"):
+            from tutelage_client.cli.standalone import execute
+
+            execute(argv)
+        parser().parse_args(argv, args)
+        return asyncio.run(_execute(args))
+    except KeyboardInterrupt:
+        return _complain("interrupted", 130)
+    except BrokenPipeError:  # the reader has gone, as `head` does; nothing can be said to it any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (TutelageError, OSError) as error:
+        return _complain(_sentence(error, args), exit_code(error))
+
+
+async def _execute(args: argparse.Namespace) -> int:
+    code = await commands()[args.command](args)
+    sys.stdout.flush()
+    return code
+
+
+def commands() -> dict[str, Command]:
+    """The function of each command, imported once it is known that one is wanted."""
+    from tutelage_client.cli import doctor, runs, score, store, watch
+
+    return {
+        "runs submit": runs.submit,
+        "runs watch": watch.watch,
+        "runs ls": runs.ls,
+        "runs show": runs.show,
+        "runs cancel": runs.steer,
+        "runs pause": runs.steer,
+        "runs resume": runs.steer,
+        "runs metrics": runs.metrics,
+        "runs events": runs.events,
+        "runs model": runs.model,
+        "teachers ls": store.teachers_ls,
+        "files put": store.files_put,
+        "files ls": store.files_ls,
+        "score": score.score,
+        "doctor": doctor.doctor,
+    }
+
+
+def exit_code(error: Exception) -> int:
+    """2 where the caller can mend it, 1 otherwise."""
+    refused = isinstance(error, ProblemResponse) and 400 <= error.status < 500
+    return 2 if refused or isinstance(error, InvalidInput) else 1
+
+
+def _sentence(error: Exception, args: argparse.Namespace) -> str:
+    if isinstance(error, ServiceUnreachable) and hasattr(args, "coordinator"):
+        return f"{error}; start one with `tutelage up`, or give --coordinator"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
+def _complain(sentence: str, code: int) -> int:
+    print(f"tutelage: {' '.join(sentence.split())}", file=sys.stderr)
+    return code

