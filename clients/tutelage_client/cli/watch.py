@@ -118,7 +118,7 @@ async def follow(args: argparse.Namespace, run: RunView) -> int:
             async with aclosing(client.events(run.id)) as events:
                 async for event in events:
                     progress.take(event)
-                    shown.event(event, progress)
+                    shown.event(event)
             ended = await client.run(run.id)
         except asyncio.CancelledError:
             shown.end()
