@@ -47,6 +47,7 @@ class WatchedEngine:
         self.started = asyncio.Event()
         self.gate = asyncio.Event()
         self.gate.set()
+        self.close_at: int | None = None  # the gate closes as this many calls have been made
         self.busy = False
         self.closed = False
 
@@ -66,6 +67,8 @@ class WatchedEngine:
         try:
             self.calls.append(sum(len(group.completions) for group in groups))
             self.started.set()
+            if len(self.calls) == self.close_at:
+                self.gate.clear()
             await self.gate.wait()
             if self._poison and any(POISON in c.token_ids for group in groups for c in group.completions):
                 raise RuntimeError("secret words of the engine")
@@ -142,7 +145,7 @@ def request_for() -> Callable[..., ScoreRequest]:
 
 async def _until(condition: Callable[[], Any], timeout_s: float = 10.0) -> None:
     async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110 - conditions of any kind
+        while not condition():
             await asyncio.sleep(0.002)
 
 

@@ -150,3 +150,20 @@ async def test_a_teacher_that_stops_fails_what_waits_and_closes_its_engine(
     results = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
     assert [getattr(result, "code", None) for result in results] == ["engine_failed"] * 2
     assert teacher.engine.closed
+
+
+async def test_a_teacher_that_stops_between_two_attempts_leaves_nobody_waiting(
+    start_teacher: Any, request_for: Any, until: Any
+) -> None:
+    async with start_teacher(poison=True) as teacher:
+        teacher.engine.gate.clear()
+        batcher = teacher.app.state.scorer.batcher
+        tasks = [asyncio.create_task(teacher.client.score(ONE))]
+        await teacher.engine.started.wait()
+        tasks += [asyncio.create_task(teacher.client.score(request_for([token]))) for token in (13, 4, 5)]
+        await until(lambda: batcher.waiting_tokens == 9)
+        teacher.engine.close_at = 3
+        teacher.engine.gate.set()
+        await until(lambda: teacher.engine.calls == [1, 3, 1])
+    results = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
+    assert [getattr(result, "code", "ok") for result in results] == ["ok", *["engine_failed"] * 3]

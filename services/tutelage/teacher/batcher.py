@@ -116,11 +116,19 @@ class Batcher:
             batch = self._take()
             if not batch:
                 self._arrived.clear()
-            elif not await self._attempt(batch, last=len(batch) == 1):
-                # One request may have spoilt the call of all: each gets a call of its own.
-                for item in batch:
-                    if not item.future.done():
-                        await self._attempt([item], last=True)
+                continue
+            try:
+                await self._answer(batch)
+            finally:
+                for item in batch:  # done all of them, unless this loop was cancelled
+                    _fail(item, EngineFailed("the teacher is stopping"))
+
+    async def _answer(self, batch: list[_Waiting]) -> None:
+        """One call for all; if it fails, a call each, as one request may have spoilt it."""
+        if not await self._attempt(batch, last=len(batch) == 1):
+            for item in batch:
+                if not item.future.done():
+                    await self._attempt([item], last=True)
 
     def _take(self) -> list[_Waiting]:
         """The oldest request, and those after it that fit into the same call."""
@@ -151,10 +159,6 @@ class Batcher:
         began_s = perf_counter()
         try:
             results = await self._call(batch)
-        except asyncio.CancelledError:
-            for item in batch:
-                _fail(item, EngineFailed("the teacher is stopping"))
-            raise
         except Exception as error:  # noqa: BLE001 - an engine may raise anything, and the next request must not suffer
             if last:
                 _fail(batch[0], _told(error))
