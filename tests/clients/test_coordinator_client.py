@@ -169,4 +169,4 @@ async def test_an_archive_that_reaches_outside_its_folder_is_refused(kind: bytes
     async with CoordinatorClient("http://coordinator.test", transport=transport) as coordinator:
         with pytest.raises(InvalidInput, match="no plain file"):
             await coordinator.download_model("run-1", tmp_path / "model")
-    assert list(tmp_path.rglob("*")) == []  # noqa: ASYNC240
+    assert list(tmp_path.rglob("*")) == []
