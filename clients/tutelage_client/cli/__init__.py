@@ -3,7 +3,7 @@
     parser      every command with its flags; nothing heavy is imported for --help
     connect     which coordinator is meant, and clients that give up soon
     runs watch progress store score doctor      the commands
-    show        tables, digits, relative times, JSON
+    show details                                tables, digits, relative times, JSON; one run on one screen
     standalone  `up` and `demo`, which belong to the services
 
 Exit codes: 0 it worked; 2 the caller can mend it; 1 everything else; 130 Ctrl-C.
@@ -21,6 +21,8 @@ from tutelage_client.cli.parser import parser
 from tutelage_client.errors import InvalidInput, ProblemResponse, ServiceUnreachable, TutelageError
 
 Command = Callable[[argparse.Namespace], Awaitable[int]]
+COORDINATOR_REMEDY = "start one with `tutelage up`, or give --coordinator"
+TEACHER_REMEDY = "give --teacher an address that `tutelage teachers ls` shows as available"
 
 
 def main() -> int:
@@ -51,7 +53,7 @@ async def _execute(args: argparse.Namespace) -> int:
 
 def commands() -> dict[str, Command]:
     """The function of each command, imported once it is known that one is wanted."""
-    from tutelage_client.cli import doctor, runs, score, store, watch
+    from tutelage_client.cli import doctor, runs, score, standalone, store, watch
 
     return {
         "runs submit": runs.submit,
@@ -69,6 +71,8 @@ def commands() -> dict[str, Command]:
         "files ls": store.files_ls,
         "score": score.score,
         "doctor": doctor.doctor,
+        "up": standalone.misplaced,
+        "demo": standalone.misplaced,
     }
 
 
@@ -79,8 +83,9 @@ def exit_code(error: Exception) -> int:
 
 
 def _sentence(error: Exception, args: argparse.Namespace) -> str:
-    if isinstance(error, ServiceUnreachable) and hasattr(args, "coordinator"):
-        return f"{error}; start one with `tutelage up`, or give --coordinator"
+    if isinstance(error, ServiceUnreachable):
+        is_teacher = args.command == "score"
+        return f"{error}; {TEACHER_REMEDY if is_teacher else COORDINATOR_REMEDY}"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)

@@ -30,26 +30,33 @@ class _Version(argparse.Action):
 def parser() -> argparse.ArgumentParser:
     root = Parser(prog="tutelage", description=DESCRIPTION, allow_abbrev=False)
     root.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    _add_common(root, default=None)
     nouns = root.add_subparsers(metavar="COMMAND", required=True)
     _add_runs(nouns)
     _add_store(nouns)
     _add_score(nouns)
     _add(nouns, "doctor", "check this machine, the coordinator and its teachers")
-    nouns.add_parser("up", help="start the whole stack on this machine (see `tutelage up --help`)")
-    nouns.add_parser("demo", help="distil a small student and show what came of it (see `tutelage demo --help`)")
+    for verb, help_ in (
+        ("up", "start the whole stack on this machine"),
+        ("demo", "distil a small student and show what came of it"),
+    ):
+        # Reached only with a flag before the verb; otherwise the services parse what follows it.
+        nouns.add_parser(verb, help=f"{help_} (see `tutelage {verb} --help`)").set_defaults(command=verb)
     return root
 
 
-def _add(
-    group: Any, name: str, help_: str, *, command: str | None = None, coordinator: bool = True
-) -> argparse.ArgumentParser:
+def _add_common(to: argparse.ArgumentParser, **default: Any) -> None:
+    """The flags that may stand before a command and after it; what stands after it counts."""
+    where = "default: $TUTELAGE_COORDINATOR, else ./tutelage-data/stack.json, else http://127.0.0.1:8400"
+    to.add_argument("--json", action="store_true", help="print JSON instead of text", **default)
+    to.add_argument("--coordinator", metavar="URL", help=f"the coordinator to talk to ({where})", **default)
+
+
+def _add(group: Any, name: str, help_: str, *, command: str | None = None) -> argparse.ArgumentParser:
     """One command with the flags that all have."""
     added: argparse.ArgumentParser = group.add_parser(name, help=help_, description=help_, allow_abbrev=False)
     added.set_defaults(command=command or name)
-    added.add_argument("--json", action="store_true", help="print JSON instead of text")
-    if coordinator:
-        where = "default: $TUTELAGE_COORDINATOR, else ./tutelage-data/stack.json, else http://127.0.0.1:8400"
-        added.add_argument("--coordinator", metavar="URL", help=f"the coordinator to talk to ({where})")
+    _add_common(added, default=argparse.SUPPRESS)
     return added
 
 
@@ -96,7 +103,7 @@ def _add_store(nouns: Any) -> None:
 
 
 def _add_score(nouns: Any) -> None:
-    score = _add(nouns, "score", "ask a teacher for its log-probabilities of given tokens", coordinator=False)
+    score = _add(nouns, "score", "ask a teacher for its log-probabilities of given tokens")
     score.add_argument("request", nargs="?", metavar="FILE", help="a score request as JSON, - for standard input")
     score.add_argument("--teacher", required=True, metavar="URL", help="the teacher to ask")
     score.add_argument("--token-ids", type=_ids, metavar="1,2,3", help="the sequence")

@@ -44,7 +44,7 @@ class Progress:
             self._measure(event)
 
     def _measure(self, event: EventView) -> None:
-        found = {name: float(value) for name, value in event.data.items() if isinstance(value, (int, float))}
+        found = {name: float(value) for name, value in event.data.items() if isinstance(value, int | float)}
         self.step = int(found.pop("step", self.step))
         self.first = found | self.first
         self.last |= found
@@ -66,14 +66,14 @@ class Progress:
         done = end.step - begin.step
         return (self.steps - end.step) * (end.at - begin.at).total_seconds() / done if done > 0 else None
 
-    def figures(self) -> str:
-        """The newest figures on one line."""
+    def figures(self) -> list[str]:
+        """The newest figures, what matters most first."""
         parts = [f"{label} {number(self.last[name])}" for name, label in FIGURES.items() if name in self.last]
         if self.tokens_per_s is not None:
             parts.append(f"{count(self.tokens_per_s)} tok/s")
         if self.left_s is not None:
             parts.append(f"{_clock(self.left_s)} left")
-        return "  ".join(parts)
+        return parts
 
     def changes(self) -> str:
         """How the figures moved from the first to the newest."""

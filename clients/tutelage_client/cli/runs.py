@@ -13,31 +13,27 @@ from tutelage_client.errors import InvalidInput
 from tutelage_client.spec import load_spec
 from tutelage_client.wire import EventView, RunStatus, RunView
 
-# The columns of `runs metrics`, in this order, where the run has them; --json has everything.
-SHOWN = (
-    "step",
-    "loss",
-    "reverse_kl",
-    "accuracy",
-    "student_entropy",
-    "length",
-    "tokens",
-    "seconds",
-    "student_tokens",
-    "teacher_tokens",
-)
-
-
-HISTORY: dict[str, look.Justify] = {
+# The columns of `runs metrics`, where the run has them: what fits on 80 columns. --json has everything.
+SHOWN = {
+    "step": "STEP",
+    "loss": "LOSS",
+    "reverse_kl": "KL",
+    "accuracy": "ACCURACY",
+    "student_entropy": "ENTROPY",
+    "length": "LENGTH",
+    "student_tokens": "STUDENT TOK",
+    "teacher_tokens": "TEACHER TOK",
+}
+HISTORY: dict[str, look.Column] = {
     "#": "right",
     "WHEN": "right",
     "TYPE": "left",
     "LEVEL": "left",
-    "MESSAGE": "left",
+    "MESSAGE": "wrap",
 }
-LISTED: dict[str, look.Justify] = {
+LISTED: dict[str, look.Column] = {
     "ID": "left",
-    "NAME": "left",
+    "NAME": "wrap",
     "STATUS": "left",
     "STEP": "right",
     "KL": "right",
@@ -80,7 +76,7 @@ def _row(run: RunView) -> list[look.Cell]:
 def _status(given: str) -> RunStatus:
     if given not in list(RunStatus):
         near = difflib.get_close_matches(given, list(RunStatus), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(RunStatus)}"
+        hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(RunStatus)}"
         raise InvalidInput(f"--status: {given!r} is no status of a run; {hint}", "status")
     return RunStatus(given)
 
@@ -118,7 +114,9 @@ async def metrics(args: argparse.Namespace) -> int:
         look.say(f"{args.run_id} has reported no step yet")
     else:
         names = [name for name in SHOWN if any(row.get(name) is not None for row in rows)]
-        look.table(dict.fromkeys(names, "right"), ([look.number(row.get(name)) for name in names] for row in rows))
+        look.table(
+            {SHOWN[name]: "right" for name in names}, ([look.number(row.get(name)) for name in names] for row in rows)
+        )
     return 0
 
 

@@ -39,15 +39,18 @@ def _request(args: argparse.Namespace) -> ScoreRequest:
     if (args.request is None) == (args.token_ids is None):
         raise InvalidInput("give either --token-ids or a FILE with a score request (- for standard input)")
     try:
-        if args.request is not None:
-            return ScoreRequest.model_validate_json(_read(args.request))
-        return _from_flags(args)
+        return _from_flags(args) if args.request is None else ScoreRequest.model_validate_json(_read(args.request))
     except ValidationError as error:
-        raise InvalidInput(*explain(error)) from error
+        sentence, field = explain(error)
+        where = {None: "", "-": "standard input: "}.get(args.request, f"{args.request}: ")
+        raise InvalidInput(where + sentence, field) from error
 
 
 def _read(name: str) -> bytes:
-    return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    try:
+        return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"cannot read {name}: {error.strerror}") from error
 
 
 def _from_flags(args: argparse.Namespace) -> ScoreRequest:
@@ -71,7 +74,7 @@ def _describe(request: ScoreRequest, reply: ScoreReply) -> None:
 
 def _table(token_ids: NDArray[np.int32], block: TokenScores) -> None:
     """One row a token."""
-    columns: dict[str, show.Justify] = {"POSITION": "right", "TOKEN": "right"}
+    columns: dict[str, show.Column] = {"POSITION": "right", "TOKEN": "right"}
     cells: list[list[str]] = [[str(block.start + row), str(token_ids[row])] for row in range(block.rows)]
     for title, name in (("LOGPROB", "sampled_logprob"), ("ENTROPY", "entropy"), ("REST MASS", "topk_rest_mass")):
         values = getattr(block, name)
@@ -81,7 +84,7 @@ def _table(token_ids: NDArray[np.int32], block: TokenScores) -> None:
                 row.append(_nats(value))
     for title, listed in (("TOP K", _top_k(block)), ("CANDIDATES", _candidates(block))):
         if listed is not None:
-            columns[title] = "left"
+            columns[title] = "wrap"
             for row, text in zip(cells, listed, strict=True):
                 row.append(text)
     show.table(columns, cells)

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-Justify = Literal["left", "right"]
+Column = Literal["left", "right", "wrap"]  # a `wrap` column gives way where a terminal is narrow, the others do not
 Cell = str | Text
 NOTHING = "-"
 PIPE_WIDTH = 10_000  # lines that another program reads are never broken
@@ -64,13 +64,26 @@ def plain(value: Any) -> Any:
     return [plain(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
-def table(columns: Mapping[str, Justify], rows: Iterable[Sequence[Cell]]) -> None:
+def table(columns: Mapping[str, Column], rows: Iterable[Sequence[Cell]]) -> None:
     grid = Table(box=None, pad_edge=False, header_style="bold")
-    for name, justify in columns.items():
-        grid.add_column(name, justify=justify, no_wrap=True, overflow="fold" if name == "ID" else "ellipsis")
+    for name, kind in columns.items():
+        justify = "right" if kind == "right" else "left"
+        grid.add_column(name, justify=justify, no_wrap=kind != "wrap", overflow="fold")
     for row in rows:
         grid.add_row(*map(clean, row))
-    console().print(grid)
+    _print(grid)
+
+
+def _print(grid: Table) -> None:
+    """Aligned; without the blanks at the ends of lines where a program reads them."""
+    screen = console()
+    if screen.is_terminal:
+        screen.print(grid)
+        return
+    with screen.capture() as captured:
+        screen.print(grid)
+    for row in captured.get().splitlines():
+        print(row.rstrip())
 
 
 def facts(pairs: Iterable[tuple[str, Cell | None]]) -> None:
@@ -81,7 +94,7 @@ def facts(pairs: Iterable[tuple[str, Cell | None]]) -> None:
     for name, value in pairs:
         if value is not None:
             grid.add_row(name, clean(value))
-    console().print(grid)
+    _print(grid)
 
 
 def clean(cell: Cell) -> Cell:

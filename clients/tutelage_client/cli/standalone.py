@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from importlib.util import find_spec
 from typing import NoReturn
 
 from tutelage_client.cli.extras import missing
-from tutelage_client.errors import TutelageError
+from tutelage_client.errors import InvalidInput, TutelageError
 
 
 def execute(argv: Sequence[str]) -> NoReturn:
@@ -26,3 +27,8 @@ def execute(argv: Sequence[str]) -> NoReturn:
         )
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "tutelage.standalone", *argv])  # noqa: S606 - no shell is meant
+
+
+async def misplaced(args: argparse.Namespace) -> int:
+    """`tutelage --json up`: refused, as the services do not know the flag."""
+    raise InvalidInput(f"`tutelage {args.command}` takes its flags after it; see `tutelage {args.command} --help`")

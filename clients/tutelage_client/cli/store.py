@@ -19,7 +19,7 @@ async def teachers_ls(args: argparse.Namespace) -> int:
         show.say("no teachers yet; `python -m tutelage.teacher --coordinator URL ...` registers one")
     else:
         show.table(
-            {"NAME": "left", "AVAILABLE": "left", "SEEN": "right", "ENGINE": "left", "SIGNALS": "left", "URL": "left"},
+            {"NAME": "left", "AVAILABLE": "left", "SEEN": "right", "ENGINE": "left", "URL": "left", "SIGNALS": "wrap"},
             map(_teacher_row, teachers),
         )
     return 0
@@ -28,7 +28,7 @@ async def teachers_ls(args: argparse.Namespace) -> int:
 def _teacher_row(teacher: TeacherView) -> list[show.Cell]:
     signals = " ".join(sorted(teacher.info.capabilities.signals))
     available = show.styled("yes" if teacher.available else "no")
-    return [teacher.name, available, show.ago(teacher.seen_at), teacher.info.provenance.engine, signals, teacher.url]
+    return [teacher.name, available, show.ago(teacher.seen_at), teacher.info.provenance.engine, teacher.url, signals]
 
 
 async def files_put(args: argparse.Namespace) -> int:
@@ -51,7 +51,7 @@ async def files_ls(args: argparse.Namespace) -> int:
     elif not files:
         show.say("no files yet; `tutelage files put PATH` uploads one")
     else:
-        columns: dict[str, show.Justify] = {"ID": "left", "NAME": "left", "SIZE": "right", "UPLOADED": "right"}
+        columns: dict[str, show.Column] = {"ID": "left", "NAME": "wrap", "SIZE": "right", "UPLOADED": "right"}
         show.table(columns, map(_file_row, files))
     return 0
 

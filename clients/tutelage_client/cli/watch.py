@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Protocol
 
+from rich.constrain import Constrain
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
@@ -16,6 +20,8 @@ from tutelage_client.cli import show
 from tutelage_client.cli.connect import PATIENT, coordinator
 from tutelage_client.cli.progress import LINES_A_RUN, Progress
 from tutelage_client.wire import EventView, RunStatus, RunView
+
+BAR_WIDTH = 30  # status, bar and steps
 
 
 class Screen(Protocol):
@@ -43,7 +49,7 @@ class PlainLines:
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._every = max(1, progress.steps // LINES_A_RUN)
+        self._every = math.ceil(progress.steps / LINES_A_RUN)
         self._next = 0
 
     def event(self, event: EventView) -> None:
@@ -57,12 +63,12 @@ class PlainLines:
         if event.level != "info":
             return f"{event.level}: {event.message}"
         if event.type == "metrics" and self._is_due(event):
-            return f"step {self._progress.step}/{self._progress.steps}  {self._progress.figures()}".rstrip()
+            return "  ".join([f"step {self._progress.step}/{self._progress.steps}", *self._progress.figures()])
         return None
 
     def _is_due(self, event: EventView) -> bool:
         step = self._progress.step
-        due = step >= self._next or step == self._progress.steps or "accuracy" in event.data
+        due = step >= self._next or step == self._progress.steps or event.data.get("accuracy") is not None
         if due:
             self._next = step - step % self._every + self._every
         return due
@@ -78,19 +84,34 @@ class LiveBar:
         self._progress = progress
         figures = TextColumn("{task.fields[figures]}", markup=False)
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), figures)
-        self._bar = Bar(*columns, console=show.console(), expand=True)
+        self._bar = Bar(*columns, expand=True)
         self._task = self._bar.add_task("queued", total=progress.steps, figures="")
-        self._bar.start()
+        self._console = show.console()
+        self._live = Live(console=self._console, get_renderable=self._line)
+        self._live.start()
 
     def event(self, event: EventView) -> None:
         progress = self._progress
         if event.level != "info":
             message = show.clean(f"{event.level}: {event.message}")
-            self._bar.console.print(message, style=show.STYLES[event.level], soft_wrap=True)
-        self._bar.update(self._task, completed=progress.step, description=progress.status, figures=progress.figures())
+            self._console.print(message, style=show.STYLES[event.level], soft_wrap=True)
+        figures = fitting(progress.figures(), self._console.width - BAR_WIDTH)
+        self._bar.update(self._task, completed=progress.step, description=progress.status, figures=figures)
 
     def end(self) -> None:
-        self._bar.stop()
+        self._live.stop()
+
+    def _line(self) -> Constrain:
+        """Ends before the right edge: the ^C that a terminal echoes there would break the line."""
+        return Constrain(self._bar.make_tasks_table(self._bar.tasks), self._console.width - len("^C"))
+
+
+def fitting(parts: Sequence[str], width: int) -> str:
+    """As many of the parts as fit, so that a narrow terminal keeps status, bar and steps."""
+    kept = list(parts)
+    while len("  ".join(kept)) > max(width, 0):
+        kept.pop()
+    return "  ".join(kept)
 
 
 def screen(args: argparse.Namespace, progress: Progress) -> Screen:
@@ -120,11 +141,12 @@ async def follow(args: argparse.Namespace, run: RunView) -> int:
                     progress.take(event)
                     shown.event(event)
             ended = await client.run(run.id)
-        except asyncio.CancelledError:
-            shown.end()
-            return _left_running(run.id)
+        except asyncio.CancelledError:  # Ctrl-C, as asyncio hands it over
+            ended = None
         finally:
             shown.end()
+    if ended is None:
+        return _left_running(run.id)
     return _conclude(args, ended, progress)
 
 
