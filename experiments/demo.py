@@ -129,22 +129,25 @@ def summary(runs: list[Outcome]) -> dict[str, Any]:
     }
 
 
+def table(result: dict[str, Any]) -> list[str]:
+    """The arms as lines of Markdown; the README carries them too."""
+    lines = ["| arm | learning rate | before | after | teacher tokens |", "|---|---|---|---|---|"]
+    for arm, s in result["arms"].items():
+        spread = f"{s['after']:.1%} ({s['lowest']:.1%} to {s['highest']:.1%})"
+        lines.append(f"| {arm} | {s['lr']:g} | {s['before']:.1%} | {spread} | {s['teacher_tokens']:,} |")
+    return lines
+
+
 def page(result: dict[str, Any]) -> str:
     """The result as a page of the docs."""
     lines = [
-        "# Demo: stage skill",
+        "# Demo: stage `skill`",
         "",
         f"Made by `{result['command']}` on {result['device']}. Metric: {result['metric']}, on problems",
         f"that were neither trained nor tuned on. Mean of seeds {', '.join(map(str, SEEDS))};",
         "lowest and highest in brackets.",
         "",
-        "| arm | learning rate | before | after | teacher tokens |",
-        "|---|---|---|---|---|",
-    ]
-    for arm, s in result["arms"].items():
-        spread = f"{s['after']:.1%} ({s['lowest']:.1%} to {s['highest']:.1%})"
-        lines.append(f"| {arm} | {s['lr']:g} | {s['before']:.1%} | {spread} | {s['teacher_tokens']:,} |")
-    lines += [
+        *table(result),
         "",
         "## What was tuned",
         "",

@@ -21,6 +21,7 @@ from tutelage_client.wire.teaching import Signal
 Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 TopK = Annotated[int, Field(ge=1, le=4096)]
 
@@ -216,7 +217,7 @@ class Optim(Section):
     steps: Count = 100
     micro_batch_tokens: Count = 8192
     weight_decay: NonNegative = 0.0
-    betas: tuple[Unit, Unit] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     max_grad_norm: Positive = 1.0
@@ -243,7 +244,7 @@ class Budget(Section):
 class RunSpec(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    deterministic: bool = False
+    deterministic: Literal[False] = False
     student: Student
     teachers: Annotated[list[TeacherRef], Field(max_length=1)] = []
     data: Data = Data()

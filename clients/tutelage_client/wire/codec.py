@@ -41,7 +41,7 @@ def encode_request(request: ScoreRequest) -> bytes:
         tensors["candidate_ids"] = np.concatenate([rows.ravel() for rows in ids])
         tensors["candidate_width"] = np.array([rows.shape[1] for rows in ids], dtype=np.int64)
     control = {"signals": sorted(request.signals), "top_k": request.top_k}
-    return save(tensors, metadata={"schema": "score-request.v1", "control": json.dumps(control)})
+    return save(tensors, metadata=_metadata("score-request.v1", control))
 
 
 def decode_request(body: bytes) -> ScoreRequest:
@@ -50,9 +50,8 @@ def decode_request(body: bytes) -> ScoreRequest:
     Raises:
         InvalidInput: not safetensors, another schema, or arrays that disagree.
     """
-    tensors, metadata = _open(body, "score-request.v1")
+    tensors, control = _open(body, "score-request.v1")
     try:
-        control = json.loads(metadata["control"])
         rows = _ragged(tensors["token_ids"], tensors["row_splits"])
         prompts = _ragged(tensors["prompt_ids"], tensors["prompt_splits"])
         widths = tensors.get("candidate_width")
@@ -90,12 +89,8 @@ def encode_reply(reply: ScoreReply) -> bytes:
             parts = [part.ravel() for part in parts]
         array = np.concatenate(parts)
         tensors[name] = array.astype(np.uint8) if array.dtype == np.bool_ else array
-    metadata = {
-        "schema": "score-reply.v1",
-        "provenance": reply.provenance.model_dump_json(),
-        "usage": reply.usage.model_dump_json(),
-    }
-    return save(tensors, metadata=metadata)
+    spoken = {"provenance": reply.provenance.model_dump(mode="json"), "usage": reply.usage.model_dump(mode="json")}
+    return save(tensors, metadata=_metadata("score-reply.v1", spoken))
 
 
 def decode_reply(body: bytes) -> ScoreReply:
@@ -105,7 +100,7 @@ def decode_reply(body: bytes) -> ScoreReply:
         BadScores: not safetensors, arrays that disagree, or values that are not log-probabilities.
     """
     try:
-        tensors, metadata = _open(body, "score-reply.v1")
+        tensors, spoken = _open(body, "score-reply.v1")
         splits, starts = tensors.pop("row_splits"), tensors.pop("start")
         widths = tensors.pop("candidate_width", None)
         columns = {name: _blocks(name, array, splits, widths) for name, array in tensors.items()}
@@ -115,23 +110,29 @@ def decode_reply(body: bytes) -> ScoreReply:
         )
         return ScoreReply(
             scores=scores,
-            provenance=Provenance.model_validate_json(metadata["provenance"]),
-            usage=Usage.model_validate_json(metadata["usage"]),
+            provenance=Provenance.model_validate(spoken["provenance"]),
+            usage=Usage.model_validate(spoken["usage"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BadScores(f"the teacher's reply is not a score reply: {error}") from error
 
 
-def _open(body: bytes, schema: str) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+def _metadata(schema: str, content: dict[str, Any]) -> dict[str, str]:
+    """One entry alone: safetensors writes several in random order, and equal messages must be equal bytes."""
+    return {schema: json.dumps(content, sort_keys=True)}
+
+
+def _open(body: bytes, schema: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """The arrays, and what `_metadata` put beside them."""
     try:
         tensors = load(body)
-        header = json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")])
+        metadata = json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")]).get("__metadata__", {})
+        content = json.loads(metadata.get(schema, "null"))
     except (SafetensorError, KeyError, ValueError) as error:
         raise InvalidInput(f"the body is not safetensors: {error}") from error
-    metadata = header.get("__metadata__", {})
-    if metadata.get("schema") != schema:
-        raise InvalidInput(f"the body's schema is {metadata.get('schema')!r}, expected {schema!r}")
-    return tensors, metadata
+    if not isinstance(content, dict):
+        raise InvalidInput(f"the body's schema is {', '.join(metadata) or None!r}, expected {schema!r}")
+    return tensors, content
 
 
 def _splits(lengths: Iterable[int]) -> NDArray[np.int64]:

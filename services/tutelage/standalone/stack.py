@@ -175,7 +175,8 @@ def _valkey(data_dir: Path, logs: Path, env: dict[str, str]) -> tuple[Child, str
 def _environment(model_processes: int) -> dict[str, str]:
     """The parent's, with the cores divided among the processes that compute unless the user has decided."""
     share = max(1, (os.cpu_count() or 1) // max(1, model_processes))
-    return {"OMP_NUM_THREADS": str(share), "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"} | dict(os.environ)
+    ours = {"OMP_NUM_THREADS": str(share), "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
+    return ours | dict(os.environ)
 
 
 def free_port() -> int:

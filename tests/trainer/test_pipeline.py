@@ -1,0 +1,340 @@
+"""Rollouts through a real queue to a real teacher and back: overlap, repeats, losses, and replies that lie."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from tutelage.engines import FakeOptions
+from tutelage.engines.fake import FakeEngine
+from tutelage.queue import Delivery, Job, MemoryQueue, Put
+from tutelage.teacher.batcher import Batcher
+from tutelage.teacher.scorer import Scorer
+from tutelage.teacher.settings import Settings
+from tutelage.teacher.worker import QueueWorker
+from tutelage.telemetry import TeacherMetrics
+from tutelage.trainer.exits import StopRun, TeacherFailed
+from tutelage.trainer.ledger import Ledger
+from tutelage.trainer.pipeline import Pipeline
+from tutelage_client.wire import Rollout, ScoreReply, decode_request, encode_reply
+
+SAMPLED = {"kind": "divergence", "divergence": "reverse_kl", "support": {"kind": "sampled"}}
+TOP_K = {"kind": "divergence", "support": {"kind": "student_top_k", "k": 3}}
+DEADLINE_S = 15.0
+
+
+@asynccontextmanager
+async def working(queue: Any, engine: Any = None) -> AsyncGenerator[None]:
+    """A teacher's worker on the queue, with the toy engine and its own probe."""
+    engine = engine or FakeEngine(FakeOptions(), "toy")
+    settings = Settings.model_validate({"name": "toy", "engine": "fake"})
+    metrics = TeacherMetrics.of(CollectorRegistry())
+    stopping = asyncio.Event()
+    async with Batcher(engine, settings.max_batch_tokens, metrics) as batcher:
+        scorer = Scorer("toy", engine, batcher, settings.limits(), metrics)
+        await scorer.probe_once()
+        worker = QueueWorker(queue, scorer, "w", lease_s=30, max_tokens=1000, grace_s=0, stopping=stopping)
+        task = asyncio.create_task(worker.run())
+        try:
+            yield
+        finally:
+            stopping.set()
+            await task
+
+
+@asynccontextmanager
+async def answering(queue: MemoryQueue, reply: Any) -> AsyncGenerator[list[Delivery]]:
+    """Some other teacher: `reply(engine, request)` makes the bytes, or None to fail the job for good."""
+    engine, taken = FakeEngine(FakeOptions(), "toy"), []
+
+    async def work() -> None:
+        while True:
+            for delivery in await queue.lease("toy", "w", count=8, wait_s=1.0):
+                taken.append(delivery)
+                payload = await reply(engine, decode_request(delivery.job.payload))
+                if payload is None:
+                    await queue.fail(delivery, "it was too hard", retry=False)
+                else:
+                    await queue.answer(delivery, payload)
+
+    task = asyncio.create_task(work())
+    try:
+        yield taken
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def honest(engine: FakeEngine, request: Any, **changes: Any) -> bytes:
+    blocks, usage = await engine.score(request.groups(), request.signals, request.top_k)
+    provenance = engine.provenance.model_copy(update=changes)
+    # Not validated: a broken teacher's would not be either.
+    return encode_reply(ScoreReply.model_construct(scores=tuple(blocks), provenance=provenance, usage=usage))
+
+
+async def stream(rollouts: Sequence[Rollout]) -> AsyncIterator[Rollout]:
+    for rollout in rollouts:
+        yield rollout
+
+
+class Bounded(Pipeline):
+    """A step of it fails the test instead of hanging it."""
+
+    async def scored(self, rollouts: AsyncIterator[Rollout]) -> Any:
+        async with asyncio.timeout(DEADLINE_S):
+            return await super().scored(rollouts)
+
+
+@pytest.fixture
+def make_pipeline(make_spec: Any, session: Any) -> Any:
+    def make(queue: Any, objective: dict[str, Any] = SAMPLED, on_loss: str = "pause", **fields: Any) -> Pipeline:
+        return Bounded(
+            queue=queue,
+            session=session,
+            spec=make_spec(objective, on_loss=on_loss),
+            teacher="toy",
+            provenance=FakeEngine(FakeOptions(), "toy").provenance,
+            candidates=fields.pop("candidates", None),
+            ledger=Ledger(),
+            **fields,
+        )
+
+    return make
+
+
+async def test_every_rollout_gets_its_own_scores_in_order_of_ids(make_pipeline: Any, random_rollouts: Any) -> None:
+    queue, rollouts = MemoryQueue(), random_rollouts(12)
+    pipeline = make_pipeline(queue)
+    async with working(queue):
+        scored, _ = await pipeline.scored(stream(rollouts[::-1]))
+    engine = FakeEngine(FakeOptions(), "toy")
+    assert [s.rollout.id for s in scored] == [r.id for r in rollouts]
+    for item in scored:
+        previous = np.concatenate([item.rollout.prompt_ids[-1:], item.rollout.completion_ids[:-1]])
+        expected = engine._logprob_VV[previous, item.rollout.completion_ids].astype(np.float32)
+        np.testing.assert_array_equal(item.scores.sampled_logprob, expected)
+    assert pipeline.ledger.teacher_tokens == sum(
+        len(r.prompt_ids) + len(r.completion_ids) - 1
+        for r in rollouts  # the last token is scored, not read
+    )
+
+
+async def test_the_students_own_candidates_are_asked_and_kept(make_pipeline: Any, random_rollouts: Any) -> None:
+    queue = MemoryQueue()
+
+    def candidates(rollout: Rollout) -> Any:
+        return np.tile(np.array([3, 4, 5], dtype=np.int32), (len(rollout.completion_ids), 1))
+
+    async with working(queue):
+        scored, _ = await make_pipeline(queue, TOP_K, candidates=candidates).scored(stream(random_rollouts(3)))
+    for item in scored:
+        np.testing.assert_array_equal(item.candidate_ids, candidates(item.rollout))
+        assert item.scores.candidate_logprob.shape == item.candidate_ids.shape
+
+
+async def test_scoring_begins_before_the_last_rollout_is_written(make_pipeline: Any, random_rollouts: Any) -> None:
+    """The last rollout is written only after the first answer was taken: without overlap this would never end."""
+    queue, rollouts = MemoryQueue(), random_rollouts(5)
+    pipeline = make_pipeline(queue)
+
+    async def writing() -> AsyncIterator[Rollout]:
+        for rollout in rollouts[:-1]:
+            yield rollout
+        while not pipeline._done:
+            await asyncio.sleep(0.001)
+        yield rollouts[-1]
+
+    async with working(queue):
+        scored, timeline = await pipeline.scored(writing())
+    assert len(scored) == 5
+    assert timeline.first_question_s <= timeline.first_answer_s <= timeline.last_rollout_s <= timeline.last_answer_s
+    assert timeline.overlap_s >= 0
+
+
+class ShoutingQueue(MemoryQueue):
+    """It announces every answer three times."""
+
+    async def answers(self, reply_to: str, *, after: str, wait_s: float) -> Any:
+        answers, cursor = await super().answers(reply_to, after=after, wait_s=wait_s)
+        return answers * 3, cursor
+
+
+async def test_an_answer_announced_again_takes_effect_once(make_pipeline: Any, random_rollouts: Any) -> None:
+    queue, rollouts = ShoutingQueue(), random_rollouts(6)
+    pipeline = make_pipeline(queue)
+    async with working(queue):
+        scored, _ = await pipeline.scored(stream(rollouts))
+        again, _ = await pipeline.scored(stream(rollouts))  # the same jobs: answered from memory
+    assert [s.rollout.id for s in scored] == [s.rollout.id for s in again] == [r.id for r in rollouts]
+
+
+class ForgetfulQueue:
+    """A queue that is another one, empty, after `wipe`."""
+
+    def __init__(self) -> None:
+        self.inner = MemoryQueue()
+        self.put_first = asyncio.Event()
+
+    def wipe(self) -> None:
+        self.inner = MemoryQueue()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    async def put(self, job: Job) -> Put:
+        result = await self.inner.put(job)
+        self.put_first.set()
+        return result
+
+
+async def test_a_queue_that_lost_its_memory_is_filled_again(make_pipeline: Any, random_rollouts: Any) -> None:
+    queue, rollouts = ForgetfulQueue(), random_rollouts(4)
+    pipeline = make_pipeline(queue, ask_again_s=0.1)
+    asking = asyncio.create_task(pipeline.scored(stream(rollouts)))
+    while len(pipeline._outstanding) < 4:
+        await asyncio.sleep(0.001)
+    await queue.put_first.wait()
+    queue.wipe()
+    async with working(queue):
+        scored, _ = await asking
+    assert [s.rollout.id for s in scored] == [r.id for r in rollouts]
+    assert all(s.scores is not None for s in scored)
+
+
+async def refuse_the_long(engine: FakeEngine, request: Any) -> bytes | None:
+    return None if request.groups()[0].scored_tokens > 2 else await honest(engine, request)
+
+
+async def test_a_question_that_was_given_up_costs_its_rollout_alone(
+    make_pipeline: Any, make_rollout: Any, session: Any
+) -> None:
+    queue = MemoryQueue()
+    pipeline = make_pipeline(queue)
+    rollouts = [make_rollout(0, [2], [3, 4]), make_rollout(1, [2], [3, 4, 5])]
+    async with answering(queue, refuse_the_long):
+        scored, _ = await pipeline.scored(stream(rollouts))
+    assert [s.scores is None for s in scored] == [False, True]
+    assert pipeline.ledger.dropped_rollouts == 1
+    assert session.events == ["rollout r001 is left out: it was too hard"]
+
+
+async def test_with_on_loss_fail_it_ends_the_run(make_pipeline: Any, make_rollout: Any) -> None:
+    queue = MemoryQueue()
+    async with answering(queue, refuse_the_long):
+        with pytest.raises(TeacherFailed, match="too hard") as failed:
+            await make_pipeline(queue, on_loss="fail").scored(stream([make_rollout(0, [2], [3, 4, 5])]))
+    assert failed.value.code == "question_failed"
+
+
+async def test_a_step_without_any_score_ends_the_run(make_pipeline: Any, make_rollout: Any) -> None:
+    queue = MemoryQueue()
+    async with answering(queue, refuse_the_long):
+        with pytest.raises(TeacherFailed, match="every question") as failed:
+            await make_pipeline(queue).scored(stream([make_rollout(i, [2], [3, 4, 5]) for i in range(2)]))
+    assert failed.value.code == "no_scores"
+
+
+class TellingQueue(MemoryQueue):
+    """A dead letter is announced, and heard, before whoever adds the job again is told that it is dead."""
+
+    heard: Any = None
+
+    async def put(self, job: Job) -> Put:
+        result = await super().put(job)
+        if result == Put.DEAD:
+            self._replies.setdefault(job.reply_to, []).append(job.id)
+            await self._tell()
+            while not self.heard():
+                await asyncio.sleep(0.001)
+        return result
+
+
+async def test_hearing_twice_of_a_dead_letter_drops_its_rollout_once(make_pipeline: Any, make_rollout: Any) -> None:
+    queue = TellingQueue()
+    good, bad = make_rollout(0, [2], [3, 4]), make_rollout(1, [2], [3, 4, 5])
+    async with answering(queue, refuse_the_long):
+        await make_pipeline(queue).scored(stream([good, bad]))
+        resumed = make_pipeline(queue)
+        queue.heard = lambda: resumed.ledger.dropped_rollouts == 1
+        scored, _ = await resumed.scored(stream([good, bad]))
+    assert [s.scores is None for s in scored] == [False, True]
+    assert resumed.ledger.dropped_rollouts == 1
+
+
+def spoiled(kind: str) -> Any:
+    """Bytes of a reply whose numbers went past the teacher's own checks."""
+
+    async def reply(_engine: FakeEngine, request: Any) -> bytes:
+        return await honest(FakeEngine(FakeOptions(faults=(kind,)), "toy"), request)  # type: ignore[arg-type]
+
+    return reply
+
+
+@pytest.mark.parametrize("kind", ["nan", "positive", "short"])
+async def test_a_reply_that_is_no_score_is_refused_three_times_and_then_ends_the_run(
+    kind: str, make_pipeline: Any, make_rollout: Any, session: Any
+) -> None:
+    queue = MemoryQueue()
+    pipeline = make_pipeline(queue)
+    async with answering(queue, spoiled(kind)) as taken:
+        with pytest.raises(TeacherFailed) as failed:
+            await pipeline.scored(stream([make_rollout(0, [2], [3, 4, 5])]))
+    assert failed.value.code == "bad_scores"
+    assert len(taken) == len({d.job.id for d in taken}) == 3
+    assert len(session.events) == 3
+    assert pipeline._done == []
+
+
+async def test_a_reply_that_is_bad_once_is_asked_for_again(make_pipeline: Any, make_rollout: Any) -> None:
+    queue, calls = MemoryQueue(), []
+
+    async def bad_once(engine: FakeEngine, request: Any) -> bytes:
+        calls.append(request)
+        return b"nonsense" if len(calls) == 1 else await honest(engine, request)
+
+    async with answering(queue, bad_once):
+        scored, _ = await make_pipeline(queue).scored(stream([make_rollout(0, [2], [3, 4, 5])]))
+    assert scored[0].scores is not None
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("faults", [("none", "nan"), ("none", "positive")])
+async def test_the_teacher_itself_stops_bad_numbers(
+    faults: tuple[Any, ...], make_pipeline: Any, make_rollout: Any
+) -> None:
+    """The worker refuses what its engine said and has it done again; the trainer never sees it."""
+    queue = MemoryQueue()
+    async with working(queue, FakeEngine(FakeOptions(faults=faults), "toy")):
+        scored, _ = await make_pipeline(queue).scored(stream([make_rollout(0, [2], [3, 4, 5])]))
+    assert np.isfinite(scored[0].scores.sampled_logprob).all()
+
+
+@pytest.mark.parametrize("changed", ["model_revision", "tokenizer_fingerprint", "dtype"])
+async def test_another_teacher_under_the_same_name_is_refused_at_once(
+    changed: str, make_pipeline: Any, make_rollout: Any
+) -> None:
+    queue = MemoryQueue()
+
+    async def reply(engine: FakeEngine, request: Any) -> bytes:
+        return await honest(engine, request, **{changed: "other"})
+
+    async with answering(queue, reply) as taken:
+        with pytest.raises(TeacherFailed, match=f"teacher's {changed} changed"):
+            await make_pipeline(queue).scored(stream([make_rollout(0, [2], [3, 4, 5])]))
+    assert len(taken) == 1
+
+
+async def test_a_run_that_is_cancelled_stops_waiting(make_pipeline: Any, make_rollout: Any, session: Any) -> None:
+    queue = MemoryQueue()  # on which nobody works
+    asking = asyncio.create_task(make_pipeline(queue).scored(stream([make_rollout(0, [2], [3, 4, 5])])))
+    while (await queue.depth("toy")).waiting == 0:
+        await asyncio.sleep(0.001)
+    session.stop = StopRun("cancel")
+    with pytest.raises(StopRun):
+        await asking

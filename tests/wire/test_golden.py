@@ -1,0 +1,73 @@
+"""The JSON of the main messages, as it is written down: a change of the wire is seen here first.
+
+A file that is meant to change is edited by hand, so that the change stands in the review.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from tutelage_client.spec import RunSpec
+from tutelage_client.wire import (
+    CheckpointCommit,
+    EventReport,
+    GenerateReply,
+    GenerateRequest,
+    Heartbeat,
+    Lease,
+    Outcome,
+    Problem,
+    RewardReply,
+    RewardRequest,
+    Rollout,
+    RunView,
+    ScoreReply,
+    ScoreRequest,
+    StepReport,
+    TeacherInfo,
+)
+
+GOLDEN = Path(__file__).parent / "golden"
+MESSAGES: dict[str, type[BaseModel]] = {
+    "checkpoint_commit": CheckpointCommit,
+    "event_report": EventReport,
+    "generate_reply": GenerateReply,
+    "generate_request": GenerateRequest,
+    "heartbeat": Heartbeat,
+    "lease": Lease,
+    "outcome": Outcome,
+    "problem": Problem,
+    "reward_reply": RewardReply,
+    "reward_request": RewardRequest,
+    "rollout": Rollout,
+    "run_spec": RunSpec,
+    "run_view": RunView,
+    "score_reply": ScoreReply,
+    "score_request": ScoreRequest,
+    "step_report": StepReport,
+    "teacher_info": TeacherInfo,
+}
+
+
+def unordered(value: Any) -> Any:
+    """Sets of signals have no order in JSON."""
+    if isinstance(value, dict):
+        return {k: sorted(v) if k == "signals" else unordered(v) for k, v in value.items()}
+    return [unordered(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("name", sorted(MESSAGES))
+def test_a_message_is_written_as_it_always_was(name: str) -> None:
+    text = (GOLDEN / f"{name}.json").read_text()
+    message = MESSAGES[name].model_validate_json(text)
+    assert unordered(json.loads(message.model_dump_json())) == json.loads(text)
+    assert message.model_dump(mode="json").keys() == MESSAGES[name].model_fields.keys()
+
+
+def test_every_golden_file_belongs_to_a_message() -> None:
+    assert {path.stem for path in GOLDEN.iterdir()} == MESSAGES.keys()

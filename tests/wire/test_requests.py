@@ -1,0 +1,106 @@
+"""Rules of score requests, rollouts and rewards; and the list of what the wire exports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from tutelage_client import wire
+from tutelage_client.wire import Reward, Rollout, ScoreGroup, ScoreRequest, codec, grading, runs, scores, teaching
+
+SEQUENCE = {"token_ids": [1, 2, 3], "score_start": 1}
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        ({"sequences": []}, "at least 1 item"),
+        ({"sequences": [SEQUENCE], "signals": []}, "at least 1 item"),
+        ({"sequences": [SEQUENCE], "signals": ["sampled"], "top_k": 3}, "go together"),
+        ({"sequences": [SEQUENCE], "signals": ["top_k"]}, "go together"),
+        ({"sequences": [SEQUENCE], "signals": ["top_k"], "top_k": 0}, "greater than or equal to 1"),
+        ({"sequences": [SEQUENCE], "signals": ["candidates"]}, "needs candidate_ids on every sequence"),
+        ({"sequences": [SEQUENCE | {"candidate_ids": [[1], [2]]}]}, "candidate_ids are given"),
+        ({"sequences": [SEQUENCE | {"candidate_ids": [[1]]}], "signals": ["candidates"]}, "1 rows for 2 scored tokens"),
+        ({"sequences": [SEQUENCE | {"score_start": 0}]}, "greater than or equal to 1"),
+        ({"sequences": [SEQUENCE | {"score_start": 3}]}, "at least one token to score"),
+        ({"sequences": [SEQUENCE | {"token_ids": [1, -2, 3]}]}, "negative"),
+        ({"sequences": [SEQUENCE | {"token_ids": [1, 2.5, 3]}]}, "whole numbers"),
+        ({"sequences": [{"prompt_ids": [], "completions": [{"token_ids": [1]}]}]}, "prompt_ids is empty"),
+        ({"sequences": [{"prompt_ids": [1], "completions": []}]}, "at least 1 item"),
+        ({"sequences": [{"prompt_ids": [1], "completions": [{"token_ids": []}]}]}, "at least one token"),
+        ({"sequences": [SEQUENCE], "signals": ["logits"]}, "sampled"),
+        ({"sequences": [SEQUENCE], "temperature": 2}, "temperature"),
+    ],
+)
+def test_a_request_that_makes_no_sense_is_refused(request_: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        ScoreRequest.model_validate(request_)
+
+
+def test_a_sequence_is_a_group_of_one() -> None:
+    (group,) = ScoreRequest.model_validate({"sequences": [SEQUENCE | {"score_start": 2}]}).groups()
+    assert isinstance(group, ScoreGroup)
+    assert (group.prompt_ids.tolist(), group.completions[0].token_ids.tolist()) == ([1, 2], [3])
+    assert (group.longest, group.scored_tokens) == (3, 1)
+
+
+ROLLOUT = {
+    "id": "r",
+    "source": "student",
+    "policy_version": 0,
+    "prompt_ids": [1],
+    "completion_ids": [2, 3],
+    "mask": [True, False],
+    "behaviour_logprob": [-1.0, -0.5],
+}
+
+
+def test_a_rollout_survives_json() -> None:
+    rollout = Rollout.model_validate(ROLLOUT)
+    assert Rollout.model_validate_json(rollout.model_dump_json()).model_dump_json() == rollout.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"completion_ids": []}, "at least one"),
+        ({"prompt_ids": []}, "at least one"),
+        ({"mask": [True]}, "mask has 1 entries for 2"),
+        ({"mask": [2, 3]}, "true or false"),
+        ({"behaviour_logprob": [-1.0]}, "behaviour_logprob has 1 entries for 2"),
+        ({"behaviour_logprob": [-1.0, 0.5]}, "at most 0"),
+        ({"behaviour_logprob": [-1.0, None]}, "finite"),
+        ({"behaviour_logprob": [-1.0, float("-inf")]}, "finite"),
+        ({"policy_version": -1}, "greater than or equal to 0"),
+        ({"source": "mix"}, "student"),
+        ({"reward": 1.0}, "reward"),
+    ],
+)
+def test_a_rollout_that_cannot_be_learned_from_is_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Rollout.model_validate(ROLLOUT | changes)
+
+
+@pytest.mark.parametrize("reward", [{"value": None, "valid": True}, {"value": 0.0, "valid": False}])
+def test_a_reward_has_a_value_exactly_if_it_is_valid(reward: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="a valid reward has a value"):
+        Reward.model_validate(reward)
+
+
+def test_the_wire_exports_every_message_in_order() -> None:
+    def order(name: str) -> tuple[int, str]:
+        return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
+
+    assert wire.__all__ == sorted(wire.__all__, key=order)
+    internal = {"Message"} - set(wire.__all__)
+    for module in (codec, grading, runs, scores, teaching):
+        own = {
+            name
+            for name, value in vars(module).items()
+            if isinstance(value, type) and issubclass(value, BaseModel) and value.__module__ == module.__name__
+        }
+        assert own - internal <= set(wire.__all__)
+    assert all(hasattr(wire, name) for name in wire.__all__)

@@ -1,0 +1,193 @@
+"""A run's spec: what is refused, where, and in which words; and what is accepted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tutelage_client.errors import InvalidInput
+from tutelage_client.spec import SOURCES, load_spec, parse_spec, required_signals
+
+INF = float("inf")
+FINITE = [
+    "optim.lr",
+    "optim.weight_decay",
+    "optim.max_grad_norm",
+    "rollout.temperature",
+    "rollout.top_p",
+    "eval.temperature",
+]
+FINITE += ["budget.wall_clock_s"]
+EXAMPLES = Path(__file__).parents[2] / "examples" / "skill"
+GOOD: dict[str, Any] = {
+    "name": "run",
+    "student": {"model": "student"},
+    "teachers": [{"name": "toy"}],
+    "data": {"train": "prompts.jsonl"},
+    "objective": {"kind": "divergence"},
+}
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """The good spec with one value set at a dotted path, or taken away by None."""
+
+    def put(node: Any, keys: list[str]) -> Any:
+        key: Any = int(keys[0]) if isinstance(node, list) else keys[0]
+        inner = value if len(keys) == 1 else put(node[key] if isinstance(node, list) else node.get(key, {}), keys[1:])
+        if isinstance(node, list):
+            return [inner if i == key else item for i, item in enumerate(node)]
+        return {k: v for k, v in node.items() if k != key} | ({} if inner is None else {key: inner})
+
+    return put(GOOD, path.split("."))
+
+
+def without_teacher(objective: str, source: str, **more: Any) -> dict[str, Any]:
+    data = {} if source == "pushed" else GOOD["data"]
+    return GOOD | {"teachers": [], "objective": {"kind": objective}, "rollout": {"source": source}, "data": data} | more
+
+
+REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
+    # an unknown key, at every level
+    (changed("objectiv", 1), "objectiv", "did you mean 'objective'?"),
+    (changed("zzz", 1), "zzz", "known are "),
+    (changed("student.modle", "x"), "student.modle", "did you mean 'model'?"),
+    (changed("student.lora.rnk", 4), "student.lora.rnk", "did you mean 'rank'?"),
+    (changed("teachers.0.nam", "x"), "teachers.0.nam", "did you mean 'name'?"),
+    (changed("teachers.0.url", "http://x"), "teachers.0.url", "known are name, on_loss"),
+    (changed("data.trian", "x"), "data.trian", "did you mean 'train'?"),
+    (changed("data.grader", {"kind": "contains", "ignore": True}), "data.grader.ignore", "Extra inputs"),
+    (changed("rollout.temprature", 1.0), "rollout.temprature", "did you mean 'temperature'?"),
+    (changed("objective.suport", {}), "objective.suport", "did you mean 'support'?"),
+    (changed("objective.support", {"kind": "full", "k": 3}), "objective.support.k", "known are kind"),
+    (changed("objective.target", {"knd": "teacher"}), "objective.target.knd", "did you mean 'kind'?"),
+    (changed("stabilizers", [{"kind": "signal_clip", "mx": 1}]), "stabilizers.0.mx", "did you mean 'max'?"),
+    (changed("optim.learning_rate", 1.0), "optim.learning_rate", "known are "),
+    (changed("checkpoint.kep", 1), "checkpoint.kep", "did you mean 'keep'?"),
+    (changed("eval.sample", 1), "eval.sample", "did you mean 'samples'?"),
+    (changed("budget.teacher_token", 1), "budget.teacher_token", "did you mean 'teacher_tokens'?"),
+    # an unknown kind
+    (changed("objective.kind", "divergenc"), "objective", "divergenc"),
+    (changed("objective.divergence", "kl"), "objective.divergence", "forward_kl"),
+    (changed("objective.support", {"kind": "half"}), "objective.support", "half"),
+    (changed("rollout.source", "web"), "rollout.source", "student"),
+    (changed("optim.schedule", "step"), "optim.schedule", "cosine"),
+    (changed("stabilizers", [{"kind": "hope"}]), "stabilizers.0", "hope"),
+    (changed("data.grader", {"kind": "vibes"}), "data.grader", "vibes"),
+    (changed("data.grader", {"kind": "pattern", "pattern": "("}), "data.grader.pattern", "not a regular expression"),
+    # missing or malformed
+    (changed("name", None), "name", "required"),
+    (changed("name", "a b"), "name", "pattern"),
+    (changed("student.model", None), "student.model", "required"),
+    (changed("student.model", ""), "student.model", "at least 1 character"),
+    (changed("student.revision", "main"), "student.revision", "pattern"),
+    (changed("teachers.0.name", "http://x"), "teachers.0.name", "pattern"),
+    (changed("objective", None), "objective", "required"),
+    (changed("teachers", [{"name": "a"}, {"name": "b"}]), "teachers", "at most 1 item"),
+    # out of range
+    (changed("seed", -1), "seed", "greater than or equal to 0"),
+    (changed("seed", 2**31), "seed", "less than 2147483648"),
+    (changed("rollout.max_lag", 1), "rollout.max_lag", "less than or equal to 0"),
+    (changed("rollout.prompts_per_step", 0), "rollout.prompts_per_step", "greater than or equal to 1"),
+    (changed("rollout.temperature", 0), "rollout.temperature", "greater than 0"),
+    (changed("rollout.top_p", 0), "rollout.top_p", "greater than 0"),
+    (changed("objective.support", {"kind": "teacher_top_k", "k": 0}), "objective.support.k", "greater than or equal"),
+    (changed("optim.steps", 0), "optim.steps", "greater than or equal to 1"),
+    (changed("optim.betas", [0.9, 1.0]), "optim.betas.1", "less than 1"),
+    (changed("student.lora", {"dropout": 1.0}), "student.lora.dropout", "less than 1"),
+    (changed("stabilizers", [{"kind": "ratio_clip", "min": 2.0, "max": 1.0}]), "stabilizers.0", "min must be below"),
+    # not finite
+    *((changed(path, value), path, "") for path in FINITE for value in (INF, float("nan"))),
+    (changed("stabilizers", [{"kind": "signal_clip", "max": INF}]), "stabilizers.0.max", "finite"),
+    (changed("objective.beta", float("nan")), "objective.beta", "finite"),
+    # combinations
+    (changed("objective.beta", 0.5), "objective", 'goes with divergence = "jsd"'),
+    (
+        changed("objective", {"kind": "divergence", "divergence": "jsd", "support": {"kind": "sampled"}}),
+        "objective",
+        "no sampled-token estimator",
+    ),
+    (changed("rollout.source", "mix"), "rollout", "give both or neither"),
+    (changed("rollout.on_policy_fraction", 0.5), "rollout", "give both or neither"),
+    (changed("teachers", []), None, "needs a teacher; add [[teachers]]"),
+    (without_teacher("supervised", "teacher"), None, "needs a teacher; add [[teachers]]"),
+    (without_teacher("supervised", "data", teachers=[{"name": "toy"}]), None, "remove [[teachers]]"),
+    (changed("data.train", None), None, "needs data.train"),
+    (changed("rollout.source", "pushed"), None, "remove it"),
+    (GOOD | {"stabilizers": [{"kind": "signal_clip"}] * 2}, None, "signal_clip more than once"),
+    (
+        without_teacher("constant_penalty", "student", stabilizers=[{"kind": "signal_clip"}]),
+        None,
+        "'signal_clip' needs",
+    ),
+    (without_teacher("supervised", "data", stabilizers=[{"kind": "ratio_clip"}]), None, "'ratio_clip' needs"),
+    *(
+        (
+            changed("objective.support", {"kind": "sampled"}) | {"rollout": {"source": source} | mix},
+            None,
+            "unbiased on student text only",
+        )
+        for source, mix in (("teacher", {}), ("data", {}), ("mix", {"on_policy_fraction": 0.5}))
+    ),
+]
+
+
+@pytest.mark.parametrize(("spec", "field", "said"), REFUSED)
+def test_a_bad_spec_is_refused_in_one_sentence_with_its_field(spec: Any, field: str | None, said: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        parse_spec(spec)
+    assert refused.value.field == field
+    assert said in refused.value.message
+    assert "\n" not in refused.value.message
+    if field is not None:
+        assert refused.value.message.startswith(f"{field}: ")
+
+
+@pytest.mark.parametrize("source", ["student", "teacher", "data", "mix", "pushed"])
+@pytest.mark.parametrize("objective", sorted(SOURCES))
+def test_each_objective_takes_its_sources_and_no_other(objective: str, source: str) -> None:
+    spec = without_teacher(objective, source)
+    if objective in ("divergence", "policy_gradient") or source == "teacher":
+        spec["teachers"] = [{"name": "toy"}]
+    if source == "mix":
+        spec["rollout"] = {"source": "mix", "on_policy_fraction": 0.5}
+    if source in SOURCES[objective]:
+        parsed = parse_spec(spec)
+        assert bool(required_signals(parsed)) == parsed.asks_teacher_scores
+        assert parse_spec(parsed.model_dump(mode="json")) == parsed
+    else:
+        with pytest.raises(InvalidInput, match="does not go with objective"):
+            parse_spec(spec)
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_examples_load_with_paths_beside_them(path: Path) -> None:
+    spec = load_spec(path)
+    assert spec.student.model == str(EXAMPLES.resolve() / "student")
+    assert spec.data.train == str(EXAMPLES.resolve() / "prompts.jsonl")
+
+
+def test_there_are_examples() -> None:
+    assert {path.stem for path in EXAMPLES.glob("*.toml")} >= {"control", "opd", "sft"}
+
+
+@pytest.mark.parametrize(("content", "said"), [(None, "cannot read"), (b"a = ", "not TOML"), (b"\xff", "not TOML")])
+def test_a_file_that_is_no_spec_is_refused(content: bytes | None, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InvalidInput, match=said):
+        load_spec(path)
+
+
+def test_uploaded_files_and_pinned_models_keep_their_names(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(
+        f'name = "r"\nstudent = {{ model = "org/model", revision = "{"a" * 40}" }}\n'
+        'teachers = [{ name = "toy" }]\ndata = { train = "file:abc", eval = "e.jsonl" }\n'
+        'objective = { kind = "divergence" }'
+    )
+    spec = load_spec(path)
+    assert (spec.student.model, spec.data.train) == ("org/model", "file:abc")
+    assert spec.data.eval == str(tmp_path.resolve() / "e.jsonl")
