@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -127,9 +129,11 @@ def _pids(up: Up) -> list[int]:
     return [described["coordinator"]["pid"], described["redis"]["pid"], *(other["pid"] for other in others)]
 
 
-async def test_one_data_directory_takes_one_stack(own: Up) -> None:
-    with pytest.raises(AssertionError, match="is running on this data directory already"):
-        Up(own.data_dir / ".." / own.data_dir.name / "logs" / "..", "--port", "0")
+def test_one_data_directory_takes_one_stack(own: Up) -> None:
+    argv = [sys.executable, "-m", "tutelage.standalone", "up", "--data-dir", str(own.data_dir), "--port", "0"]
+    second = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert second.returncode == 2
+    assert "is running on this data directory already" in second.stderr
 
 
 async def test_a_run_on_postgresql(postgres: str, data: Path, tmp_path: Path) -> None:
