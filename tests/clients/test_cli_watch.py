@@ -60,7 +60,9 @@ async def drive(url: str, run_id: str, steps: int, **end: Any) -> None:
         lease = await worker.lease_run(run_id, "tester")
         await worker.heartbeat(run_id, Heartbeat(epoch=lease.epoch, status="running"))
         for step in range(steps + 1):
-            metrics = {"reverse_kl": 2.0 / (step + 1), "tokens": 1000.0, "seconds": 0.5} if step else {}
+            metrics: dict[str, float | None] = (
+                {"reverse_kl": 2.0 / (step + 1), "tokens": 1000.0, "seconds": 0.5} if step else {}
+            )
             metrics |= {"accuracy": 0.25 + step / 100} if step % 10 == 0 else {}
             report = StepReport(
                 epoch=lease.epoch, step=step, metrics=metrics, student_tokens=1000 * step, teacher_tokens=0
