@@ -11,15 +11,8 @@ from tutelage_client.errors import InvalidInput
 from tutelage_client.spec import SOURCES, load_spec, parse_spec, required_signals
 
 INF = float("inf")
-FINITE = [
-    "optim.lr",
-    "optim.weight_decay",
-    "optim.max_grad_norm",
-    "rollout.temperature",
-    "rollout.top_p",
-    "eval.temperature",
-]
-FINITE += ["budget.wall_clock_s"]
+FINITE = ["optim.lr", "optim.weight_decay", "optim.max_grad_norm", "rollout.temperature", "rollout.top_p"]
+FINITE += ["eval.temperature", "budget.wall_clock_s"]
 EXAMPLES = Path(__file__).parents[2] / "examples" / "skill"
 GOOD: dict[str, Any] = {
     "name": "run",

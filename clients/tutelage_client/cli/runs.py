@@ -100,7 +100,7 @@ async def steer(args: argparse.Namespace) -> int:
     if args.json:
         look.document(run)
     else:
-        look.say(f"{run.id} is ", look.styled(run.status))
+        look.say(f"{run.id} is", look.styled(run.status))
     return 0
 
 
