@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from embedded_stack import Up, finished, small_spec
-from safetensors.numpy import load_file
+import torch
+from embedded_stack import SKILL, Up, finished, small_spec
+from safetensors.torch import load_file
 
 from tutelage_client.spec import SOURCES
 from tutelage_client.wire import Rollout, RunStatus
@@ -131,5 +132,6 @@ async def test_every_setting_runs_to_its_end(up: Up, submitted: dict[Any, str], 
     async with up.client() as client:
         model = await client.download_model(submitted[name], tmp_path / "model")
     weights = load_file(next(model.rglob("model.safetensors")))
-    before = load_file(Path(__file__).parents[2] / "examples/skill/student/model.safetensors")
+    before = load_file(SKILL / "student/model.safetensors")
     assert weights.keys() == before.keys()
+    assert {w.dtype for w in weights.values()} == {torch.bfloat16 if name == "bfloat16" else torch.float32}
