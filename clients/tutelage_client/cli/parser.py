@@ -30,7 +30,7 @@ class _Version(argparse.Action):
 def parser() -> argparse.ArgumentParser:
     root = Parser(prog="tutelage", description=DESCRIPTION, allow_abbrev=False)
     root.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
-    _add_common(root, default=None)
+    _add_common(root)
     nouns = root.add_subparsers(metavar="COMMAND", required=True)
     _add_runs(nouns)
     _add_store(nouns)

@@ -1,0 +1,84 @@
+"""What the command line owes a person at a terminal: flags wherever they are typed, and lines that fit its width."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from tutelage_client.cli.parser import parser
+from tutelage_client.cli.watch import fitting
+
+Cli = Callable[..., CompletedProcess[str]]
+FIGURES = ["KL 0.9388", "accuracy 0.0312", "1,898 tok/s", "0:00 left"]
+
+
+def parsed(*argv: str) -> argparse.Namespace:
+    return parser().parse_args(argv)
+
+
+def test_common_flags_count_before_a_command_and_after_it() -> None:
+    before = parsed("--json", "--coordinator", "http://a", "runs", "ls")
+    after = parsed("runs", "ls", "--json", "--coordinator", "http://a")
+    assert (before.json, before.coordinator) == (after.json, after.coordinator) == (True, "http://a")
+    assert parsed("--coordinator", "http://a", "runs", "ls", "--coordinator", "http://b").coordinator == "http://b"
+    assert (parsed("runs", "ls").json, parsed("runs", "ls").coordinator) == (False, None)
+
+
+@pytest.mark.parametrize("verb", ["up", "demo"])
+def test_flags_before_a_verb_of_the_services_are_refused(cli: Cli, verb: str) -> None:
+    done = cli("--json", verb)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"tutelage: `tutelage {verb}` takes its flags after it; see `tutelage {verb} --help`\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("absent.json", "cannot read absent.json: No such file"), ("broken.json", "broken.json: Invalid")],
+)
+def test_a_score_request_that_cannot_be_read_is_named(cli: Cli, tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / "broken.json").write_text("{")
+    done = cli("score", "--teacher", "http://127.0.0.1:9", name)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"tutelage: {said}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_teacher_that_does_not_answer_is_not_taken_for_a_coordinator(cli: Cli) -> None:
+    done = cli("score", "--teacher", "http://127.0.0.1:9", "--token-ids", "1,2")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "`tutelage teachers ls`" in done.stderr
+    assert "tutelage up" not in done.stderr
+
+
+@pytest.mark.parametrize(("width", "kept"), [(50, 4), (49, 3), (26, 2), (9, 1), (8, 0), (-5, 0)])
+def test_figures_that_do_not_fit_are_left_out_from_the_end(width: int, kept: int) -> None:
+    assert fitting(FIGURES, width) == "  ".join(FIGURES[:kept])
+
+
+def test_only_a_column_that_may_wrap_gives_way_on_a_narrow_terminal() -> None:
+    address, signals = "http://127.0.0.1:45817", "candidates entropy hidden sampled top_k"
+    kinds, row = {"NAME": "left", "URL": "left", "SIGNALS": "wrap"}, ["adder", address, signals]
+    lines = on_terminal(f"from tutelage_client.cli import show; show.table({kinds}, [{row}])", columns=60)
+    assert all(len(line) <= 60 for line in lines)
+    assert lines[1].split()[:2] == ["adder", address]
+    assert " ".join(line[len("adder  ") + len(address) :].strip() for line in lines[1:]) == signals
+
+
+def on_terminal(code: str, columns: int) -> list[str]:
+    """The lines that Python code writes to a terminal of this width, without control codes."""
+    ours, theirs = pty.openpty()
+    env = os.environ | {"COLUMNS": str(columns), "TERM": "xterm-256color"}
+    subprocess.run([sys.executable, "-c", code], stdout=theirs, env=env, check=True, timeout=60)
+    os.close(theirs)
+    written = os.read(ours, 65536).decode()  # a few lines, which the terminal holds until they are read
+    os.close(ours)
+    return re.sub(r"\x1b\[[0-9;]*m", "", written).splitlines()
