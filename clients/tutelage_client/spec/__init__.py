@@ -1,0 +1,71 @@
+"""A run is a file: `RunSpec`, written as TOML by hand and as JSON over HTTP, stored resolved with the run.
+
+What needs no model is refused here, with the field, the limit and the remedy. What needs the tokenizer or the data is
+checked by the trainer before the first rollout.
+"""
+
+from tutelage_client.spec.objectives import (
+    ConstantPenaltyObjective,
+    DivergenceObjective,
+    FullSupport,
+    Objective,
+    PolicyGradientObjective,
+    SampledSupport,
+    StudentTopK,
+    SupervisedObjective,
+    Support,
+    Target,
+    TeacherTarget,
+    TeacherTopK,
+)
+from tutelage_client.spec.reading import explain, load_spec, parse_spec, resolve_paths
+from tutelage_client.spec.rules import SOURCES
+from tutelage_client.spec.run import RunSpec, required_signals
+from tutelage_client.spec.sections import (
+    Budget,
+    CheckpointSpec,
+    Data,
+    EvalSpec,
+    Lora,
+    Optim,
+    RolloutSpec,
+    Student,
+    TeacherRef,
+)
+from tutelage_client.spec.stabilizers import RatioClip, ReferenceKl, SignalClip, SpecialTokenMask, Stabilizer
+
+__all__ = [
+    "SOURCES",
+    "Budget",
+    "CheckpointSpec",
+    "ConstantPenaltyObjective",
+    "Data",
+    "DivergenceObjective",
+    "EvalSpec",
+    "FullSupport",
+    "Lora",
+    "Objective",
+    "Optim",
+    "PolicyGradientObjective",
+    "RatioClip",
+    "ReferenceKl",
+    "RolloutSpec",
+    "RunSpec",
+    "SampledSupport",
+    "SignalClip",
+    "SpecialTokenMask",
+    "Stabilizer",
+    "Student",
+    "StudentTopK",
+    "SupervisedObjective",
+    "Support",
+    "Target",
+    "TeacherRef",
+    "TeacherTarget",
+    "TeacherTopK",
+    "explain",
+    "load_spec",
+    "parse_spec",
+    "required_signals",
+    "resolve_paths",
+]
