@@ -12,6 +12,7 @@ from typing import Any
 
 from tutelage.standalone.children import ChildFailed
 from tutelage.standalone.stack import StackOptions, running
+from tutelage.standalone.stages import STAGES
 from tutelage_client.errors import TutelageError
 
 
@@ -28,6 +29,9 @@ def parser() -> argparse.ArgumentParser:
     demo = verbs.add_parser("demo", help="distil a small student and show what came of it")
     demo.add_argument("--out", type=Path, default=Path("build/demo"), help="where report and results go")
     demo.add_argument("--assets", type=Path, default=Path("examples"), help="the checkout's examples folder")
+    demo.add_argument(
+        "--stage", action="append", choices=STAGES, help="a stage to run, may be repeated (default: all of them)"
+    )
     demo.add_argument("--short", action="store_true", help="a tenth of the steps: it runs, it hardly learns")
     return commands
 
@@ -82,7 +86,8 @@ def main() -> int:
         else:
             from tutelage.standalone.demo import demo
 
-            asyncio.run(until_stopped(demo(args.out, args.assets, short=args.short)))
+            chosen = [STAGES[name] for name in args.stage or STAGES]
+            asyncio.run(until_stopped(demo(args.out, args.assets, chosen, short=args.short)))
     except ChildFailed as error:
         print(f"tutelage: {error}", file=sys.stderr)
         return 1

@@ -6,7 +6,8 @@ import asyncio
 import json
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,16 @@ from rich.table import Table
 
 from tutelage.standalone.report import write_report
 from tutelage.standalone.stack import StackOptions, running
+from tutelage.standalone.stages import Stage, specs
 from tutelage_client.coordinator import CoordinatorClient
-from tutelage_client.errors import InvalidInput, TutelageError
-from tutelage_client.spec import RunSpec, load_spec
+from tutelage_client.errors import TutelageError
+from tutelage_client.spec import RunSpec
 from tutelage_client.wire import RunStatus
-
-ARMS = ("opd", "sft", "control")
 
 
 @dataclass(frozen=True)
 class Arm:
-    """What one arm came to; accuracies are on the held-out problems."""
+    """What one arm came to. before, after: accuracy on held-out prompts; by_tag: the same for each of their tags."""
 
     name: str
     before: float
@@ -35,6 +35,7 @@ class Arm:
     student_tokens: int
     teacher_tokens: int
     seconds: float
+    by_tag: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,30 +48,36 @@ class ArmRun:
     metrics: list[dict[str, Any]]
 
 
-async def demo(out: Path, assets: Path, *, short: bool) -> None:
-    """Run the stage `skill` and write `report.html` and `result.json` into `out`.
+@dataclass(frozen=True)
+class StageRuns:
+    stage: Stage
+    runs: list[ArmRun]
+
+
+async def demo(out: Path, assets: Path, stages: Sequence[Stage], *, short: bool) -> None:
+    """Run the stages and write `report.html` and `result.json` into `out`.
 
     Raises:
         InvalidInput: the assets are not there.
         TutelageError: an arm did not succeed.
     """
-    skill = assets / "skill"
-    if not (skill / "opd.toml").is_file():
-        raise InvalidInput(f"the demo needs the checkout's examples; there is no {skill}/opd.toml, give --assets")
+    planned = [(stage, [shortened(spec, short) for spec in specs(stage, assets)]) for stage in stages]
+    teachers = {stage.teacher: assets / stage.name / "teacher" for stage in stages}
     console = Console()
     data = out / "data"
     shutil.rmtree(data, ignore_errors=True)
-    console.print("[bold]Tutelage[/bold] distils a small student that adds numbers, from a teacher that does it well.")
-    async with running(StackOptions(data_dir=data, port=0, teachers={"adder": skill / "teacher"})) as stack:
-        console.print(f"stack is up: coordinator {stack.url}, teacher {stack.teachers[0].url}, queue {stack.redis_url}")
+    done: list[StageRuns] = []
+    async with running(StackOptions(data_dir=data, port=0, teachers=teachers)) as stack:
+        console.print(f"[bold]Tutelage[/bold] is up at {stack.url}")
         async with CoordinatorClient(stack.url) as client:
-            specs = [shortened(load_spec(skill / f"{name}.toml"), short) for name in ARMS]
-            runs = await run_arms(client, specs, console)
-    write_result(out / "result.json", runs)
-    write_report(out / "report.html", runs)
-    console.print(table([run.arm for run in runs]))
-    console.print(f"report: {out / 'report.html'}   figures: {out / 'result.json'}")
-    console.print(f"look again: tutelage up --data-dir {data}, then GET /v1/runs/{runs[0].run_id}")
+            for stage, chosen in planned:
+                console.print(f"\n[bold]{stage.title}[/bold]. {stage.task}")
+                done.append(StageRuns(stage, await run_arms(client, chosen, console)))
+                console.print(table(done[-1]))
+    write_result(out / "result.json", done)
+    write_report(out / "report.html", done)
+    console.print(f"\nreport: {out / 'report.html'}   figures: {out / 'result.json'}", soft_wrap=True)
+    console.print(f"look again: tutelage up --data-dir {data}, then tutelage runs ls", soft_wrap=True)
 
 
 def shortened(spec: RunSpec, short: bool) -> RunSpec:
@@ -81,11 +88,11 @@ def shortened(spec: RunSpec, short: bool) -> RunSpec:
     return spec.model_copy(update={"optim": spec.optim.model_copy(update={"steps": steps})})
 
 
-async def run_arms(client: CoordinatorClient, specs: list[RunSpec], console: Console) -> list[ArmRun]:
+async def run_arms(client: CoordinatorClient, chosen: Sequence[RunSpec], console: Console) -> list[ArmRun]:
     """Submit every arm and follow it to its end, one after another so that their seconds can be compared."""
     columns = (TextColumn("{task.description:<8}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("{task.fields[shown]}"), console=console) as progress:
-        return [await run_arm(client, spec, progress) for spec in specs]
+        return [await run_arm(client, spec, progress) for spec in chosen]
 
 
 async def run_arm(client: CoordinatorClient, spec: RunSpec, progress: Progress) -> ArmRun:
@@ -99,17 +106,29 @@ async def run_arm(client: CoordinatorClient, spec: RunSpec, progress: Progress) 
     if run.status != RunStatus.SUCCEEDED:
         raise TutelageError(f"arm {spec.name} {run.status}: {run.error.message if run.error else run.status_reason}")
     rows = await client.metrics(run.id)
-    accuracies = [row["accuracy"] for row in rows if row.get("accuracy") is not None]
+    before, after = first_and_last(rows, "accuracy")
     arm = Arm(
         name=spec.name,
-        before=accuracies[0],
-        after=accuracies[-1],
+        before=before,
+        after=after,
         seed=spec.seed,
         student_tokens=run.student_tokens,
         teacher_tokens=run.teacher_tokens,
         seconds=round(time.monotonic() - begun_s, 1),
+        by_tag={tag: first_and_last(rows, f"accuracy/{tag}") for tag in tags(rows)},
     )
     return ArmRun(arm, run.id, spec, rows)
+
+
+def first_and_last(rows: Sequence[dict[str, Any]], name: str) -> tuple[float, float]:
+    """A metric at its first and last measurement."""
+    values = [row[name] for row in rows if row.get(name) is not None]
+    return values[0], values[-1]
+
+
+def tags(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The tags by which accuracy was measured, in the order of the metric's rows."""
+    return [name.removeprefix("accuracy/") for name in rows[0] if name.startswith("accuracy/")]
 
 
 def shown(status: RunStatus, metrics: dict[str, float]) -> str:
@@ -120,17 +139,17 @@ def shown(status: RunStatus, metrics: dict[str, float]) -> str:
     return "  ".join(parts) or status.value
 
 
-def write_result(path: Path, runs: list[ArmRun]) -> None:
-    stage = {"name": "skill", "metric": "accuracy", "arms": [asdict(run.arm) for run in runs]}
-    path.write_text(json.dumps({"stages": [stage]}, indent=1) + "\n")
+def write_result(path: Path, done: Sequence[StageRuns]) -> None:
+    stages = [{"name": d.stage.name, "metric": "accuracy", "arms": [asdict(r.arm) for r in d.runs]} for d in done]
+    path.write_text(json.dumps({"stages": stages}, indent=1) + "\n")
 
 
-def table(arms: list[Arm]) -> Table:
+def table(done: StageRuns) -> Table:
     """Before, after, and what it cost."""
-    rows = Table(title="skill: share of right answers on held-out problems")
+    rows = Table(title=f"{done.stage.name}: share of right answers on held-out prompts")
     for column in ("arm", "before", "after", "change", "student tokens", "teacher tokens", "seconds"):
         rows.add_column(column, justify="left" if column == "arm" else "right")
-    for arm in arms:
+    for arm in (run.arm for run in done.runs):
         rows.add_row(
             arm.name,
             f"{arm.before:.1%}",
