@@ -72,7 +72,7 @@ async def demo(out: Path, assets: Path, stages: Sequence[Stage], *, short: bool)
         async with CoordinatorClient(stack.url) as client:
             for stage, chosen in planned:
                 console.print(f"\n[bold]{stage.title}[/bold]. {stage.task}")
-                done.append(StageRuns(stage, await run_arms(client, chosen, console)))
+                done.append(StageRuns(stage, await run_arms(client, stack.url, chosen, console)))
                 console.print(table(done[-1]))
     write_result(out / "result.json", done)
     write_report(out / "report.html", done)
@@ -88,17 +88,18 @@ def shortened(spec: RunSpec, short: bool) -> RunSpec:
     return spec.model_copy(update={"optim": spec.optim.model_copy(update={"steps": steps})})
 
 
-async def run_arms(client: CoordinatorClient, chosen: Sequence[RunSpec], console: Console) -> list[ArmRun]:
+async def run_arms(client: CoordinatorClient, url: str, chosen: Sequence[RunSpec], console: Console) -> list[ArmRun]:
     """Submit every arm and follow it to its end, one after another so that their seconds can be compared."""
     columns = (TextColumn("{task.description:<8}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("{task.fields[shown]}"), console=console) as progress:
-        return [await run_arm(client, spec, progress) for spec in chosen]
+        return [await run_arm(client, url, spec, progress) for spec in chosen]
 
 
-async def run_arm(client: CoordinatorClient, spec: RunSpec, progress: Progress) -> ArmRun:
+async def run_arm(client: CoordinatorClient, url: str, spec: RunSpec, progress: Progress) -> ArmRun:
     task = progress.add_task(spec.name, total=spec.optim.steps, shown="")
     begun_s = time.monotonic()
     run = await client.submit(spec)
+    progress.console.print(f"{spec.name:<8} {url}/v1/runs/{run.id}", soft_wrap=True)
     while not run.status.final:
         await asyncio.sleep(0.5)
         run = await client.run(run.id)
