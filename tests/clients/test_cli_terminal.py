@@ -9,13 +9,17 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Literal
 
 import pytest
 
 from tutelage_client.cli.parser import parser
+from tutelage_client.cli.progress import Progress
 from tutelage_client.cli.watch import fitting
+from tutelage_client.wire import EventView
 
 Cli = Callable[..., CompletedProcess[str]]
 FIGURES = ["KL 0.9388", "accuracy 0.0312", "1,898 tok/s", "0:00 left"]
@@ -82,3 +86,18 @@ def on_terminal(code: str, columns: int) -> list[str]:
     written = os.read(ours, 65536).decode()  # a few lines, which the terminal holds until they are read
     os.close(ours)
     return re.sub(r"\x1b\[[0-9;]*m", "", written).splitlines()
+
+
+def test_the_bar_keeps_the_last_known_accuracy_and_says_what_is_left_until_the_last_step() -> None:
+    progress, began = Progress(steps=2), datetime(2026, 1, 1, tzinfo=UTC)
+    progress.take(event(began, kind="state", to="running"))
+    progress.take(event(began, kind="metrics", step=0, accuracy=0.25))
+    progress.take(event(began + timedelta(seconds=75), kind="metrics", step=1, reverse_kl=2.0))
+    assert progress.figures(progress.newest) == ["KL 2", "1:15 left"]
+    assert progress.figures(progress.last) == ["KL 2", "accuracy 0.2500", "1:15 left"]
+    progress.take(event(began + timedelta(seconds=150), kind="metrics", step=2, reverse_kl=1.0))
+    assert progress.figures(progress.last) == ["KL 1", "accuracy 0.2500"]
+
+
+def event(at: datetime, kind: Literal["state", "metrics"], **data: float | str) -> EventView:
+    return EventView(id=1, type=kind, level="info", message="", data=data, created_at=at)

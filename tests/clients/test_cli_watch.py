@@ -96,7 +96,9 @@ async def test_plain_lines_tell_of_states_steps_and_warnings_without_control_cod
     assert (code, err) == (0, "")
     assert states == ["queued (waiting for a trainer)", "starting", "running", "finalizing", "succeeded"]
     assert steps == [f"{step}/40" for step in range(0, 41, 2)]
-    assert any(line.startswith("step 40/40  KL 0.0488  accuracy 0.6500  2,000 tok/s") for line in lines)
+    assert "step 40/40  KL 0.0488  accuracy 0.6500  2,000 tok/s" in lines
+    evaluated = [line.split()[1] for line in lines if "accuracy" in line and line.startswith("step")]
+    assert evaluated == [f"{step}/40" for step in range(0, 41, 10)]
     assert any(line.startswith("warning: slow ") for line in lines)
     assert "succeeded in" in out
     assert "accuracy 0.2500 -> 0.6500" in out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -26,13 +27,14 @@ class Mark:
 
 @dataclass
 class Progress:
-    """first, last: the first and the newest value of each metric, by its name."""
+    """first, last: the first and the last known value of each metric, by its name; newest: those of the last report."""
 
     steps: int
     step: int = 0
     status: str = "queued"
     first: dict[str, float] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)
+    newest: dict[str, float] = field(default_factory=dict)
     marks: deque[Mark] = field(default_factory=lambda: deque(maxlen=WINDOW))
 
     def take(self, event: EventView) -> None:
@@ -48,6 +50,7 @@ class Progress:
         self.step = int(found.pop("step", self.step))
         self.first = found | self.first
         self.last |= found
+        self.newest = found
         mark = Mark(self.step, event.created_at, found.get("tokens", 0.0), found.get("seconds", 0.0))
         self.marks.append(mark)
 
@@ -59,16 +62,16 @@ class Progress:
 
     @property
     def left_s(self) -> float | None:
-        """Seconds until the last step at the pace of the newest ones, everything counted."""
-        if len(self.marks) < 2 or self.status != "running":
+        """Seconds until the last step at the pace of the newest ones, everything counted; None once it is done."""
+        if len(self.marks) < 2 or self.status != "running" or self.step >= self.steps:
             return None
         begin, end = self.marks[0], self.marks[-1]
         done = end.step - begin.step
         return (self.steps - end.step) * (end.at - begin.at).total_seconds() / done if done > 0 else None
 
-    def figures(self) -> list[str]:
-        """The newest figures, what matters most first."""
-        parts = [f"{label} {number(self.last[name])}" for name, label in FIGURES.items() if name in self.last]
+    def figures(self, measured: Mapping[str, float]) -> list[str]:
+        """The figures in `measured` (`last` or `newest`), what matters most first, then speed and time left."""
+        parts = [f"{label} {number(measured[name])}" for name, label in FIGURES.items() if name in measured]
         if self.tokens_per_s is not None:
             parts.append(f"{count(self.tokens_per_s)} tok/s")
         if self.left_s is not None:

@@ -63,8 +63,13 @@ class PlainLines:
         if event.level != "info":
             return f"{event.level}: {event.message}"
         if event.type == "metrics" and self._is_due(event):
-            return "  ".join([f"step {self._progress.step}/{self._progress.steps}", *self._progress.figures()])
+            return self._step()
         return None
+
+    def _step(self) -> str:
+        """Only what this step measured: a figure that is repeated looks as if it had been measured again."""
+        progress = self._progress
+        return "  ".join([f"step {progress.step}/{progress.steps}", *progress.figures(progress.newest)])
 
     def _is_due(self, event: EventView) -> bool:
         step = self._progress.step
@@ -95,7 +100,7 @@ class LiveBar:
         if event.level != "info":
             message = show.clean(f"{event.level}: {event.message}")
             self._console.print(message, style=show.STYLES[event.level], soft_wrap=True)
-        figures = fitting(progress.figures(), self._console.width - BAR_WIDTH)
+        figures = fitting(progress.figures(progress.last), self._console.width - BAR_WIDTH)
         self._bar.update(self._task, completed=progress.step, description=progress.status, figures=figures)
 
     def end(self) -> None:
