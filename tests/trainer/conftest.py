@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
+from recording_worker import RecordingWorker, lease
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -16,8 +17,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from tutelage.core.objective import Objective
 from tutelage.trainer.build import objective_of
 from tutelage.trainer.collate import micro_batches
-from tutelage.trainer.pipeline import Scored
-from tutelage.trainer.student import Student, load_student
+from tutelage.trainer.loading import load_student
+from tutelage.trainer.marking import Scored
+from tutelage.trainer.session import Session
+from tutelage.trainer.student import Student
 from tutelage_client.spec import RunSpec, parse_spec
 from tutelage_client.wire import Rollout, TokenScores
 
@@ -156,33 +159,20 @@ def gradient_of() -> Callable[..., Gradient]:
             asks_teacher=student.spec.asks_teacher_scores,
         )
         student.learn(batches, objective)
-        found = {name: student.optimizer.state[p]["exp_avg"] * 10 for name, p in student.trained.items()}
+        found = {name: student.optimizer.adamw.state[p]["exp_avg"] * 10 for name, p in student.trained.items()}
         student.model.load_state_dict(start)
-        student.optimizer.state.clear()
+        student.optimizer.adamw.state.clear()
         student.step = 0
         return found
 
     return gradient
 
 
-class FakeSession:
-    """What the pipeline uses of a session; `stop` is raised at the next check."""
-
-    def __init__(self) -> None:
-        self.run_id = "run-1"
-        self.epoch = 1
-        self.conditions: dict[str, bool] = {}
-        self.events: list[str] = []
-        self.stop: Exception | None = None
-
-    def check(self) -> None:
-        if self.stop is not None:
-            raise self.stop
-
-    async def event(self, kind: str, message: str, level: str = "info", **data: Any) -> None:
-        self.events.append(message)
+@pytest.fixture
+def worker() -> RecordingWorker:
+    return RecordingWorker()
 
 
 @pytest.fixture
-def session() -> FakeSession:
-    return FakeSession()
+def session(worker: RecordingWorker, tmp_path: Path) -> Session:
+    return Session(cast("Any", worker), lease({}, str(tmp_path)))

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tutelage.trainer.collate import collate
-from tutelage.trainer.pipeline import Scored
+from tutelage.trainer.marking import Scored
 from tutelage.trainer.student import hidden_states
 from tutelage_client.wire import TokenScores
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,6 +19,8 @@ from tutelage.teacher.scorer import Scorer
 from tutelage.teacher.settings import Settings
 from tutelage.teacher.worker import QueueWorker
 from tutelage.telemetry import TeacherMetrics
+from tutelage.trainer.answers import Answers
+from tutelage.trainer.asking import Asker
 from tutelage.trainer.exits import StopRun, TeacherFailed
 from tutelage.trainer.ledger import Ledger
 from tutelage.trainer.pipeline import Pipeline
@@ -83,27 +85,25 @@ async def stream(rollouts: Sequence[Rollout]) -> AsyncIterator[Rollout]:
         yield rollout
 
 
-class Bounded(Pipeline):
-    """A step of it fails the test instead of hanging it."""
+async def one_step(pipeline: Pipeline, rollouts: Sequence[Rollout]) -> Any:
+    """The only step of a run; it fails the test instead of hanging it."""
+    async with asyncio.timeout(DEADLINE_S), pipeline:
+        return await pipeline.scored(stream(rollouts))
 
-    async def scored(self, rollouts: AsyncIterator[Rollout]) -> Any:
-        async with asyncio.timeout(DEADLINE_S):
-            return await super().scored(rollouts)
+
+async def until(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition():
+            await asyncio.sleep(0.001)
 
 
 @pytest.fixture
 def make_pipeline(make_spec: Any, session: Any) -> Any:
     def make(queue: Any, objective: dict[str, Any] = SAMPLED, on_loss: str = "pause", **fields: Any) -> Pipeline:
-        return Bounded(
-            queue=queue,
-            session=session,
-            spec=make_spec(objective, on_loss=on_loss),
-            teacher="toy",
-            provenance=FakeEngine(FakeOptions(), "toy").provenance,
-            candidates=fields.pop("candidates", None),
-            ledger=Ledger(),
-            **fields,
-        )
+        asker = Asker(queue, "run-1", "toy", make_spec(objective), fields.pop("candidates", None))
+        provenance = FakeEngine(FakeOptions(), "toy").provenance
+        answers = Answers(asker, session, provenance, Ledger(), fail_on_loss=on_loss == "fail")
+        return Pipeline(answers, **fields)
 
     return make
 
@@ -112,14 +112,14 @@ async def test_every_rollout_gets_its_own_scores_in_order_of_ids(make_pipeline: 
     queue, rollouts = MemoryQueue(), random_rollouts(12)
     pipeline = make_pipeline(queue)
     async with working(queue):
-        scored, _ = await pipeline.scored(stream(rollouts[::-1]))
+        scored, _ = await one_step(pipeline, rollouts[::-1])
     engine = FakeEngine(FakeOptions(), "toy")
     assert [s.rollout.id for s in scored] == [r.id for r in rollouts]
     for item in scored:
         previous = np.concatenate([item.rollout.prompt_ids[-1:], item.rollout.completion_ids[:-1]])
         expected = engine._logprob_VV[previous, item.rollout.completion_ids].astype(np.float32)
         np.testing.assert_array_equal(item.scores.sampled_logprob, expected)
-    assert pipeline.ledger.teacher_tokens == sum(
+    assert pipeline.answers.ledger.teacher_tokens == sum(
         len(r.prompt_ids) + len(r.completion_ids) - 1
         for r in rollouts  # the last token is scored, not read
     )
@@ -132,7 +132,7 @@ async def test_the_students_own_candidates_are_asked_and_kept(make_pipeline: Any
         return np.tile(np.array([3, 4, 5], dtype=np.int32), (len(rollout.completion_ids), 1))
 
     async with working(queue):
-        scored, _ = await make_pipeline(queue, TOP_K, candidates=candidates).scored(stream(random_rollouts(3)))
+        scored, _ = await one_step(make_pipeline(queue, TOP_K, candidates=candidates), random_rollouts(3))
     for item in scored:
         np.testing.assert_array_equal(item.candidate_ids, candidates(item.rollout))
         assert item.scores.candidate_logprob.shape == item.candidate_ids.shape
@@ -146,11 +146,10 @@ async def test_scoring_begins_before_the_last_rollout_is_written(make_pipeline: 
     async def writing() -> AsyncIterator[Rollout]:
         for rollout in rollouts[:-1]:
             yield rollout
-        while not pipeline._done:
-            await asyncio.sleep(0.001)
+        await until(lambda: pipeline.marking.done)
         yield rollouts[-1]
 
-    async with working(queue):
+    async with working(queue), pipeline:
         scored, timeline = await pipeline.scored(writing())
     assert len(scored) == 5
     assert timeline.first_question_s <= timeline.first_answer_s <= timeline.last_rollout_s <= timeline.last_answer_s
@@ -168,7 +167,7 @@ class ShoutingQueue(MemoryQueue):
 async def test_an_answer_announced_again_takes_effect_once(make_pipeline: Any, random_rollouts: Any) -> None:
     queue, rollouts = ShoutingQueue(), random_rollouts(6)
     pipeline = make_pipeline(queue)
-    async with working(queue):
+    async with working(queue), pipeline, asyncio.timeout(DEADLINE_S):
         scored, _ = await pipeline.scored(stream(rollouts))
         again, _ = await pipeline.scored(stream(rollouts))  # the same jobs: answered from memory
     assert [s.rollout.id for s in scored] == [s.rollout.id for s in again] == [r.id for r in rollouts]
@@ -196,9 +195,8 @@ class ForgetfulQueue:
 async def test_a_queue_that_lost_its_memory_is_filled_again(make_pipeline: Any, random_rollouts: Any) -> None:
     queue, rollouts = ForgetfulQueue(), random_rollouts(4)
     pipeline = make_pipeline(queue, ask_again_s=0.1)
-    asking = asyncio.create_task(pipeline.scored(stream(rollouts)))
-    while len(pipeline._outstanding) < 4:
-        await asyncio.sleep(0.001)
+    asking = asyncio.create_task(one_step(pipeline, rollouts))
+    await until(lambda: len(pipeline.marking.outstanding) == 4)
     await queue.put_first.wait()
     queue.wipe()
     async with working(queue):
@@ -212,23 +210,23 @@ async def refuse_the_long(engine: FakeEngine, request: Any) -> bytes | None:
 
 
 async def test_a_question_that_was_given_up_costs_its_rollout_alone(
-    make_pipeline: Any, make_rollout: Any, session: Any
+    make_pipeline: Any, make_rollout: Any, worker: Any
 ) -> None:
     queue = MemoryQueue()
     pipeline = make_pipeline(queue)
     rollouts = [make_rollout(0, [2], [3, 4]), make_rollout(1, [2], [3, 4, 5])]
     async with answering(queue, refuse_the_long):
-        scored, _ = await pipeline.scored(stream(rollouts))
+        scored, _ = await one_step(pipeline, rollouts)
     assert [s.scores is None for s in scored] == [False, True]
-    assert pipeline.ledger.dropped_rollouts == 1
-    assert session.events == ["rollout r001 is left out: it was too hard"]
+    assert pipeline.answers.ledger.dropped_rollouts == 1
+    assert worker.events == ["rollout r001 is left out: it was too hard"]
 
 
 async def test_with_on_loss_fail_it_ends_the_run(make_pipeline: Any, make_rollout: Any) -> None:
     queue = MemoryQueue()
     async with answering(queue, refuse_the_long):
         with pytest.raises(TeacherFailed, match="too hard") as failed:
-            await make_pipeline(queue, on_loss="fail").scored(stream([make_rollout(0, [2], [3, 4, 5])]))
+            await one_step(make_pipeline(queue, on_loss="fail"), [make_rollout(0, [2], [3, 4, 5])])
     assert failed.value.code == "question_failed"
 
 
@@ -236,7 +234,7 @@ async def test_a_step_without_any_score_ends_the_run(make_pipeline: Any, make_ro
     queue = MemoryQueue()
     async with answering(queue, refuse_the_long):
         with pytest.raises(TeacherFailed, match="every question") as failed:
-            await make_pipeline(queue).scored(stream([make_rollout(i, [2], [3, 4, 5]) for i in range(2)]))
+            await one_step(make_pipeline(queue), [make_rollout(i, [2], [3, 4, 5]) for i in range(2)])
     assert failed.value.code == "no_scores"
 
 
@@ -259,12 +257,12 @@ async def test_hearing_twice_of_a_dead_letter_drops_its_rollout_once(make_pipeli
     queue = TellingQueue()
     good, bad = make_rollout(0, [2], [3, 4]), make_rollout(1, [2], [3, 4, 5])
     async with answering(queue, refuse_the_long):
-        await make_pipeline(queue).scored(stream([good, bad]))
+        await one_step(make_pipeline(queue), [good, bad])
         resumed = make_pipeline(queue)
-        queue.heard = lambda: resumed.ledger.dropped_rollouts == 1
-        scored, _ = await resumed.scored(stream([good, bad]))
+        queue.heard = lambda: resumed.answers.ledger.dropped_rollouts == 1
+        scored, _ = await one_step(resumed, [good, bad])
     assert [s.scores is None for s in scored] == [False, True]
-    assert resumed.ledger.dropped_rollouts == 1
+    assert resumed.answers.ledger.dropped_rollouts == 1
 
 
 def spoiled(kind: str) -> Any:
@@ -278,17 +276,17 @@ def spoiled(kind: str) -> Any:
 
 @pytest.mark.parametrize("kind", ["nan", "positive", "short"])
 async def test_a_reply_that_is_no_score_is_refused_three_times_and_then_ends_the_run(
-    kind: str, make_pipeline: Any, make_rollout: Any, session: Any
+    kind: str, make_pipeline: Any, make_rollout: Any, worker: Any
 ) -> None:
     queue = MemoryQueue()
     pipeline = make_pipeline(queue)
     async with answering(queue, spoiled(kind)) as taken:
         with pytest.raises(TeacherFailed) as failed:
-            await pipeline.scored(stream([make_rollout(0, [2], [3, 4, 5])]))
+            await one_step(pipeline, [make_rollout(0, [2], [3, 4, 5])])
     assert failed.value.code == "bad_scores"
     assert len(taken) == len({d.job.id for d in taken}) == 3
-    assert len(session.events) == 3
-    assert pipeline._done == []
+    assert len(worker.events) == 3
+    assert pipeline.marking.done == []
 
 
 async def test_a_reply_that_is_bad_once_is_asked_for_again(make_pipeline: Any, make_rollout: Any) -> None:
@@ -299,7 +297,7 @@ async def test_a_reply_that_is_bad_once_is_asked_for_again(make_pipeline: Any, m
         return b"nonsense" if len(calls) == 1 else await honest(engine, request)
 
     async with answering(queue, bad_once):
-        scored, _ = await make_pipeline(queue).scored(stream([make_rollout(0, [2], [3, 4, 5])]))
+        scored, _ = await one_step(make_pipeline(queue), [make_rollout(0, [2], [3, 4, 5])])
     assert scored[0].scores is not None
     assert len(calls) == 2
 
@@ -311,7 +309,7 @@ async def test_the_teacher_itself_stops_bad_numbers(
     """The worker refuses what its engine said and has it done again; the trainer never sees it."""
     queue = MemoryQueue()
     async with working(queue, FakeEngine(FakeOptions(faults=faults), "toy")):
-        scored, _ = await make_pipeline(queue).scored(stream([make_rollout(0, [2], [3, 4, 5])]))
+        scored, _ = await one_step(make_pipeline(queue), [make_rollout(0, [2], [3, 4, 5])])
     assert np.isfinite(scored[0].scores.sampled_logprob).all()
 
 
@@ -325,16 +323,106 @@ async def test_another_teacher_under_the_same_name_is_refused_at_once(
         return await honest(engine, request, **{changed: "other"})
 
     async with answering(queue, reply) as taken:
-        with pytest.raises(TeacherFailed, match=f"teacher's {changed} changed"):
-            await make_pipeline(queue).scored(stream([make_rollout(0, [2], [3, 4, 5])]))
+        with pytest.raises(TeacherFailed, match=f"teacher's {changed} changed") as failed:
+            await one_step(make_pipeline(queue), [make_rollout(0, [2], [3, 4, 5])])
+    assert failed.value.code == "teacher_changed"
     assert len(taken) == 1
 
 
-async def test_a_run_that_is_cancelled_stops_waiting(make_pipeline: Any, make_rollout: Any, session: Any) -> None:
+async def test_a_run_that_is_cancelled_stops_waiting(
+    make_pipeline: Any, make_rollout: Any, session: Any, worker: Any
+) -> None:
     queue = MemoryQueue()  # on which nobody works
-    asking = asyncio.create_task(make_pipeline(queue).scored(stream([make_rollout(0, [2], [3, 4, 5])])))
+    asked = one_step(make_pipeline(queue), [make_rollout(0, [2], [3, 4, 5])])
+    asking = asyncio.create_task(session.while_wanted(asked))
     while (await queue.depth("toy")).waiting == 0:
         await asyncio.sleep(0.001)
-    session.stop = StopRun("cancel")
-    with pytest.raises(StopRun):
+    worker.desired = "cancel"
+    await session.enter("running")
+    with pytest.raises(StopRun, match="cancel"):
         await asking
+
+
+async def test_an_answer_to_an_abandoned_step_has_no_effect(make_pipeline: Any, make_rollout: Any, worker: Any) -> None:
+    """Its jobs are answered, well and badly, while the next step waits for its own."""
+    queue = MemoryQueue()
+    pipeline = make_pipeline(queue)
+    good, bad, hard = (make_rollout(i, [2], [3 + i] * n) for i, n in enumerate((2, 3, 4)))
+    own = make_rollout(9, [2], [3] * 6)
+
+    async def reply(engine: FakeEngine, request: Any) -> bytes | None:
+        spoiled = {3: b"nonsense", 4: None}
+        return spoiled.get(request.groups()[0].scored_tokens, await honest(engine, request))
+
+    async with pipeline, asyncio.timeout(DEADLINE_S):
+        first = asyncio.create_task(pipeline.scored(stream([good, bad, hard])))
+        await until(lambda: len(pipeline.marking.outstanding) == 3)
+        abandoned = pipeline.marking
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        async with answering(queue, reply) as taken:
+            scored, _ = await pipeline.scored(stream([own]))
+    assert [s.rollout.id for s in scored] == ["r009"]
+    assert len(taken) == 4
+    assert abandoned.done == []
+    assert worker.events == []
+    ledger = pipeline.answers.ledger
+    assert (ledger.teacher_tokens, ledger.dropped_rollouts) == (6, 0)
+
+
+async def test_what_is_announced_between_two_steps_is_not_lost(make_pipeline: Any, random_rollouts: Any) -> None:
+    """The second step's questions were answered for an abandoned attempt at it, before they are asked."""
+    queue, rollouts = MemoryQueue(), random_rollouts(4)
+    pipeline = make_pipeline(queue)
+    async with working(queue), pipeline, asyncio.timeout(DEADLINE_S):
+        first, _ = await pipeline.scored(stream(rollouts[:2]))
+        for rollout in rollouts[2:]:
+            await queue.put((await pipeline.answers.asker.question(rollout)).job)
+        while (await queue.depth("toy")).waiting + (await queue.depth("toy")).leased:
+            await asyncio.sleep(0.001)
+        second, _ = await pipeline.scored(stream(rollouts[2:]))
+    assert [s.rollout.id for s in first + second] == [r.id for r in rollouts]
+    assert all(s.scores is not None for s in first + second)
+
+
+class BrokenQueue(MemoryQueue):
+    """It takes questions and cannot be read."""
+
+    async def answers(self, reply_to: str, *, after: str, wait_s: float) -> Any:
+        raise RuntimeError("the reader broke")
+
+
+async def test_an_error_of_the_reader_ends_a_step_that_is_still_sampling(make_pipeline: Any, make_rollout: Any) -> None:
+    closed = asyncio.Event()
+
+    async def endless() -> AsyncIterator[Rollout]:
+        try:
+            yield make_rollout(0, [2], [3])
+            await asyncio.Event().wait()
+        finally:
+            closed.set()
+
+    async with make_pipeline(BrokenQueue()) as pipeline, asyncio.timeout(DEADLINE_S):
+        with pytest.raises(RuntimeError, match="the reader broke"):
+            await pipeline.scored(endless())
+        await closed.wait()
+        with pytest.raises(RuntimeError, match="the reader broke"):
+            await pipeline.scored(stream([make_rollout(1, [2], [3])]))
+
+
+async def test_a_teacher_that_is_not_heard_of_counts_as_away_until_it_answers(
+    make_pipeline: Any, make_rollout: Any, session: Any
+) -> None:
+    queue = MemoryQueue()
+    pipeline = make_pipeline(queue, ask_again_s=0.05)
+    async with pipeline, asyncio.timeout(DEADLINE_S):
+        asking = asyncio.create_task(pipeline.scored(stream([make_rollout(0, [2], [3])])))
+        await until(lambda: not session.conditions["teacher_available"])
+        async with working(queue):
+            await asking
+        await until(lambda: session.conditions["teacher_available"])
+
+
+async def test_a_step_of_no_rollouts_has_no_scores(make_pipeline: Any) -> None:
+    scored, timeline = await one_step(make_pipeline(MemoryQueue()), [])
+    assert (scored, timeline.overlap_s) == ([], None)

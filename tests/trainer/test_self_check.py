@@ -12,7 +12,7 @@ from tutelage.engines.hf import HfEngine, open_hf
 from tutelage.engines.options import HfOptions
 from tutelage.trainer.build import objective_of, output_head
 from tutelage.trainer.collate import micro_batches
-from tutelage.trainer.pipeline import Scored
+from tutelage.trainer.marking import Scored
 from tutelage.trainer.questions import checked, needs_candidates, question
 from tutelage_client.wire import ScoreReply, decode_reply, decode_request, encode_reply, encode_request
 

@@ -12,10 +12,12 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tutelage.core.objective import Objective
+from tutelage.trainer import saving
 from tutelage.trainer.build import objective_of
 from tutelage.trainer.collate import micro_batches
-from tutelage.trainer.pipeline import Scored
-from tutelage.trainer.student import lr_scale
+from tutelage.trainer.loading import load_student
+from tutelage.trainer.marking import Scored
+from tutelage.trainer.optimizer import lr_scale
 from tutelage_client.errors import InvalidInput
 from tutelage_client.spec import Optim
 
@@ -58,7 +60,8 @@ def test_a_long_gradient_is_cut_to_its_limit(make_spec: Any, make_student: Any, 
     norms = [learn(student)["grad_norm"] for student in (free, bounded)]
     assert norms[0] == pytest.approx(norms[1])
     moments = [
-        torch.cat([s.optimizer.state[p]["exp_avg"].flatten() for p in s.trained.values()]) * 10 for s in (free, bounded)
+        torch.cat([s.optimizer.adamw.state[p]["exp_avg"].flatten() for p in s.trained.values()]) * 10
+        for s in (free, bounded)
     ]
     assert float(moments[0].norm()) == pytest.approx(norms[0], rel=1e-4)
     assert float(moments[1].norm()) == pytest.approx(0.01, rel=1e-4)
@@ -114,7 +117,7 @@ def test_the_exported_model_is_the_student(
     ids = torch.arange(2, 22)[None]
     with torch.no_grad():
         expected = student.model.eval()(input_ids=ids).logits
-        student.export(tmp_path)
+        saving.export(student, tmp_path)
         exported = AutoModelForCausalLM.from_pretrained(tmp_path, local_files_only=True)
         torch.testing.assert_close(exported(input_ids=ids).logits, expected, rtol=0, atol=1e-4)
     assert (tmp_path / "tokenizer.json").exists()
@@ -164,8 +167,6 @@ def test_the_top_tokens_are_those_of_a_plain_forward(
 
 
 def test_a_folder_without_a_model_is_refused_by_its_field(tmp_path: Path, make_spec: Any) -> None:
-    from tutelage.trainer.student import load_student
-
     with pytest.raises(InvalidInput, match=r"^student\.model: ") as refused:
         load_student(tmp_path, make_spec(SUPERVISED))
     assert refused.value.field == "student.model"

@@ -17,16 +17,19 @@ from numpy.typing import NDArray
 from tutelage.core.batch import OutputHead
 from tutelage.core.objective import Objective
 from tutelage.queue.base import Queue
-from tutelage.trainer import checkpoint, validate
+from tutelage.trainer import checkpoint, saving, validate
+from tutelage.trainer.answers import Answers
+from tutelage.trainer.asking import Asker
 from tutelage.trainer.data import Example, encode, read_lines
 from tutelage.trainer.exits import TeacherFailed
 from tutelage.trainer.ledger import Ledger
+from tutelage.trainer.loading import load_student
 from tutelage.trainer.loop import Run
 from tutelage.trainer.pipeline import Pipeline
 from tutelage.trainer.questions import needs_candidates
 from tutelage.trainer.rollouts import Sources
 from tutelage.trainer.session import Session
-from tutelage.trainer.student import Student, load_student
+from tutelage.trainer.student import Student
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.errors import InvalidInput, ProblemResponse
 from tutelage_client.http import RetryPolicy
@@ -51,28 +54,29 @@ async def build(session: Session, spec: RunSpec, coordinator: CoordinatorClient,
     teacher = open_teacher(spec, view) if view else None
     if teacher and isinstance(spec.objective, DivergenceObjective) and spec.objective.support.kind == "full":
         student.teacher_head = output_head(await teacher.head(), student)
-    k = needs_candidates(spec)
     return Run(
         spec=spec,
         session=session,
         student=student,
         sources=Sources(session.run_id, spec.seed, spec.rollout, train, student, session.worker, teacher, ledger),
-        pipeline=Pipeline(
-            queue=queue,
-            session=session,
-            spec=spec,
-            teacher=view.name,
-            provenance=provenance,
-            candidates=(lambda rollout: student.top_ids(rollout, k)) if k else None,
-            ledger=ledger,
-        )
-        if view and provenance and spec.asks_teacher_scores
-        else None,
+        pipeline=pipeline_of(session, spec, student, queue, provenance, ledger) if provenance else None,
         objective=objective_of(spec, student),
         ledger=ledger,
         eval_examples=held_out,
         artefacts=artefacts,
     )
+
+
+def pipeline_of(
+    session: Session, spec: RunSpec, student: Student, queue: Queue, provenance: Provenance, ledger: Ledger
+) -> Pipeline | None:
+    """The way to the teacher of `provenance` and back, where the objective asks for scores."""
+    if not spec.asks_teacher_scores:
+        return None
+    [teacher], k = spec.teachers, needs_candidates(spec)
+    candidates = (lambda rollout: student.top_ids(rollout, k)) if k else None
+    asker = Asker(queue, session.run_id, teacher.name, spec, candidates)
+    return Pipeline(Answers(asker, session, provenance, ledger, fail_on_loss=teacher.on_loss == "fail"))
 
 
 def open_teacher(spec: RunSpec, view: TeacherView) -> TeacherClient:
@@ -151,7 +155,7 @@ async def resume(
     path, state = found
     if committed is not None and str(path) != committed.path:
         await session.event("checkpoint", f"checkpoint {committed.path} is broken, {path.name} is used", "error")
-    await asyncio.to_thread(student.read, path, state["step"])
+    await asyncio.to_thread(saving.read, student, path, state["step"])
     await session.event("checkpoint", f"resumed at step {state['step']}", step=state["step"])
     if state["provenance"] is not None and Provenance.model_validate(state["provenance"]) != provenance:
         raise TeacherFailed("teacher_changed", "the teacher is not the one that this run began with; start a new run")

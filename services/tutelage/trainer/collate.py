@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.core.batch import OutputHead, TeacherSignals
-from tutelage.trainer.pipeline import Scored
+from tutelage.trainer.marking import Scored
 from tutelage_client.wire import Rollout
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from tutelage.queue import open_queue
+from tutelage.trainer import saving
 from tutelage.trainer.build import build
 from tutelage.trainer.exits import ExitCode, Fenced, StopRun, TeacherFailed
 from tutelage.trainer.loop import Run, commit, train
@@ -57,10 +58,11 @@ async def attempt(session: Session, coordinator: CoordinatorClient, redis_url: s
         spec = parse_spec(session.lease.spec)
         run = await build(session, spec, coordinator, queue)
         await session.enter("running")
-        await train(run)
+        async with run.pipeline or contextlib.nullcontext():
+            await train(run)
         await session.enter("finalizing")
         model = Path(session.lease.artefacts) / f"model-e{session.epoch}"
-        await asyncio.to_thread(run.student.export, model)
+        await asyncio.to_thread(saving.export, run.student, model)
         await session.outcome(Outcome(epoch=session.epoch, result="succeeded", model_path=str(model)))
     except InvalidInput as error:
         return await _failed(session, run, "invalid_input", error.message, "user", ExitCode.USER_ERROR, error.field)

@@ -6,16 +6,18 @@ import asyncio
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tutelage.core.objective import Objective
-from tutelage.trainer import checkpoint
+from tutelage.trainer import checkpoint, saving
 from tutelage.trainer.collate import MicroBatch, micro_batches
 from tutelage.trainer.data import Example
 from tutelage.trainer.evaluate import evaluate
 from tutelage.trainer.ledger import Ledger
-from tutelage.trainer.pipeline import Pipeline, Scored, Timeline
+from tutelage.trainer.marking import Scored, Timeline
+from tutelage.trainer.pipeline import Pipeline
 from tutelage.trainer.rollouts import SOURCES, Sources
 from tutelage.trainer.session import Session
 from tutelage.trainer.student import Student
@@ -128,10 +130,11 @@ async def commit(run: Run, *, final: bool = False) -> None:
     """Write a checkpoint, make it the run's newest, then let go of the oldest."""
     root = run.artefacts / "checkpoints"
     state = {"step": run.student.step, "ledger": asdict(run.ledger), "provenance": provenance_of(run)}
-    view = await asyncio.to_thread(checkpoint.save, root, run.session.epoch, run.student.step, run.student.write, state)
+    write = partial(saving.write, run.student)
+    view = await asyncio.to_thread(checkpoint.save, root, run.session.epoch, run.student.step, write, state)
     await run.session.commit(view, final=final)
     await asyncio.to_thread(checkpoint.retain, root, run.spec.checkpoint.keep, view)
 
 
 def provenance_of(run: Run) -> dict[str, Any] | None:
-    return run.pipeline.provenance.model_dump(mode="json") if run.pipeline else None
+    return run.pipeline.answers.provenance.model_dump(mode="json") if run.pipeline else None

@@ -20,6 +20,10 @@ from tutelage_client.wire import (
 )
 
 
+class TeacherChanged(BadScores):
+    """The reply comes from another teacher than the one that the run began with."""
+
+
 def needs_candidates(spec: RunSpec) -> int | None:
     """How many of the student's own most probable tokens the question names, if the objective wants them."""
     support = getattr(spec.objective, "support", None)
@@ -47,11 +51,12 @@ def checked(request: ScoreRequest, reply: ScoreReply, provenance: Provenance) ->
     """The reply's one block, if it answers the question and comes from the teacher that this run began with.
 
     Raises:
-        BadScores: other rows or columns than asked, or a teacher that changed in mid-run.
+        TeacherChanged: another model, tokenizer, engine or precision than at the start.
+        BadScores: other rows or columns than asked.
     """
     if reply.provenance != provenance:
         changed = [k for k, v in provenance if getattr(reply.provenance, k) != v]
-        raise BadScores(f"the teacher's {', '.join(changed)} changed while the run was going on")
+        raise TeacherChanged(f"the teacher's {', '.join(changed)} changed while the run was going on")
     group = request.groups()[0]
     completion = group.completions[0]
     if len(reply.scores) != 1:

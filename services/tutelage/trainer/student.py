@@ -1,4 +1,4 @@
-"""The model that learns: loading, sampling, one optimiser step, reading and writing its state.
+"""The model that samples and learns.
 
 Weights that are trained are kept in float32; `dtype = "bfloat16"` runs the forward and backward in bfloat16 (autocast),
 since AdamW's small updates would be rounded away in bfloat16 weights.
@@ -6,31 +6,26 @@ since AdamW's small updates would be rounded away in bfloat16 weights.
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from tutelage.core.batch import OutputHead, TokenBatch
 from tutelage.core.metrics import Metric, merge, values
 from tutelage.core.objective import Objective, loss
-from tutelage.engines.head import Head, proven_head
-from tutelage.engines.loading import load_model, pick_device
+from tutelage.engines.head import Head
 from tutelage.engines.sampling import Sampled, sample
-from tutelage.engines.tokenizer import eos_ids, load_tokenizer
+from tutelage.engines.tokenizer import eos_ids
 from tutelage.trainer.collate import MicroBatch
-from tutelage_client.errors import InvalidInput
-from tutelage_client.spec import Optim, RolloutSpec, RunSpec
+from tutelage.trainer.optimizer import Optimizer
+from tutelage_client.spec import RolloutSpec, RunSpec
 from tutelage_client.wire import Rollout
 
 
@@ -58,9 +53,7 @@ class Student:
         self.step = 0
         self.device = next(model.parameters()).device
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.optimizer = torch.optim.AdamW(
-            self.trained.values(), lr=spec.optim.lr, betas=spec.optim.betas, weight_decay=spec.optim.weight_decay
-        )
+        self.optimizer = Optimizer(self.trained, spec.optim)
 
     @property
     def max_length(self) -> int:
@@ -122,26 +115,11 @@ class Student:
             parts.append(metrics)
         learned: dict[str, float | None] = dict(values(merge(parts)))
         count = learned.pop("tokens", None)
-        learned |= {"learned_tokens": count, "lr": self._set_lr(), "grad_norm": self._apply(count) if count else None}
+        learned |= {"learned_tokens": count, "lr": self.optimizer.set_lr(self.step)}
+        learned["grad_norm"] = self.optimizer.apply(count, self.step) if count else None
         self.step += 1
         self.optimizer.zero_grad()
         return learned
-
-    def _apply(self, count: float) -> float:
-        for parameter in self.trained.values():
-            if parameter.grad is not None:
-                parameter.grad /= count
-        norm = float(torch.nn.utils.clip_grad_norm_(self.trained.values(), self.spec.optim.max_grad_norm))
-        if not math.isfinite(norm):
-            raise ArithmeticError(f"the gradient norm at step {self.step} is {norm}; lower optim.lr")
-        self.optimizer.step()
-        return norm
-
-    def _set_lr(self) -> float:
-        lr = self.spec.optim.lr * lr_scale(self.spec.optim, self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        return lr
 
     def _rows(self, batch: MicroBatch, objective: Objective) -> TokenBatch:
         """The student's hidden states at the rows to learn from, beside what the teacher said of them."""
@@ -182,79 +160,6 @@ class Student:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
-    def write(self, folder: Path) -> None:
-        """`model/` as transformers or peft load it, and `optimizer.safetensors`."""
-        self.model.save_pretrained(folder / "model")
-        self.tokenizer.save_pretrained(folder / "model")
-        save_file(self._optimizer_tensors(), folder / "optimizer.safetensors")
-
-    def read(self, folder: Path, step: int) -> None:
-        """What `write` wrote at `step`."""
-        weights: dict[str, Tensor] = {}
-        for path in sorted((folder / "model").glob("*.safetensors")):
-            weights |= load_file(path)
-        if self.spec.student.lora:
-            from peft import set_peft_model_state_dict
-
-            set_peft_model_state_dict(self.model, weights)
-        else:
-            self.model.load_state_dict(weights, strict=False)  # a tied head is saved once
-        saved = load_file(folder / "optimizer.safetensors")
-        for name, parameter in self.trained.items():
-            state = {
-                key: saved[f"{key}/{name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}/{name}" in saved
-            }
-            if state:
-                self.optimizer.state[parameter] = state
-        self.step = step
-
-    def export(self, folder: Path) -> None:
-        """The final model in the spec's dtype, adapters merged: a directory that transformers loads."""
-        merged_model = self.model.merge_and_unload() if self.spec.student.lora else self.model
-        merged_model.to(getattr(torch, self.spec.student.dtype)).save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
-
-    def _optimizer_tensors(self) -> dict[str, Tensor]:
-        return {
-            f"{key}/{name}": value.contiguous()
-            for name, parameter in self.trained.items()
-            for key, value in self.optimizer.state[parameter].items()
-        }
-
-
-def load_student(folder: Path | str, spec: RunSpec) -> Student:
-    """The student of a spec, ready to sample and learn.
-
-    Raises:
-        InvalidInput: no such model, pickled weights, or an output head that is not a plain linear layer.
-    """
-    torch.manual_seed(spec.seed)  # LoRA's first weights are drawn
-    device = pick_device("auto")
-    try:
-        base = load_model(str(folder), spec.student.revision, "float32", device)
-        tokenizer = load_tokenizer(folder, spec.student.revision)
-    except InvalidInput as error:
-        raise InvalidInput(f"student.model: {error.message}", "student.model") from error
-    head = proven_head(base)
-    if head is None:
-        raise InvalidInput(
-            "student.model: its output head is not a linear layer on its last hidden state", "student.model"
-        )
-    anchored = any(s.kind == "reference_kl" for s in spec.stabilizers)
-    if spec.student.lora is None:
-        return Student(base, head, tokenizer, spec, copy.deepcopy(base).requires_grad_(False) if anchored else None)
-    from peft import LoraConfig, get_peft_model  # here, because it costs every start two seconds
-
-    lora = spec.student.lora
-    config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=lora.target_modules,
-        task_type="CAUSAL_LM",
-    )
-    return Student(get_peft_model(base, config), head, tokenizer, spec)
-
 
 def hidden_states(model: Any, ids_BT: Tensor, attention_mask_BT: Tensor | None) -> Tensor:
     """Last hidden states [B, T, H] after the final norm."""
@@ -265,11 +170,3 @@ def hidden_states(model: Any, ids_BT: Tensor, attention_mask_BT: Tensor | None) 
 def _inner(model: Any) -> Any:
     """The transformers model, which PEFT changes in place and wraps."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def lr_scale(optim: Optim, step: int) -> float:
-    """Linear warm-up, then constant, or linear or cosine decay to zero at the last step."""
-    if step < optim.warmup_steps:
-        return (step + 1) / optim.warmup_steps
-    done = (step - optim.warmup_steps) / max(1, optim.steps - optim.warmup_steps)
-    return {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[optim.schedule]

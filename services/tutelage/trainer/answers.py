@@ -1,0 +1,76 @@
+"""What an answer does to the step that waits for it: scores, another try, or a rollout that is left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tutelage.queue.base import Answer, Put
+from tutelage.trainer.asking import Asker
+from tutelage.trainer.exits import TeacherFailed
+from tutelage.trainer.ledger import Ledger
+from tutelage.trainer.marking import Marking, Question
+from tutelage.trainer.questions import TeacherChanged, checked
+from tutelage.trainer.session import Session
+from tutelage_client.errors import BadScores
+from tutelage_client.wire import Provenance, decode_reply
+
+# A reply that breaks the contract is asked for again, under a new job id, this many times in all.
+MAX_ATTEMPTS = 3
+
+
+@dataclass
+class Answers:
+    """Checks answers against their questions and against `provenance`, the teacher that the run began with."""
+
+    asker: Asker
+    session: Session
+    provenance: Provenance
+    ledger: Ledger
+    fail_on_loss: bool
+
+    async def ask(self, marking: Marking, question: Question) -> None:
+        """Put the question to the queue; that it was given up before is an answer too."""
+        if await self.asker.put(question.job) == Put.DEAD:
+            await self.take(marking, Answer(question.job.id, None, "it was given up before"))
+
+    async def take(self, marking: Marking, answer: Answer) -> None:
+        """Let the answer take effect, unless the step does not wait for it (any more).
+
+        Raises:
+            TeacherFailed: the teacher changed, does not answer with scores, or gave up where it must not.
+        """
+        question = marking.find(answer.job_id)
+        if question is None:
+            return
+        if answer.payload is None:
+            await self._give_up(marking, question, answer.reason or "no reason given")
+            return
+        try:
+            reply = decode_reply(answer.payload)
+            scores = checked(question.request, reply, self.provenance)
+        except BadScores as error:
+            await self._refuse(marking, question, error)
+            return
+        self.ledger.charge(reply.usage)
+        marking.end(question, scores)
+
+    async def _refuse(self, marking: Marking, question: Question, error: BadScores) -> None:
+        teacher = self.asker.teacher
+        await self.session.event("teacher", f"a reply of {teacher!r} was refused: {error}", "warning")
+        if not marking.holds(question):  # abandoned in the meantime
+            return
+        if isinstance(error, TeacherChanged):
+            raise TeacherFailed("teacher_changed", f"teacher {teacher!r} is not the one it was: {error}") from error
+        if question.attempt >= MAX_ATTEMPTS:
+            raise TeacherFailed("bad_scores", f"teacher {teacher!r} does not answer with scores: {error}") from error
+        again = self.asker.again(question)
+        marking.replace(question, by=again)
+        await self.ask(marking, again)
+
+    async def _give_up(self, marking: Marking, question: Question, reason: str) -> None:
+        message = f"rollout {question.rollout.id} is left out: {reason}"
+        if self.fail_on_loss:
+            raise TeacherFailed("question_failed", message)
+        self.ledger.dropped_rollouts += 1
+        marking.end(question, None)
+        await self.session.event("teacher", message, "warning", rollout=question.rollout.id)

@@ -1,0 +1,64 @@
+"""From a rollout to a job on the queue. Adding a job is idempotent, so asking again is always safe."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.queue.base import Job, Put, Queue
+from tutelage.trainer.marking import Question
+from tutelage.trainer.questions import job_id, question
+from tutelage_client.errors import ServiceUnreachable
+from tutelage_client.spec import RunSpec
+from tutelage_client.wire import Rollout, encode_request
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Asker:
+    """Asks one teacher on behalf of one run. `candidates` names the student's own top tokens where they are wanted."""
+
+    queue: Queue
+    run_id: str
+    teacher: str
+    spec: RunSpec
+    candidates: Callable[[Rollout], NDArray[np.int32]] | None = None
+
+    async def question(self, rollout: Rollout) -> Question:
+        """What the objective wants to know of this rollout."""
+        ids = None if self.candidates is None else await asyncio.to_thread(self.candidates, rollout)
+        request = question(self.spec, rollout, ids)
+        payload = encode_request(request)
+        job = Job(
+            id=job_id(self.run_id, rollout, self.teacher, payload, attempt=1),
+            queue=self.teacher,
+            reply_to=self.run_id,
+            run_id=self.run_id,
+            tokens=len(rollout.prompt_ids) + len(rollout.completion_ids),
+            payload=payload,
+        )
+        return Question(rollout, request, ids, job, attempt=1)
+
+    def again(self, question: Question) -> Question:
+        """The same question as another job, whose answer the queue does not have yet."""
+        attempt = question.attempt + 1
+        own_id = job_id(self.run_id, question.rollout, self.teacher, question.job.payload, attempt)
+        return replace(question, job=replace(question.job, id=own_id), attempt=attempt)
+
+    async def put(self, job: Job) -> Put:
+        """Add the job, however long the queue is away: nothing is lost by waiting."""
+        delay_s = 0.1
+        while True:
+            try:
+                return await self.queue.put(job)
+            except ServiceUnreachable as error:
+                log.warning("queue not reachable, waiting", extra={"reason": str(error)})
+            await asyncio.sleep(delay_s * random.uniform(0.5, 1.5))
+            delay_s = min(delay_s * 2, 5.0)

@@ -1,0 +1,40 @@
+"""A student on disk: what a checkpoint holds of it, and the model that a run ends with. Safetensors only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tutelage.trainer.student import Student
+
+
+def write(student: Student, folder: Path) -> None:
+    """`model/` as transformers or peft load it, and `optimizer.safetensors`."""
+    student.model.save_pretrained(folder / "model")
+    student.tokenizer.save_pretrained(folder / "model")
+    save_file(student.optimizer.tensors(), folder / "optimizer.safetensors")
+
+
+def read(student: Student, folder: Path, step: int) -> None:
+    """Put the student where it stood when `write` wrote it at `step`."""
+    weights: dict[str, Tensor] = {}
+    for path in sorted((folder / "model").glob("*.safetensors")):
+        weights |= load_file(path)
+    if student.spec.student.lora:
+        from peft import set_peft_model_state_dict  # here, because it costs every start two seconds
+
+        set_peft_model_state_dict(student.model, weights)
+    else:
+        student.model.load_state_dict(weights, strict=False)  # a tied head is saved once
+    student.optimizer.restore(load_file(folder / "optimizer.safetensors"))
+    student.step = step
+
+
+def export(student: Student, folder: Path) -> None:
+    """The final model in the spec's dtype, adapters merged: a directory that transformers loads."""
+    merged_model = student.model.merge_and_unload() if student.spec.student.lora else student.model
+    merged_model.to(getattr(torch, student.spec.student.dtype)).save_pretrained(folder)
+    student.tokenizer.save_pretrained(folder)
