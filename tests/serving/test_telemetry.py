@@ -39,7 +39,7 @@ def test_an_error_is_told_in_one_line_with_its_place() -> None:
 
 def test_a_validation_error_does_not_quote_what_it_was_given() -> None:
     with pytest.raises(ValidationError) as caught:
-        RewardItem.model_validate({"prompt": "the secret prompt", "completion": 3, "other": "the secret prompt"})
+        RewardItem.model_validate({"prompt": "a prompt", "completion": ["the secret"]})
     assert "secret" in str(caught.value)
     assert "secret" not in json.dumps(describe_error(caught.value))
 

@@ -101,7 +101,7 @@ async def test_the_plain_json_of_a_person_is_understood(start_teacher: Any) -> N
             "sequences.0.candidate_ids",
             "at most 8",
         ),
-        ({"sequences": [sequence()], "bogus": 1}, "bogus", "not permitted"),
+        ({"sequences": [sequence()], "bogus": 1}, "bogus", "unknown key"),
     ],
 )
 async def test_what_cannot_be_scored_is_refused_with_its_field_and_limit(

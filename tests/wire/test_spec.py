@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import pytest
+from pydantic import BaseModel
 
 from tutelage_client.errors import InvalidInput
-from tutelage_client.spec import SOURCES, load_spec, parse_spec, required_signals
+from tutelage_client.spec import SOURCES, RunSpec, load_spec, parse_spec, required_signals
 
 INF = float("inf")
 FINITE = ["optim.lr", "optim.weight_decay", "optim.max_grad_norm", "rollout.temperature", "rollout.top_p"]
@@ -50,7 +52,8 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     (changed("teachers.0.nam", "x"), "teachers.0.nam", "did you mean 'name'?"),
     (changed("teachers.0.url", "http://x"), "teachers.0.url", "known are name, on_loss"),
     (changed("data.trian", "x"), "data.trian", "did you mean 'train'?"),
-    (changed("data.grader", {"kind": "contains", "ignore": True}), "data.grader.ignore", "Extra inputs"),
+    (changed("data.grader", {"kind": "contains", "ignore": True}), "data.grader.ignore", "did you mean 'ignore_case'?"),
+    (changed("data.grader", {"kind": "pattern", "patern": "x"}), "data.grader.patern", "did you mean 'pattern'?"),
     (changed("rollout.temprature", 1.0), "rollout.temprature", "did you mean 'temperature'?"),
     (changed("objective.suport", {}), "objective.suport", "did you mean 'support'?"),
     (changed("objective.support", {"kind": "full", "k": 3}), "objective.support.k", "known are kind"),
@@ -61,13 +64,18 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     (changed("eval.sample", 1), "eval.sample", "did you mean 'samples'?"),
     (changed("budget.teacher_token", 1), "budget.teacher_token", "did you mean 'teacher_tokens'?"),
     # an unknown kind
-    (changed("objective.kind", "divergenc"), "objective", "divergenc"),
+    (changed("objective.kind", "divergenc"), "objective.kind", "did you mean 'divergence'?"),
+    (changed("objective.kind", 3), "objective.kind", "unknown kind 3; known are divergence, policy_gradient"),
+    (changed("objective.kind", ["divergence"]), "objective.kind", "known are divergence, policy_gradient"),
+    (changed("objective", {"knd": "divergence"}), "objective.kind", "the kind is missing; known are divergence"),
+    (changed("objective", "divergence"), "objective", "give a table with a kind; known are divergence"),
+    (changed("objective.target", {"kind": "mix"}), "objective.target.kind", "'teacher'"),
     (changed("objective.divergence", "kl"), "objective.divergence", "forward_kl"),
-    (changed("objective.support", {"kind": "half"}), "objective.support", "half"),
+    (changed("objective.support", {"kind": "half"}), "objective.support.kind", "known are full, teacher_top_k,"),
     (changed("rollout.source", "web"), "rollout.source", "student"),
     (changed("optim.schedule", "step"), "optim.schedule", "cosine"),
-    (changed("stabilizers", [{"kind": "hope"}]), "stabilizers.0", "hope"),
-    (changed("data.grader", {"kind": "vibes"}), "data.grader", "vibes"),
+    (changed("stabilizers", [{"kind": "ratio_clp"}]), "stabilizers.0.kind", "did you mean 'ratio_clip'?"),
+    (changed("data.grader", {"kind": "patern"}), "data.grader.kind", "did you mean 'pattern'?"),
     (changed("data.grader", {"kind": "pattern", "pattern": "("}), "data.grader.pattern", "not a regular expression"),
     # missing or malformed
     (changed("name", None), "name", "required"),
@@ -88,37 +96,47 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     (changed("objective.support", {"kind": "teacher_top_k", "k": 0}), "objective.support.k", "greater than or equal"),
     (changed("optim.steps", 0), "optim.steps", "greater than or equal to 1"),
     (changed("optim.betas", [0.9, 1.0]), "optim.betas.1", "less than 1"),
+    (changed("student.lora", {"target_modules": "all"}), "student.lora.target_modules", '"all-linear" or a list'),
+    (changed("student.lora", {"target_modules": [1]}), "student.lora.target_modules", '"all-linear" or a list'),
     (changed("student.lora", {"dropout": 1.0}), "student.lora.dropout", "less than 1"),
-    (changed("stabilizers", [{"kind": "ratio_clip", "min": 2.0, "max": 1.0}]), "stabilizers.0", "min must be below"),
+    (
+        changed("stabilizers", [{"kind": "ratio_clip", "min": 2.0, "max": 1.0}]),
+        "stabilizers.0.min",
+        "2.0 is not below max",
+    ),
     # not finite
     *((changed(path, value), path, "") for path in FINITE for value in (INF, float("nan"))),
     (changed("stabilizers", [{"kind": "signal_clip", "max": INF}]), "stabilizers.0.max", "finite"),
     (changed("objective.beta", float("nan")), "objective.beta", "finite"),
     # combinations
-    (changed("objective.beta", 0.5), "objective", 'goes with divergence = "jsd"'),
+    (changed("objective.beta", 0.5), "objective.beta", 'goes with divergence = "jsd"'),
     (
         changed("objective", {"kind": "divergence", "divergence": "jsd", "support": {"kind": "sampled"}}),
-        "objective",
+        "objective.support",
         "no sampled-token estimator",
     ),
-    (changed("rollout.source", "mix"), "rollout", "give both or neither"),
-    (changed("rollout.on_policy_fraction", 0.5), "rollout", "give both or neither"),
-    (changed("teachers", []), None, "needs a teacher; add [[teachers]]"),
-    (without_teacher("supervised", "teacher"), None, "needs a teacher; add [[teachers]]"),
-    (without_teacher("supervised", "data", teachers=[{"name": "toy"}]), None, "remove [[teachers]]"),
-    (changed("data.train", None), None, "needs data.train"),
-    (changed("rollout.source", "pushed"), None, "remove it"),
-    (GOOD | {"stabilizers": [{"kind": "signal_clip"}] * 2}, None, "signal_clip more than once"),
+    (changed("rollout.source", "mix"), "rollout.on_policy_fraction", "give both or neither"),
+    (changed("rollout.on_policy_fraction", 0.5), "rollout.on_policy_fraction", "give both or neither"),
+    (changed("teachers", []), "teachers", "needs a teacher; add [[teachers]]"),
+    (without_teacher("supervised", "teacher"), "teachers", "needs a teacher; add [[teachers]]"),
+    (without_teacher("supervised", "data", teachers=[{"name": "toy"}]), "teachers", "remove [[teachers]]"),
+    (changed("data.train", None), "data.train", "needs a JSON-lines file of prompts"),
+    (changed("rollout.source", "pushed"), "data.train", "remove it"),
+    (GOOD | {"stabilizers": [{"kind": "signal_clip"}] * 2}, "stabilizers.1", "'signal_clip' is there more than once"),
     (
         without_teacher("constant_penalty", "student", stabilizers=[{"kind": "signal_clip"}]),
-        None,
+        "stabilizers.0",
         "'signal_clip' needs",
     ),
-    (without_teacher("supervised", "data", stabilizers=[{"kind": "ratio_clip"}]), None, "'ratio_clip' needs"),
+    (
+        without_teacher("supervised", "data", stabilizers=[{"kind": "special_token_mask"}, {"kind": "ratio_clip"}]),
+        "stabilizers.1",
+        "'ratio_clip' needs",
+    ),
     *(
         (
             changed("objective.support", {"kind": "sampled"}) | {"rollout": {"source": source} | mix},
-            None,
+            "objective.support",
             "unbiased on student text only",
         )
         for source, mix in (("teacher", {}), ("data", {}), ("mix", {"on_policy_fraction": 0.5}))
@@ -127,14 +145,67 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
 
 
 @pytest.mark.parametrize(("spec", "field", "said"), REFUSED)
-def test_a_bad_spec_is_refused_in_one_sentence_with_its_field(spec: Any, field: str | None, said: str) -> None:
+def test_a_bad_spec_is_refused_in_one_sentence_with_its_field(spec: Any, field: str, said: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         parse_spec(spec)
     assert refused.value.field == field
     assert said in refused.value.message
     assert "\n" not in refused.value.message
-    if field is not None:
-        assert refused.value.message.startswith(f"{field}: ")
+    assert refused.value.message.startswith(f"{field}: ")
+
+
+@pytest.mark.parametrize("spec", [[], "run", 3, None])
+def test_what_is_no_table_is_no_spec(spec: Any) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        parse_spec(spec)
+    assert refused.value.field is None
+
+
+def unions(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    """Every member of every union of kinds below `model`, with the dotted path at which it stands in a spec."""
+    for name, info in model.model_fields.items():
+        for member, place in members(info.annotation, f"{path}{name}"):
+            if "kind" in member.model_fields:
+                yield place, member
+            yield from unions(member, f"{place}.")
+
+
+def members(annotation: Any, place: str) -> Iterator[tuple[type[BaseModel], str]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation, place
+    for inner in get_args(annotation):
+        yield from members(inner, f"{place}.0" if get_origin(annotation) is list else place)
+
+
+MEMBERS = list(unions(RunSpec))
+
+
+@pytest.mark.parametrize(("place", "member"), MEMBERS, ids=lambda each: getattr(each, "__name__", each))
+def test_an_error_inside_a_member_of_a_union_names_fields_only(place: str, member: type[BaseModel]) -> None:
+    inside = {"kind": member.model_fields["kind"].default}
+    for key, value in (inside | {"zzz": 1}).items():
+        with pytest.raises(InvalidInput) as refused:
+            parse_spec(nested(place, inside | {key: value if key != "kind" else "zzz"}))
+        assert refused.value.field == f"{place}.{key}"
+    for key in member.model_fields.keys() - {"kind"}:
+        with pytest.raises(InvalidInput) as refused:
+            parse_spec(nested(place, inside | {key: {"kind": "zzz"}}))
+        assert refused.value.field in (f"{place}.{key}", f"{place}.{key}.kind")
+
+
+def nested(place: str, value: Any) -> dict[str, Any]:
+    return changed("stabilizers", [value]) if place == "stabilizers.0" else changed(place, value)
+
+
+def test_every_union_of_the_spec_is_walked() -> None:
+    assert {place for place, _ in MEMBERS} == {
+        "data.grader",
+        "objective",
+        "objective.support",
+        "objective.target",
+        "stabilizers.0",
+    }
+    assert len({member for _, member in MEMBERS}) > 15
 
 
 @pytest.mark.parametrize("source", ["student", "teacher", "data", "mix", "pushed"])

@@ -18,7 +18,7 @@ from tutelage_client.spec.objectives import (
     TeacherTarget,
     TeacherTopK,
 )
-from tutelage_client.spec.reading import explain, load_spec, parse_spec, resolve_paths
+from tutelage_client.spec.reading import load_spec, parse_spec, resolve_paths
 from tutelage_client.spec.rules import SOURCES
 from tutelage_client.spec.run import RunSpec, required_signals
 from tutelage_client.spec.sections import (
@@ -33,6 +33,7 @@ from tutelage_client.spec.sections import (
     TeacherRef,
 )
 from tutelage_client.spec.stabilizers import RatioClip, ReferenceKl, SignalClip, SpecialTokenMask, Stabilizer
+from tutelage_client.wire.refusal import explain
 
 __all__ = [
     "SOURCES",

@@ -4,48 +4,49 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from tutelage_client.spec.ranges import Positive, TopK, Unit
-from tutelage_client.spec.section import Section
-from tutelage_client.wire.teaching import Signal
+from tutelage_client.wire.message import ByKind, Message
+from tutelage_client.wire.refusal import refused
+from tutelage_client.wire.teachers import Signal
 
 
-class FullSupport(Section):
+class FullSupport(Message):
     """The whole vocabulary, from the teacher's hidden states and its head: exact."""
 
     kind: Literal["full"] = "full"
 
 
-class TeacherTopK(Section):
+class TeacherTopK(Message):
     kind: Literal["teacher_top_k"] = "teacher_top_k"
     k: TopK = 16
     rest: Literal["tail", "renormalise"] = "tail"
 
 
-class StudentTopK(Section):
+class StudentTopK(Message):
     kind: Literal["student_top_k"] = "student_top_k"
     k: TopK = 16
     rest: Literal["tail", "renormalise"] = "tail"
 
 
-class SampledSupport(Section):
+class SampledSupport(Message):
     """Only the token that was written: unbiased gradients for reverse_kl (k2) and forward_kl (k3) on student text."""
 
     kind: Literal["sampled"] = "sampled"
 
 
-Support = Annotated[FullSupport | TeacherTopK | StudentTopK | SampledSupport, Field(discriminator="kind")]
+Support = Annotated[FullSupport | TeacherTopK | StudentTopK | SampledSupport, ByKind()]
 
 
-class TeacherTarget(Section):
+class TeacherTarget(Message):
     kind: Literal["teacher"] = "teacher"
 
 
-Target = Annotated[TeacherTarget, Field()]
+Target = TeacherTarget
 
 
-class DivergenceObjective(Section):
+class DivergenceObjective(Message):
     """Minimise a divergence between student and teacher at every token. `beta` is JSD's weight on the teacher."""
 
     kind: Literal["divergence"] = "divergence"
@@ -57,26 +58,26 @@ class DivergenceObjective(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.beta is not None and self.divergence != "jsd":
-            raise ValueError('beta goes with divergence = "jsd"; remove it')
+            raise refused("beta", 'goes with divergence = "jsd"; remove it')
         if self.divergence == "jsd" and self.support.kind == "sampled":
-            raise ValueError('jsd has no sampled-token estimator; use support kind "full" or a top_k')
+            raise refused("support", 'jsd has no sampled-token estimator; use support kind "full" or a top_k')
         return self
 
 
-class PolicyGradientObjective(Section):
+class PolicyGradientObjective(Message):
     """REINFORCE with the per-token advantage log q - log p (the k1 estimator of reverse KL)."""
 
     kind: Literal["policy_gradient"] = "policy_gradient"
     target: Target = TeacherTarget()
 
 
-class SupervisedObjective(Section):
+class SupervisedObjective(Message):
     """Cross-entropy of the tokens that are there: SFT on data, SeqKD on teacher text."""
 
     kind: Literal["supervised"] = "supervised"
 
 
-class ConstantPenaltyObjective(Section):
+class ConstantPenaltyObjective(Message):
     """The teacher-free control: advantage -penalty on tokens that the student gave at most `max_probability`."""
 
     kind: Literal["constant_penalty"] = "constant_penalty"
@@ -86,7 +87,7 @@ class ConstantPenaltyObjective(Section):
 
 Objective = Annotated[
     DivergenceObjective | PolicyGradientObjective | SupervisedObjective | ConstantPenaltyObjective,
-    Field(discriminator="kind"),
+    ByKind(),
 ]
 
 

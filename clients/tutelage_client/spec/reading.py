@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from tutelage_client.errors import InvalidInput
 from tutelage_client.spec.run import RunSpec
+from tutelage_client.wire.refusal import explain
 
 
 def parse_spec(data: Any) -> RunSpec:
@@ -22,22 +23,6 @@ def parse_spec(data: Any) -> RunSpec:
         return RunSpec.model_validate(data)
     except ValidationError as error:
         raise InvalidInput(*explain(error)) from error
-
-
-def explain(error: ValidationError) -> tuple[str, str | None]:
-    """One sentence and the dotted field of the first thing that pydantic found."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    tags = {"full", "teacher_top_k", "student_top_k", "sampled", "divergence", "policy_gradient", "supervised"}
-    tags |= {"constant_penalty", "signal_clip", "ratio_clip", "special_token_mask", "reference_kl"}
-    tags |= {"exact_match", "last_number", "contains", "pattern", "sequence", "group"}
-    path = first["loc"]
-    # The name of a union's member is no key; what stands behind one is (objective.divergence, data.grader.pattern).
-    loc = [str(part) for i, part in enumerate(path) if i == 0 or part not in tags or path[i - 1] in tags]
-    if first["type"] == "unknown_key":
-        loc.append(str(first.get("ctx", {})["key"]))
-    field = ".".join(loc) or None
-    message = first["msg"].removeprefix("Value error, ")
-    return (f"{field}: {message}" if field else message), field
 
 
 def load_spec(path: Path) -> RunSpec:

@@ -1,4 +1,4 @@
-"""Which settings do not go together, each of them fine alone."""
+"""Which settings do not go together, each fine alone; refused with the field that its author would change."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tutelage_client.spec.objectives import DivergenceObjective, Objective, signals_asked
 from tutelage_client.spec.sections import Data, RolloutSpec, TeacherRef
 from tutelage_client.spec.stabilizers import Stabilizer
+from tutelage_client.wire.refusal import refused
 
 # Which objective can learn from whose text.
 SOURCES: dict[str, tuple[str, ...]] = {
@@ -21,45 +22,43 @@ def check_source(rollout: RolloutSpec, objective: Objective) -> None:
     """The objective can learn from this text."""
     source, kind = rollout.source, objective.kind
     if source not in SOURCES[kind]:
-        raise ValueError(
-            f"rollout.source = {source!r} does not go with objective.kind = {kind!r}; it can learn from "
-            f"{', '.join(SOURCES[kind])}"
+        able = ", ".join(SOURCES[kind])
+        raise refused(
+            "rollout.source", f"{source!r} does not go with objective.kind = {kind!r}; it can learn from {able}"
         )
     sampled = isinstance(objective, DivergenceObjective) and objective.support.kind == "sampled"
     if sampled and source not in ("student", "pushed"):
-        raise ValueError(
-            f"objective.support kind 'sampled' is unbiased on student text only, not on rollout.source = {source!r}"
-        )
+        sentence = f"'sampled' is unbiased on student text only, and rollout.source is {source!r}; take another kind"
+        raise refused("objective.support", sentence)
 
 
 def check_teachers(teachers: Sequence[TeacherRef], rollout: RolloutSpec, objective: Objective) -> None:
     """A teacher is named exactly if one is asked."""
     needed = bool(signals_asked(objective)) or rollout.source == "teacher"
     if needed and not teachers:
-        raise ValueError("this objective or rollout.source needs a teacher; add [[teachers]] with a registered name")
+        raise refused("teachers", "the objective or rollout.source needs a teacher; add [[teachers]] with a known name")
     if teachers and not needed:
-        raise ValueError(
-            "teachers is given, but neither the objective nor rollout.source asks one; remove [[teachers]]"
-        )
+        raise refused("teachers", "neither the objective nor rollout.source asks a teacher; remove [[teachers]]")
 
 
 def check_data(data: Data, rollout: RolloutSpec) -> None:
     """Prompts are named exactly if they are read."""
     if rollout.source != "pushed" and data.train is None:
-        raise ValueError(f"rollout.source = {rollout.source!r} needs data.train, a JSON-lines file of prompts")
+        raise refused("data.train", f"rollout.source = {rollout.source!r} needs a JSON-lines file of prompts; name one")
     if rollout.source == "pushed" and data.train is not None:
-        raise ValueError('data.train is not read with rollout.source = "pushed"; remove it')
+        raise refused("data.train", 'not read with rollout.source = "pushed"; remove it')
 
 
 def check_stabilizers(stabilizers: Sequence[Stabilizer], rollout: RolloutSpec, objective: Objective) -> None:
     """Each stabilizer is there once and has what it works on."""
-    kinds = [s.kind for s in stabilizers]
-    repeated = {kind for kind in kinds if kinds.count(kind) > 1}
-    if repeated:
-        raise ValueError(f"stabilizers names {', '.join(sorted(repeated))} more than once")
-    if "signal_clip" in kinds and not signals_asked(objective):
-        raise ValueError(
-            f"stabilizer 'signal_clip' needs a teacher signal, objective.kind = {objective.kind!r} has none"
-        )
-    if "ratio_clip" in kinds and rollout.source not in ("student", "mix", "pushed"):
-        raise ValueError(f"stabilizer 'ratio_clip' needs student text, rollout.source is {rollout.source!r}")
+    kinds = [stabilizer.kind for stabilizer in stabilizers]
+    for index, kind in enumerate(kinds):
+        field = f"stabilizers.{index}"
+        if kind in kinds[:index]:
+            raise refused(field, f"{kind!r} is there more than once; keep one")
+        if kind == "signal_clip" and not signals_asked(objective):
+            raise refused(
+                field, f"{kind!r} needs a teacher signal, objective.kind = {objective.kind!r} has none; remove it"
+            )
+        if kind == "ratio_clip" and rollout.source not in ("student", "mix", "pushed"):
+            raise refused(field, f"{kind!r} needs student text, rollout.source is {rollout.source!r}; remove it")

@@ -8,7 +8,6 @@ from pydantic import Field, model_validator
 
 from tutelage_client.spec.objectives import Objective, signals_asked
 from tutelage_client.spec.rules import check_data, check_source, check_stabilizers, check_teachers
-from tutelage_client.spec.section import Section
 from tutelage_client.spec.sections import (
     Budget,
     CheckpointSpec,
@@ -20,10 +19,11 @@ from tutelage_client.spec.sections import (
     TeacherRef,
 )
 from tutelage_client.spec.stabilizers import Stabilizer
-from tutelage_client.wire.teaching import Signal
+from tutelage_client.wire.message import Message
+from tutelage_client.wire.teachers import Signal
 
 
-class RunSpec(Section):
+class RunSpec(Message):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     deterministic: Literal[False] = False

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tutelage_client.spec.ranges import Count, Decay, NonNegative, Positive, Unit
-from tutelage_client.spec.section import Section
 from tutelage_client.wire.grading import ExactMatch, Grader
+from tutelage_client.wire.message import Message
+from tutelage_client.wire.refusal import refused
 
 
-class Lora(Section):
+class Lora(Message):
     rank: Annotated[int, Field(ge=1, le=1024)] = 16
     alpha: Annotated[int, Field(ge=1)] = 32
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     target_modules: list[str] | Literal["all-linear"] = "all-linear"
 
+    @field_validator("target_modules", mode="before")
+    @classmethod
+    def _are_names(cls, value: Any) -> Any:
+        if value != "all-linear" and not (isinstance(value, list) and all(isinstance(name, str) for name in value)):
+            raise ValueError('give "all-linear" or a list of names of modules')
+        return value
 
-class Student(Section):
+
+class Student(Message):
     """`model` is a directory, `file:ID` of an uploaded tar archive, or a hub id with a pinned `revision`."""
 
     model: Annotated[str, Field(min_length=1)]
@@ -27,14 +35,14 @@ class Student(Section):
     lora: Lora | None = None
 
 
-class TeacherRef(Section):
+class TeacherRef(Message):
     """`name` is a name in the coordinator's registry, never a URL."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     on_loss: Literal["pause", "fail"] = "pause"
 
 
-class Data(Section):
+class Data(Message):
     """JSON lines of {"prompt": .., "completion"?: .., "answer"?: .., "tag"?: ..}, by path or `file:ID`."""
 
     train: Annotated[str, Field(min_length=1)] | None = None
@@ -42,7 +50,7 @@ class Data(Section):
     grader: Grader = ExactMatch()
 
 
-class RolloutSpec(Section):
+class RolloutSpec(Message):
     """Whose text the student learns on. `mix` takes `on_policy_fraction` from the student and the rest from data."""
 
     source: Literal["student", "teacher", "data", "mix", "pushed"] = "student"
@@ -57,11 +65,11 @@ class RolloutSpec(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if (self.source == "mix") != (self.on_policy_fraction is not None):
-            raise ValueError('on_policy_fraction goes with source = "mix"; give both or neither')
+            raise refused("on_policy_fraction", 'goes with rollout.source = "mix"; give both or neither')
         return self
 
 
-class Optim(Section):
+class Optim(Message):
     """AdamW. micro_batch_tokens bounds prompt plus completion tokens (padding included) of one forward."""
 
     lr: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 1e-4
@@ -74,18 +82,18 @@ class Optim(Section):
     max_grad_norm: Positive = 1.0
 
 
-class CheckpointSpec(Section):
+class CheckpointSpec(Message):
     every: Count = 50
     keep: Count = 2
 
 
-class EvalSpec(Section):
+class EvalSpec(Message):
     every: Count = 50
     samples: Annotated[int, Field(ge=1, le=256)] = 1
     temperature: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 1.0
 
 
-class Budget(Section):
+class Budget(Message):
     """The run ends well at the first limit that it meets. teacher_tokens counts forward plus generated tokens."""
 
     teacher_tokens: Count | None = None

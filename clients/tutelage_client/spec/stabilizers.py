@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from tutelage_client.spec.ranges import NonNegative, Positive
-from tutelage_client.spec.section import Section
+from tutelage_client.wire.message import ByKind, Message
+from tutelage_client.wire.refusal import refused
 
 
-class SignalClip(Section):
+class SignalClip(Message):
     """Keep the teacher's log-prob within `max` nats of the student's (type II: q/p)."""
 
     kind: Literal["signal_clip"] = "signal_clip"
     max: Positive = 6.0
 
 
-class RatioClip(Section):
+class RatioClip(Message):
     """Weight each token by p/mu clipped to [min, max] (type I: staleness and sampler mismatch)."""
 
     kind: Literal["ratio_clip"] = "ratio_clip"
@@ -27,22 +28,22 @@ class RatioClip(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.min >= self.max:
-            raise ValueError(f"min is {self.min} and max {self.max}; min must be below max")
+            raise refused("min", f"{self.min} is not below max, which is {self.max}")
         return self
 
 
-class SpecialTokenMask(Section):
+class SpecialTokenMask(Message):
     """Leave special tokens out of the loss; end-of-sequence stays in unless keep_eos is false."""
 
     kind: Literal["special_token_mask"] = "special_token_mask"
     keep_eos: bool = True
 
 
-class ReferenceKl(Section):
+class ReferenceKl(Message):
     """Add coef x KL(p || the student as it was at the start)."""
 
     kind: Literal["reference_kl"] = "reference_kl"
     coef: Positive = 0.01
 
 
-Stabilizer = Annotated[SignalClip | RatioClip | SpecialTokenMask | ReferenceKl, Field(discriminator="kind")]
+Stabilizer = Annotated[SignalClip | RatioClip | SpecialTokenMask | ReferenceKl, ByKind()]

@@ -1,7 +1,11 @@
 """What two processes must agree on: the messages and their one alignment (see `scores`)."""
 
 from tutelage_client.wire.codec import MEDIA_TYPE, decode_reply, decode_request, encode_reply, encode_request
-from tutelage_client.wire.grading import Contains, ExactMatch, Grader, LastNumber, Pattern, RewardRequest
+from tutelage_client.wire.generating import GenerateReply, GenerateRequest, Generation, Prompt
+from tutelage_client.wire.grading import Contains, ExactMatch, Grader, LastNumber, Pattern
+from tutelage_client.wire.message import Message
+from tutelage_client.wire.rewarding import Reward, RewardItem, RewardReply, RewardRequest
+from tutelage_client.wire.rollouts import Rollout
 from tutelage_client.wire.runs import (
     CheckpointCommit,
     CheckpointView,
@@ -26,27 +30,8 @@ from tutelage_client.wire.runs import (
     TeacherView,
 )
 from tutelage_client.wire.scores import TokenScores
-from tutelage_client.wire.teaching import (
-    Capabilities,
-    Completion,
-    GenerateReply,
-    GenerateRequest,
-    Generation,
-    Message,
-    Prompt,
-    Provenance,
-    Reward,
-    RewardItem,
-    RewardReply,
-    Rollout,
-    ScoreGroup,
-    ScoreReply,
-    ScoreRequest,
-    ScoreSequence,
-    Signal,
-    TeacherInfo,
-    Usage,
-)
+from tutelage_client.wire.scoring import Completion, ScoreGroup, ScoreReply, ScoreRequest, ScoreSequence
+from tutelage_client.wire.teachers import Capabilities, Provenance, Signal, TeacherInfo, Usage
 
 __all__ = [
     "MEDIA_TYPE",

@@ -19,7 +19,8 @@ from safetensors.numpy import load, save
 
 from tutelage_client.errors import BadScores, InvalidInput
 from tutelage_client.wire.scores import TokenScores
-from tutelage_client.wire.teaching import Completion, Provenance, ScoreGroup, ScoreReply, ScoreRequest, Usage
+from tutelage_client.wire.scoring import Completion, ScoreGroup, ScoreReply, ScoreRequest
+from tutelage_client.wire.teachers import Provenance, Usage
 
 MEDIA_TYPE = "application/vnd.tutelage.safetensors"
 _CANDIDATES = ("candidate_logprob", "candidate_valid")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from tutelage_client.wire.teaching import Message, RewardItem
+from tutelage_client.wire.message import ByKind, Message
 
 
 class ExactMatch(Message):
@@ -39,8 +40,6 @@ class Pattern(Message):
     @field_validator("pattern")
     @classmethod
     def _compiles(cls, value: str) -> str:
-        import re
-
         try:
             re.compile(value)
         except re.error as error:
@@ -48,9 +47,4 @@ class Pattern(Message):
         return value
 
 
-Grader = Annotated[ExactMatch | LastNumber | Contains | Pattern, Field(discriminator="kind")]
-
-
-class RewardRequest(Message):
-    items: Annotated[list[RewardItem], Field(min_length=1)]
-    reward: Grader
+Grader = Annotated[ExactMatch | LastNumber | Contains | Pattern, ByKind()]

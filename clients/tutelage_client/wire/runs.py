@@ -8,7 +8,9 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
-from tutelage_client.wire.teaching import Message, Rollout, TeacherInfo
+from tutelage_client.wire.message import Message
+from tutelage_client.wire.rollouts import Rollout
+from tutelage_client.wire.teachers import TeacherInfo
 
 Item = TypeVar("Item", bound=BaseModel)
 

@@ -11,10 +11,11 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
 
 from tutelage_client.errors import BadScores
 from tutelage_client.wire.arrays import FlagRows, Flags, FloatRows, Floats, IdRows
+from tutelage_client.wire.message import Message
 
 # Log-softmax in float32 may exceed zero by rounding; anything above this is not a log-probability.
 LOGPROB_SLACK = 1e-4
@@ -24,7 +25,7 @@ PER_ENTRY = ("topk_logprob", "candidate_logprob", "hidden")
 LOGPROBS = ("sampled_logprob", "topk_logprob", "candidate_logprob", "candidate_upper_bound")
 
 
-class TokenScores(BaseModel):
+class TokenScores(Message):
     """One score block; every array has one row per scored token (R rows).
 
     start: position of the first scored token, at least 1
@@ -37,8 +38,6 @@ class TokenScores(BaseModel):
     entropy [R]: of the full vocabulary, nats
     hidden [R, h]: last hidden state after the final norm
     """
-
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", frozen=True)
 
     start: int
     valid: Flags

@@ -1,0 +1,121 @@
+"""What is to be scored, and the answer. A plain sequence and a group behind one prompt are the same thing."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+import numpy as np
+from pydantic import BeforeValidator, Field, model_validator
+
+from tutelage_client.wire.arrays import IdRows, TokenIds
+from tutelage_client.wire.message import Message
+from tutelage_client.wire.scores import TokenScores
+from tutelage_client.wire.teachers import Provenance, Signal, Usage
+
+
+class Completion(Message):
+    """Tokens after a prompt; every one of them is scored. candidate_ids [rows, c], -1 pads."""
+
+    token_ids: TokenIds
+    candidate_ids: IdRows | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.token_ids.ndim != 1 or len(self.token_ids) == 0:
+            raise ValueError("token_ids must hold at least one token to score")
+        if self.token_ids.min() < 0:
+            raise ValueError("token_ids must not be negative")
+        if self.candidate_ids is not None and len(self.candidate_ids) != len(self.token_ids):
+            raise ValueError(
+                f"candidate_ids has {len(self.candidate_ids)} rows for {len(self.token_ids)} scored tokens; "
+                "give one each"
+            )
+        return self
+
+
+class ScoreGroup(Message):
+    """Completions that share a prompt. A plain sequence is a group of one."""
+
+    prompt_ids: TokenIds
+    completions: Annotated[tuple[Completion, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(self.prompt_ids) == 0:
+            raise ValueError("prompt_ids is empty; the first token of a sequence has no score")
+        if self.prompt_ids.min() < 0:
+            raise ValueError("prompt_ids must not be negative")
+        return self
+
+    @property
+    def longest(self) -> int:
+        """Length in tokens of the longest sequence of this group."""
+        return len(self.prompt_ids) + max(len(c.token_ids) for c in self.completions)
+
+    @property
+    def scored_tokens(self) -> int:
+        return sum(len(c.token_ids) for c in self.completions)
+
+
+class ScoreSequence(Message):
+    """A sequence of which the tokens from `score_start` on are scored."""
+
+    token_ids: TokenIds
+    score_start: int = Field(ge=1)
+    candidate_ids: IdRows | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.score_start >= len(self.token_ids):
+            raise ValueError(
+                f"score_start is {self.score_start} but the sequence has {len(self.token_ids)} tokens; "
+                "it must leave at least one token to score"
+            )
+        self.as_group()
+        return self
+
+    def as_group(self) -> ScoreGroup:
+        prompt_ids, scored_ids = np.split(self.token_ids, [self.score_start])
+        completion = Completion(token_ids=scored_ids, candidate_ids=self.candidate_ids)
+        return ScoreGroup(prompt_ids=prompt_ids, completions=(completion,))
+
+
+def _by_shape(value: Any) -> Any:
+    """The member that the keys speak of, so that an error names its fields and not the member."""
+    if isinstance(value, ScoreSequence | ScoreGroup):
+        return value
+    if not isinstance(value, dict):
+        raise ValueError("give a sequence (token_ids, score_start) or a group (prompt_ids, completions)")  # noqa: TRY004
+    return (ScoreGroup if value.keys() & ScoreGroup.model_fields.keys() else ScoreSequence).model_validate(value)
+
+
+Scorable = Annotated[ScoreSequence | ScoreGroup, BeforeValidator(_by_shape)]
+
+
+class ScoreRequest(Message):
+    """Score given tokens. `top_k` goes with the signal of that name, candidate ids with `candidates`."""
+
+    sequences: Annotated[tuple[Scorable, ...], Field(min_length=1)]
+    signals: Annotated[frozenset[Signal], Field(min_length=1)] = frozenset({Signal.SAMPLED})
+    top_k: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (Signal.TOP_K in self.signals) != (self.top_k is not None):
+            raise ValueError('top_k (a number) and the signal "top_k" go together; give both or neither')
+        has_ids = [c.candidate_ids is not None for group in self.groups() for c in group.completions]
+        if Signal.CANDIDATES in self.signals and not all(has_ids):
+            raise ValueError('the signal "candidates" needs candidate_ids on every sequence')
+        if Signal.CANDIDATES not in self.signals and any(has_ids):
+            raise ValueError('candidate_ids are given; add "candidates" to signals or leave them out')
+        return self
+
+    def groups(self) -> list[ScoreGroup]:
+        """Every item as a group, in order; the replies follow the completions in this order."""
+        return [item if isinstance(item, ScoreGroup) else item.as_group() for item in self.sequences]
+
+
+class ScoreReply(Message):
+    scores: tuple[TokenScores, ...]
+    provenance: Provenance
+    usage: Usage
