@@ -19,7 +19,7 @@ AT_SUBMISSION = {
     "unknown teacher": ({"teachers": [{"name": "nobody"}]}, "teachers.0.name", "adder"),
     "out of range": ({"optim": {"lr": -1.0}}, "optim.lr", "greater than 0"),
     "not a number": ({"optim": {"lr": "fast"}}, "optim.lr", "number"),
-    "impossible pair": ({"objective": {"kind": "supervised"}}, None, "does not go with"),
+    "impossible pair": ({"objective": {"kind": "supervised"}}, "rollout.source", "does not go with"),
     "k over the vocabulary": (
         {"objective": {"kind": "divergence", "support": {"kind": "teacher_top_k", "k": 4000}}},
         "objective.support.k",
@@ -36,8 +36,7 @@ async def test_a_wrong_spec_is_refused_at_submission(up: Up, data: Path, case: s
             await client.submit(small_spec(data, "bad", **sections))
     assert refused.value.status == 422
     assert words in refused.value.detail
-    if field is not None:
-        assert refused.value.field == field
+    assert refused.value.field == field
 
 
 def _file(tmp_path: Path, text: str) -> dict[str, Any]:

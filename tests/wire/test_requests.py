@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import pkgutil
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from tutelage_client import wire
-from tutelage_client.wire import Reward, Rollout, ScoreGroup, ScoreRequest
+from tutelage_client.wire import Message, Reward, RewardRequest, Rollout, ScoreGroup, ScoreRequest
+from tutelage_client.wire.refusal import explain
 
 SEQUENCE = {"token_ids": [1, 2, 3], "score_start": 1}
+ITEM = {"prompt": "p", "completion": "c"}
 
 
 @pytest.mark.parametrize(
@@ -40,6 +43,32 @@ SEQUENCE = {"token_ids": [1, 2, 3], "score_start": 1}
 def test_a_request_that_makes_no_sense_is_refused(request_: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         ScoreRequest.model_validate(request_)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "field"),
+    [
+        (ScoreRequest, {"sequences": [SEQUENCE, SEQUENCE | {"token_ids": ["x"]}]}, "sequences.1.token_ids"),
+        (ScoreRequest, {"sequences": [SEQUENCE | {"top_k": 3}]}, "sequences.0.top_k"),
+        (
+            ScoreRequest,
+            {"sequences": [{"prompt_ids": [1], "completions": [{}]}]},
+            "sequences.0.completions.0.token_ids",
+        ),
+        (ScoreRequest, {"sequences": ["text"]}, "sequences.0"),
+        (RewardRequest, {"items": [], "reward": {"kind": "contains"}}, "items"),
+        (RewardRequest, {"items": [ITEM], "reward": {"kind": "contains", "ignore": True}}, "reward.ignore"),
+        (RewardRequest, {"items": [ITEM], "reward": {"kind": "contain"}}, "reward.kind"),
+        (RewardRequest, {"items": [ITEM], "reward": {"kind": "pattern", "pattern": "("}}, "reward.pattern"),
+    ],
+)
+def test_an_error_names_the_fields_that_were_sent(kind: type[Message], body: dict[str, Any], field: str) -> None:
+    for read in (kind.model_validate, lambda body: kind.model_validate_json(json.dumps(body))):
+        with pytest.raises(ValidationError) as refused:
+            read(body)
+        sentence, named = explain(refused.value)
+        assert named == field
+        assert sentence.startswith(f"{field}: ")
 
 
 def test_a_sequence_is_a_group_of_one() -> None:
