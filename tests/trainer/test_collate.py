@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tutelage.trainer.collate import collate
+from tutelage.trainer.collate import collate, signals
 from tutelage.trainer.marking import Scored
 from tutelage.trainer.student import hidden_states
+from tutelage_client.errors import BadScores
 from tutelage_client.wire import TokenScores
 
 SAMPLED = {"kind": "divergence", "divergence": "reverse_kl", "support": {"kind": "sampled"}}
@@ -108,3 +110,76 @@ def test_the_rows_of_a_batch_are_the_completion_tokens_in_order(student: Any, ma
     assert batch.behaviour_logprob_R.isnan().all()
     hidden = hidden_states(student.model, batch.input_ids_BT, batch.attention_mask_BT)
     assert hidden.shape[:2] == (2, 5)
+
+
+ARRAYS = ("sampled", "top_k", "candidates", "entropy")
+
+
+def block(rollout: Any, arrays: set[str], width: int) -> Scored:
+    """Scores with these arrays; every number tells its rollout and row."""
+    rows = len(rollout.completion_ids)
+    tag = -(int(rollout.id[1:]) + 1) - np.arange(rows, dtype=np.float32) / 100
+    wide, ids = np.repeat(tag[:, None], width, axis=1), np.tile(np.arange(width, dtype=np.int32), (rows, 1))
+    fields: dict[str, dict[str, Any]] = {
+        "sampled": {"sampled_logprob": tag},
+        "top_k": {"topk_ids": ids, "topk_logprob": wide, "topk_rest_mass": np.zeros(rows, np.float32)},
+        "candidates": {"candidate_logprob": wide, "candidate_valid": np.ones((rows, width), bool)},
+        "entropy": {"entropy": -tag},
+    }
+    given_fields = {name: value for kind in sorted(arrays) for name, value in fields[kind].items()}
+    scores = TokenScores(start=len(rollout.prompt_ids), valid=np.ones(rows, dtype=bool), **given_fields)
+    return Scored(rollout, scores, ids if "candidates" in arrays else None)
+
+
+layouts = st.tuples(st.sets(st.sampled_from(ARRAYS)), st.integers(1, 3))
+
+
+@few
+@given(seed=st.integers(0, 10**6), layout=layouts)
+def test_every_row_keeps_the_numbers_of_its_own_rollout(
+    random_rollouts: Any, seed: int, layout: tuple[set[str], int]
+) -> None:
+    items = [block(rollout, *layout) for rollout in random_rollouts(4, seed)]
+    joined = signals(items, torch.device("cpu"), None)
+    tags = np.concatenate([block(s.rollout, {"sampled"}, 1).scores.sampled_logprob for s in items])  # type: ignore[union-attr]
+    assert len(joined.valid_R) == len(tags)
+    expected = {
+        "sampled": (joined.sampled_logprob_R, tags),
+        "top_k": (joined.topk_logprob_RK, tags[:, None].repeat(layout[1], 1)),
+        "candidates": (joined.candidate_logprob_RC, tags[:, None].repeat(layout[1], 1)),
+        "entropy": (joined.entropy_R, -tags),
+    }
+    for kind, (found, wanted) in expected.items():
+        if kind in layout[0]:
+            np.testing.assert_array_equal(found, wanted)
+        else:
+            assert found is None
+    assert (joined.candidate_ids_RC is not None) == ("candidates" in layout[0])
+
+
+@few
+@given(seed=st.integers(0, 10**6), one=layouts, other=layouts, at=st.integers(0, 3))
+def test_rollouts_whose_scores_hold_other_arrays_do_not_share_a_batch(
+    random_rollouts: Any, seed: int, one: tuple[set[str], int], other: tuple[set[str], int], at: int
+) -> None:
+    items = [block(rollout, *(other if i == at else one)) for i, rollout in enumerate(random_rollouts(4, seed))]
+    wide = {"top_k", "candidates"}
+    if one[0] == other[0] and (one[1] == other[1] or not one[0] & wide):
+        signals(items, torch.device("cpu"), None)
+    else:
+        with pytest.raises(BadScores, match=f"rollout r00{at or 1} hold .*, those of r000 "):
+            signals(items, torch.device("cpu"), None)
+
+
+def test_a_bound_that_only_some_replies_need_does_not_part_them(random_rollouts: Any) -> None:
+    items = [block(rollout, {"candidates"}, 2) for rollout in random_rollouts(2, 0)]
+    assert items[0].scores is not None
+    bound = np.full(items[0].scores.rows, -9, dtype=np.float32)
+    bounded = replace(items[0], scores=items[0].scores.model_copy(update={"candidate_upper_bound": bound}))
+    assert signals([bounded, items[1]], torch.device("cpu"), None).candidate_logprob_RC is not None
+
+
+def test_a_rollout_whose_candidates_are_not_known_does_not_pass(random_rollouts: Any) -> None:
+    items = [block(rollout, {"candidates"}, 2) for rollout in random_rollouts(2, 0)]
+    with pytest.raises(BadScores, match="candidate_ids"):
+        signals([items[0], replace(items[1], candidate_ids=None)], torch.device("cpu"), None)

@@ -18,7 +18,21 @@ from torch import Tensor
 
 from tutelage.core.batch import OutputHead, TeacherSignals
 from tutelage.trainer.marking import Scored
+from tutelage_client.errors import BadScores
 from tutelage_client.wire import Rollout
+
+# What a loss can use of a score block, by the core's names.
+SIGNALS = {
+    "valid": "valid_R",
+    "sampled_logprob": "sampled_logprob_R",
+    "topk_ids": "topk_ids_RK",
+    "topk_logprob": "topk_logprob_RK",
+    "topk_rest_mass": "topk_rest_R",
+    "candidate_logprob": "candidate_logprob_RC",
+    "candidate_valid": "candidate_valid_RC",
+    "entropy": "entropy_R",
+    "hidden": "hidden_RH",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,23 +100,34 @@ def collate(
 
 
 def signals(scored: Sequence[Scored], device: torch.device, head: OutputHead | None) -> TeacherSignals:
-    """The teacher's arrays of all rows; every rollout has scores."""
-    blocks = [s.scores for s in scored if s.scores is not None]
-    arrays = {name: _joined([block.arrays()[name] for block in blocks], device) for name in blocks[0].arrays()}
-    ids = [s.candidate_ids for s in scored if s.candidate_ids is not None]
+    """The teacher's arrays of all rows; every rollout has scores.
+
+    Raises:
+        BadScores: two rollouts carry other arrays, or arrays of other widths, so that rows would not line up.
+    """
+    columns = [_columns(s) for s in scored]
+    layouts = [{name: array.shape[1:] for name, array in own.items()} for own in columns]
+    for item, layout in zip(scored, layouts, strict=True):
+        if layout != layouts[0]:
+            raise BadScores(
+                f"the scores of rollout {item.rollout.id} hold {_told(layout)}, those of {scored[0].rollout.id} "
+                f"{_told(layouts[0])}; one batch needs the same arrays of every rollout"
+            )
     return TeacherSignals(
-        valid_R=arrays["valid"],
-        sampled_logprob_R=arrays.get("sampled_logprob"),
-        topk_ids_RK=arrays.get("topk_ids"),
-        topk_logprob_RK=arrays.get("topk_logprob"),
-        topk_rest_R=arrays.get("topk_rest_mass"),
-        candidate_ids_RC=_joined(ids, device) if ids else None,
-        candidate_logprob_RC=arrays.get("candidate_logprob"),
-        candidate_valid_RC=arrays.get("candidate_valid"),
-        entropy_R=arrays.get("entropy"),
-        hidden_RH=arrays.get("hidden"),
+        **{name: _joined([own[name] for own in columns], device) for name in layouts[0]},  # pyright: ignore[reportArgumentType]
         head=head,
     )
+
+
+def _columns(item: Scored) -> dict[str, NDArray[Any]]:
+    """The arrays of one rollout that a loss can use."""
+    assert item.scores is not None
+    own = {SIGNALS[name]: array for name, array in item.scores.arrays().items() if name in SIGNALS}
+    return own if item.candidate_ids is None else own | {"candidate_ids_RC": item.candidate_ids}
+
+
+def _told(layout: dict[str, tuple[int, ...]]) -> str:
+    return ", ".join(name + "".join(f"[{width}]" for width in shape) for name, shape in sorted(layout.items()))
 
 
 def _joined(parts: Sequence[NDArray[Any]], device: torch.device) -> Tensor:
