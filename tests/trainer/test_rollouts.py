@@ -50,7 +50,7 @@ class PushedPages:
 @pytest.fixture
 def sources(make_spec: Any, make_student: Any) -> Sources:
     spec = make_spec(PENALTY, rollout={"prompts_per_step": 4, "samples_per_prompt": 2, "max_new_tokens": 6})
-    examples = [Example(f"p{i}", [2 + i, 10], [3 + i, 1], f"a{i}", None) for i in range(8)]
+    examples = [Example(f"p{i}", [2 + i, 10], [3 + i, 1], f"a{i}", None, i + 1) for i in range(8)]
     worker: Any = PushedPages([])
     return Sources("run-1", 5, spec.rollout, examples, make_student(spec), worker, None, Ledger())
 

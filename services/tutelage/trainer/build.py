@@ -129,13 +129,13 @@ async def load_data(
     if spec.data.train is not None:
         path = await local_path(spec.data.train, coordinator, artefacts, "data.train")
         need = "completion" if spec.rollout.source in ("data", "mix") else None
-        train = encode(read_lines(path, "data.train", need=need), student.tokenizer)
+        train = encode(read_lines(path, "data.train", need=need), student.tokenizer, "data.train")
         validate.check_lengths(spec, train, "data.train", limits)
         validate.check_completions(train, limits)
     if spec.data.eval is None:
         return train, None
     path = await local_path(spec.data.eval, coordinator, artefacts, "data.eval")
-    held_out = encode(read_lines(path, "data.eval"), student.tokenizer)
+    held_out = encode(read_lines(path, "data.eval"), student.tokenizer, "data.eval")
     validate.check_lengths(spec, held_out, "data.eval", {"student": student.max_length})
     validate.check_grading(spec, held_out)
     return train, held_out

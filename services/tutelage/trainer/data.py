@@ -28,17 +28,18 @@ class Line(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A line as tokens. `completion_ids` ends with the end-of-sequence token."""
+    """A line as tokens. `completion_ids` ends with the end-of-sequence token; `line` counts from 1 in its file."""
 
     prompt: str | list[dict[str, Any]]
     prompt_ids: list[int]
     completion_ids: list[int] | None
     answer: str | None
     tag: str | None
+    line: int
 
 
-def read_lines(path: Path, field: str, *, need: str | None = None) -> list[Line]:
-    """Every line of the file.
+def read_lines(path: Path, field: str, *, need: str | None = None) -> dict[int, Line]:
+    """Every line of the file that is not blank, by its number.
 
     Raises:
         InvalidInput: unreadable, empty, or a line that is not a JSON object with a prompt (and `need`).
@@ -49,7 +50,7 @@ def read_lines(path: Path, field: str, *, need: str | None = None) -> list[Line]
         raise InvalidInput(f"{field}: cannot read {path.name}: {error}", field) from error
     # Not splitlines: JSON strings may hold other line separators, such as U+2028, as they are.
     numbered = enumerate(text.split("\n"), 1)
-    lines = [_line(raw, number, path.name, field, need) for number, raw in numbered if raw.strip()]
+    lines = {number: _line(raw, number, path.name, field, need) for number, raw in numbered if raw.strip()}
     if not lines:
         raise InvalidInput(f"{field}: {path.name} has no lines; give at least one prompt", field)
     return lines
@@ -70,20 +71,36 @@ def _line(raw: str, number: int, name: str, field: str, need: str | None) -> Lin
     return line
 
 
-def encode(lines: list[Line], tokenizer: PreTrainedTokenizerBase) -> list[Example]:
-    """The lines as tokens."""
-    return [
-        Example(
-            prompt=line.prompt,
-            prompt_ids=encode_prompt(tokenizer, line.prompt),
-            completion_ids=None if line.completion is None else _completion_ids(tokenizer, line.completion),
-            answer=line.answer,
-            tag=line.tag,
-        )
-        for line in lines
-    ]
+def encode(lines: dict[int, Line], tokenizer: PreTrainedTokenizerBase, field: str) -> list[Example]:
+    """The lines as tokens.
+
+    Raises:
+        InvalidInput: a prompt without tokens, messages without a chat template, or a completion that nothing can end.
+    """
+    return [_example(line, number, tokenizer, field) for number, line in lines.items()]
+
+
+def _example(line: Line, number: int, tokenizer: PreTrainedTokenizerBase, field: str) -> Example:
+    try:
+        prompt_ids = encode_prompt(tokenizer, line.prompt)
+    except InvalidInput as error:
+        raise InvalidInput(f"{field}: line {number}: {error.message}", field) from error
+    return Example(
+        prompt=line.prompt,
+        prompt_ids=prompt_ids,
+        completion_ids=None if line.completion is None else _completion_ids(tokenizer, line.completion),
+        answer=line.answer,
+        tag=line.tag,
+        line=number,
+    )
 
 
 def _completion_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return [*ids, tokenizer.eos_token_id]  # type: ignore[list-item]
+    end = tokenizer.eos_token_id
+    if not isinstance(end, int):
+        raise InvalidInput(
+            "student.model: its tokenizer has no end-of-sequence token, with which every completion of the data must "
+            "end; set eos_token in tokenizer_config.json",
+            "student.model",
+        )
+    return [*tokenizer(text, add_special_tokens=False)["input_ids"], end]

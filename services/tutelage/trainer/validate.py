@@ -32,35 +32,42 @@ def check_lengths(spec: RunSpec, examples: list[Example], field: str, limits: di
     Raises:
         InvalidInput: the longest prompt leaves no room for max_new_tokens.
     """
-    longest = max(len(example.prompt_ids) for example in examples)
+    longest = max(examples, key=lambda e: len(e.prompt_ids))
+    tokens = len(longest.prompt_ids)
     for name, limit in limits.items():
-        if longest + spec.rollout.max_new_tokens > limit:
+        if tokens + spec.rollout.max_new_tokens > limit:
             raise InvalidInput(
-                f"{field}: the longest prompt has {longest} tokens, with rollout.max_new_tokens = "
-                f"{spec.rollout.max_new_tokens} it exceeds the context of the {name}, {limit} tokens; "
-                "shorten the prompts or max_new_tokens",
+                f"{field}: the longest prompt, on line {longest.line}, has {tokens} tokens, with "
+                f"rollout.max_new_tokens = {spec.rollout.max_new_tokens} it exceeds the context of the {name}, {limit} "
+                "tokens; shorten the prompts or max_new_tokens",
                 field,
             )
-    if any(not example.prompt_ids for example in examples):
-        raise InvalidInput(f"{field}: a prompt has no tokens under the student's tokenizer", field)
 
 
 def check_completions(examples: list[Example], limits: dict[str, int]) -> None:
     """The same for completions that come from the data file."""
-    longest = max(len(e.prompt_ids) + len(e.completion_ids or ()) for e in examples)
+    longest = max(examples, key=_whole_length)
     for name, limit in limits.items():
-        if longest > limit:
+        if _whole_length(longest) > limit:
             raise InvalidInput(
-                f"data.train: the longest prompt with its completion has {longest} tokens, over the context of the "
-                f"{name}, {limit} tokens; shorten it",
+                f"data.train: the longest prompt with its completion, on line {longest.line}, has "
+                f"{_whole_length(longest)} tokens, over the context of the {name}, {limit} tokens; shorten it",
                 "data.train",
             )
 
 
 def check_grading(spec: RunSpec, examples: list[Example]) -> None:
     """Raises InvalidInput where evaluation would need answers that the file does not have."""
-    needs_answer = spec.data.grader.kind != "pattern"
-    if needs_answer and any(example.answer is None for example in examples):
-        raise InvalidInput(
-            f'data.eval: grader {spec.data.grader.kind!r} needs an "answer" on every line; add it', "data.eval"
-        )
+    if spec.data.grader.kind == "pattern":
+        return
+    for example in examples:
+        if example.answer is None:
+            raise InvalidInput(
+                f'data.eval: grader {spec.data.grader.kind!r} needs an "answer" on every line; line {example.line} '
+                "has none",
+                "data.eval",
+            )
+
+
+def _whole_length(example: Example) -> int:
+    return len(example.prompt_ids) + len(example.completion_ids or ())
