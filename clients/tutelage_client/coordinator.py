@@ -9,13 +9,12 @@ import tarfile
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Self, TypeVar
+from typing import IO, Any, TypeVar
 
-import httpx2
 from pydantic import BaseModel, RootModel
 
+from tutelage_client.client import ServiceClient
 from tutelage_client.errors import InvalidInput
-from tutelage_client.http import Http, RetryPolicy
 from tutelage_client.spec import RunSpec
 from tutelage_client.wire import (
     CheckpointView,
@@ -37,20 +36,8 @@ CHUNK_BYTES = 1 << 20
 Item = TypeVar("Item", bound=BaseModel)
 
 
-class CoordinatorClient:
-    """One coordinator at `url`. Every method raises ProblemResponse on a refusal, ServiceUnreachable without an answer.
-
-    transport: stands in for the network, as `httpx2.ASGITransport` does in tests
-    """
-
-    def __init__(
-        self,
-        url: str,
-        key: str | None = None,
-        transport: httpx2.AsyncBaseTransport | None = None,
-        retry: RetryPolicy | None = None,
-    ) -> None:
-        self._http = Http(url, key=key, transport=transport, retry=retry)
+class CoordinatorClient(ServiceClient):
+    """The coordinator at `url` as a user sees it."""
 
     async def submit(self, spec: RunSpec | dict[str, Any], idempotency_key: str | None = None) -> RunView:
         """Queue a run. Repeating the call with the same key and spec returns the same run."""
@@ -180,15 +167,6 @@ class CoordinatorClient:
             after = page.next
             if after is None:
                 return found
-
-    async def close(self) -> None:
-        await self._http.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
 
 
 def _params(**values: Any) -> dict[str, Any]:

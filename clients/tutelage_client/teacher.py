@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
-import httpx2
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
+from tutelage_client.client import ServiceClient
 from tutelage_client.errors import BadScores
-from tutelage_client.http import Http, RetryPolicy
 from tutelage_client.wire import (
     MEDIA_TYPE,
     GenerateReply,
@@ -25,23 +24,11 @@ from tutelage_client.wire import (
     encode_request,
 )
 
-_WORK_TIMEOUT_S = 600.0  # a large batch waits for its turn and then for the model
 
+class TeacherClient(ServiceClient):
+    """The teacher at `url`. A score, a reward and a head may be asked again, so a short outage is bridged."""
 
-class TeacherClient:
-    """The teacher at `url`. A score, a reward and a head may be asked again, so a short outage is bridged.
-
-    transport: stands in for the network, as `httpx2.ASGITransport` does in tests
-    """
-
-    def __init__(
-        self,
-        url: str,
-        key: str | None = None,
-        transport: httpx2.AsyncBaseTransport | None = None,
-        retry: RetryPolicy | None = None,
-    ) -> None:
-        self._http = Http(url, key=key, transport=transport, retry=retry, timeout_s=_WORK_TIMEOUT_S)
+    timeout_s = 600.0  # a large batch waits for its turn and then for the model
 
     async def info(self) -> TeacherInfo:
         """Name, capabilities, provenance and the result of the start-up probe."""
@@ -81,12 +68,3 @@ class TeacherClient:
     async def reward(self, request: RewardRequest) -> RewardReply:
         """A reward for each item; one that is not valid has no value."""
         return await self._http.request_json("POST", "/v1/reward", RewardReply, request, repeatable=True)
-
-    async def close(self) -> None:
-        await self._http.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()

@@ -6,12 +6,11 @@ out, it raises StaleEpoch and the writer must stop.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
-import httpx2
 from pydantic import BaseModel
 
-from tutelage_client.http import Http, RetryPolicy
+from tutelage_client.client import ServiceClient
 from tutelage_client.wire import (
     CheckpointCommit,
     EventReport,
@@ -27,20 +26,8 @@ from tutelage_client.wire import (
 )
 
 
-class WorkerClient:
-    """The coordinator at `url` as a worker sees it.
-
-    transport: stands in for the network, as `httpx2.ASGITransport` does in tests
-    """
-
-    def __init__(
-        self,
-        url: str,
-        key: str | None = None,
-        transport: httpx2.AsyncBaseTransport | None = None,
-        retry: RetryPolicy | None = None,
-    ) -> None:
-        self._http = Http(url, key=key, transport=transport, retry=retry)
+class WorkerClient(ServiceClient):
+    """The coordinator at `url` as a worker sees it."""
 
     async def lease(self, worker: str, wait_s: float = 0.0) -> Lease | None:
         """The oldest queued run, or None when there was none within `wait_s` (at most 30)."""
@@ -87,15 +74,6 @@ class WorkerClient:
         """Every registered teacher, by name."""
         page = await self._http.request_json("GET", "/v1/teachers", Page[TeacherView], params={"limit": 200})
         return page.data
-
-    async def close(self) -> None:
-        await self._http.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
 
 
 JSON = {"Content-Type": "application/json"}

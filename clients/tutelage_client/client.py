@@ -1,0 +1,36 @@
+"""What every client of one service is: its calls go through one Http, which it closes."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+import httpx2
+
+from tutelage_client.http import Http, RetryPolicy
+
+
+class ServiceClient:
+    """The service at `url`. Methods raise ProblemResponse on a refusal, ServiceUnreachable without an answer.
+
+    key: bearer key; transport: stands in for the network, as `httpx2.ASGITransport` does in tests
+    """
+
+    timeout_s: ClassVar[float] = 60.0  # for one answer to begin or go on
+
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> None:
+        self._http = Http(url, key=key, transport=transport, retry=retry, timeout_s=self.timeout_s)
+
+    async def close(self) -> None:
+        await self._http.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
