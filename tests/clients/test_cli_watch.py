@@ -20,6 +20,7 @@ from tutelage_client.wire import EventReport, Heartbeat, Outcome, RunError, RunS
 from tutelage_client.worker import WorkerClient
 
 TIMEOUT_S = 60
+Cli = Callable[..., subprocess.CompletedProcess[str]]
 Start = Callable[..., subprocess.Popen[str]]
 UNTUNED = RunError(code="untuned", message="data.train: line 3 has no prompt", category="user", step=2)
 
@@ -116,7 +117,7 @@ async def test_plain_lines_tell_of_states_steps_and_warnings_without_control_cod
     ids=["succeeded", "failed-user", "failed-teacher", "cancelled"],
 )
 async def test_the_exit_code_says_how_the_run_ended(
-    start: Start, coordinator_url: str, end: dict[str, Any], code: int, said: str
+    cli: Cli, coordinator_url: str, end: dict[str, Any], code: int, said: str
 ) -> None:
     run = await submitted(coordinator_url)
     if end["result"] == "cancelled":
@@ -127,19 +128,19 @@ async def test_the_exit_code_says_how_the_run_ended(
             await worker.report_outcome(run.id, Outcome(epoch=1, **end))
     else:
         await drive(coordinator_url, run.id, 2, **end)
-    returned, _, err = await finished(start("runs", "watch", run.id))
-    assert returned == code
-    assert said in err
-    assert len(err.splitlines()) == (1 if code else 0)
-    assert all(line.startswith("tutelage: ") for line in err.splitlines())
+    done = cli("runs", "watch", run.id)
+    assert done.returncode == code
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == (1 if code else 0)
+    assert all(line.startswith("tutelage: ") for line in done.stderr.splitlines())
 
 
-async def test_with_json_every_line_is_an_object_from_the_run_to_its_end(start: Start, coordinator_url: str) -> None:
+async def test_with_json_every_line_is_an_object_from_the_run_to_its_end(cli: Cli, coordinator_url: str) -> None:
     run = await submitted(coordinator_url)
     await drive(coordinator_url, run.id, 3, result="succeeded")
-    code, out, err = await finished(start("runs", "watch", run.id, "--json"))
-    lines = [json.loads(line) for line in out.splitlines()]
-    assert (code, err) == (0, "")
+    done = cli("runs", "watch", run.id, "--json")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (done.returncode, done.stderr) == (0, "")
     assert lines[0]["run"]["id"] == lines[-1]["run"]["id"] == run.id
     assert lines[-1]["run"]["status"] == "succeeded"
     events = [line["event"] for line in lines[1:-1]]

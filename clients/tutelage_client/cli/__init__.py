@@ -1,7 +1,8 @@
 """The command line `tutelage`: parse, do one thing, say how it went.
 
     parser      every command with its flags; nothing heavy is imported for --help
-    connect     which coordinator is meant, and clients that give up soon
+    connect     which coordinator and which key are meant, and clients that give up soon
+    remedies    what went wrong and what helps
     runs watch progress store score doctor      the commands
     show details                                tables, digits, relative times, JSON; one run on one screen
     standalone  `up` and `demo`, which belong to the services
@@ -18,11 +19,9 @@ import sys
 from collections.abc import Awaitable, Callable
 
 from tutelage_client.cli.parser import parser
-from tutelage_client.errors import InvalidInput, ProblemResponse, ServiceUnreachable, TutelageError
+from tutelage_client.errors import InvalidInput, ProblemResponse, TutelageError
 
 Command = Callable[[argparse.Namespace], Awaitable[int]]
-COORDINATOR_REMEDY = "start one with `tutelage up`, or give --coordinator"
-TEACHER_REMEDY = "give --teacher an address that `tutelage teachers ls` shows as available"
 
 
 def main() -> int:
@@ -42,7 +41,9 @@ def main() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (TutelageError, OSError) as error:
-        return _complain(_sentence(error, args), exit_code(error))
+        from tutelage_client.cli.remedies import sentence
+
+        return _complain(sentence(error, args), exit_code(error))
 
 
 async def _execute(args: argparse.Namespace) -> int:
@@ -80,15 +81,6 @@ def exit_code(error: Exception) -> int:
     """2 where the caller can mend it, 1 otherwise."""
     refused = isinstance(error, ProblemResponse) and 400 <= error.status < 500
     return 2 if refused or isinstance(error, InvalidInput) else 1
-
-
-def _sentence(error: Exception, args: argparse.Namespace) -> str:
-    if isinstance(error, ServiceUnreachable):
-        is_teacher = args.command == "score"
-        return f"{error}; {TEACHER_REMEDY if is_teacher else COORDINATOR_REMEDY}"
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error)
 
 
 def _complain(sentence: str, code: int) -> int:

@@ -1,10 +1,14 @@
-"""Which services are meant, and clients for a person who waits: they give up soon, except where a run is followed."""
+"""Which services and which key are meant, and clients for a person who waits.
+
+They give up soon, except where a run is followed.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import re
 from pathlib import Path
 
 import httpx2
@@ -25,7 +29,31 @@ def coordinator_url(args: argparse.Namespace) -> str:
 
 
 def coordinator(args: argparse.Namespace, retry: RetryPolicy = BRIEF) -> CoordinatorClient:
-    return CoordinatorClient(coordinator_url(args), retry=retry)
+    return CoordinatorClient(coordinator_url(args), key=key(args), retry=retry)
+
+
+def key_file(args: argparse.Namespace) -> Path | None:
+    """The flag, else the environment. A key itself is never an argument: a list of processes would show it."""
+    given = args.key_file or os.environ.get("TUTELAGE_KEY_FILE")
+    return Path(given) if given else None
+
+
+def key(args: argparse.Namespace) -> str | None:
+    """The bearer key for the service that is asked; None where no file is given.
+
+    Raises:
+        InvalidInput: the file cannot be read or holds something else than one key.
+    """
+    path = key_file(args)
+    if path is None:
+        return None
+    try:
+        text = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"cannot read the key file {path}: {getattr(error, 'strerror', error)}") from error
+    if not re.fullmatch("[!-~]+", text):
+        raise InvalidInput(f"the key file {path} must hold one key, in ASCII and without blanks, and nothing else")
+    return text
 
 
 def _stack_url() -> str | None:

@@ -1,4 +1,4 @@
-"""`tutelage doctor`: one line a check, each failure with its remedy."""
+"""`tutelage doctor`: one line a check, each warning and each failure with its remedy."""
 
 from __future__ import annotations
 
@@ -10,27 +10,29 @@ from typing import Literal
 from pydantic import BaseModel
 
 from tutelage_client.cli import show
-from tutelage_client.cli.connect import BRIEF, coordinator, coordinator_url
+from tutelage_client.cli.connect import BRIEF, coordinator, coordinator_url, key
 from tutelage_client.cli.extras import EXTRAS, missing
-from tutelage_client.errors import TutelageError
+from tutelage_client.cli.remedies import explained
+from tutelage_client.errors import ProblemResponse, ServiceUnreachable
 from tutelage_client.http import Http
+from tutelage_client.wire import TeacherView
 
 OLDEST_PYTHON = (3, 11)
-MARKS = {"ok": ("ok", "green"), "absent": ("--", "dim"), "failed": ("no", "red")}
+STYLES = {"ok": "green", "absent": "dim", "warning": "yellow", "failed": "red"}
 
 
 class Check(BaseModel):
-    """`absent` is something that this machine may do without."""
+    """`absent` is something that this machine may do without; a `warning` is something that a run will want."""
 
     name: str
-    result: Literal["ok", "absent", "failed"]
+    result: Literal["ok", "absent", "warning", "failed"]
     detail: str
     remedy: str | None = None
 
 
 async def doctor(args: argparse.Namespace) -> int:
     """Look at everything; 1 if anything that is needed fails."""
-    checks = [_python(), *map(_extra, EXTRAS), await _ready(coordinator_url(args))]
+    checks = [_python(), *_extras(), await _ready(args)]
     if checks[-1].result == "ok":
         checks += await _teachers(args)
     if args.json:
@@ -41,11 +43,12 @@ async def doctor(args: argparse.Namespace) -> int:
 
 
 def _print(checks: list[Check]) -> None:
-    width = max(len(check.name) for check in checks)
-    for check in checks:
-        word, style = MARKS[check.result]
-        remedy = f"; {check.remedy}" if check.remedy else ""
-        show.say(show.Text(word, style=style), f"{check.name:<{width}}  {show.clean(check.detail)}{remedy}")
+    grid = [[show.Text(check.result, style=STYLES[check.result]), check.name, _said(check)] for check in checks]
+    show.table({"RESULT": "left", "CHECK": "left", "FOUND": "wrap"}, grid)
+
+
+def _said(check: Check) -> str:
+    return f"{check.detail}; {check.remedy}" if check.remedy else check.detail
 
 
 def _python() -> Check:
@@ -58,25 +61,27 @@ def _python() -> Check:
     )
 
 
-def _extra(extra: str) -> Check:
-    lacking = missing(extra)
-    if not lacking:
-        return Check(name=f"extra {extra}", result="ok", detail="can be imported")
-    return Check(
-        name=f"extra {extra}",
-        result="absent",
-        detail=f"without {', '.join(lacking)}",
-        remedy=f"if wanted: pip install 'tutelage[{extra}]'",
-    )
+def _extras() -> list[Check]:
+    """Those that are here as one check, then one for each that is not."""
+    lacking = {extra: missing(extra) for extra in EXTRAS}
+    here = [extra for extra, modules in lacking.items() if not modules]
+    found = [Check(name="extras", result="ok", detail=f"{', '.join(here)} can be imported")] if here else []
+    return found + [_lacking(extra, modules) for extra, modules in lacking.items() if modules]
 
 
-async def _ready(url: str) -> Check:
+def _lacking(extra: str, modules: list[str]) -> Check:
+    remedy = f"if wanted: pip install 'tutelage[{extra}]'"
+    return Check(name=f"extra {extra}", result="absent", detail=f"lacks {', '.join(modules)}", remedy=remedy)
+
+
+async def _ready(args: argparse.Namespace) -> Check:
+    url = coordinator_url(args)
     try:
-        async with Http(url, retry=BRIEF) as http:
+        async with Http(url, key=key(args), retry=BRIEF) as http:
             await http.send("GET", "/readyz")
-    except TutelageError as error:
-        remedy = "start one with `tutelage up`, or give --coordinator"
-        return Check(name="coordinator", result="failed", detail=str(error), remedy=remedy)
+    except (ServiceUnreachable, ProblemResponse) as error:
+        detail, remedy = explained(error, args)
+        return Check(name="coordinator", result="failed", detail=detail, remedy=remedy or "see its log")
     return Check(name="coordinator", result="ok", detail=f"ready at {url}")
 
 
@@ -84,17 +89,19 @@ async def _teachers(args: argparse.Namespace) -> list[Check]:
     try:
         async with coordinator(args) as client:
             teachers = await client.teachers()
-    except TutelageError as error:
-        return [Check(name="teachers", result="failed", detail=str(error), remedy="is this a coordinator's address?")]
-    if not teachers:
-        remedy = "start one with `python -m tutelage.teacher --coordinator URL` or `tutelage up --teacher NAME=DIR`"
-        return [Check(name="teachers", result="failed", detail="none is registered", remedy=remedy)]
-    return [
-        Check(
-            name=f"teacher {teacher.name}",
-            result="ok" if teacher.available else "failed",
-            detail=f"{teacher.url}, seen {show.ago(teacher.seen_at)}",
-            remedy=None if teacher.available else "it is silent: start it again, or see its log",
-        )
-        for teacher in teachers
-    ]
+    except (ServiceUnreachable, ProblemResponse) as error:
+        detail, remedy = explained(error, args)
+        remedy = remedy or "is this a coordinator's address?"
+        return [Check(name="teachers", result="failed", detail=detail, remedy=remedy)]
+    remedy = "start one: tutelage up --teacher NAME=DIR, or python -m tutelage.teacher --coordinator URL"
+    nobody = Check(name="teachers", result="warning", detail="none is registered", remedy=remedy)
+    return [_teacher(teacher) for teacher in teachers] or [nobody]
+
+
+def _teacher(teacher: TeacherView) -> Check:
+    return Check(
+        name=f"teacher {teacher.name}",
+        result="ok" if teacher.available else "failed",
+        detail=f"{'' if teacher.available else 'silent, was '}at {teacher.url}, seen {show.ago(teacher.seen_at)}",
+        remedy=None if teacher.available else "start it again, or see its log",
+    )

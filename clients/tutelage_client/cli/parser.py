@@ -50,6 +50,13 @@ def _add_common(to: argparse.ArgumentParser, **default: Any) -> None:
     where = "default: $TUTELAGE_COORDINATOR, else ./tutelage-data/stack.json, else http://127.0.0.1:8400"
     to.add_argument("--json", action="store_true", help="print JSON instead of text", **default)
     to.add_argument("--coordinator", metavar="URL", help=f"the coordinator to talk to ({where})", **default)
+    to.add_argument(
+        "--key-file",
+        metavar="FILE",
+        type=Path,
+        help="holds the bearer key for the service that is asked (default: $TUTELAGE_KEY_FILE)",
+        **default,
+    )
 
 
 def _add(group: Any, name: str, help_: str, *, command: str | None = None) -> argparse.ArgumentParser:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from tutelage_client.cli import show
-from tutelage_client.cli.connect import BRIEF, checked
+from tutelage_client.cli.connect import BRIEF, checked, key
 from tutelage_client.errors import InvalidInput
 from tutelage_client.spec import explain
 from tutelage_client.teacher import TeacherClient
@@ -21,7 +21,7 @@ from tutelage_client.wire import ScoreReply, ScoreRequest, ScoreSequence, Signal
 
 async def score(args: argparse.Namespace) -> int:
     request = _request(args)
-    async with TeacherClient(checked(args.teacher), retry=BRIEF) as teacher:
+    async with TeacherClient(checked(args.teacher), key=key(args), retry=BRIEF) as teacher:
         reply = await teacher.score(request)
     if args.json:
         show.document(reply)

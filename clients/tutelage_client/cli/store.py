@@ -16,7 +16,7 @@ async def teachers_ls(args: argparse.Namespace) -> int:
     if args.json:
         show.document({"data": teachers, "next": None})
     elif not teachers:
-        show.say("no teachers yet; `python -m tutelage.teacher --coordinator URL ...` registers one")
+        show.say("no teachers yet; start one: tutelage up --teacher NAME=DIR")
     else:
         show.table(
             {"NAME": "left", "AVAILABLE": "left", "SEEN": "right", "ENGINE": "left", "URL": "left", "SIGNALS": "wrap"},

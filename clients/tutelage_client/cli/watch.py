@@ -88,7 +88,12 @@ class LiveBar:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         figures = TextColumn("{task.fields[figures]}", markup=False)
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), figures)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None, finished_style="green"),
+            MofNCompleteColumn(),
+            figures,
+        )
         self._bar = Bar(*columns, expand=True)
         self._task = self._bar.add_task("queued", total=progress.steps, figures="")
         self._console = show.console()
