@@ -14,8 +14,9 @@ Keys, all below `tutelage:`; one queue's keys share a hash tag:
 
 How it holds together:
 
-- Each change of state is one call of `queue.lua`, so it happens whole or not at all. The script also makes the first
-  non-blocking XREADGROUP and the XAUTOCLAIM; a client only blocks on XREAD until the stream has a newer entry.
+- Each change of state is one call of a script (`ops.lua` on `stream.lua` on `state.lua`), so it happens whole or not
+  at all. The script also makes the first non-blocking XREADGROUP and the XAUTOCLAIM; a client only blocks on XREAD
+  until the stream has a newer entry.
 - The hash names the stream entry that stands for the job. An entry that its job does not name (cancelled, given
   back, added anew) is dropped when it is delivered. Streams are never trimmed, which would lose work without a word,
   and no entry at or after the last delivered one is deleted, which would blind the `lag` that autoscalers read.

@@ -11,7 +11,6 @@ import asyncio
 import math
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
-from importlib.resources import files
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,6 +20,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from tutelage.queue.base import QueueLimits
+from tutelage.queue.script import script
 from tutelage_client.errors import ServiceUnreachable
 
 MAX_BLOCK_S = 2.0
@@ -46,12 +46,12 @@ class Server:
         self._blocking = Redis(
             connection_pool=ConnectionPool.from_url(address, **_options(MAX_BLOCK_S + REPLY_TIMEOUT_S))
         )
-        self._script = self._client.register_script(files("tutelage.queue").joinpath("queue.lua").read_text())
+        self._script = self._client.register_script(script())
         self._commands: set[asyncio.Future[Any]] = set()
         self._settings = (_ms(limits.lease_s), limits.max_deliveries, _ms(limits.answer_ttl_s))
 
     async def op(self, name: str, *arguments: str | bytes | int) -> Any:
-        """Run one function of `queue.lua`: atomic, sent once."""
+        """Run one function of `ops.lua`: atomic, sent once."""
         return await self._whole(self._script(args=[name, *self._settings, *arguments]))
 
     async def read(

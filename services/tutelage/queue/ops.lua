@@ -1,0 +1,167 @@
+-- One function an operation, each atomic: the life of a job from put to its end, then what is asked beside the work.
+
+local ops = {}
+
+function ops.put(id, queue, run, reply_to, envelope)
+  local job = load(id)
+  if job.state and job.envelope ~= envelope then forget_blob(envelope) end
+  if job.state == 'answered' then
+    touch(id, job.answer)
+    announce(id, reply_to)
+    return 'answered'
+  end
+  call('HSET', job_key(id), 'to:' .. reply_to, run)
+  if job.state then
+    touch(id, job.envelope)
+    if job.state == 'queued' then note_run(run, id) end
+    return job.state
+  end
+  job = {id = id, queue = queue, put_ms = now_ms(), envelope = envelope, asked = {[reply_to] = run}}
+  call('HSET', job_key(id), 'queue', queue, 'run', run, 'envelope', envelope, 'put_ms', job.put_ms, 'attempts', 0)
+  enqueue(job)
+  return 'added'
+end
+
+function ops.take(queue, worker, count)
+  ensure_group(queue)
+  local key, taken, cursor = queue_key(queue, 'jobs'), {}, '0-0'
+  count = tonumber(count)
+  local function keep(items)
+    for _, item in ipairs(items) do taken[#taken + 1] = claim(queue, worker, item) end
+  end
+  repeat
+    local page = call('XAUTOCLAIM', key, GROUP, worker, lease_ms, cursor, 'COUNT', count - #taken)
+    cursor = page[1]
+    keep(page[2])
+  until cursor == '0-0' or #taken == count
+  while #taken < count do
+    local page = call('XREADGROUP', 'GROUP', GROUP, worker, 'COUNT', count - #taken, 'STREAMS', key, '>')
+    if not page then break end
+    local items = page[1][2]
+    move_tail(queue, items[#items][1])
+    keep(items)
+  end
+  local info = call('XINFO', 'STREAM', key)
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then return {info[i + 1], taken} end
+  end
+end
+
+function ops.renew(worker, ...)
+  local arguments, kept = {...}, {}
+  for i = 1, #arguments, 3 do
+    local id, entry, attempt = arguments[i], arguments[i + 1], arguments[i + 2]
+    local job = held(id, worker, entry, attempt)
+    if job then
+      -- FORCE restores a pending entry that an operator removed; JUSTID leaves the delivery count as it is.
+      call('XCLAIM', queue_key(job.queue, 'jobs'), GROUP, worker, 0, entry, 'FORCE', 'JUSTID')
+      touch(id, job.envelope)
+    end
+    kept[#kept + 1] = job and 1 or 0
+  end
+  return kept
+end
+
+function ops.answer(id, worker, entry, attempt, answer)
+  local job = held(id, worker, entry, attempt)
+  if not job then return 0 end
+  call('HSET', job_key(id), 'state', 'answered', 'answer', answer)
+  for reply_to in pairs(job.asked) do
+    announce(id, reply_to)
+    call('HDEL', job_key(id), 'to:' .. reply_to)
+  end
+  call('HDEL', job_key(id), 'envelope', 'entry', 'worker')
+  drop(job.queue, entry)
+  leave(job)
+  forget_blob(job.envelope)
+  touch(id, answer)
+  return 1
+end
+
+function ops.fail(id, worker, entry, attempt, reason, retry)
+  local job = held(id, worker, entry, attempt)
+  if not job then return 0 end
+  if retry == '1' and tonumber(attempt) < max_deliveries then
+    enqueue(job)
+    drop(job.queue, entry)
+  else
+    bury(job, reason)
+  end
+  return 1
+end
+
+function ops.release(id, worker, entry, attempt)
+  local job = held(id, worker, entry, attempt)
+  if not job then return 0 end
+  enqueue(job)
+  call('HINCRBY', job_key(id), 'attempts', -1)
+  drop(job.queue, entry)
+  return 1
+end
+
+function ops.cancel(run)
+  local cancelled = 0
+  for _, id in ipairs(call('SMEMBERS', run_key(run))) do
+    local job = load(id)
+    if job.state == 'queued' then
+      cancelled = cancelled + 1
+      for reply_to, asker in pairs(job.asked) do
+        if asker == run then
+          call('HDEL', job_key(id), 'to:' .. reply_to)
+          job.asked[reply_to] = nil
+        end
+      end
+      if not next(job.asked) then forget(job) end
+    end
+  end
+  call('DEL', run_key(run))
+  return cancelled
+end
+
+function ops.results(...)
+  local results = {}
+  for i, id in ipairs({...}) do results[i] = call('HMGET', job_key(id), 'state', 'answer', 'reason') end
+  return results
+end
+
+function ops.forget_answer(id, answer)
+  local job = load(id)
+  if job.state == 'answered' and job.answer == answer then call('DEL', job_key(id)) end
+end
+
+local function prune_dead(queue)
+  call('ZREMRANGEBYSCORE', queue_key(queue, 'dead'), '-inf', now_ms() - ttl_ms)
+end
+
+function ops.depth(queue)
+  prune_dead(queue)
+  local dead = call('ZCARD', queue_key(queue, 'dead'))
+  if call('EXISTS', queue_key(queue, 'jobs')) == 0 then return {0, 0, dead, false} end
+  local leased = call('XPENDING', queue_key(queue, 'jobs'), GROUP)[1]
+  local oldest = call('ZRANGE', queue_key(queue, 'live'), 0, 0, 'WITHSCORES')[2]
+  local age_ms = oldest and math.max(0, now_ms() - tonumber(oldest)) or false
+  return {call('ZCARD', queue_key(queue, 'live')) - leased, leased, dead, age_ms}
+end
+
+function ops.dead_letters(queue)
+  prune_dead(queue)
+  local letters = {}
+  for _, id in ipairs(call('ZRANGE', queue_key(queue, 'dead'), 0, -1)) do
+    local job = load(id)
+    if job.state == 'dead' then letters[#letters + 1] = {id, job.run, tonumber(job.attempts), job.reason} end
+  end
+  return letters
+end
+
+function ops.replay(queue, id)
+  local job = load(id)
+  if job.state ~= 'dead' or job.queue ~= queue then return 0 end
+  job.put_ms = now_ms()
+  call('HSET', job_key(id), 'put_ms', job.put_ms, 'attempts', 0)
+  call('HDEL', job_key(id), 'reason')
+  call('ZREM', queue_key(queue, 'dead'), id)
+  enqueue(job)
+  return 1
+end
+
+return ops[ARGV[1]](unpack(ARGV, 5))
