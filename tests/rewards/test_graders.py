@@ -7,7 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tutelage.rewards.graders import GRADERS, PATTERN_CHARACTERS, grade
-from tutelage_client.wire import Contains, ExactMatch, Grader, LastNumber, Pattern, Reward, RewardItem, RewardRequest
+from tutelage_client.wire import (
+    Contains,
+    ExactMatch,
+    Grader,
+    LastNumber,
+    Pattern,
+    Reward,
+    RewardItem,
+    RewardRequest,
+    Walk,
+)
 
 
 def one(grader: Grader, completion: str, reference: str | None) -> Reward:
@@ -44,6 +54,12 @@ def one(grader: Grader, completion: str, reference: str | None) -> Reward:
         (Pattern(pattern=r"answer: (\w+)"), "answer: no", "yes", 0.0),
         (Pattern(pattern=r"answer: (\w+)"), "no idea", "yes", 0.0),
         (Pattern(pattern=r"a|(b)"), "a", "b", 0.0),
+        (Walk(), "RRDR", "3,-1", 1.0),
+        (Walk(), "LRRURDRD ", "3,-1", 1.0),
+        (Walk(), "", "0,0", 1.0),
+        (Walk(), "RRD", "3,-1", 0.0),
+        (Walk(), "RR DR", "3,-1", 0.0),
+        (Walk(), "3,-1", "3,-1", 0.0),
     ],
 )
 def test_right_and_wrong_are_told_apart(grader: Grader, completion: str, reference: str | None, value: float) -> None:
@@ -59,6 +75,8 @@ def test_right_and_wrong_are_told_apart(grader: Grader, completion: str, referen
         (Contains(), None),
         (Contains(), "  "),
         (Pattern(pattern="(a)"), None),
+        (Walk(), None),
+        (Walk(), "3;-1"),
     ],
 )
 def test_what_cannot_be_compared_is_not_graded_and_says_why(grader: Grader, reference: str | None) -> None:
@@ -100,5 +118,5 @@ def test_a_number_is_read_however_it_is_written(number: object, commas: bool) ->
 
 @given(st.text(max_size=60), st.text(max_size=20))
 def test_no_text_breaks_a_grader(completion: str, reference: str) -> None:
-    for grader in (ExactMatch(), LastNumber(), Contains(ignore_case=True), Pattern(pattern=r"(\d+)")):
+    for grader in (ExactMatch(), LastNumber(), Contains(ignore_case=True), Pattern(pattern=r"(\d+)"), Walk()):
         assert one(grader, completion, reference).value in (0.0, 1.0, None)

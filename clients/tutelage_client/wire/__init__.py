@@ -2,7 +2,7 @@
 
 from tutelage_client.wire.codec import MEDIA_TYPE, decode_reply, decode_request, encode_reply, encode_request
 from tutelage_client.wire.generating import GenerateReply, GenerateRequest, Generation, Prompt
-from tutelage_client.wire.grading import Contains, ExactMatch, Grader, LastNumber, Pattern
+from tutelage_client.wire.grading import Contains, ExactMatch, Grader, LastNumber, Pattern, Walk
 from tutelage_client.wire.message import Message
 from tutelage_client.wire.rewarding import Reward, RewardItem, RewardReply, RewardRequest
 from tutelage_client.wire.rollouts import Rollout
@@ -82,6 +82,7 @@ __all__ = [
     "TeacherView",
     "TokenScores",
     "Usage",
+    "Walk",
     "decode_reply",
     "decode_request",
     "encode_reply",

@@ -47,4 +47,10 @@ class Pattern(Message):
         return value
 
 
-Grader = Annotated[ExactMatch | LastNumber | Contains | Pattern, ByKind()]
+class Walk(Message):
+    """1.0 where the moves R, L, U and D of the completion lead from the origin to the reference, "x,y"."""
+
+    kind: Literal["walk"] = "walk"
+
+
+Grader = Annotated[ExactMatch | LastNumber | Contains | Pattern | Walk, ByKind()]

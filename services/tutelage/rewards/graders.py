@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any
 
-from tutelage_client.wire import Contains, ExactMatch, Grader, LastNumber, Pattern, Reward, RewardItem
+from tutelage_client.wire import Contains, ExactMatch, Grader, LastNumber, Pattern, Reward, RewardItem, Walk
 
 # A sign counts where it is not between two operands; digits come in groups of three with commas, or without.
 NUMBER = re.compile(r"(?:(?<![\w)])[-+])?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,3}\b)?")
+
+POINT = re.compile(r"(-?\d{1,9}),(-?\d{1,9})")
 
 # A backtracking search may cost a power of the text's length, so only this much of its end is searched.
 PATTERN_CHARACTERS = 10_000
@@ -78,11 +80,22 @@ def pattern(grader: Pattern, item: RewardItem) -> Reward:
     return _scored(group is not None and group.strip() == item.reference.strip(), found=group)
 
 
+def walk(grader: Walk, item: RewardItem) -> Reward:
+    """1.0 where the completion is nothing but moves and they lead to the reference: the verifier of a grid world."""
+    target = POINT.fullmatch((item.reference or "").strip())
+    if target is None:
+        return _ungraded(f'the grader {grader.kind} needs a reference such as "3,-2"')
+    moves = item.completion.strip()
+    x, y = moves.count("R") - moves.count("L"), moves.count("U") - moves.count("D")
+    return _scored(not moves.strip("RLUD") and (x, y) == (int(target[1]), int(target[2])), found=f"{x},{y}")
+
+
 GRADERS: dict[str, Callable[[Any, RewardItem], Reward]] = {
     "exact_match": exact_match,
     "last_number": last_number,
     "contains": contains,
     "pattern": pattern,
+    "walk": walk,
 }
 
 
