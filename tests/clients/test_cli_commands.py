@@ -15,7 +15,7 @@ import pytest
 from tutelage_client.cli import commands
 from tutelage_client.cli.extras import EXTRAS
 from tutelage_client.cli.parser import parser
-from tutelage_client.cli.show import ago, clean, count, number, span
+from tutelage_client.cli.show import ago, clean, count, moment, number, span
 from tutelage_client.wire import CheckpointCommit, Outcome, RunView, ScoreReply, StepReport
 from tutelage_client.worker import WorkerClient
 
@@ -88,7 +88,9 @@ async def test_everything_about_a_run_that_has_ended(
         ["2", "0.5000", "0.5000", "40,000", "7"],
         ["3", "0.3333", "0.5000", "60,000", "7"],
     ]
-    assert "checkpoint at step 3" in cli("runs", "events", run.id).stdout
+    history = cli("runs", "events", run.id).stdout
+    assert "checkpoint at step 3" in history
+    assert history.splitlines()[1].split()[1:3] == moment(run.created_at).split()
     assert "(2,000B)" in cli("runs", "model", run.id, "--out", "distilled").stdout
     assert (tmp_path / "distilled" / "weights").read_bytes() == bytes(2000)
     assert "not an empty directory" in refusal(cli("runs", "model", run.id, "--out", "distilled"), 2)

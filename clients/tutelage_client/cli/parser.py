@@ -54,7 +54,7 @@ def _add_common(to: argparse.ArgumentParser, **default: Any) -> None:
         "--key-file",
         metavar="FILE",
         type=Path,
-        help="holds the bearer key for the service that is asked (default: $TUTELAGE_KEY_FILE)",
+        help="a file with the bearer key of the coordinator or teacher (default: $TUTELAGE_KEY_FILE)",
         **default,
     )
 

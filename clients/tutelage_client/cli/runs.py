@@ -26,7 +26,7 @@ SHOWN = {
 }
 HISTORY: dict[str, look.Column] = {
     "#": "right",
-    "WHEN": "right",
+    "WHEN": "left",
     "TYPE": "left",
     "LEVEL": "left",
     "MESSAGE": "wrap",
@@ -136,7 +136,7 @@ async def events(args: argparse.Namespace) -> int:
 
 
 def _event_row(event: EventView) -> list[look.Cell]:
-    return [str(event.id), look.ago(event.created_at), event.type, look.styled(event.level), event.message]
+    return [str(event.id), look.moment(event.created_at), event.type, look.styled(event.level), event.message]
 
 
 async def model(args: argparse.Namespace) -> int:

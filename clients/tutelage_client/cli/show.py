@@ -152,3 +152,8 @@ def ago(moment: datetime, now: datetime | None = None) -> str:
         if seconds < below:
             return f"{int(seconds // size)} {unit} ago"
     return f"{int(seconds // 86400)} days ago"
+
+
+def moment(at: datetime) -> str:
+    """A point in time on the clock of this machine, to the second."""
+    return f"{at.astimezone():%Y-%m-%d %H:%M:%S}"
