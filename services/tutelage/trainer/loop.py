@@ -46,23 +46,31 @@ class Run:
 async def train(run: Run) -> None:
     """Steps until the spec's number of steps or its budget is reached; resumes at `run.student.step`."""
     if run.student.step == 0:
-        await report(run, await evaluated(run, {}), [])
-    while run.student.step < run.spec.optim.steps:
-        run.session.check()
-        if spent := budget_spent(run):
-            await run.session.event("log", f"the run ends at step {run.student.step}: {spent} is spent", "warning")
-            break
-        begun_s = time.monotonic()
-        rollouts = SOURCES[run.spec.rollout.source](run.sources, run.student.step)
-        scored, timeline = await run.session.while_wanted(marked(run, rollouts))
-        learned = await asyncio.to_thread(run.student.learn, batches(run, scored), run.objective)
-        metrics = learned | timing(begun_s, timeline) | counted(run, scored)
-        if due(run, run.spec.eval.every):
-            metrics |= await evaluated(run, metrics)
-        await report(run, metrics, scored)
-        if due(run, run.spec.checkpoint.every):
-            await commit(run)
+        await report(run, await evaluated(run), [])
+    ended = ended_by(run)
+    while ended is None:
+        ended = await step(run)
+    if ended != "optim.steps":
+        await run.session.event("log", f"the run ends at step {run.student.step}: {ended} is spent", "warning")
     await commit(run, final=True)
+
+
+async def step(run: Run) -> str | None:
+    """Write, mark, learn, and tell of it. Returns the limit that ends the run with this step."""
+    run.session.check()
+    begun_s = time.monotonic()
+    rollouts = SOURCES[run.spec.rollout.source](run.sources, run.student.step)
+    scored, timeline = await run.session.while_wanted(marked(run, rollouts))
+    metrics: Metrics = await asyncio.to_thread(run.student.learn, batches(run, scored), run.objective)
+    metrics |= timing(begun_s, timeline) | counted(run, scored)
+    ended = ended_by(run)
+    if ended or run.student.step % run.spec.eval.every == 0:
+        await report(run, metrics | await evaluated(run), scored[:SAMPLES_SHOWN])
+    else:
+        await report(run, metrics, [])
+    if not ended and run.student.step % run.spec.checkpoint.every == 0:
+        await commit(run)
+    return ended
 
 
 def batches(run: Run, scored: list[Scored]) -> Iterator[MicroBatch]:
@@ -78,19 +86,17 @@ async def marked(run: Run, rollouts: Any) -> tuple[list[Scored], Timeline]:
     return [Scored(rollout, None) async for rollout in rollouts], Timeline()
 
 
-async def evaluated(run: Run, metrics: Metrics) -> Metrics:
+async def evaluated(run: Run) -> Metrics:
     if run.eval_examples is None:
-        return metrics
-    return metrics | await asyncio.to_thread(evaluate, run.student, run.eval_examples, run.spec)
+        return {}
+    return dict(await asyncio.to_thread(evaluate, run.student, run.eval_examples, run.spec))
 
 
-def due(run: Run, every: int) -> bool:
-    return run.student.step % every == 0 or run.student.step == run.spec.optim.steps
-
-
-def budget_spent(run: Run) -> str | None:
-    """The name of the first limit that is reached."""
+def ended_by(run: Run) -> str | None:
+    """The first limit of the spec that is reached."""
     budget = run.spec.budget
+    if run.student.step >= run.spec.optim.steps:
+        return "optim.steps"
     if budget.teacher_tokens is not None and run.ledger.teacher_tokens >= budget.teacher_tokens:
         return "budget.teacher_tokens"
     if budget.wall_clock_s is not None and time.monotonic() - run.started_s >= budget.wall_clock_s:
@@ -121,7 +127,7 @@ def counted(run: Run, scored: list[Scored]) -> Metrics:
 
 async def report(run: Run, metrics: Metrics, scored: list[Scored]) -> None:
     """One row for the step, with a few of its rollouts to look at."""
-    samples = [s.rollout for s in scored[:SAMPLES_SHOWN]] if due(run, run.spec.eval.every) else []
+    samples = [s.rollout for s in scored]
     ledger = run.ledger
     await run.session.step(run.student.step, metrics, ledger.student_tokens, ledger.teacher_tokens, samples)
 
