@@ -12,7 +12,7 @@ from typing import Any
 
 from tutelage.standalone.children import ChildFailed
 from tutelage.standalone.stack import StackOptions, running
-from tutelage.standalone.stages import STAGES
+from tutelage.standalone.stages import DEFAULT, STAGES
 from tutelage_client.errors import TutelageError
 
 
@@ -30,7 +30,10 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, default=Path("build/demo"), help="where report and results go")
     demo.add_argument("--assets", type=Path, default=Path("examples"), help="the checkout's examples folder")
     demo.add_argument(
-        "--stage", action="append", choices=STAGES, help="a stage to run, may be repeated (default: all of them)"
+        "--stage",
+        action="append",
+        choices=STAGES,
+        help=f"a stage to run, may be repeated (default: {', '.join(DEFAULT)})",
     )
     demo.add_argument("--short", action="store_true", help="a tenth of the steps: it runs, it hardly learns")
     return commands
@@ -86,7 +89,7 @@ def main() -> int:
         else:
             from tutelage.standalone.demo import demo
 
-            chosen = [STAGES[name] for name in args.stage or STAGES]
+            chosen = [STAGES[name] for name in args.stage or DEFAULT]
             asyncio.run(until_stopped(demo(args.out, args.assets, chosen, short=args.short)))
     except ChildFailed as error:
         print(f"tutelage: {error}", file=sys.stderr)

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
-    from tutelage.standalone.demo import ArmRun
+    from tutelage.standalone.arms import ArmRun
 
 # Okabe and Ito's colours, told apart with any colour vision; an arm keeps its colour in every plot.
 COLOURS = {"opd": "#0072B2", "sft": "#E69F00", "token_kd": "#009E73", "control": "#777777"}
@@ -25,8 +25,12 @@ CURVES = (
 
 
 def curves(runs: Sequence[ArmRun]) -> list[str]:
-    """Each metric over the steps, all arms in one plot."""
-    return [_curve(name, label, title, runs) for name, label, title in CURVES]
+    """Each metric that was measured over the steps, all arms in one plot."""
+    return [
+        _curve(name, label, title, runs)
+        for name, label, title in CURVES
+        if any(series(r.metrics, name)[0] for r in runs)
+    ]
 
 
 def _curve(name: str, label: str, title: str, runs: Sequence[ArmRun]) -> str:

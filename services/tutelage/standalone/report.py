@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tutelage.standalone import texts
 from tutelage.standalone.plots import COLOURS, curves, success_by_tag
 
 if TYPE_CHECKING:
-    from tutelage.standalone.demo import ArmRun, StageRuns
+    from tutelage.standalone.arms import ArmRun, StageRuns
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #57606a; --line: #d0d7de; --page: #ffffff; }
@@ -26,6 +27,10 @@ th:first-child, td:first-child { text-align: left; } th { color: var(--soft); fo
 figure { margin: 0; background: #fff; border: 1px solid var(--line); border-radius: 6px; padding: .5rem; }
 .wide { margin: 1.2rem 0; } figure svg { width: 100%; height: auto; display: block; }
 code { font-size: .92em; } footer { margin-top: 2.5rem; color: var(--soft); font-size: .9rem; }
+h3 { font-size: 1rem; margin: 1.4rem 0 .5rem; } table { display: block; overflow-x: auto; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); gap: .8rem; }
+.card { border: 1px solid var(--line); border-radius: 6px; padding: .6rem .8rem; font-size: .92rem; }
+.card p { margin: .3rem 0 0; white-space: pre-wrap; overflow-wrap: anywhere; }
 .swatch { display: inline-block; width: .7rem; height: .7rem; border-radius: 2px; margin-right: .5rem; }
 """
 MEANING = {
@@ -33,6 +38,10 @@ MEANING = {
     "sft": "The teacher writes, the student learns to write the same (continued supervised fine-tuning).",
     "token_kd": "The teacher writes and marks every token, the student learns from the marks (forward KL).",
     "control": "The student writes and is penalised for it by a constant. No teacher: what a run alone does.",
+}
+METRICS = {
+    "accuracy": "Measured: the share of right answers on held-out prompts.",
+    "reverse_kl": "Measured: reverse KL to the teacher, nats per token, on the student's own text to held-out prompts.",
 }
 
 
@@ -52,12 +61,14 @@ def _section(done: StageRuns) -> str:
     """One stage: what was tried, what came of it, how it went."""
     stage, runs = done.stage, done.runs
     by_tag = f'<div class="wide">{success_by_tag(runs, stage.tag)}</div>' if stage.tag else ""
-    ends = ", ".join(f"<code>{html.escape(run.arm.name)}</code> at {run.arm.after:.1%}" for run in runs)
+    shown = (lambda value: f"{value:.1%}") if stage.metric == "accuracy" else (lambda value: f"{value:.2f}")
+    ends = ", ".join(f"<code>{html.escape(run.arm.name)}</code> at {shown(run.arm.after)}" for run in runs)
     return f"""<section><h1>{stage.title}</h1>
 <p class="lead">Stage <code>{stage.name}</code>. {stage.task}</p>
-<p>The student began at {runs[0].arm.before:.1%}; the arms ended with {ends}.</p>
-{_table(runs)}{by_tag}<p>{stage.reading}</p>
+<p>{METRICS[stage.metric]} The student began at {shown(runs[0].arm.before)}; the arms ended with {ends}.</p>
+{_table(runs) if stage.metric == "accuracy" else _figures(done)}{by_tag}<p>{stage.reading}</p>
 <h2>On the way</h2><div class="plots">{"".join(curves(runs))}</div>
+{_examples(done) if done.examples else ""}
 <h2>The arms</h2><dl>{"".join(_meaning(run) for run in runs)}</dl></section>"""
 
 
@@ -66,9 +77,8 @@ def _table(runs: Sequence[ArmRun]) -> str:
     rows = []
     for run in runs:
         arm = run.arm
-        swatch = f'<span class="swatch" style="background:{COLOURS[arm.name]}"></span>'
         cells = (
-            swatch + html.escape(arm.name),
+            _swatch(arm.name) + html.escape(arm.name),
             f"{arm.before:.1%}",
             f"{arm.after:.1%}",
             f"{100 * (arm.after - arm.before):+.1f} points",
@@ -80,10 +90,39 @@ def _table(runs: Sequence[ArmRun]) -> str:
     return f"<table><tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>{''.join(rows)}</table>"
 
 
+def _figures(done: StageRuns) -> str:
+    """Every figure of the student before, of each arm and of the teacher's own text."""
+    header, *lines = texts.rows(done)
+    rows = [[_swatch(name) + html.escape(name), *map(html.escape, cells)] for name, *cells in lines]
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><tr>{''.join(f'<th>{html.escape(name)}</th>' for name in header)}</tr>{body}</table>"
+
+
+def _examples(done: StageRuns) -> str:
+    """What was written to the first held-out prompts, before and after, side by side."""
+    parts = []
+    for i, example in enumerate(done.examples):
+        written = {"before": example.before} | {run.arm.name: run.texts[i] for run in done.runs}
+        cards = "".join(_card(name, text) for name, text in (written | {"teacher": example.teacher}).items())
+        parts.append(f'<h3>{html.escape(example.prompt)}</h3><div class="cards">{cards}</div>')
+    return (
+        f"<h2>What they write</h2><p>Temperature 1, the same draws for all, cut at a fixed length.</p>{''.join(parts)}"
+    )
+
+
+def _card(name: str, text: str) -> str:
+    return f'<div class="card"><strong>{_swatch(name)}{html.escape(name)}</strong><p>{html.escape(text)}</p></div>'
+
+
+def _swatch(name: str) -> str:
+    return f'<span class="swatch" style="background:{COLOURS[name]}"></span>' if name in COLOURS else ""
+
+
 def _meaning(run: ArmRun) -> str:
     spec = run.spec
+    steps = run.metrics[-1]["step"]
     return (
-        f"<dt><strong>{html.escape(run.arm.name)}</strong> (lr {spec.optim.lr:g}, {spec.optim.steps} steps of "
+        f"<dt><strong>{html.escape(run.arm.name)}</strong> (lr {spec.optim.lr:g}, {steps} steps of "
         f"{spec.rollout.prompts_per_step} prompts, seed {spec.seed}, run <code>{html.escape(run.run_id)}</code>)</dt>"
         f"<dd>{html.escape(MEANING[run.arm.name])}</dd>"
     )

@@ -31,12 +31,16 @@ GRACE_S = 30.0
 
 @dataclass(frozen=True)
 class StackOptions:
-    """teachers: model directory by name; port 0 takes a free one; redis_url None starts an embedded Valkey."""
+    """teachers: model directory by name; port 0 takes a free one; redis_url None starts an embedded Valkey.
+
+    threads: of each process that computes; None divides the cores among them
+    """
 
     data_dir: Path
     port: int = 8400
     teachers: dict[str, Path] = field(default_factory=dict)
     trainers: int = 1
+    threads: int | None = None
     redis_url: str | None = None
     database_url: str | None = None
 
@@ -116,7 +120,7 @@ def design(options: StackOptions) -> Stack:
             raise InvalidInput(f"teacher {name!r}: there is no model in {model}; give a directory with config.json")
     logs = options.data_dir / "logs"
     logs.mkdir(exist_ok=True)
-    env = _environment(len(options.teachers) + options.trainers)
+    env = _environment(options.threads or _share(len(options.teachers) + options.trainers))
 
     def child(name: str, *argv: str, port: int | None = None) -> Child:
         url = f"http://127.0.0.1:{port}" if port else None
@@ -136,7 +140,8 @@ def design(options: StackOptions) -> Stack:
     teachers = []
     for name, model in options.teachers.items():
         teacher_port = free_port()
-        flags = ["--engine", "hf", "--model", str(model.resolve()), "--name", name, "--port", str(teacher_port)]
+        flags = ["--engine", "hf", "--model", str(model.resolve()), "--dtype", "auto"]
+        flags += ["--name", name, "--port", str(teacher_port)]
         teachers.append(child(name, *python, "tutelage.teacher", *flags, *shared, port=teacher_port))
     trainers = [
         child(f"trainer-{i}", *python, "tutelage.trainer", "--name", f"trainer-{i}", *shared)
@@ -172,10 +177,14 @@ def _valkey(data_dir: Path, logs: Path, env: dict[str, str]) -> tuple[Child, str
     return Child("queue", argv, logs / "queue.log", env, url, ready), url
 
 
-def _environment(model_processes: int) -> dict[str, str]:
-    """The parent's, with the cores divided among the processes that compute unless the user has decided."""
-    share = max(1, (os.cpu_count() or 1) // max(1, model_processes))
-    ours = {"OMP_NUM_THREADS": str(share), "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
+def _share(model_processes: int) -> int:
+    """The cores divided among the processes that compute."""
+    return max(1, (os.cpu_count() or 1) // max(1, model_processes))
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """The parent's, with this many threads for each process unless the user has decided."""
+    ours = {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
     return ours | dict(os.environ)
 
 

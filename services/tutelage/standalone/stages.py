@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tutelage_client.errors import InvalidInput
 from tutelage_client.spec import RunSpec, load_spec
@@ -14,7 +15,11 @@ from tutelage_client.spec import RunSpec, load_spec
 
 @dataclass(frozen=True)
 class Stage:
-    """teacher: the name under which the folder's teacher is served; tag: what the tags of its held-out lines mean."""
+    """teacher: the name under which the folder's teacher is served; tag: what the tags of its held-out lines mean.
+
+    metric: what before and after are, `accuracy` as the runs grade themselves, `reverse_kl` as measured from outside
+    models: the folder of `teacher` and `student` as seen from the assets, where they do not come with the checkout
+    """
 
     name: str
     title: str
@@ -23,6 +28,19 @@ class Stage:
     arms: tuple[str, ...]
     reading: str
     tag: str | None = None
+    metric: Literal["accuracy", "reverse_kl"] = "accuracy"
+    models: str | None = None
+
+    def model(self, assets: Path, name: str) -> Path:
+        """The directory of the stage's teacher or student.
+
+        Raises:
+            InvalidInput: the stage's models have not been made yet.
+        """
+        folder = assets / (self.models or self.name) / name
+        if self.models is not None and not folder.is_dir():
+            raise InvalidInput(f"stage {self.name} has no {name} in {folder}; make it with: make demo-{self.name}")
+        return folder
 
 
 SKILL = Stage(
@@ -36,7 +54,26 @@ SKILL = Stage(
         "text beats fresh text of the teacher here. What it shows is that a student can be taught on its own words."
     ),
 )
-STAGES = {stage.name: stage for stage in (SKILL,)}
+LANGUAGE = Stage(
+    name="language",
+    title="A shortened language model learns to speak again",
+    task=(
+        "The student is the teacher, SmolLM2-135M-Instruct, without seven of its thirty layers. Every arm may use the "
+        "same number of teacher tokens; what the student then writes to held-out prompts is measured from outside."
+    ),
+    teacher="smollm2",
+    arms=("opd", "token_kd", "sft"),
+    reading=(
+        "Each arm is best on the ground on which it learned: opd on the student's own text, token_kd and sft on the "
+        "teacher's. A student that is used writes its own text, hence the stage's metric. All KL figures are exact "
+        "over the whole vocabulary. Read the variety beside them: reverse KL can also be lowered by saying less."
+    ),
+    metric="reverse_kl",
+    models="../build/language",
+)
+STAGES = {stage.name: stage for stage in (SKILL, LANGUAGE)}
+# What runs unless a stage is named: those whose models come with the checkout.
+DEFAULT = [name for name, stage in STAGES.items() if stage.models is None]
 
 
 def specs(stage: Stage, assets: Path) -> list[RunSpec]:

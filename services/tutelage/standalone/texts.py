@@ -1,0 +1,169 @@
+"""Stages whose outcome is text: what the student writes on held-out prompts is measured from outside the runs.
+
+Every model that an arm ends with is downloaded from the coordinator, as a user would, and measured by the same code and
+with the same draws as the student before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.progress import Progress
+from rich.table import Table
+
+from tutelage.standalone.arms import ArmRun, Bench, Example, StageRuns, arm_of, follow
+from tutelage.standalone.measure import (
+    Advance,
+    Ids,
+    LanguageModel,
+    closeness,
+    encoded,
+    open_model,
+    variety,
+    write,
+)
+from tutelage.standalone.stages import Stage
+from tutelage.trainer.data import read_lines
+from tutelage_client.spec import RunSpec
+from tutelage_client.wire import Prompt
+
+DRAWS_SEED = 1
+EXAMPLES_SHOWN = 5
+
+# Name, heading, format: every figure in the order in which it is shown.
+FIGURES = (
+    ("reverse_kl", "reverse KL", ".3f"),
+    ("forward_kl", "forward KL", ".3f"),
+    ("teacher_logprob", "teacher log-prob", ".2f"),
+    ("forward_kl_on_teacher_text", "forward KL on teacher text", ".3f"),
+    ("distinct_1", "distinct-1", ".3f"),
+    ("distinct_2", "distinct-2", ".3f"),
+    ("repetition", "repeated 4-grams", ".2%"),
+    ("length", "length", ".1f"),
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A student's figures by the names of FIGURES, and its texts."""
+
+    figures: dict[str, float]
+    texts: list[str]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out prompts, the teacher, and what the teacher itself writes to them."""
+
+    teacher: LanguageModel
+    prompts: list[Ids]
+    shown: list[str]
+    teacher_ids: list[Ids]
+    max_new_tokens: int
+
+    @property
+    def yardstick(self) -> dict[str, float]:
+        """The figures of the teacher's own text, as far as they mean something without a student."""
+        return asdict(variety(self.teacher_ids))
+
+    def measure(self, folder: Path, advance: Advance = lambda _: None) -> Measured:
+        """The student in the directory."""
+        student = open_model(folder)
+        ids = write(student, self.prompts, self.max_new_tokens, DRAWS_SEED, advance)
+        own = closeness(student, self.teacher, self.prompts, ids, advance)
+        off = closeness(student, self.teacher, self.prompts, self.teacher_ids, advance)
+        figures = asdict(own) | {"forward_kl_on_teacher_text": off.forward_kl} | asdict(variety(ids))
+        return Measured(figures, [student.text(text) for text in ids])
+
+    @property
+    def measuring_steps(self) -> int:
+        """How far `measure` advances in all."""
+        return 3 * len(self.prompts)
+
+
+def open_held_out(teacher: Path, prompts: Path, max_new_tokens: int, advance: Advance = lambda _: None) -> HeldOut:
+    """Read the prompts and let the teacher write to each.
+
+    Raises:
+        InvalidInput: no teacher there, or a malformed line.
+    """
+    lines = read_lines(prompts, "held-out prompts").values()
+    model = open_model(teacher)
+    ids = encoded(model, [line.prompt for line in lines])
+    shown = [as_text(line.prompt) for line in lines]
+    return HeldOut(model, ids, shown, write(model, ids, max_new_tokens, DRAWS_SEED, advance), max_new_tokens)
+
+
+def as_text(prompt: Prompt) -> str:
+    """A prompt to look at: the last thing that was said."""
+    if isinstance(prompt, str):
+        return prompt
+    last = prompt[-1]
+    return str(last["content"]) if isinstance(last, dict) else str(list(prompt))
+
+
+async def run_stage(bench: Bench, stage: Stage, specs: Sequence[RunSpec]) -> StageRuns:
+    """The student before, then every arm with its result, one after another."""
+    prompts = bench.assets / stage.name / "eval.jsonl"
+    teacher, student = stage.model(bench.assets, "teacher"), Path(specs[0].student.model)
+    with bench.progress() as progress:
+        count = len(read_lines(prompts, "held-out prompts"))
+        task = progress.add_task("teacher", total=count, shown="writes to the held-out prompts")
+        tick = _ticker(progress, task)
+        length = specs[0].rollout.max_new_tokens
+        held_out = await asyncio.to_thread(open_held_out, teacher, prompts, length, tick)
+        before = await _measured(held_out, student, "before", progress)
+        runs = [await _arm(bench, spec, held_out, before, progress) for spec in specs]
+    ids = held_out.teacher_ids[:EXAMPLES_SHOWN]
+    examples = [
+        Example(prompt, held_out.teacher.text(text), written)
+        for prompt, text, written in zip(held_out.shown, ids, before.texts, strict=False)
+    ]
+    return StageRuns(stage, runs, held_out.yardstick, examples)
+
+
+async def _arm(bench: Bench, spec: RunSpec, held_out: HeldOut, before: Measured, progress: Progress) -> ArmRun:
+    finished = await follow(bench, spec, progress)
+    folder = await bench.client.download_model(finished.view.id, bench.models / spec.name)
+    after = await _measured(held_out, folder, spec.name, progress)
+    figures = {name: (before.figures[name], after.figures[name]) for name, *_ in FIGURES}
+    arm = arm_of(finished, *figures["reverse_kl"], figures=figures)
+    return ArmRun(arm, finished.view.id, spec, finished.rows, after.texts[:EXAMPLES_SHOWN])
+
+
+async def _measured(held_out: HeldOut, folder: Path, name: str, progress: Progress) -> Measured:
+    task = progress.add_task(name, total=held_out.measuring_steps, shown="is measured on the held-out prompts")
+    measured = await asyncio.to_thread(held_out.measure, folder, _ticker(progress, task))
+    progress.console.print(f"{name:<8} reverse KL {measured.figures['reverse_kl']:.3f}", soft_wrap=True)
+    return measured
+
+
+def _ticker(progress: Progress, task: int) -> Advance:
+    return lambda count: progress.advance(task, count)  # type: ignore[arg-type]
+
+
+def rows(done: StageRuns) -> list[list[str]]:
+    """A header and one line each for the student before, every arm, and the teacher's own text."""
+    costs = ("teacher tokens", "seconds")
+    lines = [["", *(heading for _, heading, _ in FIGURES), *costs]]
+    first = done.runs[0].arm
+    lines.append(["before", *(format(first.figures[name][0], form) for name, _, form in FIGURES), "", ""])
+    for arm in (run.arm for run in done.runs):
+        cells = [format(arm.figures[name][1], form) for name, _, form in FIGURES]
+        lines.append([arm.name, *cells, f"{arm.teacher_tokens:,}", f"{arm.seconds:.0f}"])
+    cells = [format(done.yardstick[name], form) if name in done.yardstick else "" for name, _, form in FIGURES]
+    return [*lines, ["teacher", *cells, "", ""]]
+
+
+def table(done: StageRuns) -> Table:
+    """Every figure of the student before, of each arm and of the teacher."""
+    shown = Table(title=f"{done.stage.name}: the student's own text on held-out prompts, nats per token")
+    header, *lines = rows(done)
+    for column in header:
+        shown.add_column(column, justify="right" if column else "left")
+    for line in lines:
+        shown.add_row(*line)
+    return shown
