@@ -3,81 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
-from prometheus_client import CollectorRegistry
+from toy_teacher import answering, honest, working
 
 from tutelage.engines import FakeOptions
 from tutelage.engines.fake import FakeEngine
-from tutelage.queue import Delivery, Job, MemoryQueue, Put
-from tutelage.teacher.batcher import Batcher
-from tutelage.teacher.scorer import Scorer
-from tutelage.teacher.settings import Settings
-from tutelage.teacher.worker import QueueWorker
-from tutelage.telemetry import TeacherMetrics
+from tutelage.queue import Job, MemoryQueue, Put
 from tutelage.trainer.answers import Answers
 from tutelage.trainer.asking import Asker
 from tutelage.trainer.exits import StopRun, TeacherFailed
 from tutelage.trainer.ledger import Ledger
 from tutelage.trainer.pipeline import Pipeline
-from tutelage_client.wire import Rollout, ScoreReply, decode_request, encode_reply
+from tutelage_client.wire import Rollout
 
 SAMPLED = {"kind": "divergence", "divergence": "reverse_kl", "support": {"kind": "sampled"}}
 TOP_K = {"kind": "divergence", "support": {"kind": "student_top_k", "k": 3}}
 DEADLINE_S = 15.0
-
-
-@asynccontextmanager
-async def working(queue: Any, engine: Any = None) -> AsyncGenerator[None]:
-    """A teacher's worker on the queue, with the toy engine and its own probe."""
-    engine = engine or FakeEngine(FakeOptions(), "toy")
-    settings = Settings.model_validate({"name": "toy", "engine": "fake"})
-    metrics = TeacherMetrics.of(CollectorRegistry())
-    stopping = asyncio.Event()
-    async with Batcher(engine, settings.max_batch_tokens, metrics) as batcher:
-        scorer = Scorer("toy", engine, batcher, settings.limits(), metrics)
-        await scorer.probe_once()
-        worker = QueueWorker(queue, scorer, "w", lease_s=30, max_tokens=1000, grace_s=0, stopping=stopping)
-        task = asyncio.create_task(worker.run())
-        try:
-            yield
-        finally:
-            stopping.set()
-            await task
-
-
-@asynccontextmanager
-async def answering(queue: MemoryQueue, reply: Any) -> AsyncGenerator[list[Delivery]]:
-    """Some other teacher: `reply(engine, request)` makes the bytes, or None to fail the job for good."""
-    engine, taken = FakeEngine(FakeOptions(), "toy"), []
-
-    async def work() -> None:
-        while True:
-            for delivery in await queue.lease("toy", "w", count=8, wait_s=1.0):
-                taken.append(delivery)
-                payload = await reply(engine, decode_request(delivery.job.payload))
-                if payload is None:
-                    await queue.fail(delivery, "it was too hard", retry=False)
-                else:
-                    await queue.answer(delivery, payload)
-
-    task = asyncio.create_task(work())
-    try:
-        yield taken
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def honest(engine: FakeEngine, request: Any, **changes: Any) -> bytes:
-    blocks, usage = await engine.score(request.groups(), request.signals, request.top_k)
-    provenance = engine.provenance.model_copy(update=changes)
-    # Not validated: a broken teacher's would not be either.
-    return encode_reply(ScoreReply.model_construct(scores=tuple(blocks), provenance=provenance, usage=usage))
 
 
 async def stream(rollouts: Sequence[Rollout]) -> AsyncIterator[Rollout]:
@@ -193,7 +138,8 @@ class ForgetfulQueue:
 
 
 async def test_a_queue_that_lost_its_memory_is_filled_again(make_pipeline: Any, random_rollouts: Any) -> None:
-    queue, rollouts = ForgetfulQueue(), random_rollouts(4)
+    queue: Any = ForgetfulQueue()
+    rollouts = random_rollouts(4)
     pipeline = make_pipeline(queue, ask_again_s=0.1)
     asking = asyncio.create_task(one_step(pipeline, rollouts))
     await until(lambda: len(pipeline.marking.outstanding) == 4)

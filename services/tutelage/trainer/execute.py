@@ -28,25 +28,30 @@ log = logging.getLogger(__name__)
 async def execute(settings: Settings, run_id: str) -> ExitCode:
     """Lease the run (or take over the lease of `settings.epoch`) and bring it to an end."""
     async with WorkerClient(settings.coordinator) as worker, CoordinatorClient(settings.coordinator) as coordinator:
-        try:
-            lease = await worker.lease_run(run_id, settings.name, settings.epoch)
-        except StaleEpoch:
-            return ExitCode.FENCED
-        except ProblemResponse as error:
-            log.error("the run cannot be leased", extra={"run_id": run_id, "reason": error.detail})  # noqa: TRY400
-            return ExitCode.USER_ERROR
-        session = Session(worker, lease)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, session.request, "pause")
-        try:
-            async with session.beating():
-                return await attempt(session, coordinator, settings.redis_url)
-        except (Fenced, StaleEpoch) as error:
-            log.warning("fenced", extra={"run_id": run_id, "epoch": lease.epoch, "reason": str(error)})
-            return ExitCode.FENCED
-        except Exception as error:  # the outer edge of the process: whatever it was, the run should say it
-            log.exception("the run crashed", extra={"run_id": run_id, "epoch": lease.epoch})
-            await _crashed(session, error)
-            return ExitCode.CRASHED
+        return await lead(worker, coordinator, settings, run_id)
+
+
+async def lead(worker: WorkerClient, coordinator: CoordinatorClient, settings: Settings, run_id: str) -> ExitCode:
+    """From the lease to the exit code; SIGTERM pauses the run."""
+    try:
+        lease = await worker.lease_run(run_id, settings.name, settings.epoch)
+    except StaleEpoch:
+        return ExitCode.FENCED
+    except ProblemResponse as error:
+        log.error("the run cannot be leased", extra={"run_id": run_id, "reason": error.detail})  # noqa: TRY400
+        return ExitCode.USER_ERROR
+    session = Session(worker, lease)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, session.request, "pause")
+    try:
+        async with session.beating():
+            return await attempt(session, coordinator, settings.redis_url)
+    except (Fenced, StaleEpoch) as error:
+        log.warning("fenced", extra={"run_id": run_id, "epoch": lease.epoch, "reason": str(error)})
+        return ExitCode.FENCED
+    except Exception as error:  # the outer edge of the process: whatever it was, the run should say it
+        log.exception("the run crashed", extra={"run_id": run_id, "epoch": lease.epoch})
+        await _crashed(session, error)
+        return ExitCode.CRASHED
 
 
 async def attempt(session: Session, coordinator: CoordinatorClient, redis_url: str) -> ExitCode:

@@ -1,0 +1,72 @@
+"""Teachers in process: the real worker with the toy engine, and ones that answer what they are told to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from tutelage.engines import FakeOptions
+from tutelage.engines.fake import FakeEngine
+from tutelage.queue import Delivery, Queue
+from tutelage.teacher.batcher import Batcher
+from tutelage.teacher.scorer import Scorer
+from tutelage.teacher.settings import Settings
+from tutelage.teacher.worker import QueueWorker
+from tutelage.telemetry import TeacherMetrics
+from tutelage_client.wire import ScoreReply, ScoreRequest, decode_request, encode_reply
+
+Reply = Callable[[FakeEngine, ScoreRequest], Awaitable[bytes | None]]
+
+
+@asynccontextmanager
+async def working(queue: Queue, engine: FakeEngine | None = None) -> AsyncGenerator[None]:
+    """A teacher's worker on the queue, with the toy engine and its own probe."""
+    engine = engine or FakeEngine(FakeOptions(), "toy")
+    settings = Settings.model_validate({"name": "toy", "engine": "fake"})
+    metrics = TeacherMetrics.of(CollectorRegistry())
+    stopping = asyncio.Event()
+    async with Batcher(engine, settings.max_batch_tokens, metrics) as batcher:
+        scorer = Scorer("toy", engine, batcher, settings.limits(), metrics)
+        await scorer.probe_once()
+        worker = QueueWorker(queue, scorer, "w", lease_s=30, max_tokens=1000, grace_s=0, stopping=stopping)
+        task = asyncio.create_task(worker.run())
+        try:
+            yield
+        finally:
+            stopping.set()
+            await task
+
+
+@asynccontextmanager
+async def answering(queue: Queue, reply: Reply, engine: FakeEngine | None = None) -> AsyncGenerator[list[Delivery]]:
+    """Some other teacher: `reply(engine, request)` makes the bytes, or None to fail the job for good."""
+    engine, taken = engine or FakeEngine(FakeOptions(), "toy"), []
+
+    async def work() -> None:
+        while True:
+            for delivery in await queue.lease("toy", "w", count=8, wait_s=1.0):
+                taken.append(delivery)
+                payload = await reply(engine, decode_request(delivery.job.payload))
+                if payload is None:
+                    await queue.fail(delivery, "it was too hard", retry=False)
+                else:
+                    await queue.answer(delivery, payload)
+
+    task = asyncio.create_task(work())
+    try:
+        yield taken
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def honest(engine: FakeEngine, request: ScoreRequest, **changes: Any) -> bytes:
+    """The engine's own reply, with other provenance where `changes` says so."""
+    blocks, usage = await engine.score(request.groups(), request.signals, request.top_k)
+    provenance = engine.provenance.model_copy(update=changes)
+    # Not validated: a broken teacher's would not be either.
+    return encode_reply(ScoreReply.model_construct(scores=tuple(blocks), provenance=provenance, usage=usage))

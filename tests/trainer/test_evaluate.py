@@ -1,0 +1,77 @@
+"""Evaluation samples every held-out prompt, grades what the student wrote, and says the same when it is done again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from tutelage.trainer.data import Example
+from tutelage.trainer.evaluate import evaluate
+from tutelage.trainer.student import Student
+from tutelage_client.errors import InvalidInput
+
+PENALTY = {"kind": "constant_penalty"}
+PROMPTS = [[2, 3], [4], [5, 6, 7], [8, 9]]
+GREEDY = {"samples": 3, "temperature": 0.0}
+
+
+@pytest.fixture
+def student_for(make_spec: Any, make_student: Any) -> Callable[..., Student]:
+    def make(eval_section: dict[str, Any], grader: dict[str, Any] | None = None, **sections: Any) -> Student:
+        data = {"train": "t", "eval": "e", "grader": grader or {"kind": "exact_match"}}
+        return make_student(make_spec(PENALTY, data=data, eval=eval_section, **sections))
+
+    return make
+
+
+def examples(answers: Sequence[str | None]) -> list[Example]:
+    pairs = zip(PROMPTS, answers, strict=True)
+    return [Example("p", ids, None, answer, None, line) for line, (ids, answer) in enumerate(pairs, 1)]
+
+
+def greedy_texts(student: Student) -> list[str]:
+    settings = student.spec.rollout.model_copy(update={"temperature": 0.0})
+    rows = sorted(student.sample(PROMPTS, settings, torch.Generator()), key=lambda sampled: sampled.index)
+    return [student.text(row.token_ids) for row in rows]
+
+
+def test_accuracy_is_the_share_of_samples_that_were_right(student_for: Any) -> None:
+    student = student_for(GREEDY)
+    right = greedy_texts(student)
+    answers = [right[0], "no such text", right[2], right[3]]
+    assert evaluate(student, examples(answers), student.spec)["accuracy"] == pytest.approx(3 / 4)
+    assert evaluate(student, examples(right), student.spec)["accuracy"] == 1.0
+
+
+def test_length_and_truncation_are_those_of_the_samples(student_for: Any) -> None:
+    student = student_for(GREEDY, rollout={"max_new_tokens": 1})
+    found = evaluate(student, examples(["a"] * 4), student.spec)
+    assert found["eval_length"] == 1.0
+    settings = student.spec.rollout.model_copy(update={"temperature": 0.0})
+    cut = [row.finish_reason == "length" for row in student.sample(PROMPTS, settings, torch.Generator())]
+    assert found["eval_truncated"] == pytest.approx(sum(cut) / 4)
+
+
+def test_the_same_student_is_found_as_good_again(student_for: Any) -> None:
+    """Whatever was drawn or learned in between, the draws of an evaluation are its own."""
+    student = student_for({"samples": 8, "temperature": 1.0}, grader={"kind": "pattern", "pattern": "[a-m]"})
+    first = evaluate(student, examples([None] * 4), student.spec)
+    torch.rand(7)
+    student.step = 30
+    assert evaluate(student, examples([None] * 4), student.spec) == first
+    assert 0 < first["accuracy"] < 1
+
+
+def test_the_rollouts_temperature_is_not_that_of_evaluation(student_for: Any) -> None:
+    student = student_for(GREEDY, rollout={"temperature": 5.0, "top_p": 0.2})
+    assert evaluate(student, examples(greedy_texts(student)), student.spec)["accuracy"] == 1.0
+
+
+def test_samples_that_cannot_be_graded_are_an_error_and_no_zero(student_for: Any) -> None:
+    student = student_for(GREEDY)
+    with pytest.raises(InvalidInput, match="3 of 12 samples cannot be graded by 'exact_match'") as refused:
+        evaluate(student, examples(["a", None, "a", "a"]), student.spec)
+    assert refused.value.field == "data.eval"

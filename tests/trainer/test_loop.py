@@ -1,0 +1,234 @@
+"""Whole runs in process: a tiny student, the real queue contract, a toy teacher, and a coordinator that listens."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from recording_worker import RecordingWorker, lease
+from torch import Tensor
+from toy_teacher import answering, working
+
+from tutelage.engines import FakeOptions
+from tutelage.engines.fake import FakeEngine
+from tutelage.engines.tokenizer import tokenizer_fingerprint
+from tutelage.queue import MemoryQueue
+from tutelage.trainer.build import build
+from tutelage.trainer.loop import Run, train
+from tutelage.trainer.session import Session
+from tutelage_client.spec import RunSpec
+from tutelage_client.wire import (
+    CheckpointView,
+    ScoreReply,
+    StepReport,
+    TeacherInfo,
+    TeacherView,
+    TokenScores,
+    Usage,
+    encode_reply,
+)
+
+SAMPLED = {"kind": "divergence", "divergence": "reverse_kl", "support": {"kind": "sampled"}}
+DEADLINE_S = 30.0
+
+
+@pytest.fixture
+def engine(tokenizer: Any) -> FakeEngine:
+    """The toy teacher, of the student's family."""
+    engine = FakeEngine(FakeOptions(), "toy")
+    own = {"tokenizer_fingerprint": tokenizer_fingerprint(tokenizer)}
+    engine.provenance = engine.provenance.model_copy(update=own)
+    return engine
+
+
+@pytest.fixture
+def spec_of(make_spec: Any, tmp_path: Path) -> Callable[..., RunSpec]:
+    data = tmp_path / "prompts.jsonl"
+    lines = [{"prompt": f"{a} {b}", "answer": a} for a, b in zip("abcdef", "ghijkl", strict=True)]
+    data.write_text("\n".join(map(json.dumps, lines)))
+
+    def make(steps: int, **sections: Any) -> RunSpec:
+        wanted = {
+            "data": {"train": str(data), "eval": str(data), "grader": {"kind": "contains"}},
+            "rollout": {"prompts_per_step": 4, "samples_per_prompt": 2},
+            "optim": {"steps": steps, "schedule": "cosine", "warmup_steps": 1},
+            "checkpoint": {"every": 2},
+            "eval": {"every": 2},
+        }
+        return make_spec(SAMPLED, **(wanted | sections))
+
+    return make
+
+
+Build = Callable[..., Awaitable[Run]]
+
+
+@pytest.fixture
+def building(engine: FakeEngine, tmp_path: Path) -> Build:
+    """A run as an attempt begins it, with a lease that a coordinator could have granted."""
+
+    def view() -> TeacherView:
+        info = TeacherInfo(name="toy", capabilities=engine.capabilities, provenance=engine.provenance)
+        return TeacherView(name="toy", url="http://127.0.0.1:1", info=info, seen_at=datetime.now(UTC), available=True)
+
+    async def begin(
+        spec: RunSpec,
+        worker: RecordingWorker,
+        queue: MemoryQueue,
+        name: str = "run",
+        epoch: int = 1,
+        checkpoint: CheckpointView | None = None,
+    ) -> Run:
+        teachers = {"toy": view().model_dump(mode="json")}
+        held = lease({}, str(tmp_path / name), epoch=epoch, checkpoint=checkpoint, teachers=teachers)
+        session = Session(cast("Any", worker), held)
+        return await build(session, spec, cast("Any", None), queue)
+
+    return begin
+
+
+async def finish(run: Run) -> None:
+    async with asyncio.timeout(DEADLINE_S), run.pipeline or nullcontext():
+        await train(run)
+
+
+def weights(run: Run) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in run.student.trained.items()}
+
+
+async def test_a_run_reports_every_step_and_what_it_used(
+    spec_of: Any, building: Build, engine: FakeEngine, worker: RecordingWorker
+) -> None:
+    queue = MemoryQueue()
+    run = await building(spec_of(5), worker, queue)
+    before = weights(run)
+    async with working(queue, engine):
+        await finish(run)
+    assert [row.step for row in worker.steps] == [0, 1, 2, 3, 4, 5]
+    assert [row.step for row in worker.steps if "accuracy" in row.metrics] == [0, 2, 4, 5]
+    assert [row.step for row in worker.steps if row.rollouts] == [2, 4, 5]
+    for row in worker.steps[1:]:
+        assert row.metrics["learned_tokens"] == row.metrics["tokens"]
+        assert row.metrics["lag"] == row.metrics["dropped"] == 0
+        assert cast(float, row.metrics["grad_norm"]) > 0
+        assert np.isfinite(cast(float, row.metrics["reverse_kl"]))
+    assert np.diff([row.student_tokens for row in worker.steps]).tolist() == [
+        r.metrics["tokens"] for r in worker.steps[1:]
+    ]
+    assert worker.steps[-1].teacher_tokens == run.ledger.teacher_tokens > worker.steps[-1].student_tokens
+    assert any(not torch.equal(p, before[name]) for name, p in run.student.trained.items())
+
+
+async def test_checkpoints_come_at_their_cadence_and_the_oldest_goes(
+    spec_of: Any, building: Build, engine: FakeEngine, worker: RecordingWorker, tmp_path: Path
+) -> None:
+    queue = MemoryQueue()
+    async with working(queue, engine):
+        await finish(await building(spec_of(5), worker, queue))
+    assert [(commit.step, commit.final) for commit in worker.commits] == [(2, False), (4, False), (5, True)]
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == ["step-00000004-e1", "step-00000005-e1"]
+
+
+class PowerCut(Exception):
+    """The process is gone."""
+
+
+class CutWorker(RecordingWorker):
+    """The power goes when this step is reported."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.step = step
+
+    async def report_step(self, run_id: str, report: StepReport) -> None:
+        if report.step == self.step:
+            raise PowerCut
+        await super().report_step(run_id, report)
+
+
+async def test_a_run_that_was_cut_and_resumed_ends_where_one_that_was_not_ends(
+    spec_of: Any, building: Build, engine: FakeEngine
+) -> None:
+    """Cut after step 3, resumed from the checkpoint of step 2: the same weights, moments, totals and text."""
+    spec, straight, cut, resumed = spec_of(4), RecordingWorker(), CutWorker(3), RecordingWorker()
+    one, other = MemoryQueue(), MemoryQueue()
+    async with working(one, engine):
+        whole = await building(spec, straight, one, "whole")
+        await finish(whole)
+    async with working(other, engine):
+        with pytest.raises(PowerCut):
+            await finish(await building(spec, cut, other, "cut"))
+        second = await building(spec, resumed, other, "cut", epoch=2, checkpoint=cut.newest)
+        assert second.student.step == 2
+        await finish(second)
+    assert resumed.events[0] == "resumed at step 2"
+    assert [row.step for row in (*cut.steps, *resumed.steps)] == [0, 1, 2, 3, 4]
+    for (name, mine), (_, theirs) in zip(whole.student.trained.items(), second.student.trained.items(), strict=True):
+        assert torch.equal(mine, theirs), name
+        for key, moment in whole.student.optimizer.adamw.state[mine].items():
+            assert torch.equal(moment, second.student.optimizer.adamw.state[theirs][key]), (name, key)
+    assert whole.ledger == second.ledger
+    assert [r.id for r in straight.steps[-1].rollouts] == [r.id for r in resumed.steps[-1].rollouts]
+    assert straight.commits[-1].weights_sha256 == resumed.commits[-1].weights_sha256
+
+
+async def test_a_spent_budget_of_teacher_tokens_ends_the_run_well(
+    spec_of: Any, building: Build, engine: FakeEngine, worker: RecordingWorker
+) -> None:
+    queue = MemoryQueue()
+    async with working(queue, engine):
+        await finish(await building(spec_of(50, budget={"teacher_tokens": 60}), worker, queue))
+    last = worker.steps[-1]
+    assert 1 <= last.step < 50
+    assert "accuracy" in last.metrics
+    assert worker.steps[-2].teacher_tokens < 60 <= last.teacher_tokens
+    assert worker.events == [f"the run ends at step {last.step}: budget.teacher_tokens is spent"]
+    assert (worker.commits[-1].step, worker.commits[-1].final) == (last.step, True)
+
+
+async def test_a_spent_budget_of_time_ends_the_run_before_its_next_step(
+    spec_of: Any, building: Build, worker: RecordingWorker
+) -> None:
+    run = await building(spec_of(50, budget={"wall_clock_s": 3600.0}), worker, MemoryQueue())
+    run.started_s -= 3600.0
+    await finish(run)
+    assert [row.step for row in worker.steps] == [0]
+    assert worker.events == ["the run ends at step 0: budget.wall_clock_s is spent"]
+    assert (worker.commits[-1].step, worker.commits[-1].final) == (0, True)
+
+
+async def unscored(engine: FakeEngine, request: Any) -> bytes:
+    """A reply that is whole and says of every token that it was not scored."""
+    (group,) = request.groups()
+    rows = group.scored_tokens
+    nothing = np.full(rows, np.nan, dtype=np.float32)
+    block = TokenScores(start=len(group.prompt_ids), valid=np.zeros(rows, bool), sampled_logprob=nothing)
+    usage = Usage(forward_tokens=rows)
+    return encode_reply(ScoreReply(scores=(block,), provenance=engine.provenance, usage=usage))
+
+
+async def test_steps_without_a_scored_token_are_counted_and_change_nothing(
+    spec_of: Any, building: Build, engine: FakeEngine, worker: RecordingWorker
+) -> None:
+    queue = MemoryQueue()
+    run = await building(spec_of(3), worker, queue)
+    before = weights(run)
+    async with answering(queue, unscored, engine):
+        await finish(run)
+    assert [row.step for row in worker.steps] == [0, 1, 2, 3]
+    for row in worker.steps[1:]:
+        assert not row.metrics["learned_tokens"]
+        assert row.metrics["grad_norm"] is None
+        assert cast(float, row.metrics["tokens"]) > 0
+    assert worker.steps[-1].teacher_tokens == worker.steps[-1].student_tokens > 0
+    assert not any(run.student.optimizer.adamw.state.values())
+    assert all(torch.equal(p, before[name]) for name, p in run.student.trained.items())
