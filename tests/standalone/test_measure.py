@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tutelage.standalone import measure
-from tutelage.standalone.measure import LanguageModel, closeness, encoded, repetition, variety, write
+from tutelage.standalone.measure import LanguageModel, closeness, encoded, logprob, repetition, variety, write
 
 PROMPTS = [[3, 4, 5], [6, 7], [8], [9, 3, 9, 3, 9]]
 
@@ -36,6 +36,12 @@ def test_closeness_is_the_mean_over_all_tokens_of_the_plain_divergences(
     assert [found.reverse_kl, found.forward_kl, found.teacher_logprob] == pytest.approx(
         naive(student, teacher, PROMPTS, texts), abs=1e-4
     )
+
+
+def test_the_teachers_log_probability_is_the_same_asked_alone(student: LanguageModel, teacher: LanguageModel) -> None:
+    texts = write(student, PROMPTS, max_new_tokens=12, seed=5)
+    alone = logprob(teacher, PROMPTS, texts)
+    assert alone == pytest.approx(closeness(student, teacher, PROMPTS, texts).teacher_logprob, abs=1e-5)
 
 
 def test_a_model_is_as_close_as_can_be_to_itself(student: LanguageModel) -> None:

@@ -121,14 +121,34 @@ def closeness(
 ) -> Closeness:
     """Student against teacher at every token of the texts, in float32, a few prompts and rows at a time."""
     sums = torch.zeros(3, dtype=torch.float64)
-    for first in range(0, len(prompts), PROMPTS_AT_ONCE):
-        part = slice(first, first + PROMPTS_AT_ONCE)
-        groups = [_group(prompt, text) for prompt, text in zip(prompts[part], texts[part], strict=True)]
-        ids_N = torch.tensor([token for text in texts[part] for token in text])
+    for groups, ids_N in _parts(prompts, texts):
         for measured_R3 in _compared(student, teacher, groups, ids_N):
             sums += measured_R3.double().sum(0).cpu()
         advance(len(groups))
     return Closeness(*(sums / sum(map(len, texts))).tolist())
+
+
+@torch.inference_mode()
+def logprob(
+    model: LanguageModel, prompts: Sequence[Ids], texts: Sequence[Ids], advance: Advance = lambda _: None
+) -> float:
+    """The model's mean log-probability of the tokens of these texts, whoever wrote them."""
+    total = 0.0
+    for groups, ids_N in _parts(prompts, texts):
+        states_NH = _states(model, groups)
+        for rows in torch.arange(len(ids_N)).split(CHUNK_ROWS):
+            logp_RV = model.head.logits(states_NH[rows]).log_softmax(-1)
+            total += float(at_tokens(logp_RV, ids_N[rows, None].to(logp_RV.device)).double().sum())
+        advance(len(groups))
+    return total / sum(map(len, texts))
+
+
+def _parts(prompts: Sequence[Ids], texts: Sequence[Ids]) -> Iterator[tuple[list[ScoreGroup], Tensor]]:
+    """A few prompts at a time with the ids [N] of their texts."""
+    for first in range(0, len(prompts), PROMPTS_AT_ONCE):
+        part = slice(first, first + PROMPTS_AT_ONCE)
+        groups = [_group(prompt, text) for prompt, text in zip(prompts[part], texts[part], strict=True)]
+        yield groups, torch.tensor([token for text in texts[part] for token in text])
 
 
 def _compared(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rich.progress import Progress
 from rich.table import Table
+from transformers.utils import logging
 
 from tutelage.standalone.arms import ArmRun, Bench, Example, StageRuns, arm_of, follow
 from tutelage.standalone.measure import (
@@ -21,6 +22,7 @@ from tutelage.standalone.measure import (
     LanguageModel,
     closeness,
     encoded,
+    logprob,
     open_model,
     variety,
     write,
@@ -38,7 +40,7 @@ FIGURES = (
     ("reverse_kl", "reverse KL", ".3f"),
     ("forward_kl", "forward KL", ".3f"),
     ("teacher_logprob", "teacher log-prob", ".2f"),
-    ("forward_kl_on_teacher_text", "forward KL on teacher text", ".3f"),
+    ("teacher_text_logprob", "log-prob of teacher text", ".2f"),
     ("distinct_1", "distinct-1", ".3f"),
     ("distinct_2", "distinct-2", ".3f"),
     ("repetition", "repeated 4-grams", ".2%"),
@@ -74,8 +76,8 @@ class HeldOut:
         student = open_model(folder)
         ids = write(student, self.prompts, self.max_new_tokens, DRAWS_SEED, advance)
         own = closeness(student, self.teacher, self.prompts, ids, advance)
-        off = closeness(student, self.teacher, self.prompts, self.teacher_ids, advance)
-        figures = asdict(own) | {"forward_kl_on_teacher_text": off.forward_kl} | asdict(variety(ids))
+        off_policy = {"teacher_text_logprob": logprob(student, self.prompts, self.teacher_ids, advance)}
+        figures = asdict(own) | off_policy | asdict(variety(ids))
         return Measured(figures, [student.text(text) for text in ids])
 
     @property
@@ -107,6 +109,7 @@ def as_text(prompt: Prompt) -> str:
 
 async def run_stage(bench: Bench, stage: Stage, specs: Sequence[RunSpec]) -> StageRuns:
     """The student before, then every arm with its result, one after another."""
+    logging.disable_progress_bar()  # it would be drawn across the one below
     prompts = bench.assets / stage.name / "eval.jsonl"
     teacher, student = stage.model(bench.assets, "teacher"), Path(specs[0].student.model)
     with bench.progress() as progress:
