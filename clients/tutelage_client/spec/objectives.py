@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from tutelage_client.spec.ranges import Positive, TopK, Unit
 from tutelage_client.wire.message import ByKind, Message
@@ -19,15 +19,23 @@ class FullSupport(Message):
 
 
 class TeacherTopK(Message):
+    """The teacher's k most probable tokens."""
+
     kind: Literal["teacher_top_k"] = "teacher_top_k"
-    k: TopK = 16
-    rest: Literal["tail", "renormalise"] = "tail"
+    k: TopK = Field(default=16, description="how many tokens")
+    rest: Literal["tail", "renormalise"] = Field(
+        default="tail", description="tail: one bucket for all other tokens; renormalise: the set alone"
+    )
 
 
 class StudentTopK(Message):
+    """The student's k most probable tokens, scored by the teacher as candidates."""
+
     kind: Literal["student_top_k"] = "student_top_k"
-    k: TopK = 16
-    rest: Literal["tail", "renormalise"] = "tail"
+    k: TopK = Field(default=16, description="how many tokens")
+    rest: Literal["tail", "renormalise"] = Field(
+        default="tail", description="tail: one bucket for all other tokens; renormalise: the set alone"
+    )
 
 
 class SampledSupport(Message):
@@ -40,6 +48,8 @@ Support = Annotated[FullSupport | TeacherTopK | StudentTopK | SampledSupport, By
 
 
 class TeacherTarget(Message):
+    """The teacher's own distribution."""
+
     kind: Literal["teacher"] = "teacher"
 
 
@@ -47,13 +57,18 @@ Target = TeacherTarget
 
 
 class DivergenceObjective(Message):
-    """Minimise a divergence between student and teacher at every token. `beta` is JSD's weight on the teacher."""
+    """Minimise a divergence between student and teacher at every token."""
 
     kind: Literal["divergence"] = "divergence"
-    divergence: Literal["forward_kl", "reverse_kl", "jsd"] = "reverse_kl"
-    beta: Unit | None = None
-    support: Support = FullSupport()
-    target: Target = TeacherTarget()
+    divergence: Literal["forward_kl", "reverse_kl", "jsd"] = Field(
+        default="reverse_kl", description="forward_kl: KL(q || p); reverse_kl: KL(p || q); jsd: between them"
+    )
+    beta: Unit | None = Field(
+        default=None,
+        description="with jsd: the weight on the teacher, 0.5 if absent; 0 is forward_kl and 1 is reverse_kl",
+    )
+    support: Support = Field(default=FullSupport(), description="over which tokens it is taken")
+    target: Target = Field(default=TeacherTarget(), description="what the student is pulled to")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -68,7 +83,7 @@ class PolicyGradientObjective(Message):
     """REINFORCE with the per-token advantage log q - log p (the k1 estimator of reverse KL)."""
 
     kind: Literal["policy_gradient"] = "policy_gradient"
-    target: Target = TeacherTarget()
+    target: Target = Field(default=TeacherTarget(), description="what the student is pulled to")
 
 
 class SupervisedObjective(Message):
@@ -78,11 +93,13 @@ class SupervisedObjective(Message):
 
 
 class ConstantPenaltyObjective(Message):
-    """The teacher-free control: advantage -penalty on tokens that the student gave at most `max_probability`."""
+    """The teacher-free control: a constant negative advantage on what the student wrote."""
 
     kind: Literal["constant_penalty"] = "constant_penalty"
-    penalty: Positive = 1.0
-    max_probability: Unit = 1.0
+    penalty: Positive = Field(default=1.0, description="the advantage is minus this")
+    max_probability: Unit = Field(
+        default=1.0, description="only tokens to which the student gave at most this probability"
+    )
 
 
 Objective = Annotated[

@@ -24,19 +24,30 @@ from tutelage_client.wire.teachers import Signal
 
 
 class RunSpec(Message):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    deterministic: Literal[False] = False
-    student: Student
-    teachers: Annotated[list[TeacherRef], Field(max_length=1)] = []
-    data: Data = Data()
-    rollout: RolloutSpec = RolloutSpec()
-    objective: Objective
-    stabilizers: list[Stabilizer] = []
-    optim: Optim = Optim()
-    checkpoint: CheckpointSpec = CheckpointSpec()
-    eval: EvalSpec = EvalSpec()
-    budget: Budget = Budget()
+    """One run, whole. Every key that is left out has its default; an unknown key is refused."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$", description="for people; it need not be unique")
+    seed: int = Field(
+        default=0,
+        ge=0,
+        lt=2**31,
+        description="decides the order of prompts, the sampling, LoRA's first weights and dropout",
+    )
+    deterministic: Literal[False] = Field(
+        default=False, description="bit-for-bit repeats; not built, only false is taken"
+    )
+    student: Student = Field(description="the model that learns")
+    teachers: Annotated[list[TeacherRef], Field(max_length=1)] = Field(
+        default=[], description="the teacher, where one is asked"
+    )
+    data: Data = Field(default=Data(), description="prompts, and how answers are graded")
+    rollout: RolloutSpec = Field(default=RolloutSpec(), description="whose text is learned from")
+    objective: Objective = Field(description="what is minimised")
+    stabilizers: list[Stabilizer] = Field(default=[], description="clips, masks and anchors, each kind once")
+    optim: Optim = Field(default=Optim(), description="the optimiser")
+    checkpoint: CheckpointSpec = Field(default=CheckpointSpec(), description="what survives a crash")
+    eval: EvalSpec = Field(default=EvalSpec(), description="measuring on held-out prompts")
+    budget: Budget = Field(default=Budget(), description="limits that end the run early")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -13,10 +13,14 @@ from tutelage_client.wire.refusal import refused
 
 
 class Lora(Message):
-    rank: Annotated[int, Field(ge=1, le=1024)] = 16
-    alpha: Annotated[int, Field(ge=1)] = 32
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    target_modules: list[str] | Literal["all-linear"] = "all-linear"
+    """Train adapters (PEFT) instead of all weights. The final model has them merged."""
+
+    rank: int = Field(default=16, ge=1, le=1024, description="rank of each adapter")
+    alpha: int = Field(default=32, ge=1, description="the adapters' output is scaled by alpha / rank")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="on the adapters' input, while learning")
+    target_modules: list[str] | Literal["all-linear"] = Field(
+        default="all-linear", description="which layers get an adapter"
+    )
 
     @field_validator("target_modules", mode="before")
     @classmethod
@@ -27,40 +31,71 @@ class Lora(Message):
 
 
 class Student(Message):
-    """`model` is a directory, `file:ID` of an uploaded tar archive, or a hub id with a pinned `revision`."""
+    """The model that learns: a causal language model of transformers with safetensors weights."""
 
-    model: Annotated[str, Field(min_length=1)]
-    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    lora: Lora | None = None
+    model: str = Field(
+        min_length=1, description="a directory, `file:ID` of an uploaded tar archive, or a hub id with a `revision`"
+    )
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = Field(
+        default=None, description="the commit of a hub id, 40 hex digits; only with it is `model` a hub id"
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="of the arithmetic and of the final model; weights that learn are float32"
+    )
+    lora: Lora | None = Field(default=None, description="train adapters instead of all weights")
 
 
 class TeacherRef(Message):
-    """`name` is a name in the coordinator's registry, never a URL."""
+    """The teacher of a run. There is at most one."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-    on_loss: Literal["pause", "fail"] = "pause"
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="a name in the coordinator's registry, never a URL"
+    )
+    on_loss: Literal["pause", "fail"] = Field(
+        default="pause",
+        description="pause: wait for an absent teacher and leave out rollouts that it gave up; fail: end the run",
+    )
 
 
 class Data(Message):
     """JSON lines of {"prompt": .., "completion"?: .., "answer"?: .., "tag"?: ..}, by path or `file:ID`."""
 
-    train: Annotated[str, Field(min_length=1)] | None = None
-    eval: Annotated[str, Field(min_length=1)] | None = None
-    grader: Grader = ExactMatch()
+    train: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="the prompts to learn on; with source `data` or `mix` every line needs a completion"
+    )
+    eval: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="held-out prompts with answers; without them nothing is evaluated"
+    )
+    grader: Grader = Field(default=ExactMatch(), description="how an evaluation decides that an answer is right")
 
 
 class RolloutSpec(Message):
-    """Whose text the student learns on. `mix` takes `on_policy_fraction` from the student and the rest from data."""
+    """Whose text the student learns on, and how much of it a step takes."""
 
-    source: Literal["student", "teacher", "data", "mix", "pushed"] = "student"
-    on_policy_fraction: Unit | None = None
-    prompts_per_step: Annotated[int, Field(ge=1, le=65536)] = 32
-    samples_per_prompt: Annotated[int, Field(ge=1, le=1024)] = 1
-    max_new_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 256
-    temperature: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    max_lag: Annotated[int, Field(ge=0, le=0)] = 0
+    source: Literal["student", "teacher", "data", "mix", "pushed"] = Field(
+        default="student",
+        description="student: its own samples; teacher: the teacher's samples; data: the completions in `data.train`; "
+        "mix: student and data; pushed: trajectories that others send to the run",
+    )
+    on_policy_fraction: Unit | None = Field(
+        default=None, description="with `mix`: the share of prompts that the student answers itself (GKD's lambda)"
+    )
+    prompts_per_step: int = Field(default=32, ge=1, le=65536, description="prompts of one optimiser step")
+    samples_per_prompt: int = Field(default=1, ge=1, le=1024, description="rollouts of each prompt")
+    max_new_tokens: int = Field(default=256, ge=1, le=1_000_000, description="longest completion, in evaluations too")
+    temperature: float = Field(
+        default=1.0,
+        gt=0,
+        le=10,
+        allow_inf_nan=False,
+        description="of the sampling; the loss is always at temperature 1",
+    )
+    top_p: float = Field(
+        default=1.0, gt=0, le=1, description="nucleus of the sampling; 1 samples from the whole vocabulary"
+    )
+    max_lag: int = Field(
+        default=0, ge=0, le=0, description="policy versions between writing and learning; only 0, synchronous, is built"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -70,31 +105,46 @@ class RolloutSpec(Message):
 
 
 class Optim(Message):
-    """AdamW. micro_batch_tokens bounds prompt plus completion tokens (padding included) of one forward."""
+    """AdamW on the mean loss over all learned tokens of a step."""
 
-    lr: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 1e-4
-    steps: Count = 100
-    micro_batch_tokens: Count = 8192
-    weight_decay: NonNegative = 0.0
-    betas: tuple[Decay, Decay] = (0.9, 0.999)
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    max_grad_norm: Positive = 1.0
+    lr: float = Field(default=1e-4, gt=0, le=10, allow_inf_nan=False, description="learning rate after the warm-up")
+    steps: Count = Field(default=100, description="optimiser steps of the whole run")
+    micro_batch_tokens: Count = Field(
+        default=8192,
+        description="tokens of one forward, prompts and padding included; changes memory and speed, not the loss",
+    )
+    weight_decay: NonNegative = Field(default=0.0, description="AdamW's, on every trained weight")
+    betas: tuple[Decay, Decay] = Field(default=(0.9, 0.999), description="AdamW's")
+    warmup_steps: int = Field(default=0, ge=0, description="steps over which the learning rate rises from near 0")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        default="constant", description="of the learning rate after the warm-up; linear and cosine end at 0"
+    )
+    max_grad_norm: Positive = Field(default=1.0, description="a longer gradient is scaled down to this norm")
 
 
 class CheckpointSpec(Message):
-    every: Count = 50
-    keep: Count = 2
+    """What a crash costs at most. The last step is always saved."""
+
+    every: Count = Field(default=50, description="steps between two checkpoints")
+    keep: Count = Field(default=2, description="checkpoints that stay on disk")
 
 
 class EvalSpec(Message):
-    every: Count = 50
-    samples: Annotated[int, Field(ge=1, le=256)] = 1
-    temperature: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 1.0
+    """Sampling and grading `data.eval`, before the first step, on the way, and after the last step."""
+
+    every: Count = Field(default=50, description="steps between two evaluations")
+    samples: int = Field(default=1, ge=1, le=256, description="answers to each prompt")
+    temperature: float = Field(
+        default=1.0, ge=0, le=10, allow_inf_nan=False, description="of the sampling; 0 is greedy"
+    )
 
 
 class Budget(Message):
-    """The run ends well at the first limit that it meets. teacher_tokens counts forward plus generated tokens."""
+    """The run ends well, with its model, at the first limit that it meets."""
 
-    teacher_tokens: Count | None = None
-    wall_clock_s: Positive | None = None
+    teacher_tokens: Count | None = Field(
+        default=None, description="tokens that the teacher computed or wrote for this run"
+    )
+    wall_clock_s: Positive | None = Field(
+        default=None, description="seconds of one attempt; a resumed run begins again"
+    )

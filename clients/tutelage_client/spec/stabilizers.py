@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from tutelage_client.spec.ranges import NonNegative, Positive
 from tutelage_client.wire.message import ByKind, Message
@@ -12,18 +12,18 @@ from tutelage_client.wire.refusal import refused
 
 
 class SignalClip(Message):
-    """Keep the teacher's log-prob within `max` nats of the student's (type II: q/p)."""
+    """Keep the teacher's log-probability near the student's: bounds q/p, where the two are far apart."""
 
     kind: Literal["signal_clip"] = "signal_clip"
-    max: Positive = 6.0
+    max: Positive = Field(default=6.0, description="nats between the two log-probabilities")
 
 
 class RatioClip(Message):
-    """Weight each token by p/mu clipped to [min, max] (type I: staleness and sampler mismatch)."""
+    """Weight each token by p/mu, clipped: for text of an older student, or of another sampler."""
 
     kind: Literal["ratio_clip"] = "ratio_clip"
-    min: NonNegative = 0.0
-    max: Positive = 2.0
+    min: NonNegative = Field(default=0.0, description="the smallest weight; below `max`")
+    max: Positive = Field(default=2.0, description="the largest weight")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -33,17 +33,17 @@ class RatioClip(Message):
 
 
 class SpecialTokenMask(Message):
-    """Leave special tokens out of the loss; end-of-sequence stays in unless keep_eos is false."""
+    """Leave the tokenizer's special tokens out of the loss."""
 
     kind: Literal["special_token_mask"] = "special_token_mask"
-    keep_eos: bool = True
+    keep_eos: bool = Field(default=True, description="learn from end-of-sequence all the same")
 
 
 class ReferenceKl(Message):
-    """Add coef x KL(p || the student as it was at the start)."""
+    """Add coef x KL(p || ref) to the loss; ref is the student as it was at the start."""
 
     kind: Literal["reference_kl"] = "reference_kl"
-    coef: Positive = 0.01
+    coef: Positive = Field(default=0.01, description="weight of the pull back")
 
 
 Stabilizer = Annotated[SignalClip | RatioClip | SpecialTokenMask | ReferenceKl, ByKind()]

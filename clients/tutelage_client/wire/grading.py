@@ -14,28 +14,30 @@ class ExactMatch(Message):
     """1.0 where the completion equals the reference after stripping outer white space."""
 
     kind: Literal["exact_match"] = "exact_match"
-    ignore_case: bool = False
+    ignore_case: bool = Field(default=False, description="upper and lower case are the same")
 
 
 class LastNumber(Message):
     """1.0 where the last number in the completion equals the reference as a number, within `tolerance`."""
 
     kind: Literal["last_number"] = "last_number"
-    tolerance: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    tolerance: float = Field(
+        default=0.0, ge=0, allow_inf_nan=False, description="how far the number may lie from the answer"
+    )
 
 
 class Contains(Message):
     """1.0 where the completion contains the reference."""
 
     kind: Literal["contains"] = "contains"
-    ignore_case: bool = False
+    ignore_case: bool = Field(default=False, description="upper and lower case are the same")
 
 
 class Pattern(Message):
     """1.0 where `pattern` matches the completion; with a group, where the group equals the reference."""
 
     kind: Literal["pattern"] = "pattern"
-    pattern: str = Field(max_length=512)
+    pattern: str = Field(max_length=512, description="a regular expression of Python, searched in the completion")
 
     @field_validator("pattern")
     @classmethod
