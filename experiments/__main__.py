@@ -7,8 +7,9 @@ import asyncio
 from pathlib import Path
 
 from experiments.demo import demo
+from experiments.language import language
 
-EXPERIMENTS = {"demo": demo}
+EXPERIMENTS = {"demo": demo, "language": language}
 
 
 def main() -> None:

@@ -35,8 +35,8 @@ def main() -> None:
     for name, model in (("teacher", teacher), ("student", without(teacher, REMOVED_LAYERS))):
         millions = sum(p.numel() for p in model.parameters()) / 1e6
         print(f"{name}: {model.config.num_hidden_layers} layers, {millions:.1f} M parameters", flush=True)
-        model.save_pretrained(args.out / name)
         tokenizer.save_pretrained(args.out / name)
+        model.save_pretrained(args.out / name)
     gguf.unlink()
 
 
