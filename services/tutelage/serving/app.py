@@ -11,7 +11,7 @@ from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from tutelage.serving.middleware import LimitBody, Measure
-from tutelage.serving.problems import ServiceProblem, add_problem_handlers
+from tutelage.serving.problems import ServiceProblem, add_problem_handlers, answers
 from tutelage.telemetry import HttpMetrics
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -35,7 +35,8 @@ def create_app(
     max_body_bytes: larger bodies are refused with 413; body_limits: other limits by path prefix, as for uploads
     `app.state.stopping` is an event that is set when the process was told to stop: long answers end then.
     """
-    app = FastAPI(title=title, lifespan=lifespan, docs_url="/docs", redoc_url=None)
+    everywhere = answers("invalid_input", "too_large", "internal")
+    app = FastAPI(title=title, lifespan=lifespan, docs_url="/docs", redoc_url=None, responses=everywhere)
     app.state.stopping = asyncio.Event()
     app.state.registry = registry or CollectorRegistry()
     app.add_middleware(LimitBody, default=max_body_bytes, by_prefix=body_limits or {})
@@ -52,7 +53,7 @@ def _add_health(app: FastAPI, ready: Ready) -> None:
         """The process is alive."""
         return {"status": "ok"}
 
-    @app.get("/readyz", tags=["health"])
+    @app.get("/readyz", tags=["health"], responses=answers("not_ready"))
     async def readyz() -> dict[str, str]:
         """The service can take work; 503 with the reason where it cannot."""
         reason = ready()

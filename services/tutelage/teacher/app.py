@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from safetensors.numpy import save
 
 from tutelage.rewards.graders import grade
-from tutelage.serving import ServiceProblem, problem
+from tutelage.serving import ServiceProblem, answers, problem
 from tutelage.teacher.admission import CapabilityMissing, require_head
 from tutelage.teacher.batcher import EngineFailed
 from tutelage.teacher.keys import KeyCheck
@@ -23,6 +23,7 @@ from tutelage_client.wire import (
     GenerateRequest,
     RewardReply,
     RewardRequest,
+    ScoreReply,
     TeacherInfo,
     Usage,
 )
@@ -33,7 +34,8 @@ def _scorer(request: Request) -> Scorer:
 
 
 Teacher = Annotated[Scorer, Depends(_scorer)]
-routes = APIRouter(prefix="/v1", tags=["teacher"])
+routes = APIRouter(prefix="/v1", tags=["teacher"], responses=answers("unauthorized"))
+BUSY = ("capability_missing", "engine_failed", "not_ready", "overloaded")
 
 
 @routes.get("/teacher")
@@ -42,32 +44,35 @@ async def describe(teacher: Teacher) -> TeacherInfo:
     return teacher.info()
 
 
-@routes.post("/score")
+@routes.post(
+    "/score",
+    responses={200: {"model": ScoreReply}} | answers(*BUSY, "bad_scores", "not_acceptable", "unsupported_media_type"),
+)
 async def score(request: Request, teacher: Teacher) -> Response:
-    """Score given tokens: JSON or safetensors by Content-Type, the reply by Accept."""
+    """Log-probabilities of given tokens. The body is JSON or safetensors by Content-Type, the reply by Accept."""
     form = reply_form(request.headers.get("accept", ""))
     asked = read_request(await request.body(), request.headers.get("content-type", ""))
     _refuse_if_busy(teacher)
     return write_reply(await teacher.score(asked, door="http"), form)
 
 
-@routes.get("/head")
+@routes.get("/head", responses=answers("capability_missing"))
 async def head(teacher: Teacher) -> Response:
     """The output head as safetensors: logits = softcap * tanh(scale * (hidden @ weight.T + bias) / softcap)."""
     require_head(teacher.engine.capabilities, teacher.name)
     return Response(await asyncio.to_thread(lambda: save(teacher.engine.head())), media_type=MEDIA_TYPE)
 
 
-@routes.post("/generate")
+@routes.post("/generate", responses=answers(*BUSY))
 async def generate(asked: GenerateRequest, teacher: Teacher) -> GenerateReply:
-    """The teacher's own text."""
+    """Text of the teacher: continuations of prompts, `n` each."""
     _refuse_if_busy(teacher)
     return await teacher.generate(asked)
 
 
 @routes.post("/reward")
 async def reward(asked: RewardRequest, teacher: Teacher) -> RewardReply:
-    """Grade completions."""
+    """Grade completions with one of the graders; an item that cannot be graded is not valid, never 0."""
     rewards = await asyncio.to_thread(grade, asked.reward, asked.items)
     return RewardReply(rewards=tuple(rewards), provenance=teacher.engine.provenance, usage=Usage())
 

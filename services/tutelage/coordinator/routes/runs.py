@@ -15,7 +15,7 @@ from tutelage.coordinator.db import Database
 from tutelage.coordinator.pushed import push
 from tutelage.coordinator.routes.params import After, Limit
 from tutelage.coordinator.stream import follow
-from tutelage.serving import ServiceProblem
+from tutelage.serving import ServiceProblem, answers
 from tutelage_client.errors import InvalidInput
 from tutelage_client.wire import (
     CheckpointView,
@@ -34,7 +34,7 @@ LastEventId = Annotated[str | None, Header()]
 
 
 def router(database: Database) -> APIRouter:
-    api = APIRouter(prefix="/v1/runs", tags=["runs"])
+    api = APIRouter(prefix="/v1/runs", tags=["runs"], responses=answers("database_unavailable"))
     _add_verbs(api, database)
     _add_history(api, database)
     _add_bytes(api, database)
@@ -42,7 +42,9 @@ def router(database: Database) -> APIRouter:
 
 
 def _add_verbs(api: APIRouter, database: Database) -> None:
-    @api.post("", status_code=201)
+    refusals = answers("unknown_teacher", "unknown_file", "capability_missing", "idempotency_key_reused")
+
+    @api.post("", status_code=201, responses=refusals)
     def submit(spec: dict[str, Any], response: Response, idempotency_key: IdempotencyKey = None) -> RunView:
         """Queue a run. With an Idempotency-Key, the same key and body return the same run (200 instead of 201)."""
         with database.write() as session:
@@ -56,24 +58,25 @@ def _add_verbs(api: APIRouter, database: Database) -> None:
         with database.read() as session:
             return runs.runs(session, status, after, limit)
 
-    @api.get("/{run_id}")
+    @api.get("/{run_id}", responses=answers("run_not_found"))
     def get_run(run_id: str) -> RunView:
+        """One run: status, progress, newest metrics, and the spec as it was resolved."""
         with database.read() as session:
             return runs.view(runs.find(session, run_id))
 
-    @api.post("/{run_id}/cancel")
+    @api.post("/{run_id}/cancel", responses=answers("run_not_found", "run_is_final"))
     def cancel(run_id: str) -> RunView:
         """End the run without a result; its checkpoints stay."""
         with database.write() as session:
             return runs.cancel(session, run_id)
 
-    @api.post("/{run_id}/pause")
+    @api.post("/{run_id}/pause", responses=answers("run_not_found", "run_is_final", "run_is_cancelling"))
     def pause(run_id: str) -> RunView:
         """Stop the run after a checkpoint, until it is resumed."""
         with database.write() as session:
             return runs.pause(session, run_id)
 
-    @api.post("/{run_id}/resume")
+    @api.post("/{run_id}/resume", responses=answers("run_not_found", "run_is_final", "run_is_cancelling"))
     def resume(run_id: str) -> RunView:
         """Queue a paused run again."""
         with database.write() as session:
@@ -81,7 +84,7 @@ def _add_verbs(api: APIRouter, database: Database) -> None:
 
 
 def _add_history(api: APIRouter, database: Database) -> None:
-    @api.get("/{run_id}/events", response_model=Page[EventView])
+    @api.get("/{run_id}/events", response_model=Page[EventView], responses=answers("run_not_found"))
     async def list_events(
         request: Request, run_id: str, after: After = None, limit: Limit = 200, last_event_id: LastEventId = None
     ) -> Any:
@@ -102,20 +105,21 @@ def _add_history(api: APIRouter, database: Database) -> None:
         with database.read() as session:
             return runs.find(session, run_id).status
 
-    @api.get("/{run_id}/metrics")
+    @api.get("/{run_id}/metrics", responses=answers("run_not_found"))
     def list_metrics(run_id: str, after: After = None, limit: Limit = 10_000) -> Page[reports.MetricsOfStep]:
         """One row a step: `step`, `epoch`, `student_tokens`, `teacher_tokens` and what the trainer measured."""
         with database.read() as session:
             runs.find(session, run_id)
             return reports.metrics(session, run_id, after, limit)
 
-    @api.get("/{run_id}/checkpoints")
+    @api.get("/{run_id}/checkpoints", responses=answers("run_not_found"))
     def list_checkpoints(run_id: str, after: After = None, limit: Limit = 50) -> Page[CheckpointView]:
+        """Committed checkpoints, by step."""
         with database.read() as session:
             runs.find(session, run_id)
             return reports.checkpoints(session, run_id, after, limit)
 
-    @api.get("/{run_id}/rollouts")
+    @api.get("/{run_id}/rollouts", responses=answers("run_not_found"))
     def list_rollouts(run_id: str, after: After = None, limit: Limit = 50) -> Page[RolloutSample]:
         """Rollouts that the trainer chose to show, by step."""
         with database.read() as session:
@@ -124,13 +128,15 @@ def _add_history(api: APIRouter, database: Database) -> None:
 
 
 def _add_bytes(api: APIRouter, database: Database) -> None:
-    @api.post("/{run_id}/rollouts")
+    @api.post("/{run_id}/rollouts", responses=answers("run_not_found", "not_pushed", "run_is_final"))
     def push_rollouts(run_id: str, body: PushedRollouts) -> PushResult:
         """Hand over rollouts written elsewhere; an id that was seen before is ignored."""
         with database.write() as session:
             return push(session, run_id, body.rollouts)
 
-    @api.get("/{run_id}/model", response_class=StreamingResponse)
+    gone = answers("run_not_found", "model_missing", "model_not_ready")
+
+    @api.get("/{run_id}/model", response_class=StreamingResponse, responses=gone)
     def get_model(run_id: str) -> StreamingResponse:
         """The final model's directory as a tar stream."""
         with database.read() as session:

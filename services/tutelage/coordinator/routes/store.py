@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from tutelage.coordinator import files, teachers
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.routes.params import After, Limit
-from tutelage.serving import ServiceProblem
+from tutelage.serving import ServiceProblem, answers
 from tutelage_client.wire import FileView, Page, TeacherRegistration, TeacherView
 
 Filename = Annotated[str, Query(min_length=1, max_length=255, description="for people; the id is the content's hash")]
@@ -20,7 +20,7 @@ Filename = Annotated[str, Query(min_length=1, max_length=255, description="for p
 
 def router(database: Database, folder: Path) -> APIRouter:
     """folder: where the bytes of uploaded files are, each named by its sha256."""
-    api = APIRouter(prefix="/v1")
+    api = APIRouter(prefix="/v1", responses=answers("database_unavailable"))
     _add_files(api, database, folder)
     _add_teachers(api, database)
     return api
@@ -45,12 +45,15 @@ def _add_files(api: APIRouter, database: Database, folder: Path) -> None:
         with database.read() as session:
             return files.files(session, after, limit)
 
-    @api.get("/files/{file_id}", tags=["files"])
+    @api.get("/files/{file_id}", tags=["files"], responses=answers("file_not_found"))
     def get_file(file_id: str) -> FileView:
+        """One file: its hash, size and name."""
         with database.read() as session:
             return files.find(session, file_id)
 
-    @api.get("/files/{file_id}/content", response_class=FileResponse, tags=["files"])
+    gone = answers("file_not_found", "content_missing")
+
+    @api.get("/files/{file_id}/content", response_class=FileResponse, tags=["files"], responses=gone)
     def get_content(file_id: str) -> FileResponse:
         """The bytes, with range requests."""
         with database.read() as session:
@@ -81,5 +84,6 @@ def _add_teachers(api: APIRouter, database: Database) -> None:
 
     @api.get("/teachers", tags=["teachers"])
     def list_teachers(after: After = None, limit: Limit = 50) -> Page[TeacherView]:
+        """Registered teachers by name, with address, capabilities and whether they were heard of lately."""
         with database.read() as session:
             return teachers.teachers(session, after, limit)

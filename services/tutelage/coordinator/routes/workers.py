@@ -15,6 +15,7 @@ from tutelage.coordinator.db import Database
 from tutelage.coordinator.pushed import pushed
 from tutelage.coordinator.routes.params import Limit
 from tutelage.coordinator.settings import Settings
+from tutelage.serving import answers
 from tutelage_client.wire import (
     CheckpointCommit,
     EventReport,
@@ -29,11 +30,12 @@ from tutelage_client.wire import (
 )
 
 POLL_S = 0.25
+OWNED = answers("run_not_found", "stale_epoch")
 Cursor = Annotated[int, Query(ge=0, lt=2**63)]
 
 
 def router(database: Database, settings: Settings) -> APIRouter:
-    api = APIRouter(prefix="/internal/v1", tags=["workers"])
+    api = APIRouter(prefix="/internal/v1", tags=["workers"], responses=answers("database_unavailable"))
     _add_leases(api, database, settings)
     _add_reports(api, database)
     return api
@@ -51,7 +53,7 @@ def _add_leases(api: APIRouter, database: Database, settings: Settings) -> None:
             if not await _may_wait(request, ends_at):
                 return Response(status_code=204)
 
-    @api.post("/runs/{run_id}/lease")
+    @api.post("/runs/{run_id}/lease", responses=answers("run_not_found", "run_not_queued", "stale_epoch"))
     def lease_run(run_id: str, body: LeaseRequest) -> Lease:
         """Claim this queued run, or with `epoch` take over the lease that was granted with it."""
         with database.write() as session:
@@ -59,12 +61,13 @@ def _add_leases(api: APIRouter, database: Database, settings: Settings) -> None:
                 return leases.claim_run(session, settings, run_id, body.worker)
             return leases.adopt(session, settings, run_id, body.worker, body.epoch)
 
-    @api.post("/runs/{run_id}/heartbeat")
+    @api.post("/runs/{run_id}/heartbeat", responses=OWNED)
     def heartbeat(run_id: str, body: Heartbeat) -> HeartbeatReply:
+        """Keep the lease, say what is being done, and learn what the run's owner wants."""
         with database.write() as session:
             return leases.heartbeat(session, settings, run_id, body)
 
-    @api.post("/runs/{run_id}/outcome", status_code=204)
+    @api.post("/runs/{run_id}/outcome", status_code=204, responses=OWNED)
     def outcome(run_id: str, body: Outcome) -> None:
         """The end of this attempt; the lease is given back."""
         with database.write() as session:
@@ -90,22 +93,25 @@ async def _may_wait(request: Request, ends_at: float) -> bool:
 
 
 def _add_reports(api: APIRouter, database: Database) -> None:
-    @api.post("/runs/{run_id}/steps", status_code=204)
+    @api.post("/runs/{run_id}/steps", status_code=204, responses=OWNED)
     def report_step(run_id: str, body: StepReport) -> None:
+        """The metrics of a step, and a few of its rollouts."""
         with database.write() as session:
             reports.step(session, run_id, body)
 
-    @api.post("/runs/{run_id}/events", status_code=204)
+    @api.post("/runs/{run_id}/events", status_code=204, responses=OWNED)
     def report_event(run_id: str, body: EventReport) -> None:
+        """A line for the run's history."""
         with database.write() as session:
             reports.event(session, run_id, body)
 
-    @api.post("/runs/{run_id}/checkpoints", status_code=204)
+    @api.post("/runs/{run_id}/checkpoints", status_code=204, responses=OWNED | answers("stale_epoch", "stale_step"))
     def commit_checkpoint(run_id: str, body: CheckpointCommit) -> None:
+        """Make a checkpoint the one to resume from."""
         with database.write() as session:
             reports.commit(session, run_id, body)
 
-    @api.get("/runs/{run_id}/pushed")
+    @api.get("/runs/{run_id}/pushed", responses=answers("run_not_found"))
     def list_pushed(run_id: str, after: Cursor = 0, limit: Limit = 256) -> Page[Rollout]:
         """Pushed rollouts behind the cursor `after`; `next` is the cursor for what comes later."""
         with database.read() as session:

@@ -1,0 +1,84 @@
+"""Every stable code: of a problem that a service answers with, and of the error that ended a run.
+
+A test holds both tables to the code that raises them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tutelage_client.wire.runs import Category
+
+
+class ProblemCode(NamedTuple):
+    """status: of HTTP; meaning: what happened and what helps."""
+
+    status: int
+    meaning: str
+
+
+class RunCode(NamedTuple):
+    """category: whose it is to mend; meaning: what happened."""
+
+    category: Category
+    meaning: str
+
+
+# What any route may answer.
+COMMON = {
+    "invalid_input": ProblemCode(422, "a value is wrong; `field` says which, the sentence says what is possible"),
+    "too_large": ProblemCode(413, "the body is over the limit"),
+    "not_found": ProblemCode(404, "no such route"),
+    "method_not_allowed": ProblemCode(405, "the route is there, the method is not; `Allow` lists those that are"),
+    "bad_request": ProblemCode(400, "the body could not be read"),
+    "internal": ProblemCode(500, "a bug; the service's log has the reason"),
+}
+
+COORDINATOR = {
+    "run_not_found": ProblemCode(404, "no run has this id"),
+    "file_not_found": ProblemCode(404, "no file has this id"),
+    "content_missing": ProblemCode(404, "the file is known but its bytes are gone from disk; upload it again"),
+    "model_missing": ProblemCode(404, "the run succeeded but its model is gone from disk"),
+    "model_not_ready": ProblemCode(409, "the run has not succeeded (yet)"),
+    "run_is_final": ProblemCode(409, "the run has ended; submit a new one"),
+    "run_is_cancelling": ProblemCode(409, "a cancellation cannot be taken back"),
+    "run_not_queued": ProblemCode(409, "for workers: only a queued run can be claimed"),
+    "not_pushed": ProblemCode(409, 'only a run with rollout.source = "pushed" takes rollouts'),
+    "stale_epoch": ProblemCode(409, "for workers: a newer attempt owns the run, or the lease ran out; stop writing"),
+    "stale_step": ProblemCode(409, "for workers: the checkpoint is older than the committed one"),
+    "unknown_teacher": ProblemCode(422, "no teacher has registered under this name"),
+    "unknown_file": ProblemCode(422, "the spec names a file that was not uploaded"),
+    "idempotency_key_reused": ProblemCode(422, "the key made another run from another body; use a new key"),
+    "database_unavailable": ProblemCode(503, "the database does not answer; clients try again"),
+}
+
+TEACHER = {
+    "unauthorized": ProblemCode(401, "the bearer key is missing or not in the keys file"),
+    "not_acceptable": ProblemCode(406, "scores come as JSON or safetensors only"),
+    "unsupported_media_type": ProblemCode(415, "a score request is JSON or safetensors"),
+    "bad_scores": ProblemCode(502, "the engine's answer was no valid score and was not passed on"),
+    "engine_failed": ProblemCode(502, "the engine failed on this request"),
+    "overloaded": ProblemCode(503, "too many tokens wait; try again after `Retry-After`"),
+}
+
+BOTH = {
+    "capability_missing": ProblemCode(422, "the teacher cannot do this, and nothing is approximated"),
+    "not_ready": ProblemCode(503, "the service is starting, stopping, or failed its start-up probe"),
+}
+
+PROBLEMS = COMMON | COORDINATOR | TEACHER | BOTH
+
+# The `error.code` of a run that failed.
+RUN_ERRORS = {
+    "invalid_input": RunCode("user", "something in the spec, the data or the student; `field` says where"),
+    "diverged": RunCode("user", "the gradient's norm is not finite; lower `optim.lr` or add `signal_clip`"),
+    "teacher_changed": RunCode(
+        "teacher", "the teacher's weights, tokenizer, engine or dtype are not those of the start"
+    ),
+    "bad_scores": RunCode("teacher", "three answers to one question were no valid scores"),
+    "no_scores": RunCode("teacher", "the teacher gave up every question of a step"),
+    "question_failed": RunCode("teacher", 'the teacher gave up a question, and the spec says on_loss = "fail"'),
+    "lease_expired": RunCode("infra", "the trainer was silent for longer than its lease, too often in a row"),
+    "crashed": RunCode("internal", "the trainer crashed, too often since its last checkpoint"),
+    "internal": RunCode("internal", "the trainer gave no reason"),
+}

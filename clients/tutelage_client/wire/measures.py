@@ -1,0 +1,77 @@
+"""What a run's rows of metrics hold, name by name. A test holds the table to the rows of a real run."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Measure(NamedTuple):
+    """unit: of the value; meaning: what it is and over what it is taken."""
+
+    unit: str
+    meaning: str
+
+
+# Counted by the coordinator for every row.
+COUNTED = {
+    "step": Measure("steps", "optimiser steps done; the row of step 0 holds the first evaluation only"),
+    "epoch": Measure("attempts", "the attempt at the run that reported this row"),
+    "student_tokens": Measure("tokens", "completion tokens learned on since the run began, whoever wrote them"),
+    "teacher_tokens": Measure(
+        "tokens", "tokens that the teacher computed or wrote since the run began; cached ones cost 0"
+    ),
+}
+
+# Over the learned tokens of the step, before the optimiser moved the weights.
+LEARNING = {
+    "loss": Measure(
+        "nats per token", "what was minimised; of policy_gradient and constant_penalty the value means nothing"
+    ),
+    "reverse_kl": Measure(
+        "nats per token",
+        "KL(p || q): exact with support full, else the sampled mean of log p - log q on the written tokens",
+    ),
+    "forward_kl": Measure("nats per token", "KL(q || p), with support full"),
+    "log_ratio": Measure(
+        "nats per token", "mean of log q - log p of the written tokens, where the teacher scored them"
+    ),
+    "student_entropy": Measure("nats per token", "entropy of the student over the whole vocabulary"),
+    "teacher_entropy": Measure("nats per token", "the same of the teacher, with support full"),
+    "ratio": Measure("1", "mean of p / mu of the written tokens; 1 where the text is the student's own and fresh"),
+    "ratio_max": Measure("1", "largest p / mu of the step"),
+    "ratio_clip_fraction": Measure("share of tokens", "p / mu outside the bounds of ratio_clip"),
+    "signal_clip_fraction": Measure("share of tokens", "written tokens whose log q - log p is beyond signal_clip"),
+    "infinite_fraction": Measure(
+        "share of tokens", "tokens of infinite loss, which add no gradient; signal_clip bounds them"
+    ),
+    "learned_tokens": Measure("tokens", "tokens that the step learned from"),
+    "learned_fraction": Measure(
+        "share of tokens", "of the tokens that may be learned from, those that had usable scores"
+    ),
+    "lr": Measure("1", "learning rate of the step"),
+    "grad_norm": Measure("1", "norm of the gradient before it was bounded; null where nothing was learned from"),
+}
+
+# About the text of the step, and its time.
+WRITING = {
+    "tokens": Measure("tokens", "completion tokens of the step"),
+    "length": Measure("tokens", "mean length of a completion"),
+    "truncated": Measure("share of rollouts", "completions that ended at max_new_tokens"),
+    "lag": Measure("policy versions", "mean between writing and learning; 0 is on-policy, and data has none"),
+    "dropped": Measure("rollouts", "left out since the run began, because the teacher gave them up"),
+    "seconds": Measure("s", "wall-clock time of the step, without evaluation and checkpoint"),
+    "overlap_s": Measure(
+        "s",
+        "how long before the last rollout ended the first score was there; negative: no overlap; null: nobody asked",
+    ),
+}
+
+# In the rows of steps that evaluated. A tag is what the lines of `data.eval` carry.
+EVALUATION = {
+    "accuracy": Measure("mean reward", "of all samples of all held-out prompts, by the spec's grader"),
+    "accuracy/TAG": Measure("mean reward", "the same over the prompts of one tag"),
+    "eval_length": Measure("tokens", "mean length of an answer"),
+    "eval_truncated": Measure("share of samples", "answers that ended at max_new_tokens"),
+}
+
+MEASURES = COUNTED | LEARNING | WRITING | EVALUATION
