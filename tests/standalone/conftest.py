@@ -40,10 +40,19 @@ def save_model(folder: Path, seed: int, layers: int) -> Path:
 
 
 @pytest.fixture(scope="session")
-def student(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
-    return open_model(save_model(tmp_path_factory.mktemp("student"), seed=1, layers=1))
+def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`teacher` and `student`."""
+    folder = tmp_path_factory.mktemp("models")
+    save_model(folder / "student", seed=1, layers=1)
+    save_model(folder / "teacher", seed=2, layers=2)
+    return folder
 
 
 @pytest.fixture(scope="session")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
-    return open_model(save_model(tmp_path_factory.mktemp("teacher"), seed=2, layers=2))
+def student(models_folder: Path) -> LanguageModel:
+    return open_model(models_folder / "student")
+
+
+@pytest.fixture(scope="session")
+def teacher(models_folder: Path) -> LanguageModel:
+    return open_model(models_folder / "teacher")

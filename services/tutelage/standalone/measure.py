@@ -26,7 +26,7 @@ from tutelage_client.errors import InvalidInput
 from tutelage_client.wire import Prompt, ScoreGroup
 
 CHUNK_ROWS = 256
-PROMPTS_AT_ONCE = 16
+PROMPTS_AT_ONCE = 32
 REPEATED_N = 4
 
 Ids = list[int]
@@ -104,6 +104,7 @@ def write(
         eos_ids=model.eos_ids,
         pad_id=min(model.eos_ids),
         generator=torch.Generator(pick_device("auto")).manual_seed(seed),
+        max_rows=PROMPTS_AT_ONCE,
     )
     for row in rows:
         texts[row.index] = row.token_ids

@@ -7,9 +7,12 @@ with the same draws as the student before.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from rich.progress import Progress
 from rich.table import Table
@@ -31,6 +34,8 @@ from tutelage.standalone.stages import Stage
 from tutelage.trainer.data import read_lines
 from tutelage_client.spec import RunSpec
 from tutelage_client.wire import Prompt
+
+Result = TypeVar("Result")
 
 DRAWS_SEED = 1
 EXAMPLES_SHOWN = 5
@@ -113,11 +118,9 @@ async def run_stage(bench: Bench, stage: Stage, specs: Sequence[RunSpec]) -> Sta
     prompts = bench.assets / stage.name / "eval.jsonl"
     teacher, student = stage.model(bench.assets, "teacher"), Path(specs[0].student.model)
     with bench.progress() as progress:
-        count = len(read_lines(prompts, "held-out prompts"))
-        task = progress.add_task("teacher", total=count, shown="writes to the held-out prompts")
-        tick = _ticker(progress, task)
-        length = specs[0].rollout.max_new_tokens
-        held_out = await asyncio.to_thread(open_held_out, teacher, prompts, length, tick)
+        count, length = len(read_lines(prompts, "held-out prompts")), specs[0].rollout.max_new_tokens
+        opened = partial(open_held_out, teacher, prompts, length)
+        held_out = await _shown(progress, "teacher", "writes to the held-out prompts", count, opened)
         before = await _measured(held_out, student, "before", progress)
         runs = [await _arm(bench, spec, held_out, before, progress) for spec in specs]
     ids = held_out.teacher_ids[:EXAMPLES_SHOWN]
@@ -138,14 +141,27 @@ async def _arm(bench: Bench, spec: RunSpec, held_out: HeldOut, before: Measured,
 
 
 async def _measured(held_out: HeldOut, folder: Path, name: str, progress: Progress) -> Measured:
-    task = progress.add_task(name, total=held_out.measuring_steps, shown="is measured on the held-out prompts")
-    measured = await asyncio.to_thread(held_out.measure, folder, _ticker(progress, task))
+    work = partial(held_out.measure, folder)
+    measured = await _shown(progress, name, "is measured on the held-out prompts", held_out.measuring_steps, work)
     progress.console.print(f"{name:<8} reverse KL {measured.figures['reverse_kl']:.3f}", soft_wrap=True)
     return measured
 
 
-def _ticker(progress: Progress, task: int) -> Advance:
-    return lambda count: progress.advance(task, count)  # type: ignore[arg-type]
+async def _shown(progress: Progress, name: str, doing: str, total: int, work: Callable[[Advance], Result]) -> Result:
+    """Do the work in a thread under a bar of its own; when cancelled it ends at its next advance."""
+    task = progress.add_task(name, total=total, shown=doing)
+    progress.console.print(f"{name:<8} {doing}", soft_wrap=True)
+    cancelled = threading.Event()
+
+    def advance(count: int) -> None:
+        if cancelled.is_set():
+            raise asyncio.CancelledError
+        progress.advance(task, count)
+
+    try:
+        return await asyncio.to_thread(work, advance)
+    finally:
+        cancelled.set()
 
 
 def rows(done: StageRuns) -> list[list[str]]:
