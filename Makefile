@@ -5,11 +5,12 @@ BENCH_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.tutelage
+PEERS := .venv-trl
 LANGUAGE := build/language
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-short demo-language test e2e check bench clean
+.PHONY: help setup demo demo-short demo-language test e2e check bench bench-peers clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +55,14 @@ check: $(STAMP)  ## ruff, formatting, types, import rules
 
 bench: $(STAMP)  ## every benchmark, results in build/bench
 	@$(BIN)/python -m benchmarks all --out build/bench $(BENCH_ARGS)
+
+bench-peers: $(PEERS)/.peers  ## an environment of its own for TRL, which `make bench` then measures beside ours
+
+$(PEERS)/.peers: constraints.txt
+	@$(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install -qq $(PIP_ARGS) -c constraints.txt torch
+	@$(PEERS)/bin/python -m pip install -qq $(PIP_ARGS) -c constraints.txt trl==1.16.0
+	@touch $@
 
 clean:  ## remove what was built; the environment stays
 	@rm -rf build .pytest_cache .ruff_cache .hypothesis

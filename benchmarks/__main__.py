@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 
 from benchmarks.measure import Cell, described
+from benchmarks.step import step
 from benchmarks.transport import transport
 
-BENCHMARKS = {"transport": transport}
+BENCHMARKS = {"transport": transport, "step": step}
 
 
 def main() -> None:
@@ -32,9 +33,14 @@ def show(name: str, cells: list[Cell]) -> None:
     print(f"{name}: ratio above 1 means that ours is better")
     for cell in cells:
         peer = cell.peer["name"] if cell.peer else "alone"
-        low, high = cell.ci
-        figures = f"{cell.ours:.3g} against {cell.theirs:.3g} ms, ratio {cell.ratio:.1f} ({low:.1f} to {high:.1f})"
-        print(f"  {cell.cell:<28} {peer:<28} {figures}, equal: {cell.equal}")
+        print(f"  {cell.cell:<28} {peer:<28} {figures(cell)}, equal: {cell.equal}")
+
+
+def figures(cell: Cell) -> str:
+    if cell.theirs is None or cell.ratio is None or cell.ci is None:
+        return f"{cell.ours:.3g} ms"
+    low, high = cell.ci
+    return f"{cell.ours:.3g} against {cell.theirs:.3g} ms, ratio {cell.ratio:.2f} ({low:.2f} to {high:.2f})"
 
 
 if __name__ == "__main__":

@@ -7,23 +7,26 @@ import random
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One comparison: medians in milliseconds, the ratio theirs/ours with its 95 % bootstrap interval."""
+    """One comparison: medians in milliseconds, the ratio theirs/ours with its 95 % bootstrap interval.
+
+    Without a peer there is `ours` alone; `equal` then speaks of a reference computed in the same run.
+    """
 
     cell: str
     peer: dict[str, Any] | None
     ours: float
-    theirs: float
-    ratio: float
-    ci: tuple[float, float]
+    theirs: float | None = None
+    ratio: float | None = None
+    ci: tuple[float, float] | None = None
     equal: bool
-    counted: dict[str, int] = field(default_factory=dict)
+    counted: Mapping[str, float] = field(default_factory=dict)
 
 
 def paired(ours: Callable[[], Any], theirs: Callable[[], Any], repetitions: int) -> tuple[list[float], list[float]]:
