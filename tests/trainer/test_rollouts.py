@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tutelage.trainer.data import Example
+from tutelage.trainer.exits import TeacherFailed
 from tutelage.trainer.ledger import Ledger
 from tutelage.trainer.rollouts import SOURCES, Sources, prompts_of_step
-from tutelage_client.wire import Page, Rollout
+from tutelage_client.wire import GenerateReply, GenerateRequest, Generation, Page, Provenance, Rollout, Usage
 
 PENALTY = {"kind": "constant_penalty"}
 
@@ -136,3 +137,20 @@ async def test_an_error_of_the_sampler_reaches_the_reader(sources: Sources) -> N
     sources.student.sample = broken  # type: ignore[method-assign]
     with pytest.raises(RuntimeError, match="the sampler broke"):
         await collected(sources, "student", 0)
+
+
+class SilentTeacher:
+    """A teacher client that writes nothing to any prompt."""
+
+    async def generate(self, request: GenerateRequest) -> GenerateReply:
+        nothing = Generation(text="", token_ids=[], finish_reason="stop")
+        names = {name: "x" for name in Provenance.model_fields if name != "temperature"}
+        return GenerateReply(
+            generations=[[nothing] * request.n for _ in request.prompts], provenance=Provenance(**names), usage=Usage()
+        )
+
+
+async def test_a_teacher_that_writes_nothing_is_no_source(sources: Sources) -> None:
+    silent: Any = SilentTeacher()
+    with pytest.raises(TeacherFailed, match="wrote no tokens"):
+        await collected(replace(sources, teacher=silent), "teacher", 0)

@@ -16,6 +16,7 @@ import torch
 
 from tutelage.engines.sampling import Sampled
 from tutelage.trainer.data import Example
+from tutelage.trainer.exits import TeacherFailed
 from tutelage.trainer.ledger import Ledger
 from tutelage.trainer.student import Student
 from tutelage_client.spec import RolloutSpec
@@ -69,7 +70,11 @@ async def student_rollouts(sources: Sources, step: int) -> AsyncIterator[Rollout
 
 
 async def teacher_rollouts(sources: Sources, step: int) -> AsyncIterator[Rollout]:
-    """Text of the teacher (SeqKD, off-policy token KD), asked for over HTTP."""
+    """Text of the teacher (SeqKD, off-policy token KD), asked for over HTTP.
+
+    Raises:
+        TeacherFailed: it wrote nothing at all.
+    """
     assert sources.teacher is not None
     chosen, spec = sources.chosen(step), sources.spec
     reply = await sources.teacher.generate(
@@ -83,6 +88,8 @@ async def teacher_rollouts(sources: Sources, step: int) -> AsyncIterator[Rollout
         )
     )
     sources.ledger.charge(reply.usage)
+    if not any(generation.token_ids for generations in reply.generations for generation in generations):
+        raise TeacherFailed("no_text", "the teacher wrote no tokens to any prompt of this step; nothing can be learned")
     for row, ((_, example), generations) in enumerate(zip(chosen, reply.generations, strict=True)):
         for k, generation in enumerate(generations):
             if generation.token_ids:
