@@ -14,24 +14,27 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import random
+import sys
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from small_models import BATCH, Recipe, completions, make_model, make_tokenizer, padded, train  # noqa: E402
+
 CHARACTERS = "0123456789+=,;:>"
 MAX_DIGITS = 5
 # The student stops early on its schedule: that is the cold start.
-TEACHER = {"hidden_size": 96, "layers": 3, "heads": 4, "steps": 1600, "schedule": 1600, "lr": 2e-3, "seed": 1}
-STUDENT = {"hidden_size": 64, "layers": 2, "heads": 4, "steps": 450, "schedule": 1500, "lr": 3e-3, "seed": 2}
-BATCH = 64
+TEACHER = Recipe(hidden_size=96, layers=3, steps=1600, schedule=1600, lr=2e-3, seed=1)
+STUDENT = Recipe(hidden_size=64, layers=2, steps=450, schedule=1500, lr=3e-3, seed=2)
 
 
 class Problem(NamedTuple):
@@ -69,83 +72,33 @@ def problems(seed: int, exclude: frozenset[Problem] = frozenset()) -> Iterator[P
             yield problem
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a character."""
-    vocabulary = {token: i for i, token in enumerate(["<pad>", "<eos>", "<unk>", *CHARACTERS])}
-    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
-    backend.decoder = decoders.Fuse()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>", model_max_length=128
-    )
-    tokenizer.clean_up_tokenization_spaces = False
-    return tokenizer
-
-
-def make_model(size: dict, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    torch.manual_seed(size["seed"])
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=size["hidden_size"],
-        intermediate_size=size["hidden_size"] * 5 // 2,
-        num_hidden_layers=size["layers"],
-        num_attention_heads=size["heads"],
-        num_key_value_heads=size["heads"],
-        max_position_embeddings=128,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    return LlamaForCausalLM(config)
-
-
-def batch_of(tokenizer: PreTrainedTokenizerFast, source: Iterator[Problem]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Input ids and labels [BATCH, T]; only the completion is learned."""
+def loss(source: Iterator[Problem], tokenizer: PreTrainedTokenizerFast, model: LlamaForCausalLM) -> torch.Tensor:
+    """Cross-entropy of the completions of a fresh batch."""
     rows, starts = [], []
-    for _ in range(BATCH):
-        problem = next(source)
+    for problem in islice(source, BATCH):
         prompt = tokenizer(problem.prompt)["input_ids"]
         rows.append([*prompt, *tokenizer(problem.completion)["input_ids"], tokenizer.eos_token_id])
         starts.append(len(prompt))
-    width = max(map(len, rows))
-    ids = torch.tensor([row + [tokenizer.pad_token_id] * (width - len(row)) for row in rows])
-    columns = torch.arange(width)
+    ids = padded(rows, tokenizer)
+    columns = torch.arange(ids.shape[1])
     lengths, first = torch.tensor([len(r) for r in rows])[:, None], torch.tensor(starts)[:, None]
-    return ids, torch.where((columns >= first) & (columns < lengths), ids, -100)
+    labels = torch.where((columns >= first) & (columns < lengths), ids, -100)
+    return model(input_ids=ids, labels=labels).loss
 
 
-def train(size: dict, tokenizer: PreTrainedTokenizerFast, held_out: list[Problem]) -> LlamaForCausalLM:
-    model = make_model(size, tokenizer)
-    source = problems(size["seed"], exclude=frozenset(held_out))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=size["lr"], weight_decay=0.01)
-    for step in range(size["steps"]):
-        decay = 0.5 * (1 + math.cos(math.pi * step / size["schedule"]))
-        for group in optimizer.param_groups:
-            group["lr"] = size["lr"] * min(1.0, (step + 1) / 50) * decay
-        ids, labels = batch_of(tokenizer, source)
-        loss = model(input_ids=ids, labels=labels).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        if step % 50 == 49:
-            share = accuracy(model, tokenizer, held_out[:128])
-            print(f"  step {step + 1}: loss {loss.item():.4f}, accuracy {share:.2f}", flush=True)
-    return model
-
-
-@torch.inference_mode()
-def accuracy(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, held_out: list[Problem]) -> float:
+def accuracy(tokenizer: PreTrainedTokenizerFast, held_out: list[Problem], model: LlamaForCausalLM) -> float:
     """Share of right answers, sampled at temperature 1."""
-    tokenizer.padding_side = "left"
-    batch = tokenizer([p.prompt for p in held_out], return_tensors="pt", padding=True, return_token_type_ids=False)
-    out = model.eval().generate(**batch, do_sample=True, top_k=0, max_new_tokens=72)
-    model.train()
-    texts = tokenizer.batch_decode(out[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-    tokenizer.padding_side = "right"
+    texts = completions(model, tokenizer, [p.prompt for p in held_out], 72)
     right = [t.endswith(f">{p.answer}") for t, p in zip(texts, held_out, strict=True)]
     return sum(right) / len(right)
+
+
+def make(recipe: Recipe, held_out: list[Problem]) -> LlamaForCausalLM:
+    tokenizer = make_tokenizer(CHARACTERS)
+    model = make_model(recipe, tokenizer)
+    source = problems(recipe.seed, exclude=frozenset(held_out))
+    train(model, recipe, partial(loss, source, tokenizer), partial(accuracy, tokenizer, held_out[:128]))
+    return model
 
 
 def write_problems(path: Path, chosen: list[Problem]) -> None:
@@ -161,12 +114,10 @@ def main() -> None:
     tuning = list(islice(problems(5, frozenset(held_out)), 256))
     write_problems(args.out / "tune.jsonl", tuning)
     write_problems(args.out / "prompts.jsonl", list(islice(problems(4, frozenset(held_out + tuning)), 8192)))
-    tokenizer = make_tokenizer()
-    for name, size in (("teacher", TEACHER), ("student", STUDENT)):
+    for name, recipe in (("teacher", TEACHER), ("student", STUDENT)):
         print(name, flush=True)
-        model = train(size, tokenizer, held_out)
-        model.save_pretrained(args.out / name)
-        tokenizer.save_pretrained(args.out / name)
+        make(recipe, held_out).save_pretrained(args.out / name)
+        make_tokenizer(CHARACTERS).save_pretrained(args.out / name)
 
 
 if __name__ == "__main__":

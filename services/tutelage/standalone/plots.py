@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from tutelage.standalone.arms import ArmRun
 
 # Okabe and Ito's colours, told apart with any colour vision; an arm keeps its colour in every plot.
-COLOURS = {"opd": "#0072B2", "sft": "#E69F00", "token_kd": "#009E73", "control": "#777777"}
+COLOURS = {
+    "opd": "#0072B2",
+    "opd_forward_kl": "#56B4E9",
+    "token_kd": "#009E73",
+    "sft": "#E69F00",
+    "seqkd": "#D55E00",
+    "control": "#777777",
+}
 CURVES = (
     ("accuracy", "share of right answers (held out)", "Accuracy"),
     ("reverse_kl", "nats per token", "Reverse KL to the teacher, on the text learned from"),

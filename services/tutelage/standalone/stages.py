@@ -54,6 +54,22 @@ SKILL = Stage(
         "text beats fresh text of the teacher here. What it shows is that a student can be taught on its own words."
     ),
 )
+HORIZON = Stage(
+    name="horizon",
+    title="A student learns to find its way",
+    task=(
+        "Walks on a grid: the prompt names a target, the student writes moves and stops, right if it stands there. "
+        "Every arm trains on targets up to 16 moves away and is graded up to 22."
+    ),
+    teacher="walker",
+    arms=("opd", "sft", "token_kd"),
+    reading=(
+        "A student that strays is in a state that the teacher's own text never visits. Trained on the teacher's text "
+        "it has not learned what to do there, and the longer the walk, the likelier it gets there. Trained on its own "
+        "text it was shown the way back."
+    ),
+    tag="distance of the target in moves",
+)
 LANGUAGE = Stage(
     name="language",
     title="A shortened language model learns to speak again",
@@ -71,7 +87,7 @@ LANGUAGE = Stage(
     metric="reverse_kl",
     models="../build/language",
 )
-STAGES = {stage.name: stage for stage in (SKILL, LANGUAGE)}
+STAGES = {stage.name: stage for stage in (SKILL, HORIZON, LANGUAGE)}
 # What runs unless a stage is named: those whose models come with the checkout.
 DEFAULT = [name for name, stage in STAGES.items() if stage.models is None]
 
