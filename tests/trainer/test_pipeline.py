@@ -99,6 +99,7 @@ async def test_scoring_begins_before_the_last_rollout_is_written(make_pipeline: 
     assert len(scored) == 5
     assert timeline.first_question_s <= timeline.first_answer_s <= timeline.last_rollout_s <= timeline.last_answer_s
     assert timeline.overlap_s >= 0
+    assert timeline.wait_s >= 0
 
 
 class ShoutingQueue(MemoryQueue):
@@ -371,4 +372,4 @@ async def test_a_teacher_that_is_not_heard_of_counts_as_away_until_it_answers(
 
 async def test_a_step_of_no_rollouts_has_no_scores(make_pipeline: Any) -> None:
     scored, timeline = await one_step(make_pipeline(MemoryQueue()), [])
-    assert (scored, timeline.overlap_s) == ([], None)
+    assert (scored, timeline.overlap_s, timeline.wait_s) == ([], None, None)

@@ -60,6 +60,8 @@ WRITING = {
     "lag": Measure("policy versions", "mean between writing and learning; 0 is on-policy, and data has none"),
     "dropped": Measure("rollouts", "left out since the run began, because the teacher gave them up"),
     "seconds": Measure("s", "wall-clock time of the step, without evaluation and checkpoint"),
+    "learn_s": Measure("s", "of these: making tensors, forward, backward and optimiser step"),
+    "wait_s": Measure("s", "of these: from the last rollout to the last score; null: nobody asked"),
     "overlap_s": Measure(
         "s",
         "how long before the last rollout ended the first score was there; negative: no overlap; null: nobody asked",

@@ -61,8 +61,9 @@ async def step(run: Run) -> str | None:
     begun_s = time.monotonic()
     rollouts = SOURCES[run.spec.rollout.source](run.sources, run.student.step)
     scored, timeline = await run.session.while_wanted(marked(run, rollouts))
+    scored_s = time.monotonic()
     metrics: Metrics = await asyncio.to_thread(run.student.learn, batches(run, scored), run.objective)
-    metrics |= timing(begun_s, timeline) | counted(run, scored)
+    metrics |= timing(begun_s, scored_s, timeline) | counted(run, scored)
     ended = ended_by(run)
     if ended or run.student.step % run.spec.eval.every == 0:
         await report(run, metrics | await evaluated(run), scored[:SAMPLES_SHOWN])
@@ -104,9 +105,15 @@ def ended_by(run: Run) -> str | None:
     return None
 
 
-def timing(begun_s: float, timeline: Timeline) -> Metrics:
-    """Seconds of the step and how far scoring reached into sampling."""
-    return {"seconds": time.monotonic() - begun_s, "overlap_s": timeline.overlap_s}
+def timing(begun_s: float, scored_s: float, timeline: Timeline) -> Metrics:
+    """Seconds of the step and of its parts, and how far scoring reached into sampling."""
+    now_s = time.monotonic()
+    return {
+        "seconds": now_s - begun_s,
+        "learn_s": now_s - scored_s,
+        "wait_s": timeline.wait_s,
+        "overlap_s": timeline.overlap_s,
+    }
 
 
 def counted(run: Run, scored: list[Scored]) -> Metrics:

@@ -38,6 +38,13 @@ class Timeline:
             return None
         return self.last_rollout_s - self.first_answer_s
 
+    @property
+    def wait_s(self) -> float | None:
+        """How long the step stood still after the last rollout ended, for the rest of the scores."""
+        if self.last_answer_s is None or self.last_rollout_s is None:
+            return None
+        return max(0.0, self.last_answer_s - self.last_rollout_s)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Question:
