@@ -35,13 +35,12 @@ def verdict(result: dict[str, Any]) -> str:
 
 def table(result: dict[str, Any]) -> list[str]:
     """Every figure of the student before, of each arm and of the teacher, as lines of Markdown."""
-    lines = [f"| | {' | '.join(heading for _, heading, _ in FIGURES)} |", "|---" * (len(FIGURES) + 1) + "|"]
-    lines.append(f"| before | {' | '.join(format(result['before'][name], form) for name, _, form in FIGURES)} |")
-    for arm, s in result["arms"].items():
-        cells = [spread(s["figures"][name], form) for name, _, form in FIGURES]
-        lines.append(f"| {arm} | {' | '.join(cells)} |")
-    own = result["teacher"]
-    lines.append(f"| teacher | {' | '.join(format(own[n], f) if n in own else '' for n, _, f in FIGURES)} |")
+    arms, own = result["arms"], result["teacher"]
+    lines = [f"| | before | {' | '.join(arms)} | teacher |", "|---" * (len(arms) + 3) + "|"]
+    for name, heading, form in FIGURES:
+        cells = [spread(s["figures"][name], form) for s in arms.values()]
+        first, last = format(result["before"][name], form), format(own[name], form) if name in own else ""
+        lines.append(f"| {heading} | {first} | {' | '.join(cells)} | {last} |")
     return lines
 
 

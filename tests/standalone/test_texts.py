@@ -71,10 +71,10 @@ def done() -> StageRuns:
 
 def test_the_table_has_the_student_before_every_arm_and_the_teacher() -> None:
     header, *lines = rows(done())
-    assert [line[0] for line in lines] == ["before", *LANGUAGE.arms, "teacher"]
+    assert header == ["", "before", *LANGUAGE.arms, "teacher"]
     assert all(len(line) == len(header) for line in lines)
-    assert lines[0][1] == "3.000"
-    assert lines[1][1] == "1.250"
+    assert lines[0] == ["reverse KL", "3.000", "1.250", "1.250", "1.250", ""]
+    assert lines[-1] == ["seconds", "", "60", "60", "60", ""]
     assert table(done()).row_count == len(lines)
 
 

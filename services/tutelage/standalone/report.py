@@ -93,9 +93,9 @@ def _table(runs: Sequence[ArmRun]) -> str:
 def _figures(done: StageRuns) -> str:
     """Every figure of the student before, of each arm and of the teacher's own text."""
     header, *lines = texts.rows(done)
-    rows = [[_swatch(name) + html.escape(name), *map(html.escape, cells)] for name, *cells in lines]
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{''.join(f'<th>{html.escape(name)}</th>' for name in header)}</tr>{body}</table>"
+    head = "".join(f"<th>{_swatch(name)}{html.escape(name)}</th>" for name in header)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>" for line in lines)
+    return f"<table><tr>{head}</tr>{body}</table>"
 
 
 def _examples(done: StageRuns) -> str:

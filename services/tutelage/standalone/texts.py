@@ -165,16 +165,14 @@ async def _shown(progress: Progress, name: str, doing: str, total: int, work: Ca
 
 
 def rows(done: StageRuns) -> list[list[str]]:
-    """A header and one line each for the student before, every arm, and the teacher's own text."""
-    costs = ("teacher tokens", "seconds")
-    lines = [["", *(heading for _, heading, _ in FIGURES), *costs]]
-    first = done.runs[0].arm
-    lines.append(["before", *(format(first.figures[name][0], form) for name, _, form in FIGURES), "", ""])
-    for arm in (run.arm for run in done.runs):
-        cells = [format(arm.figures[name][1], form) for name, _, form in FIGURES]
-        lines.append([arm.name, *cells, f"{arm.teacher_tokens:,}", f"{arm.seconds:.0f}"])
-    cells = [format(done.yardstick[name], form) if name in done.yardstick else "" for name, _, form in FIGURES]
-    return [*lines, ["teacher", *cells, "", ""]]
+    """A header, then a line for each figure: the student before, every arm, the teacher's own text."""
+    arms = [run.arm for run in done.runs]
+    lines = [["", "before", *(arm.name for arm in arms), "teacher"]]
+    for name, heading, form in FIGURES:
+        values = [arms[0].figures[name][0], *(arm.figures[name][1] for arm in arms), done.yardstick.get(name)]
+        lines.append([heading, *("" if value is None else format(value, form) for value in values)])
+    lines.append(["teacher tokens", "", *(f"{arm.teacher_tokens:,}" for arm in arms), ""])
+    return [*lines, ["seconds", "", *(f"{arm.seconds:.0f}" for arm in arms), ""]]
 
 
 def table(done: StageRuns) -> Table:
