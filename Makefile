@@ -10,7 +10,7 @@ LANGUAGE := build/language
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-short demo-language test e2e check bench bench-peers clean
+.PHONY: help setup demo demo-short demo-language test e2e check bench bench-peers docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ $(PEERS)/.peers: constraints.txt
 	@$(PEERS)/bin/python -m pip install -qq $(PIP_ARGS) -c constraints.txt torch
 	@$(PEERS)/bin/python -m pip install -qq $(PIP_ARGS) -c constraints.txt trl==1.16.0
 	@touch $@
+
+docs: $(STAMP)  ## docs/reference, from the code
+	@$(BIN)/python -m docs.generate
 
 clean:  ## remove what was built; the environment stays
 	@rm -rf build .pytest_cache .ruff_cache .hypothesis

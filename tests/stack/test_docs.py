@@ -1,38 +1,95 @@
-"""The commands in the docs, run as they stand."""
+"""The commands in the docs, run as they stand: all `sh` and `bash` blocks of a page, as one script on a shared stack.
+
+Its `python` blocks run behind that, in this process, which has torch already.
+
+What a page shows as `console` is not run; tests/docs/test_commands.py gives it to the parsers. `tutelage up` is one of
+these: the stack here was started by the same command, on a free port.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
-import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
-from embedded_stack import Up
+import pytest
+from embedded_stack import Up, finished, small_spec
+from pages import PAGES, ROOT, blocks, page_id
 from transformers import AutoModelForCausalLM
 
-ROOT = Path(__file__).parents[2]
+from tutelage_client.wire.measures import MEASURES
+
+# What the output of each page must hold, beyond that no command failed.
+SAID = {
+    "docs/http.md": ["\nsucceeded\n", "sampled_logprob", "model.safetensors"],
+    "docs/tutorial.md": ["succeeded", "overlap_s", "7 tokens scored"],
+    "docs/howto/your-own-model.md": ["step 2/2", "accuracy", "succeeded"],
+    "docs/howto/remote-teacher.md": ["remote", "4 tokens scored"],
+    "docs/howto/watching.md": ["event: metrics", "finalizing -> succeeded", "tutelage_teacher_scored_tokens_total"],
+    "docs/howto/operating.md": [],
+}
 
 
 def script_of(page: Path) -> str:
-    """All bash blocks of a page, as one script."""
-    return "set -euo pipefail\n" + "\n".join(
-        re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
-    )
+    return "\n".join(["set -euo pipefail", *blocks(page, "sh", "bash")])
 
 
-def test_a_run_with_curl_alone(up: Up, tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "examples" / "skill", tmp_path / "examples" / "skill")
+@pytest.fixture(scope="module")
+def a_run(up: Up, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The id of a run that has ended and measured all that a run can measure."""
+    problems = tmp_path_factory.mktemp("measures") / "problems.jsonl"
+    problems.write_text('{"prompt": "3+4:", "answer": "7", "tag": "short"}\n')
+    spec = small_spec(problems, "measures", stabilizers=[{"kind": "signal_clip"}, {"kind": "ratio_clip"}])
+
+    async def succeed() -> str:
+        async with up.client() as client:
+            run_id = (await client.submit(spec)).id
+        assert (await finished(up, run_id)).error is None
+        return run_id
+
+    return asyncio.run(succeed())
+
+
+def run(page: Path, up: Up, run_id: str, folder: Path) -> str:
+    """Run a page's script as in a clone of the repository; its output."""
+    shutil.copytree(ROOT / "examples" / "skill", folder / "examples" / "skill")
+    (folder / ".venv").symlink_to(sys.prefix)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    stack = {"TUTELAGE": up.url, "TUTELAGE_COORDINATOR": up.url, "REDIS": up.described["redis"]["url"], "RUN": run_id}
     done = subprocess.run(
-        ["bash", "-c", script_of(ROOT / "docs" / "http.md")],
-        cwd=tmp_path,
-        env=os.environ | {"TUTELAGE": up.url},
+        ["bash", "-c", script_of(page)],
+        cwd=folder,
+        env=os.environ | stack | {"DATA": str(up.data_dir), "PATH": path, "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
         timeout=240,
     )
     assert done.returncode == 0, done.stdout + done.stderr + up.logs()
-    assert "\nsucceeded\n" in done.stdout
-    weights = next((tmp_path / "distilled").rglob("model.safetensors"))
-    model = AutoModelForCausalLM.from_pretrained(weights.parent)
-    assert model.num_parameters() > 0
+    return done.stdout
+
+
+def test_every_page_with_commands_is_run() -> None:
+    assert {page_id(page) for page in PAGES if blocks(page, "sh", "bash")} == set(SAID)
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_the_commands_of_a_page_work(
+    up: Up, a_run: str, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = run(ROOT / name, up, a_run, tmp_path)
+    assert [words for words in SAID[name] if words not in said] == [], said
+    monkeypatch.chdir(tmp_path)
+    for program in blocks(ROOT / name, "python"):
+        exec(program, {})
+    for weights in tmp_path.glob("distilled/**/model.safetensors"):
+        assert AutoModelForCausalLM.from_pretrained(weights.parent).num_parameters() > 0
+
+
+async def test_every_metric_of_a_run_has_a_meaning_and_every_meaning_a_metric(up: Up, a_run: str) -> None:
+    async with up.client() as client:
+        rows = await client.metrics(a_run)
+    found = {"accuracy/TAG" if name.startswith("accuracy/") else name for row in rows for name in row}
+    assert found == set(MEASURES)

@@ -105,7 +105,7 @@ def _add_store(nouns: Any) -> None:
     _add(teachers, "ls", "list the registered teachers", command="teachers ls")
     files = nouns.add_parser("files", help="upload and list files").add_subparsers(metavar="COMMAND", required=True)
     put = _add(files, "put", "upload a file; a spec names it as file:ID", command="files put")
-    put.add_argument("path", type=Path, metavar="PATH")
+    put.add_argument("path", type=Path, metavar="PATH", help="data, or a model's folder as a tar archive")
     _add(files, "ls", "list uploaded files, the newest first", command="files ls")
 
 

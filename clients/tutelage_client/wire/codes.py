@@ -77,8 +77,12 @@ RUN_ERRORS = {
     ),
     "bad_scores": RunCode("teacher", "three answers to one question were no valid scores"),
     "no_scores": RunCode("teacher", "the teacher gave up every question of a step"),
+    "no_text": RunCode("teacher", "the teacher wrote no tokens to any prompt of a step"),
     "question_failed": RunCode("teacher", 'the teacher gave up a question, and the spec says on_loss = "fail"'),
     "lease_expired": RunCode("infra", "the trainer was silent for longer than its lease, too often in a row"),
-    "crashed": RunCode("internal", "the trainer crashed, too often since its last checkpoint"),
+    "crashed": RunCode(
+        "internal",
+        "the trainer crashed too often since its last checkpoint; `infra` where its process died without a word",
+    ),
     "internal": RunCode("internal", "the trainer gave no reason"),
 }

@@ -13,23 +13,29 @@ Prompt = str | list[dict[str, Any]] | list[int]
 
 
 class GenerateRequest(Message):
-    prompts: Annotated[list[Prompt], Field(min_length=1)]
-    n: int = Field(default=1, ge=1, le=256)
-    max_tokens: int = Field(default=256, ge=1)
-    temperature: float = Field(default=1.0, ge=0, le=10, allow_inf_nan=False)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    stop: list[str] = []
-    seed: int | None = Field(default=None, ge=0, lt=2**63)
+    """Prompts to continue: text, chat messages, or token ids."""
+
+    prompts: Annotated[list[Prompt], Field(min_length=1)] = Field(description="each is continued `n` times")
+    n: int = Field(default=1, ge=1, le=256, description="continuations of each prompt")
+    max_tokens: int = Field(default=256, ge=1, description="longest continuation")
+    temperature: float = Field(default=1.0, ge=0, le=10, allow_inf_nan=False, description="0 is greedy")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="nucleus; 1 samples from the whole vocabulary")
+    stop: list[str] = Field(default=[], description="texts that end a continuation")
+    seed: int | None = Field(default=None, ge=0, lt=2**63, description="the same seed gives the same draws")
 
 
 class Generation(Message):
-    text: str
-    token_ids: list[int] | None = None
-    logprobs: list[float] | None = None
-    finish_reason: Literal["stop", "length"]
+    """One continuation."""
+
+    text: str = Field(description="without special tokens")
+    token_ids: list[int] | None = Field(default=None, description="as they were drawn")
+    logprobs: list[float] | None = Field(default=None, description="of each token under what it was drawn from")
+    finish_reason: Literal["stop", "length"] = Field(description="length: cut at max_tokens")
 
 
 class GenerateReply(Message):
-    generations: list[list[Generation]]
-    provenance: Provenance
-    usage: Usage
+    """For each prompt its continuations."""
+
+    generations: list[list[Generation]] = Field(description="in the order of the prompts")
+    provenance: Provenance = Field(description="who wrote")
+    usage: Usage = Field(description="what it cost")

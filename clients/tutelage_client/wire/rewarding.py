@@ -12,24 +12,26 @@ from tutelage_client.wire.teachers import Provenance, Usage
 
 
 class RewardItem(Message):
-    """One completion to grade. `reference` is the known answer where a grader needs one."""
+    """One completion to grade."""
 
-    prompt: str | list[dict[str, Any]]
-    completion: str
-    reference: str | None = None
+    prompt: str | list[dict[str, Any]] = Field(description="text or chat messages")
+    completion: str = Field(description="what is graded")
+    reference: str | None = Field(default=None, description="the known answer, where a grader needs one")
 
 
 class RewardRequest(Message):
-    items: Annotated[list[RewardItem], Field(min_length=1)]
-    reward: Grader
+    """Completions and what grades them."""
+
+    items: Annotated[list[RewardItem], Field(min_length=1)] = Field(description="graded one by one")
+    reward: Grader = Field(description="as in data.grader of a spec")
 
 
 class Reward(Message):
-    """`valid` False: not graded; the value is then null, never 0.0."""
+    """One grade."""
 
-    value: float | None = Field(allow_inf_nan=False)
-    valid: bool
-    detail: dict[str, Any] = {}
+    value: float | None = Field(allow_inf_nan=False, description="null where it was not graded, never 0.0")
+    valid: bool = Field(description="it was graded")
+    detail: dict[str, Any] = Field(default={}, description="what the grader found, or why it could not grade")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -39,6 +41,8 @@ class Reward(Message):
 
 
 class RewardReply(Message):
-    rewards: tuple[Reward, ...]
-    provenance: Provenance
-    usage: Usage
+    """One reward an item, in order."""
+
+    rewards: tuple[Reward, ...] = Field(description="in the order of the items")
+    provenance: Provenance = Field(description="the teacher that was asked; graders need no model")
+    usage: Usage = Field(description="what it cost")

@@ -12,23 +12,21 @@ from tutelage_client.wire.message import Message
 
 
 class Rollout(Message):
-    """Text of some policy after a prompt, with what is needed to learn from it.
+    """Text of some policy after a prompt, with what is needed to learn from it. Arrays have one entry a token."""
 
-    mask [n]: tokens the student may learn from; behaviour_logprob [n]: log mu of each token under the policy that wrote
-    it, absent when no student did. `id` is derived from run, step, prompt and sample, so that a repeat has the same id.
-    """
-
-    id: str
-    source: Literal["student", "teacher", "data", "pushed"]
-    policy_version: int = Field(ge=0)
-    prompt_ids: TokenIds
-    completion_ids: TokenIds
-    mask: Flags
-    behaviour_logprob: Floats | None = None
-    finish_reason: Literal["stop", "length"] = "stop"
-    prompt: str | list[dict[str, Any]] | None = None
-    answer: str | None = None
-    tag: str | None = None
+    id: str = Field(description="the same text of the same run has the same id, so that a repeat counts once")
+    source: Literal["student", "teacher", "data", "pushed"] = Field(description="who wrote it")
+    policy_version: int = Field(ge=0, description="optimiser steps of the policy that wrote it")
+    prompt_ids: TokenIds = Field(description="at least one token")
+    completion_ids: TokenIds = Field(description="at least one token; an end token that was drawn is the last")
+    mask: Flags = Field(description="which completion tokens may be learned from")
+    behaviour_logprob: Floats | None = Field(
+        default=None, description="log mu of each completion token under the policy that wrote it; null: no student did"
+    )
+    finish_reason: Literal["stop", "length"] = Field(default="stop", description="length: cut at the limit")
+    prompt: str | list[dict[str, Any]] | None = Field(default=None, description="for people")
+    answer: str | None = Field(default=None, description="the known answer to the prompt")
+    tag: str | None = Field(default=None, description="the prompt's tag")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

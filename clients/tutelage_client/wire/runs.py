@@ -42,71 +42,79 @@ Category = Literal["user", "data", "teacher", "infra", "internal"]
 class RunError(Message):
     """Why a run failed, for its owner: one sentence, and whose it is to mend."""
 
-    code: str
-    message: str
-    category: Category
-    field: str | None = None
-    retryable: bool = False
-    attempt: int = 0
-    step: int = 0
+    code: str = Field(description="stable, see the page of errors")
+    message: str = Field(description="one sentence for a person")
+    category: Category = Field(description="whose it is to mend")
+    field: str | None = Field(default=None, description="dotted path into the spec, where one is at fault")
+    retryable: bool = Field(default=False, description="another attempt may go well")
+    attempt: int = Field(default=0, description="the epoch that failed")
+    step: int = Field(default=0, description="steps done by then")
 
 
 class RunView(Message):
-    id: str
-    name: str
-    status: RunStatus
-    status_reason: str | None = None
-    desired: Literal["run", "pause", "cancel"] = "run"
-    step: int = 0
-    steps: int
-    epoch: int = 0
-    conditions: dict[str, bool] = {}
-    error: RunError | None = None
-    metrics: dict[str, float] = {}
-    teacher_tokens: int = 0
-    student_tokens: int = 0
-    created_at: datetime
-    updated_at: datetime
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
-    spec: dict[str, Any]
+    """A run as its owner sees it."""
+
+    id: str = Field(description="given by the coordinator")
+    name: str = Field(description="the spec's")
+    status: RunStatus = Field(description="where it is")
+    status_reason: str | None = Field(default=None, description="why, where that is not plain")
+    desired: Literal["run", "pause", "cancel"] = Field(default="run", description="what its owner asked for")
+    step: int = Field(default=0, description="steps done")
+    steps: int = Field(description="steps of the spec")
+    epoch: int = Field(default=0, description="attempts so far; the fencing token of the present one")
+    conditions: dict[str, bool] = Field(default={}, description="such as teacher_available")
+    error: RunError | None = Field(default=None, description="why it failed")
+    metrics: dict[str, float] = Field(default={}, description="the newest value of each")
+    teacher_tokens: int = Field(default=0, description="computed or written by the teacher so far")
+    student_tokens: int = Field(default=0, description="learned on so far")
+    created_at: datetime = Field(description="submitted")
+    updated_at: datetime = Field(description="last heard of")
+    started_at: datetime | None = Field(default=None, description="first taken by a trainer")
+    ended_at: datetime | None = Field(default=None, description="reached a final status")
+    spec: dict[str, Any] = Field(description="as it was resolved, defaults included")
 
 
 class EventView(Message):
     """One line of a run's history; `id` counts up within the run and is the SSE id."""
 
-    id: int
-    type: Literal["state", "progress", "metrics", "checkpoint", "rollout", "teacher", "log"]
-    level: Literal["info", "warning", "error"] = "info"
-    message: str
-    data: dict[str, Any] = {}
-    created_at: datetime
+    id: int = Field(description="counts up within the run")
+    type: Literal["state", "progress", "metrics", "checkpoint", "rollout", "teacher", "log"] = Field(
+        description="what it is about"
+    )
+    level: Literal["info", "warning", "error"] = Field(default="info", description="how bad it is")
+    message: str = Field(description="one line for a person")
+    data: dict[str, Any] = Field(default={}, description="of a state: from, to, epoch, reason; of metrics: the row")
+    created_at: datetime = Field(description="when it was recorded")
 
 
 class CheckpointView(Message):
-    step: int
-    epoch: int
-    path: str
-    weights_sha256: str
-    created_at: datetime | None = None
+    """A committed checkpoint."""
+
+    step: int = Field(description="steps done")
+    epoch: int = Field(description="the attempt that wrote it")
+    path: str = Field(description="a directory that trainer and coordinator share")
+    weights_sha256: str = Field(description="over names and bytes of its weight files")
+    created_at: datetime | None = Field(default=None, description="when it was committed")
 
 
 class FileView(Message):
     """An uploaded file; its id is its content hash, so that a repeated upload is the same file."""
 
-    id: str
-    sha256: str
-    bytes: int
-    filename: str
-    created_at: datetime
+    id: str = Field(description="a spec names it as file:ID")
+    sha256: str = Field(description="of the content")
+    bytes: int = Field(description="its size")
+    filename: str = Field(description="for people; the first upload's stays")
+    created_at: datetime = Field(description="first uploaded")
 
 
 class TeacherView(Message):
-    name: str
-    url: str
-    info: TeacherInfo
-    seen_at: datetime
-    available: bool
+    """A registered teacher."""
+
+    name: str = Field(description="the name that runs use")
+    url: str = Field(description="where its HTTP door is")
+    info: TeacherInfo = Field(description="what it said of itself")
+    seen_at: datetime = Field(description="when it last registered")
+    available: bool = Field(description="heard of within 20 seconds")
 
 
 class TeacherRegistration(Message):

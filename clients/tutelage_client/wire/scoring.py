@@ -14,10 +14,10 @@ from tutelage_client.wire.teachers import Provenance, Signal, Usage
 
 
 class Completion(Message):
-    """Tokens after a prompt; every one of them is scored. candidate_ids [rows, c], -1 pads."""
+    """Tokens after a prompt; every one of them is scored."""
 
-    token_ids: TokenIds
-    candidate_ids: IdRows | None = None
+    token_ids: TokenIds = Field(description="at least one")
+    candidate_ids: IdRows | None = Field(default=None, description="ids to score at each token, one row each; -1 pads")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -36,8 +36,8 @@ class Completion(Message):
 class ScoreGroup(Message):
     """Completions that share a prompt. A plain sequence is a group of one."""
 
-    prompt_ids: TokenIds
-    completions: Annotated[tuple[Completion, ...], Field(min_length=1)]
+    prompt_ids: TokenIds = Field(description="encoded once for all of them; not scored")
+    completions: Annotated[tuple[Completion, ...], Field(min_length=1)] = Field(description="one score block each")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -60,9 +60,9 @@ class ScoreGroup(Message):
 class ScoreSequence(Message):
     """A sequence of which the tokens from `score_start` on are scored."""
 
-    token_ids: TokenIds
-    score_start: int = Field(ge=1)
-    candidate_ids: IdRows | None = None
+    token_ids: TokenIds = Field(description="the whole sequence")
+    score_start: int = Field(ge=1, description="first position that is scored; the first token has no score")
+    candidate_ids: IdRows | None = Field(default=None, description="ids to score at each scored token, one row each")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -93,11 +93,13 @@ Scorable = Annotated[ScoreSequence | ScoreGroup, BeforeValidator(_by_shape)]
 
 
 class ScoreRequest(Message):
-    """Score given tokens. `top_k` goes with the signal of that name, candidate ids with `candidates`."""
+    """Score given tokens."""
 
-    sequences: Annotated[tuple[Scorable, ...], Field(min_length=1)]
-    signals: Annotated[frozenset[Signal], Field(min_length=1)] = frozenset({Signal.SAMPLED})
-    top_k: int | None = Field(default=None, ge=1)
+    sequences: Annotated[tuple[Scorable, ...], Field(min_length=1)] = Field(description="sequences or groups, mixed")
+    signals: Annotated[frozenset[Signal], Field(min_length=1)] = Field(
+        default=frozenset({Signal.SAMPLED}), description="what is wanted for each token"
+    )
+    top_k: int | None = Field(default=None, ge=1, description="how many; goes with the signal of that name")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -116,6 +118,8 @@ class ScoreRequest(Message):
 
 
 class ScoreReply(Message):
-    scores: tuple[TokenScores, ...]
-    provenance: Provenance
-    usage: Usage
+    """One score block a sequence, and one a completion of a group."""
+
+    scores: tuple[TokenScores, ...] = Field(description="in the order of the request")
+    provenance: Provenance = Field(description="who scored")
+    usage: Usage = Field(description="what it cost")

@@ -5,11 +5,13 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
+from pydantic import Field
+
 from tutelage_client.wire.message import Message
 
 
 class Signal(StrEnum):
-    """What a teacher can be asked to return for a token."""
+    """What a teacher can be asked to return for a token; the arrays of TokenScores say what each is."""
 
     SAMPLED = "sampled"
     TOP_K = "top_k"
@@ -21,43 +23,45 @@ class Signal(StrEnum):
 class Capabilities(Message):
     """What a teacher can do; what it lacks is refused with `capability_missing`, never approximated."""
 
-    signals: frozenset[Signal]
-    max_top_k: int
-    max_length: int
-    vocabulary_size: int
-    applies_temperature: bool = False
-    exact: bool = True
-    generates: bool = True
-    eos_ids: tuple[int, ...] = ()
+    signals: frozenset[Signal] = Field(description="what it returns for a token")
+    max_top_k: int = Field(description="largest top_k of one request")
+    max_length: int = Field(description="tokens of the longest sequence, prompt included")
+    vocabulary_size: int = Field(description="entries of its output head")
+    applies_temperature: bool = Field(default=False, description="log-probabilities at another temperature than 1")
+    exact: bool = Field(default=True, description="its log-probabilities are those of the model, not an estimate")
+    generates: bool = Field(default=True, description="it writes text")
+    eos_ids: tuple[int, ...] = Field(default=(), description="tokens that end a text")
 
 
 class Provenance(Message):
     """Who spoke. A silent change of any field in mid-run is refused by the trainer."""
 
-    teacher: str
-    model: str
-    model_revision: str
-    tokenizer_fingerprint: str
-    engine: str
-    engine_version: str
-    dtype: str
-    temperature: float = 1.0
+    teacher: str = Field(description="the name under which it is registered")
+    model: str = Field(description="hub id, or the name of the model's directory")
+    model_revision: str = Field(description="commit of a hub id, or a hash of the weights")
+    tokenizer_fingerprint: str = Field(description="sha256 over all tokens and ids")
+    engine: str = Field(description="what computes")
+    engine_version: str = Field(description="of the library behind the engine")
+    dtype: str = Field(description="of the weights")
+    temperature: float = Field(default=1.0, description="at which its log-probabilities are")
 
 
 class Usage(Message):
-    """What a request cost. forward_tokens went through the model, cached_tokens did not have to."""
+    """What a request cost."""
 
-    scored_tokens: int = 0
-    forward_tokens: int = 0
-    cached_tokens: int = 0
-    generated_tokens: int = 0
+    scored_tokens: int = Field(default=0, description="tokens that got a score")
+    forward_tokens: int = Field(default=0, description="tokens that went through the model")
+    cached_tokens: int = Field(default=0, description="tokens that did not have to")
+    generated_tokens: int = Field(default=0, description="tokens that were written")
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(**{name: getattr(self, name) + getattr(other, name) for name in Usage.model_fields})
 
 
 class TeacherInfo(Message):
-    name: str
-    capabilities: Capabilities
-    provenance: Provenance
-    probe: dict[str, Any] = {}
+    """A teacher as it describes itself."""
+
+    name: str = Field(description="the name that runs use")
+    capabilities: Capabilities = Field(description="what it can do")
+    provenance: Provenance = Field(description="who it is")
+    probe: dict[str, Any] = Field(default={}, description="what its test of itself found at the start")

@@ -21,4 +21,6 @@ class Settings(BaseSettings):
     run: str | None = Field(default=None, description="execute this run and exit by the exit-code contract")
     epoch: int | None = Field(default=None, description="with --run: take over the lease of this epoch")
     name: str = Field(default_factory=socket.gethostname, description="this worker's name in leases and logs")
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="least level that is logged"
+    )

@@ -1,0 +1,98 @@
+"""docs/reference/spec.md: every key of a run's spec, and what does not go together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from docs.generate.markdown import code, fields, prose, table
+from pydantic import BaseModel
+
+from tutelage_client.spec import (
+    SOURCES,
+    Budget,
+    CheckpointSpec,
+    Data,
+    EvalSpec,
+    Lora,
+    Objective,
+    Optim,
+    RolloutSpec,
+    RunSpec,
+    Stabilizer,
+    Student,
+    Support,
+    Target,
+    TeacherRef,
+)
+from tutelage_client.spec.objectives import SUPPORT_SIGNALS
+from tutelage_client.wire import Grader
+
+HEAD = ("key", "type", "default", "limits", "meaning")
+INTRO = """# The run spec
+
+A run is a file: TOML by hand, JSON over HTTP. Relative paths in a TOML file are relative to the file. An unknown key is
+refused with the nearest known one. p is the student, q the teacher, mu the policy that wrote the text, ref the student
+as it was at the start. [Which settings for which goal](../howto/objectives.md).
+"""
+SECTIONS: Sequence[tuple[str, type[BaseModel]]] = (
+    ("[student]", Student),
+    ("[student.lora]", Lora),
+    ("[[teachers]]", TeacherRef),
+    ("[data]", Data),
+    ("[rollout]", RolloutSpec),
+    ("[optim]", Optim),
+    ("[checkpoint]", CheckpointSpec),
+    ("[eval]", EvalSpec),
+    ("[budget]", Budget),
+)
+CHOICES: Sequence[tuple[str, Any]] = (
+    ("[objective]", Objective),
+    ("objective.support", Support),
+    ("objective.target", Target),
+    ("[[stabilizers]]", Stabilizer),
+    ("data.grader", Grader),
+)
+RULES = """## What goes together
+
+- A teacher is named exactly if one is asked: by the objective, or by `source = "teacher"`.
+- `data.train` is named exactly if it is read: with every source but `pushed`.
+- `rollout.on_policy_fraction` goes with `source = "mix"`, and only with it.
+- `objective.beta` goes with `divergence = "jsd"`, which has no `sampled` support.
+- Support `sampled` needs text of the student: source `student` or `pushed`.
+- `signal_clip` needs an objective that hears a teacher; `ratio_clip` needs source `student`, `mix` or `pushed`.
+- Each kind of stabilizer is there once.
+- Student and teacher share a tokenizer; prompt and completion fit both contexts. The trainer checks that, with the
+  data, before the first rollout.
+"""
+
+
+def spec_page() -> str:
+    parts = [INTRO, "## Top level\n", prose(RunSpec.__doc__) + "\n", table(HEAD, fields(RunSpec.model_json_schema()))]
+    for title, model in SECTIONS:
+        parts += [f"## `{title}`\n", prose(model.__doc__) + "\n", table(HEAD, fields(model.model_json_schema()))]
+    for title, union in CHOICES:
+        parts += [f"## `{title}`\n", "One of several kinds, told apart by `kind`.\n", *_kinds(union)]
+    parts += [_sources(), _signals(), RULES]
+    return "\n".join(part for part in parts if part)
+
+
+def _kinds(union: Any) -> list[str]:
+    members = get_args(get_args(union)[0]) or (union,) if get_args(union) else (union,)
+    parts = []
+    for model in members:
+        schema = model.model_json_schema()
+        parts += [f'### `kind = "{schema["properties"]["kind"]["default"]}"`\n', prose(model.__doc__) + "\n"]
+        parts.append(table(HEAD, fields(schema, skip=("kind",))))
+    return parts
+
+
+def _sources() -> str:
+    names = dict.fromkeys(name for able in SOURCES.values() for name in able)
+    rows = [[code(kind), *("yes" if name in able else "" for name in names)] for kind, able in SOURCES.items()]
+    return "## Which objective learns from which text\n\n" + table(("objective", *map(code, names)), rows)
+
+
+def _signals() -> str:
+    rows = [[code(kind), ", ".join(map(code, sorted(signals)))] for kind, signals in SUPPORT_SIGNALS.items()]
+    return "## What a support asks of the teacher\n\n" + table(("support", "signals"), rows)
