@@ -109,6 +109,11 @@ def _linked(name: str) -> str:
     return f"[{name}](#{name.lower()})"
 
 
+def _links(shape: str, known: set[str]) -> str:
+    """A type whose message is on this page leads there."""
+    return re.sub(r"\b[A-Z]\w+", lambda found: _linked(found[0]) if found[0] in known else found[0], shape)
+
+
 def _messages(openapi: Schema) -> Iterator[str]:
     yield "## Messages\n"
     for name, schema in sorted(openapi["components"]["schemas"].items()):
@@ -118,5 +123,6 @@ def _messages(openapi: Schema) -> Iterator[str]:
         yield prose(schema.get("description")) + "\n"
         if "enum" in schema:
             yield "One of " + ", ".join(map(code, schema["enum"])) + ".\n"
-        rows = [[key, shape, default, meaning] for key, shape, default, _, meaning in fields(schema)]
+        shown = set(openapi["components"]["schemas"])
+        rows = [[key, _links(shape, shown), default, meaning] for key, shape, default, _, meaning in fields(schema)]
         yield table(("field", "type", "default", "meaning"), rows)

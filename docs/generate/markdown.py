@@ -70,8 +70,9 @@ def type_of(schema: Schema) -> str:
 def limits_of(schema: Schema) -> str:
     """The bounds, in words."""
     found = [form.format(_number(schema[key])) for key, form in LIMITS.items() if key in schema]
-    for part in [*schema.get("anyOf", ()), *schema.get("prefixItems", ())[:1]]:
-        found += [limits_of(part)]
+    if "prefixItems" in schema:  # of a fixed length, which the type says already
+        found = [f"each {limits_of(schema['prefixItems'][0])}"]
+    found += [limits_of(part) for part in schema.get("anyOf", ())]
     return ", ".join(SAID.get(limit, limit) for limit in found if limit)
 
 
@@ -96,6 +97,6 @@ def _default(name: str, schema: Schema, required: Sequence[str]) -> str:
     if name in required:
         return "required"
     value = schema.get("default")
-    if isinstance(value, dict):
-        return code(value["kind"]) if "kind" in value else "its own"
+    if isinstance(value, dict) and value:
+        return code(value["kind"]) if "kind" in value else "its own defaults"
     return "" if value is None else code(json.dumps(value))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from docs.generate.markdown import code, fields, prose, table
+from docs.generate.markdown import Schema, code, fields, prose, table
 from pydantic import BaseModel
 
 from tutelage_client.spec import (
@@ -68,19 +69,34 @@ RULES = """## What goes together
 
 
 def spec_page() -> str:
-    parts = [INTRO, "## Top level\n", prose(RunSpec.__doc__) + "\n", table(HEAD, fields(RunSpec.model_json_schema()))]
-    for title, model in SECTIONS:
-        parts += [f"## `{title}`\n", prose(model.__doc__) + "\n", table(HEAD, fields(model.model_json_schema()))]
+    parts = [INTRO]
+    for title, model in (("top level", RunSpec), *SECTIONS):
+        parts += [f"## `{title}`\n", prose(model.__doc__) + "\n", table(HEAD, _linked(model.model_json_schema()))]
     for title, union in CHOICES:
         parts += [f"## `{title}`\n", "One of several kinds, told apart by `kind`.\n", *_kinds(union)]
     parts += [_sources(), _signals(), RULES]
     return "\n".join(part for part in parts if part)
 
 
+def _linked(schema: Schema) -> list[list[str]]:
+    """The rows of a table, in which a type that has a section of its own leads there."""
+    sections = {model.__name__: title for title, model in SECTIONS}
+    for title, union in CHOICES:
+        sections |= {model.__name__: title for model in _members(union)}
+    rows = fields(schema)
+    for row in rows:
+        for title in {sections[name] for name in re.findall(r"\w+", row[1]) if name in sections}:
+            row[1] = f"[{title.strip('[]')}](#{re.sub(r'[^a-z]', '', title)})"
+    return rows
+
+
+def _members(union: Any) -> tuple[type[BaseModel], ...]:
+    return get_args(get_args(union)[0]) if get_args(union) else (union,)
+
+
 def _kinds(union: Any) -> list[str]:
-    members = get_args(get_args(union)[0]) or (union,) if get_args(union) else (union,)
     parts = []
-    for model in members:
+    for model in _members(union):
         schema = model.model_json_schema()
         parts += [f'### `kind = "{schema["properties"]["kind"]["default"]}"`\n', prose(model.__doc__) + "\n"]
         parts.append(table(HEAD, fields(schema, skip=("kind",))))

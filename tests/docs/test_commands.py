@@ -12,12 +12,13 @@ import shlex
 from pathlib import Path
 
 import pytest
-from pages import PAGES, ROOT, blocks, page_id
+from pages import FENCE, PAGES, ROOT, blocks, page_id
 
 from tutelage.coordinator.settings import Settings as CoordinatorSettings
 from tutelage.standalone.__main__ import parser as standalone
 from tutelage.teacher.settings import Settings as TeacherSettings
 from tutelage.trainer.settings import Settings as TrainerSettings
+from tutelage_client.cli import commands as cli_commands
 from tutelage_client.cli.parser import parser
 
 SERVICES = {
@@ -28,6 +29,7 @@ SERVICES = {
 COMMAND = re.compile(
     r"(?:^|[$(|;&!])\s*((?:\S*/)?(?:tutelage|python3? -m tutelage\.\w+|make) [^|;&)<>\n]*)", re.MULTILINE
 )
+NAMES = cli_commands()
 SHELL = re.compile(r"\"?\$\w+\"?")
 
 
@@ -46,7 +48,7 @@ def test_every_command_is_one_that_its_parser_takes(page: Path) -> None:
     for program, *arguments in commands(page):
         if program == "make":
             targets = re.findall(r"^([\w-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
-            assert set(arguments) <= set(targets), f"make {arguments}"
+            assert {argument for argument in arguments if "=" not in argument} <= set(targets), f"make {arguments}"
         elif program.startswith("python"):
             check_service(arguments[1], arguments[2:])
         else:
@@ -65,6 +67,14 @@ def check_service(module: str, arguments: list[str]) -> None:
     known = {"--" + name.replace("_", "-") for name in SERVICES[module].model_fields}
     flags = {argument.partition("=")[0] for argument in arguments if argument.startswith("--")}
     assert flags <= known, f"python -m {module} has no {', '.join(flags - known)}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_every_command_named_in_a_sentence_is_there(page: Path) -> None:
+    for words in re.findall(r"`(?:\S*/)?tutelage ([a-z]+(?: [a-z]+)?)", FENCE.sub("", page.read_text())):
+        assert any(f"{name} ".startswith(f"{words} ") for name in NAMES) or words.split()[0] in NAMES, (
+            f"tutelage {words}"
+        )
 
 
 def test_the_pages_are_read() -> None:

@@ -34,6 +34,13 @@ def test_every_key_of_a_spec_has_a_meaning() -> None:
             assert key == "kind" or field.get("description"), f"{name}.{key} has no meaning"
 
 
+@pytest.mark.parametrize("name", ["http-coordinator.md", "http-teacher.md"])
+def test_every_field_of_a_message_has_a_meaning(name: str) -> None:
+    messages = MADE[name].partition("## Messages")[2]
+    silent = [line for line in messages.splitlines() if line.startswith("| `") and line.endswith("|  |")]
+    assert [line for line in silent if not line.startswith("| `kind`")] == []
+
+
 def calls(folder: Path) -> Iterator[tuple[str, list[ast.expr]]]:
     """Every call of a plain name, with its arguments, keywords included."""
     for path in sorted(folder.rglob("*.py")):

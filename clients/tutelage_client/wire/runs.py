@@ -120,17 +120,17 @@ class TeacherView(Message):
 class TeacherRegistration(Message):
     """What a teacher says of itself every few seconds; the last word under a name stands."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
-    url: str = Field(pattern=r"^https?://[^/]+")
-    info: TeacherInfo
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="the name that runs use")
+    url: str = Field(pattern=r"^https?://[^/]+", description="where its HTTP door is")
+    info: TeacherInfo = Field(description="what it is and can do")
 
 
 class RolloutSample(Message):
-    """A rollout that the trainer chose to show, with the step that learned from it."""
+    """A rollout that the trainer chose to show."""
 
-    step: int
-    epoch: int
-    rollout: Rollout
+    step: int = Field(description="the step that learned from it")
+    epoch: int = Field(description="the attempt that reported it")
+    rollout: Rollout = Field(description="the text")
 
 
 class Page(Message, Generic[Item]):
@@ -143,13 +143,13 @@ class Page(Message, Generic[Item]):
 class Problem(BaseModel):
     """RFC 9457 problem details; `code` is stable, `field` is a dotted path into the body that was sent."""
 
-    type: str = "about:blank"
-    title: str
-    status: int
-    code: str
-    detail: str
-    field: str | None = None
-    errors: list[dict[str, str]] = []
+    type: str = Field(default="about:blank", description="as the RFC has it; `code` says more")
+    title: str = Field(description="the phrase of the status")
+    status: int = Field(description="of HTTP")
+    code: str = Field(description="stable, see the page of errors")
+    detail: str = Field(description="one sentence: what, where, the limit, the remedy")
+    field: str | None = Field(default=None, description="dotted path of what is wrong")
+    errors: list[dict[str, str]] = Field(default=[], description="field and message of everything that is wrong")
 
 
 # Worker-only, under /internal/v1.
@@ -158,81 +158,86 @@ class Problem(BaseModel):
 class LeaseRequest(Message):
     """Ask for work. With `epoch`, take over the lease that was granted with it (a parent's, by its child)."""
 
-    worker: str
-    wait_s: float = Field(default=0.0, ge=0, le=30)
-    epoch: int | None = Field(default=None, ge=1)
+    worker: str = Field(description="a name for logs")
+    wait_s: float = Field(default=0.0, ge=0, le=30, description="how long to wait for a queued run")
+    epoch: int | None = Field(default=None, ge=1, description="of the lease that is taken over")
 
 
 class Lease(Message):
     """The right to execute a run until `expires_in_s` from now, renewed by every heartbeat with this epoch."""
 
-    run_id: str
-    epoch: int
-    expires_in_s: float
-    spec: dict[str, Any]
-    checkpoint: CheckpointView | None = None
-    artefacts: str
-    teachers: dict[str, TeacherView]
+    run_id: str = Field(description="the run")
+    epoch: int = Field(description="what every write carries")
+    expires_in_s: float = Field(description="seconds without a heartbeat until the run is taken away")
+    spec: dict[str, Any] = Field(description="as it was resolved")
+    checkpoint: CheckpointView | None = Field(default=None, description="where to go on")
+    artefacts: str = Field(description="the run's directory")
+    teachers: dict[str, TeacherView] = Field(description="those of the spec, by name")
 
 
 class Heartbeat(Message):
     """What the trainer is doing; answered by what it should do."""
 
-    epoch: int
-    status: Literal["validating", "running", "finalizing"]
-    conditions: dict[str, bool] = {}
+    epoch: int = Field(description="of the lease")
+    status: Literal["validating", "running", "finalizing"] = Field(description="what it does")
+    conditions: dict[str, bool] = Field(default={}, description="such as teacher_available")
 
 
 class HeartbeatReply(Message):
-    desired: Literal["run", "pause", "cancel"]
-    expires_in_s: float
+    """What the run's owner wants."""
+
+    desired: Literal["run", "pause", "cancel"] = Field(description="what the trainer should do")
+    expires_in_s: float = Field(description="seconds of the lease from now")
 
 
 class StepReport(Message):
-    """Metrics of one optimiser step. A step reported again by a newer epoch replaces the older row.
+    """Metrics of one optimiser step. A step reported again by a newer epoch replaces the older row."""
 
-    step: optimiser steps done, 0 before the first; student_tokens and teacher_tokens: totals since the run began
-    """
-
-    epoch: int
-    step: int = Field(ge=0)
-    metrics: dict[str, float | None]
-    student_tokens: int = Field(ge=0)
-    teacher_tokens: int = Field(ge=0)
-    rollouts: list[Rollout] = []
+    epoch: int = Field(description="of the lease")
+    step: int = Field(ge=0, description="optimiser steps done, 0 before the first")
+    metrics: dict[str, float | None] = Field(description="see the page of metrics")
+    student_tokens: int = Field(ge=0, description="total since the run began")
+    teacher_tokens: int = Field(ge=0, description="total since the run began")
+    rollouts: list[Rollout] = Field(default=[], description="a few to look at")
 
 
 class EventReport(Message):
-    epoch: int
-    type: Literal["progress", "checkpoint", "rollout", "teacher", "log"]
-    level: Literal["info", "warning", "error"] = "info"
-    message: str
-    data: dict[str, Any] = {}
+    """A line for a run's history."""
+
+    epoch: int = Field(description="of the lease")
+    type: Literal["progress", "checkpoint", "rollout", "teacher", "log"] = Field(description="what it is about")
+    level: Literal["info", "warning", "error"] = Field(default="info", description="how bad it is")
+    message: str = Field(description="one line for a person")
+    data: dict[str, Any] = Field(default={}, description="the same for programs")
 
 
 class CheckpointCommit(Message):
     """Make (run, epoch, step) the newest checkpoint; refused for an older epoch or step. The same step replaces it."""
 
-    epoch: int
-    step: int = Field(ge=0)
-    path: str
-    weights_sha256: str
-    final: bool = False
+    epoch: int = Field(description="of the lease")
+    step: int = Field(ge=0, description="steps done")
+    path: str = Field(description="its directory, below the run's artefacts")
+    weights_sha256: str = Field(description="over names and bytes of its weight files")
+    final: bool = Field(default=False, description="the run's last")
 
 
 class Outcome(Message):
     """The end of one attempt. `succeeded` names the exported model's directory."""
 
-    epoch: int
-    result: Literal["succeeded", "failed", "cancelled", "paused", "crashed"]
-    error: RunError | None = None
-    model_path: str | None = None
+    epoch: int = Field(description="of the lease")
+    result: Literal["succeeded", "failed", "cancelled", "paused", "crashed"] = Field(description="how it ended")
+    error: RunError | None = Field(default=None, description="why it failed or crashed")
+    model_path: str | None = Field(default=None, description="below the run's artefacts, where it succeeded")
 
 
 class PushedRollouts(Message):
-    rollouts: list[Rollout] = Field(min_length=1, max_length=1024)
+    """Trajectories from elsewhere."""
+
+    rollouts: list[Rollout] = Field(min_length=1, max_length=1024, description="an id that was seen before is ignored")
 
 
 class PushResult(Message):
-    accepted: int
-    duplicates: int
+    """What became of pushed rollouts."""
+
+    accepted: int = Field(description="new ones")
+    duplicates: int = Field(description="those whose id was there already")

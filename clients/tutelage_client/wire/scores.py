@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from tutelage_client.errors import BadScores
 from tutelage_client.wire.arrays import FlagRows, Flags, FloatRows, Floats, IdRows
@@ -26,30 +26,24 @@ LOGPROBS = ("sampled_logprob", "topk_logprob", "candidate_logprob", "candidate_u
 
 
 class TokenScores(Message):
-    """One score block; every array has one row per scored token (R rows).
+    """One score block; every array has one row per scored token (R rows), null where it was not asked for.
 
-    start: position of the first scored token, at least 1
-    valid [R]: False where the row was not scored
-    sampled_logprob [R]: log q(x[start+r] | x[:start+r]), nats
-    topk_ids, topk_logprob [R, k]: the teacher's most probable tokens, descending
-    topk_rest_mass [R]: probability outside the top k
-    candidate_logprob, candidate_valid [R, c]: caller-chosen ids; an uncovered one is NaN
-    candidate_upper_bound [R]: what bounds the row's uncovered candidates, NaN where all are covered
-    entropy [R]: of the full vocabulary, nats
-    hidden [R, h]: last hidden state after the final norm
+    In JSON a null inside an array is -inf where `valid` is true, and no score where it is false.
     """
 
-    start: int
-    valid: Flags
-    sampled_logprob: Floats | None = None
-    topk_ids: IdRows | None = None
-    topk_logprob: FloatRows | None = None
-    topk_rest_mass: Floats | None = None
-    candidate_logprob: FloatRows | None = None
-    candidate_valid: FlagRows | None = None
-    candidate_upper_bound: Floats | None = None
-    entropy: Floats | None = None
-    hidden: FloatRows | None = None
+    start: int = Field(description="position of the first scored token, at least 1")
+    valid: Flags = Field(description="[R] false where the row was not scored")
+    sampled_logprob: Floats | None = Field(default=None, description="[R] log q(x[start+r] | x[:start+r]), nats")
+    topk_ids: IdRows | None = Field(default=None, description="[R, k] the teacher's most probable tokens, descending")
+    topk_logprob: FloatRows | None = Field(default=None, description="[R, k] their log-probabilities")
+    topk_rest_mass: Floats | None = Field(default=None, description="[R] probability outside the top k")
+    candidate_logprob: FloatRows | None = Field(default=None, description="[R, c] of the ids that the caller chose")
+    candidate_valid: FlagRows | None = Field(default=None, description="[R, c] false where a candidate has no score")
+    candidate_upper_bound: Floats | None = Field(
+        default=None, description="[R] what bounds the row's uncovered candidates, NaN where all are covered"
+    )
+    entropy: Floats | None = Field(default=None, description="[R] of the full vocabulary, nats")
+    hidden: FloatRows | None = Field(default=None, description="[R, h] last hidden state after the final norm")
 
     @model_validator(mode="before")
     @classmethod
