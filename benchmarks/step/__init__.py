@@ -43,7 +43,7 @@ class Plan(NamedTuple):
     steps: int
 
 
-FULL, SHORT = Plan(pairs=12, steps=6), Plan(pairs=2, steps=3)
+FULL, SHORT = Plan(pairs=9, steps=5), Plan(pairs=2, steps=3)
 
 
 def step(*, short: bool) -> list[Cell]:
