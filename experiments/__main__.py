@@ -7,9 +7,10 @@ import asyncio
 from pathlib import Path
 
 from experiments.demo import demo
+from experiments.horizon import horizon
 from experiments.language import language
 
-EXPERIMENTS = {"demo": demo, "language": language}
+EXPERIMENTS = {"demo": demo, "horizon": horizon, "language": language}
 
 
 def main() -> None:

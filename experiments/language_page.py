@@ -45,13 +45,19 @@ def table(result: dict[str, Any]) -> list[str]:
 
 
 def spread(values: Sequence[float], form: str) -> str:
+    """Mean with lowest and highest, where there is more than one seed."""
     mean, lowest, highest = (format(value, form) for value in values)
-    return f"{mean} ({lowest} to {highest})"
+    return mean if values[1] == values[2] else f"{mean} ({lowest} to {highest})"
+
+
+def over_seeds(seeds: Sequence[int]) -> str:
+    if len(seeds) == 1:
+        return f"One seed ({seeds[0]}): how far figures spread is not known."
+    return f"Mean of seeds {', '.join(map(str, seeds))}; lowest and highest in brackets."
 
 
 def page(result: dict[str, Any]) -> str:
     """The result as a page of the docs."""
-    seeds = ", ".join(map(str, result["seeds"]))
     lines = [
         "# Demo: stage `language`",
         "",
@@ -61,7 +67,7 @@ def page(result: dict[str, Any]) -> str:
         "arm has the same budget of teacher tokens, forward and generated, and ends at the first step that reaches it.",
         "All KL figures are exact over the whole vocabulary, in nats per token. All but the fourth are of the text",
         "that the student writes to 64 held-out prompts at temperature 1 (the same draws for all), cut at 48 tokens.",
-        f"Mean of seeds {seeds}; lowest and highest in brackets.",
+        over_seeds(result["seeds"]),
         "",
         *table(result),
         "",
@@ -85,7 +91,7 @@ def page(result: dict[str, Any]) -> str:
 
 def tuning_section(result: dict[str, Any]) -> list[str]:
     lines = [
-        "Two runs shared the machine's two cores, one thread each: the seconds say what was spent here, no more.",
+        "Two runs at a time shared two cores with each other and with other work: the seconds compare nothing.",
         "",
         "## What was tuned",
         "",

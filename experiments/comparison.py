@@ -1,0 +1,198 @@
+"""Arms side by side: every arm tuned on the same grid, then measured with seeds and prompts that nobody tuned on.
+
+Tuning uses `tune.jsonl` and a seed of its own, the results `eval.jsonl` and other seeds. All runs go through the real
+services, as in the demo. Each outcome is kept in `build/experiments`, so that an experiment that was cut off goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import platform
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tutelage.standalone.arms import first_and_last
+from tutelage.standalone.graded import tags
+from tutelage.standalone.stack import StackOptions, running
+from tutelage.standalone.stages import Stage
+from tutelage_client.coordinator import CoordinatorClient
+from tutelage_client.errors import TutelageError
+from tutelage_client.spec import RunSpec, load_spec, parse_spec
+from tutelage_client.wire import RunStatus, RunView
+
+EXAMPLES = Path("examples")
+KEPT = Path("build/experiments")
+TUNING_SEED = 100
+AT_ONCE = 2
+
+# Where a setting of the grid stands in the spec.
+PLACES = {"lr": ("optim", "lr"), "max_probability": ("objective", "max_probability")}
+Setting = Mapping[str, float]
+Measure = Callable[[CoordinatorClient, RunView], Awaitable[dict[str, float]]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """arms: for each, its grid of settings; measure: what is measured on a finished run beside its own evaluations."""
+
+    stage: Stage
+    arms: Mapping[str, Sequence[Setting]]
+    seeds: Sequence[int]
+    measure: Measure | None = None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run to come."""
+
+    stage: Stage
+    arm: str
+    setting: Setting
+    seed: int
+    held_out: str
+
+    def spec(self) -> RunSpec:
+        folder = EXAMPLES / self.stage.name
+        spec = load_spec(folder / f"{self.arm}.toml").model_dump(mode="json")
+        spec["seed"] = self.seed
+        spec["data"]["eval"] = str((folder / self.held_out).resolve())
+        for name, value in self.setting.items():
+            section, key = PLACES[name]
+            spec[section][key] = value
+        return parse_spec(spec)
+
+    @property
+    def kept(self) -> Path:
+        """Where its outcome is kept; another spec is another file."""
+        digest = hashlib.sha256(self.spec().model_dump_json().encode()).hexdigest()[:12]
+        return KEPT / self.stage.name / f"{self.arm}-{self.seed}-{digest}.json"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One run: what varied, accuracy before and after (by_tag: for each tag), its cost, what else was measured."""
+
+    arm: str
+    setting: Setting
+    seed: int
+    commit: str
+    before: float
+    after: float
+    steps: int
+    student_tokens: int
+    teacher_tokens: int
+    by_tag: dict[str, tuple[float, float]] = field(default_factory=dict)
+    measured: dict[str, float] = field(default_factory=dict)
+
+
+async def compare(comparison: Comparison, command: str) -> dict[str, Any]:
+    """Tune, measure, and put both into one result.
+
+    Raises:
+        TutelageError: a run did not succeed.
+    """
+    stage, arms = comparison.stage, comparison.arms
+    grid = [Planned(stage, arm, setting, TUNING_SEED, "tune.jsonl") for arm in arms for setting in arms[arm]]
+    tuned = await outcomes(grid, None)
+    best = {arm: max((o for o in tuned if o.arm == arm), key=lambda o: o.after).setting for arm in arms}
+    final = [Planned(stage, arm, best[arm], seed, "eval.jsonl") for seed in comparison.seeds for arm in arms]
+    measured = await outcomes(final, comparison.measure)
+    return {
+        "name": stage.name,
+        "command": command,
+        "commit": ", ".join(sorted({o.commit for o in [*tuned, *measured]})),
+        "device": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "seeds": list(comparison.seeds),
+        "tuning": {"seed": TUNING_SEED, "on": "tune.jsonl", "runs": [asdict(o) for o in tuned]},
+        "runs": [asdict(o) for o in measured],
+        "arms": {arm: summary([o for o in measured if o.arm == arm]) for arm in arms},
+    }
+
+
+async def outcomes(planned: Sequence[Planned], measure: Measure | None) -> list[Outcome]:
+    """All of them; those that are not kept yet are run, as many at once as the stack has trainers."""
+    missing = [plan for plan in planned if not plan.kept.exists()]
+    if missing:
+        stage = missing[0].stage
+        with tempfile.TemporaryDirectory() as folder:
+            teachers = {stage.teacher: stage.model(EXAMPLES, "teacher")}
+            options = StackOptions(Path(folder), port=0, teachers=teachers, trainers=AT_ONCE)
+            async with running(options) as stack, CoordinatorClient(stack.url) as client:
+                ids = [(await client.submit(plan.spec())).id for plan in missing]
+                for run_id, plan in zip(ids, missing, strict=True):
+                    await keep(client, run_id, plan, measure)
+    return [Outcome(**json.loads(plan.kept.read_text())) for plan in planned]
+
+
+async def keep(client: CoordinatorClient, run_id: str, plan: Planned, measure: Measure | None) -> None:
+    """Wait for the run, and write what came of it."""
+    while not (run := await client.run(run_id)).status.final:
+        await asyncio.sleep(1.0)
+    if run.status is not RunStatus.SUCCEEDED:
+        raise TutelageError(f"{plan.arm} {run.status}: {run.error}")
+    rows = await client.metrics(run_id)
+    before, after = first_and_last(rows, "accuracy")
+    outcome = Outcome(
+        arm=plan.arm,
+        setting=plan.setting,
+        seed=plan.seed,
+        commit=commit(),
+        before=before,
+        after=after,
+        steps=run.step,
+        student_tokens=run.student_tokens,
+        teacher_tokens=run.teacher_tokens,
+        by_tag={tag: first_and_last(rows, f"accuracy/{tag}") for tag in tags(rows)},
+        measured=await measure(client, run) if measure else {},
+    )
+    plan.kept.parent.mkdir(parents=True, exist_ok=True)
+    plan.kept.write_text(json.dumps(asdict(outcome)))
+    print(f"{plan.arm:<16} {worded(plan.setting)}, seed {plan.seed}: {before:.3f} -> {after:.3f}", flush=True)
+
+
+def summary(runs: Sequence[Outcome]) -> dict[str, Any]:
+    """An arm over its seeds."""
+    after = [o.after for o in runs]
+    return {
+        "setting": runs[0].setting,
+        "before": statistics.mean(o.before for o in runs),
+        "after": statistics.mean(after),
+        "lowest": min(after),
+        "highest": max(after),
+        "steps": round(statistics.mean(o.steps for o in runs)),
+        "student_tokens": round(statistics.mean(o.student_tokens for o in runs)),
+        "teacher_tokens": round(statistics.mean(o.teacher_tokens for o in runs)),
+    }
+
+
+def commit() -> str:
+    """The commit that a result was made from."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def worded(setting: Setting) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in setting.items())
+
+
+def tuning_table(result: dict[str, Any]) -> list[str]:
+    """What was tried, as lines of Markdown."""
+    rows = (f"| {run['arm']} | {worded(run['setting'])} | {run['after']:.1%} |" for run in result["tuning"]["runs"])
+    return ["| arm | setting | after |", "|---|---|---|", *rows]
+
+
+def write_result(out: Path, result: dict[str, Any], page: str) -> None:
+    """The result, and the page of the docs beside it."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=1) + "\n")
+    out.with_suffix(".md").write_text(page)
+    print(page)
