@@ -70,8 +70,12 @@ RULES = """## What goes together
 
 def spec_page() -> str:
     parts = [INTRO]
-    for title, model in (("top level", RunSpec), *SECTIONS):
-        parts += [f"## `{title}`\n", prose(model.__doc__) + "\n", table(HEAD, _linked(model.model_json_schema()))]
+    for title, model in (("Top level", RunSpec), *SECTIONS):
+        parts += [
+            f"## {code(title) if '[' in title else title}\n",
+            prose(model.__doc__) + "\n",
+            table(HEAD, _linked(model.model_json_schema())),
+        ]
     for title, union in CHOICES:
         parts += [f"## `{title}`\n", "One of several kinds, told apart by `kind`.\n", *_kinds(union)]
     parts += [_sources(), _signals(), RULES]

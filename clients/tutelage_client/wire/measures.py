@@ -37,7 +37,10 @@ LEARNING = {
     ),
     "student_entropy": Measure("nats per token", "entropy of the student over the whole vocabulary"),
     "teacher_entropy": Measure("nats per token", "the same of the teacher, with support full"),
-    "ratio": Measure("1", "mean of p / mu of the written tokens; 1 where the text is the student's own and fresh"),
+    "ratio": Measure(
+        "1",
+        "mean of p / mu of the written tokens; 1 where the text is the student's own, fresh, at temperature 1",
+    ),
     "ratio_max": Measure("1", "largest p / mu of the step"),
     "ratio_clip_fraction": Measure("share of tokens", "p / mu outside the bounds of ratio_clip"),
     "signal_clip_fraction": Measure("share of tokens", "written tokens whose log q - log p is beyond signal_clip"),
