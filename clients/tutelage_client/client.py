@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import ClassVar, Self
 
 import httpx2
 
+from tutelage_client.errors import InvalidInput
 from tutelage_client.http import Http, RetryPolicy
 
 
@@ -34,3 +37,18 @@ class ServiceClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+def read_key(path: Path) -> str:
+    """The bearer key in a file.
+
+    Raises:
+        InvalidInput: the file cannot be read or holds something else than one key.
+    """
+    try:
+        text = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"cannot read the key file {path}: {getattr(error, 'strerror', error)}") from error
+    if not re.fullmatch("[!-~]+", text):
+        raise InvalidInput(f"the key file {path} must hold one key, in ASCII and without blanks, and nothing else")
+    return text

@@ -16,6 +16,7 @@ from tutelage.trainer.data import Example
 from tutelage.trainer.exits import TeacherFailed
 from tutelage.trainer.ledger import Ledger
 from tutelage.trainer.rollouts import SOURCES, Sources, prompts_of_step
+from tutelage_client.errors import ProblemResponse
 from tutelage_client.wire import GenerateReply, GenerateRequest, Generation, Page, Provenance, Rollout, Usage
 
 PENALTY = {"kind": "constant_penalty"}
@@ -154,3 +155,17 @@ async def test_a_teacher_that_writes_nothing_is_no_source(sources: Sources) -> N
     silent: Any = SilentTeacher()
     with pytest.raises(TeacherFailed, match="wrote no tokens"):
         await collected(replace(sources, teacher=silent), "teacher", 0)
+
+
+class GuardedTeacher:
+    """A teacher client whose teacher wants a key."""
+
+    async def generate(self, request: GenerateRequest) -> GenerateReply:
+        raise ProblemResponse(401, "key_missing", f"no key, {len(request.prompts)} prompts")
+
+
+async def test_a_refusal_is_the_teachers_failure_and_names_the_remedy(sources: Sources) -> None:
+    guarded: Any = GuardedTeacher()
+    with pytest.raises(TeacherFailed, match="no key.*--teacher-key-file") as failure:
+        await collected(replace(sources, teacher=guarded), "teacher", 0)
+    assert failure.value.code == "teacher_refused"

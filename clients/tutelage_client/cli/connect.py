@@ -8,11 +8,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 from pathlib import Path
 
 import httpx2
 
+from tutelage_client.client import read_key
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.errors import InvalidInput
 from tutelage_client.http import RetryPolicy
@@ -45,15 +45,7 @@ def key(args: argparse.Namespace) -> str | None:
         InvalidInput: the file cannot be read or holds something else than one key.
     """
     path = key_file(args)
-    if path is None:
-        return None
-    try:
-        text = path.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"cannot read the key file {path}: {getattr(error, 'strerror', error)}") from error
-    if not re.fullmatch("[!-~]+", text):
-        raise InvalidInput(f"the key file {path} must hold one key, in ASCII and without blanks, and nothing else")
-    return text
+    return read_key(path) if path else None
 
 
 def _stack_url() -> str | None:

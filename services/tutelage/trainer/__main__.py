@@ -9,11 +9,17 @@ from pydantic_settings import CliApp
 
 from tutelage.telemetry import configure_logging
 from tutelage.trainer.settings import Settings
+from tutelage_client.errors import InvalidInput
 
 
 def main() -> int:
     settings = CliApp.run(Settings)
     configure_logging("trainer", settings.log_level)
+    try:
+        settings.teacher_key()
+    except InvalidInput as error:
+        sys.stderr.write(f"tutelage.trainer: {error}\n")
+        return 64
     if settings.run is None:
         from tutelage.trainer.agent import serve
 

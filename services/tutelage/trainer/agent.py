@@ -38,6 +38,8 @@ async def execute(settings: Settings, worker: WorkerClient, lease: Lease, stoppi
     log.info("run leased", extra={"run_id": lease.run_id, "epoch": lease.epoch})
     arguments = ["-m", "tutelage.trainer", "--run", lease.run_id, "--epoch", str(lease.epoch)]
     arguments += ["--coordinator", settings.coordinator, "--redis-url", settings.redis_url, "--name", settings.name]
+    if settings.teacher_key_file:
+        arguments += ["--teacher-key-file", str(settings.teacher_key_file)]
     child = await asyncio.create_subprocess_exec(sys.executable, *arguments)
     if await _first(stopping, child.wait()) is None and child.returncode is None:
         child.send_signal(signal.SIGTERM)

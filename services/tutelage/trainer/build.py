@@ -21,7 +21,7 @@ from tutelage.trainer import checkpoint, saving, validate
 from tutelage.trainer.answers import Answers
 from tutelage.trainer.asking import Asker
 from tutelage.trainer.data import Example, encode, read_lines
-from tutelage.trainer.exits import TeacherFailed
+from tutelage.trainer.exits import TeacherFailed, asking_teacher
 from tutelage.trainer.ledger import Ledger
 from tutelage.trainer.loading import load_student
 from tutelage.trainer.loop import Run
@@ -38,12 +38,14 @@ from tutelage_client.teacher import TeacherClient
 from tutelage_client.wire import Provenance, TeacherView
 
 
-async def build(session: Session, spec: RunSpec, coordinator: CoordinatorClient, queue: Queue) -> Run:
+async def build(
+    session: Session, spec: RunSpec, coordinator: CoordinatorClient, queue: Queue, teacher_key: str | None = None
+) -> Run:
     """Load, check and wire a run; resume from its newest whole checkpoint.
 
     Raises:
         InvalidInput: something that the run's owner can mend.
-        TeacherFailed: the teacher is not the one that this run began with.
+        TeacherFailed: the teacher refuses, or is not the one that this run began with.
     """
     artefacts = Path(session.lease.artefacts)
     view = session.lease.teachers[spec.teachers[0].name] if spec.teachers else None
@@ -51,9 +53,10 @@ async def build(session: Session, spec: RunSpec, coordinator: CoordinatorClient,
     student = await asyncio.to_thread(load_student, folder, spec)
     train, held_out = await load_data(spec, student, view, coordinator, artefacts)
     ledger, provenance = await resume(session, student, view, artefacts)
-    teacher = open_teacher(spec, view) if view else None
+    teacher = open_teacher(spec, view, teacher_key) if view else None
     if teacher and isinstance(spec.objective, DivergenceObjective) and spec.objective.support.kind == "full":
-        student.teacher_head = output_head(await teacher.head(), student)
+        with asking_teacher():
+            student.teacher_head = output_head(await teacher.head(), student)
     return Run(
         spec=spec,
         session=session,
@@ -79,10 +82,10 @@ def pipeline_of(
     return Pipeline(Answers(asker, session, provenance, ledger, fail_on_loss=teacher.on_loss == "fail"))
 
 
-def open_teacher(spec: RunSpec, view: TeacherView) -> TeacherClient:
+def open_teacher(spec: RunSpec, view: TeacherView, key: str | None) -> TeacherClient:
     """The teacher's HTTP door; with `on_loss = "pause"` its absence is waited for, as that of the queue is."""
     waits = spec.teachers[0].on_loss == "pause"
-    return TeacherClient(view.url, retry=RetryPolicy(deadline_s=math.inf) if waits else None)
+    return TeacherClient(view.url, key=key, retry=RetryPolicy(deadline_s=math.inf) if waits else None)
 
 
 def output_head(arrays: dict[str, NDArray[Any]], student: Student) -> OutputHead:

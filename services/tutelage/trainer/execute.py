@@ -44,7 +44,7 @@ async def lead(worker: WorkerClient, coordinator: CoordinatorClient, settings: S
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, session.request, "pause")
     try:
         async with session.beating():
-            return await attempt(session, coordinator, settings.redis_url)
+            return await attempt(session, coordinator, settings)
     except (Fenced, StaleEpoch) as error:
         log.warning("fenced", extra={"run_id": run_id, "epoch": lease.epoch, "reason": str(error)})
         return ExitCode.FENCED
@@ -54,14 +54,14 @@ async def lead(worker: WorkerClient, coordinator: CoordinatorClient, settings: S
         return ExitCode.CRASHED
 
 
-async def attempt(session: Session, coordinator: CoordinatorClient, redis_url: str) -> ExitCode:
+async def attempt(session: Session, coordinator: CoordinatorClient, settings: Settings) -> ExitCode:
     """Execute and report the outcome; whatever is not foreseen here is a crash that the parent reports."""
     run: Run | None = None
-    queue = open_queue(redis_url)
+    queue = open_queue(settings.redis_url)
     try:
         await session.enter("validating")
         spec = parse_spec(session.lease.spec)
-        run = await build(session, spec, coordinator, queue)
+        run = await build(session, spec, coordinator, queue, settings.teacher_key())
         await session.enter("running")
         async with run.pipeline or contextlib.nullcontext():
             await train(run)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
+from http import HTTPStatus
 
-from tutelage_client.errors import TutelageError
+from tutelage_client.errors import ProblemResponse, TutelageError
 
 
 class ExitCode(IntEnum):
@@ -36,3 +39,15 @@ class TeacherFailed(TutelageError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+@contextmanager
+def asking_teacher() -> Iterator[None]:
+    """A refusal over HTTP is the teacher's failure, not a crash of the trainer."""
+    try:
+        yield
+    except ProblemResponse as error:
+        remedy = "; give the trainer --teacher-key-file" if error.status == HTTPStatus.UNAUTHORIZED else ""
+        raise TeacherFailed(
+            "teacher_refused", f"the teacher refused with {error.code}: {error.detail}{remedy}"
+        ) from error

@@ -16,7 +16,7 @@ import torch
 
 from tutelage.engines.sampling import Sampled
 from tutelage.trainer.data import Example
-from tutelage.trainer.exits import TeacherFailed
+from tutelage.trainer.exits import TeacherFailed, asking_teacher
 from tutelage.trainer.ledger import Ledger
 from tutelage.trainer.student import Student
 from tutelage_client.spec import RolloutSpec
@@ -73,20 +73,20 @@ async def teacher_rollouts(sources: Sources, step: int) -> AsyncIterator[Rollout
     """Text of the teacher (SeqKD, off-policy token KD), asked for over HTTP.
 
     Raises:
-        TeacherFailed: it wrote nothing at all.
+        TeacherFailed: it refuses, or wrote nothing at all.
     """
     assert sources.teacher is not None
     chosen, spec = sources.chosen(step), sources.spec
-    reply = await sources.teacher.generate(
-        GenerateRequest(
-            prompts=[example.prompt_ids for _, example in chosen],
-            n=spec.samples_per_prompt,
-            max_tokens=spec.max_new_tokens,
-            temperature=spec.temperature,
-            top_p=spec.top_p,
-            seed=seed_for(sources.seed, step, "teacher"),
-        )
+    request = GenerateRequest(
+        prompts=[example.prompt_ids for _, example in chosen],
+        n=spec.samples_per_prompt,
+        max_tokens=spec.max_new_tokens,
+        temperature=spec.temperature,
+        top_p=spec.top_p,
+        seed=seed_for(sources.seed, step, "teacher"),
     )
+    with asking_teacher():
+        reply = await sources.teacher.generate(request)
     sources.ledger.charge(reply.usage)
     if not any(generation.token_ids for generations in reply.generations for generation in generations):
         raise TeacherFailed("no_text", "the teacher wrote no tokens to any prompt of this step; nothing can be learned")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from tutelage_client.client import read_key
 
 
 class Settings(BaseSettings):
@@ -21,6 +24,17 @@ class Settings(BaseSettings):
     run: str | None = Field(default=None, description="execute this run and exit by the exit-code contract")
     epoch: int | None = Field(default=None, description="with --run: take over the lease of this epoch")
     name: str = Field(default_factory=socket.gethostname, description="this worker's name in leases and logs")
+    teacher_key_file: Path | None = Field(
+        default=None, description="file with the bearer key for teachers that ask for one"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="least level that is logged"
     )
+
+    def teacher_key(self) -> str | None:
+        """The key in `teacher_key_file`.
+
+        Raises:
+            InvalidInput: the file does not hold one key.
+        """
+        return read_key(self.teacher_key_file) if self.teacher_key_file else None
