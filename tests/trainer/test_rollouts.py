@@ -166,6 +166,6 @@ class GuardedTeacher:
 
 async def test_a_refusal_is_the_teachers_failure_and_names_the_remedy(sources: Sources) -> None:
     guarded: Any = GuardedTeacher()
-    with pytest.raises(TeacherFailed, match="no key.*--teacher-key-file") as failure:
+    with pytest.raises(TeacherFailed, match=r"no key.*--teacher-key-file") as failure:
         await collected(replace(sources, teacher=guarded), "teacher", 0)
     assert failure.value.code == "teacher_refused"
