@@ -43,7 +43,7 @@ class Plan(NamedTuple):
     steps: int
 
 
-FULL, SHORT = Plan(pairs=9, steps=5), Plan(pairs=2, steps=3)
+FULL, SHORT = Plan(pairs=6, steps=4), Plan(pairs=2, steps=3)
 
 
 def step(*, short: bool) -> list[Cell]:
@@ -125,15 +125,16 @@ def thousand_tokens_ms(block: Block) -> float:
 
 
 def counted(side: str, blocks: list[Block]) -> dict[str, float]:
-    """Steps measured, tokens written, tokens a second, and processor milliseconds a step."""
+    """Steps, tokens, tokens a second, processor milliseconds a step, and what the time of a step went to."""
     tokens = sum(sum(block.tokens) for block in blocks)
     seconds = sum(sum(block.seconds) for block in blocks)
+    parts = {name: statistics.median(block.parts_s[name] for block in blocks) for name in blocks[0].parts_s}
     return {
         f"steps_{side}": sum(len(block.seconds) for block in blocks),
         f"tokens_{side}": tokens,
         f"tokens_per_s_{side}": round(tokens / seconds, 1),
         f"cpu_ms_per_step_{side}": round(1000 * statistics.median(block.cpu_s for block in blocks), 1),
-    }
+    } | {f"{name}_ms_{side}": round(1000 * part_s, 1) for name, part_s in parts.items()}
 
 
 def losses(own: FirstStep, known: FirstStep, first: FirstStep | None = None) -> dict[str, float]:

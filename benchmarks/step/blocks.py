@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import psutil
 
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive whole steps. seconds, tokens: of each; cpu_s: of all processes of the side, per step."""
+    """Consecutive whole steps. seconds, tokens: of each; cpu_s: of all processes of the side, per step.
+
+    parts_s: what the step's seconds were spent on, their mean, where a side tells
+    """
 
     seconds: list[float]
     tokens: list[int]
     cpu_s: float
+    parts_s: Mapping[str, float] = field(default_factory=dict)
 
 
 class Processes:

@@ -40,7 +40,7 @@ def written(spec: RunSpec) -> list[Rollout]:
         load_model(spec.student.model, None, "float32", torch.device("cpu")),
         load_tokenizer(spec.student.model, None),
     )
-    lines = Path(spec.data.train).read_text().splitlines()[: spec.rollout.prompts_per_step]
+    lines = Path(str(spec.data.train)).read_text().splitlines()[: spec.rollout.prompts_per_step]
     prompts = [json.loads(line)["prompt"] for line in lines]
     ids = [encode_prompt(tokenizer, prompt) for prompt in prompts]
     rows = sample(

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from benchmarks.step.blocks import Block, Processes
@@ -57,17 +58,18 @@ class Ours:
         cpu_s = self.processes.cpu_s() - cpu_s
         ended = await self._ended(begun_s)
         self.processes.stop()
-        seconds = [after - before for (_, before), (_, after) in pairwise(ended)]
-        return Block(seconds, [tokens for tokens, _ in ended[1:]], cpu_s / (last - first))
+        seconds = [after - before for (before, _), (after, _) in pairwise(ended)]
+        rows = [row for _, row in ended[1:]]
+        return Block(seconds, [int(row["tokens"]) for row in rows], cpu_s / (last - first), parts(seconds, rows))
 
-    async def _ended(self, since_s: float) -> list[tuple[int, float]]:
-        """Tokens and time of every step that ended since then and was not told yet, by the coordinator's clock."""
-        found: list[tuple[int, float]] = []
+    async def _ended(self, since_s: float) -> list[tuple[float, dict[str, Any]]]:
+        """Time and metrics of every step that ended since then and was not told yet, by the coordinator's clock."""
+        found: list[tuple[float, dict[str, Any]]] = []
         while page := (await self.client.event_page(self.run_id, after=self._seen)).data:
             self._seen = page[-1].id
             steps = [event for event in page if event.type == "metrics" and event.data["step"] > 0]
-            found += [(int(event.data["tokens"]), event.created_at.timestamp()) for event in steps]
-        return [(tokens, ended_s) for tokens, ended_s in found if ended_s >= since_s]
+            found += [(event.created_at.timestamp(), event.data) for event in steps]
+        return [(ended_s, row) for ended_s, row in found if ended_s >= since_s]
 
     async def _until(self, run_id: str, wanted: Any) -> RunView:
         while not wanted(run := await self.client.run(run_id)):
@@ -75,6 +77,12 @@ class Ours:
                 raise TutelageError(f"the run {run.status}: {run.error.message if run.error else run.status_reason}")
             await asyncio.sleep(POLL_S)
         return run
+
+
+def parts(seconds: list[float], rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Mean seconds of a step's parts: writing with scoring beside it, waiting, learning, reporting."""
+    learn_s, wait_s, all_s = (fmean(row[name] for row in rows) for name in ("learn_s", "wait_s", "seconds"))
+    return {"write": all_s - wait_s - learn_s, "wait": wait_s, "learn": learn_s, "report": fmean(seconds) - all_s}
 
 
 @asynccontextmanager
