@@ -80,9 +80,10 @@ LANGUAGE = Stage(
     teacher="smollm2",
     arms=("opd", "token_kd", "sft"),
     reading=(
-        "Each arm is best on the ground on which it learned: opd on the student's own text, token_kd and sft on the "
-        "teacher's. A student that is used writes its own text, hence the stage's metric. All KL figures are exact "
-        "over the whole vocabulary. Read the variety beside them: reverse KL can also be lowered by saying less."
+        "opd learns on the student's own text, token_kd and sft on the teacher's: the first three figures are measured "
+        "on the ground of the one, the fourth on that of the others. A student that is used writes its own text, hence "
+        "the stage's metric. KL figures are exact over the whole vocabulary. Read the variety beside them: reverse KL "
+        "can also be lowered by saying less."
     ),
     metric="reverse_kl",
     models="../build/language",
