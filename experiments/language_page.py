@@ -29,8 +29,16 @@ def verdict(result: dict[str, Any]) -> str:
         f"further than token_kd, without repeating itself more. Found: opd lowers it by {lowered(result, 'opd'):.2f} "
         f"nats, token_kd by {lowered(result, 'token_kd'):.2f} ({ratio:.2f} times as far); repeated 4-grams "
         f"{repeats['opd']:.2%} against {repeats['token_kd']:.2%}. The expectation "
-        f"{'held' if held else 'did not hold'}."
+        f"{'held' if held else 'did not hold'}. {at_every_rate(result)}"
     )
+
+
+def at_every_rate(result: dict[str, Any]) -> str:
+    """How the two arms compare where nothing was chosen: at each learning rate of the tuning."""
+    tried = {(run["arm"], run["lr"]): run["figures"][METRIC] for run in result["tuning"]["runs"]}
+    rates = sorted({lr for _, lr in tried})
+    pairs = [f"{tried['opd', lr]:.2f} against {tried['token_kd', lr]:.2f} at {lr:g}" for lr in rates]
+    return f"Where nothing was chosen yet, in the tuning runs, opd reached {', '.join(pairs)}."
 
 
 def table(result: dict[str, Any]) -> list[str]:
@@ -75,7 +83,8 @@ def page(result: dict[str, Any]) -> str:
         "",
         verdict(result),
         "",
-        "The first three figures are the ground on which opd learns, the fourth is that of sft and token_kd.",
+        "opd learns reverse KL on the student's own text; token_kd and sft learn from the teacher's text, of which the",
+        "fourth figure speaks. At a few thousand teacher tokens all arms mostly relearn which words are likely at all.",
         "",
         "## What it cost",
         "",
@@ -106,7 +115,14 @@ def tuning_section(result: dict[str, Any]) -> list[str]:
         f = run["figures"]
         figures = f"{f['reverse_kl']:.3f} | {f['teacher_text_logprob']:.2f} | {f['repetition']:.2%}"
         lines.append(f"| {run['arm']} | {run['lr']:g} | {figures} |")
-    return lines
+    return lines + at_the_edge(result)
+
+
+def at_the_edge(result: dict[str, Any]) -> list[str]:
+    """Which arms might have wanted a rate outside the grid."""
+    largest = max(run["lr"] for run in result["tuning"]["runs"])
+    arms = [arm for arm, s in result["arms"].items() if s["lr"] == largest]
+    return ["", f"At the grid's upper edge: {', '.join(arms)}. A larger rate was not tried."] if arms else []
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
