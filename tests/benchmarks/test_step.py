@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -89,24 +90,34 @@ def test_the_measured_run_is_the_demo_s_without_what_is_no_part_of_a_step() -> N
     assert measured.data.eval is None
 
 
-def test_stopped_processes_stand_still_with_their_children_and_go_on() -> None:
+@pytest.fixture
+def busy_pair() -> Iterator[Processes]:
+    """A process and its child, which never ends; both are killed afterwards, whatever came of them."""
     nested = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'while True: pass'])"
     with subprocess.Popen([sys.executable, "-c", nested]) as parent:
-        processes, deadline = Processes([parent.pid]), time.monotonic() + 20
-        while len(processes.members()) < 2 or processes.cpu_s() < 0.1:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        processes.stop()
-        members = processes.members()
-        assert {member.status() for member in members} == {psutil.STATUS_STOPPED}
-        used_s = processes.cpu_s()
-        assert processes.cpu_s() == used_s
-        processes.go_on()
-        while processes.cpu_s() == used_s:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        for member in members:
-            member.kill()
+        processes = Processes([parent.pid])
+        try:
+            until(lambda: len(processes.members()) == 2)
+            yield processes
+        finally:
+            for member in reversed(processes.members()):
+                member.kill()
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_stopped_processes_stand_still_with_their_children_and_go_on(busy_pair: Processes) -> None:
+    busy_pair.stop()
+    until(lambda: {member.status() for member in busy_pair.members()} == {psutil.STATUS_STOPPED})
+    used_s = busy_pair.cpu_s()
+    assert busy_pair.cpu_s() == used_s
+    busy_pair.go_on()
+    until(lambda: busy_pair.cpu_s() > used_s)
 
 
 @pytest.mark.parametrize(("marker", "rows"), [("step", table), ("step, counted", sides)])
