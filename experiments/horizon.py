@@ -23,7 +23,7 @@ from tutelage.standalone.stages import HORIZON
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.wire import RewardItem, RunView, Walk
 
-RATES = (1e-3, 2e-3, 4e-3)
+RATES = (5e-4, 1e-3, 2e-3)
 SEEDS = (7, 8, 9, 10, 11)
 ARMS = ("opd", "opd_forward_kl", "token_kd", "sft", "seqkd", "control")
 
