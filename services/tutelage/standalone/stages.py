@@ -64,9 +64,9 @@ HORIZON = Stage(
     teacher="walker",
     arms=("opd", "sft", "token_kd"),
     reading=(
-        "A student that strays is in a state that the teacher's own text never visits. Trained on the teacher's text "
-        "it has not learned what to do there, and the longer the walk, the likelier it gets there. Trained on its own "
-        "text it was shown the way back."
+        "A student that strays is in a state that the teacher's own text never visits; trained on its own text it was "
+        "shown the way back. Over five seeds this pays when it samples, the more so the farther the target, and not "
+        "when it decodes greedily within the trained distances: see docs/results/horizon.md. One seed shows less."
     ),
     tag="distance of the target in moves",
 )
