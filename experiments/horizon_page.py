@@ -112,7 +112,7 @@ def page(result: dict[str, Any]) -> str:
         "",
         "The same budget of teacher tokens, forward and generated ones, for every arm that asks a teacher. An arm that",
         "lets the teacher write its text and mark it pays for both, so a step of it has half as many rollouts. A run",
-        "ends before its last step where the budget is spent: the endless walks of `opd_forward_kl` do so at half the way.",
+        "ends before its last step where the budget is spent: the endless walks of `opd_forward_kl` do so half way.",
         "",
         *cost_table(result),
         "",
