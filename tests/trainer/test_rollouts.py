@@ -147,7 +147,9 @@ class SilentTeacher:
         nothing = Generation(text="", token_ids=[], finish_reason="stop")
         names = {name: "x" for name in Provenance.model_fields if name != "temperature"}
         return GenerateReply(
-            generations=[[nothing] * request.n for _ in request.prompts], provenance=Provenance(**names), usage=Usage()
+            generations=[[nothing] * request.n for _ in request.prompts],
+            provenance=Provenance.model_validate(names),
+            usage=Usage(),
         )
 
 
