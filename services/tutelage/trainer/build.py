@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -186,10 +187,24 @@ def _unpacked(archive: Path, field: str) -> Path:
     folder = archive.with_name(archive.name + ".d")
     try:
         with tarfile.open(archive) as tar:
-            tar.extractall(folder, filter="data")
+            _extract(tar, folder)
     except (tarfile.TarError, OSError) as error:
         raise InvalidInput(f"{field}: the uploaded file is not a tar archive of a model: {error}", field) from error
     configs = sorted(folder.rglob("config.json"), key=lambda p: len(p.parts))
     if not configs:
         raise InvalidInput(f"{field}: the uploaded archive holds no config.json", field)
     return configs[0].parent
+
+
+def _extract(tar: tarfile.TarFile, folder: Path) -> None:
+    """Plain files inside the folder and nothing else; Python before 3.11.4 has no extraction filters."""
+    root = folder.resolve()
+    for member in tar:
+        target = (root / member.name).resolve()
+        if not (member.isreg() or member.isdir()) or not target.is_relative_to(root):
+            raise tarfile.TarError(f"{member.name!r} is no plain file inside it; pack files and folders alone (tar -h)")
+        content = tar.extractfile(member)
+        if content is not None:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with content, target.open("wb") as copy:
+                shutil.copyfileobj(content, copy)
