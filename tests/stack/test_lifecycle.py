@@ -52,14 +52,16 @@ async def test_a_cancelled_run_stops_and_says_so(own: Up, data: Path) -> None:
 
 
 async def test_a_paused_run_keeps_its_steps_and_goes_on_when_resumed(own: Up, data: Path) -> None:
-    run_id = await started(own, small_spec(data, "paused", **LONG), step=3)
+    # A trainer hears of the pause at its next heartbeat: the run must not end before that.
+    spec = small_spec(data, "paused", **LONG | {"optim": {"steps": 400}, "checkpoint": {"every": 50}})
+    run_id = await started(own, spec, step=3)
     async with own.client() as client:
         await client.pause(run_id)
         paused = await until(own, run_id, lambda run: run.status is RunStatus.PAUSED)
-        assert 3 <= paused.step < 40
+        assert 3 <= paused.step < 400
         await client.resume(run_id)
     assert (await finished(own, run_id)).status is RunStatus.SUCCEEDED
-    assert await committed_steps(own, run_id) == list(range(41))
+    assert await committed_steps(own, run_id) == list(range(401))
 
 
 async def test_a_trainer_killed_in_the_middle_resumes_from_its_checkpoint(own: Up, data: Path) -> None:
