@@ -32,7 +32,7 @@ demo: $(STAMP)  ## start the stack, distil a student, write build/demo/report.ht
 demo-short: $(STAMP)  ## the same with a tenth of the steps
 	@$(BIN)/tutelage demo --short --out build/demo-short
 
-demo-language: $(LANGUAGE)/student/model.safetensors  ## the same with a real language model: fetches 93 MB, takes 15 minutes
+demo-language: $(LANGUAGE)/student/model.safetensors  ## the same with a real language model: fetches 93 MB
 	@$(BIN)/tutelage demo --stage language --out build/demo-language
 
 $(LANGUAGE)/student/model.safetensors: examples/language/make_models.py | $(STAMP)

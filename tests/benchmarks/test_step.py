@@ -105,6 +105,7 @@ def busy_pair() -> Iterator[Processes]:
 
 
 def until(holds: Callable[[], bool]) -> None:
+    """Poll, at most half a minute: the system tells nobody when a process has stopped or used its processor."""
     deadline = time.monotonic() + 30
     while not holds():
         assert time.monotonic() < deadline

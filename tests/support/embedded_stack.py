@@ -30,7 +30,7 @@ class Up:
         argv = [sys.executable, "-m", "tutelage.standalone", "up", "--data-dir", str(data_dir), "--port", "0"]
         argv += ["--teacher", f"adder={SKILL / 'teacher'}", "--trainers", str(trainers), *flags]
         self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        deadline = time.monotonic() + START_S
+        deadline = time.monotonic() + START_S  # polled: stack.json is how scripts learn that the stack is ready
         while not (data_dir / "stack.json").is_file():
             assert self.process.poll() is None, self.process.communicate()[0]
             assert time.monotonic() < deadline, "the stack was not ready in time"

@@ -110,6 +110,7 @@ async def follow(bench: Bench, spec: RunSpec, progress: Progress) -> Finished:
         progress.update(task, completed=done, shown=shown(run.status, run.metrics))
     if run.status != RunStatus.SUCCEEDED:
         raise TutelageError(f"arm {spec.name} {run.status}: {run.error.message if run.error else run.status_reason}")
+    progress.update(task, total=1, completed=1)  # whichever limit came first, it is done
     seconds = round(time.monotonic() - begun_s, 1)
     return Finished(spec, run, await bench.client.metrics(run.id), seconds)
 

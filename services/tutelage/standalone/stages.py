@@ -65,8 +65,8 @@ HORIZON = Stage(
     arms=("opd", "sft", "token_kd"),
     reading=(
         "A student that strays is in a state that the teacher's own text never visits; trained on its own text it was "
-        "shown the way back. Over five seeds this pays when it samples, the more so the farther the target, and not "
-        "when it decodes greedily within the trained distances: see docs/results/horizon.md. One seed shows less."
+        "shown the way back. Over five seeds that pays beyond the trained distances where the student samples; one "
+        "seed cannot tell: see docs/results/horizon.md."
     ),
     tag="distance of the target in moves",
 )

@@ -79,7 +79,7 @@ async def _or_stop(work: Coroutine[None, None, None]) -> None:
     """A process with half of its work broken is worse than one that is started again."""
     try:
         await work
-    except Exception:
+    except Exception:  # not handled here: it goes on after the process was told to stop
         signal.raise_signal(signal.SIGTERM)
         raise
 
