@@ -32,11 +32,10 @@ from tutelage_client.wire import RunStatus
 ASSETS = Path("examples")
 FOLDER = ASSETS / "language"
 KEPT = Path("build/experiments/language")
-GRID = (3e-5, 1e-4, 3e-4)
+GRID = (3e-5, 1e-4, 3e-4, 1e-3)
 TUNING_SEED = 100
 TUNING_SHARE = 0.5
-# More seeds: add them and run again; what is kept is not repeated.
-SEEDS = (7,)
+SEEDS = (7, 8, 9)
 AT_ONCE = 2
 
 
