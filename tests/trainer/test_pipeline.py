@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from single import put_one
 from toy_teacher import answering, honest, working
 
 from tutelage.engines import FakeOptions
@@ -25,9 +26,9 @@ TOP_K = {"kind": "divergence", "support": {"kind": "student_top_k", "k": 3}}
 DEADLINE_S = 15.0
 
 
-async def stream(rollouts: Sequence[Rollout]) -> AsyncIterator[Rollout]:
+async def stream(rollouts: Sequence[Rollout]) -> AsyncIterator[list[Rollout]]:
     for rollout in rollouts:
-        yield rollout
+        yield [rollout]
 
 
 async def one_step(pipeline: Pipeline, rollouts: Sequence[Rollout]) -> Any:
@@ -88,11 +89,10 @@ async def test_scoring_begins_before_the_last_rollout_is_written(make_pipeline: 
     queue, rollouts = MemoryQueue(), random_rollouts(5)
     pipeline = make_pipeline(queue)
 
-    async def writing() -> AsyncIterator[Rollout]:
-        for rollout in rollouts[:-1]:
-            yield rollout
+    async def writing() -> AsyncIterator[list[Rollout]]:
+        yield rollouts[:-1]
         await until(lambda: pipeline.marking.done)
-        yield rollouts[-1]
+        yield rollouts[-1:]
 
     async with working(queue), pipeline:
         scored, timeline = await pipeline.scored(writing())
@@ -132,10 +132,10 @@ class ForgetfulQueue:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
-    async def put(self, job: Job) -> Put:
-        result = await self.inner.put(job)
+    async def put(self, jobs: Sequence[Job]) -> list[Put]:
+        results = await self.inner.put(jobs)
         self.put_first.set()
-        return result
+        return results
 
 
 async def test_a_queue_that_lost_its_memory_is_filled_again(make_pipeline: Any, random_rollouts: Any) -> None:
@@ -190,14 +190,14 @@ class TellingQueue(MemoryQueue):
 
     heard: Any = None
 
-    async def put(self, job: Job) -> Put:
-        result = await super().put(job)
-        if result == Put.DEAD:
+    async def put(self, jobs: Sequence[Job]) -> list[Put]:
+        results = await super().put(jobs)
+        for job in [job for job, result in zip(jobs, results, strict=True) if result == Put.DEAD]:
             self._replies.setdefault(job.reply_to, []).append(job.id)
             await self._tell()
             while not self.heard():
                 await asyncio.sleep(0.001)
-        return result
+        return results
 
 
 async def test_hearing_twice_of_a_dead_letter_drops_its_rollout_once(make_pipeline: Any, make_rollout: Any) -> None:
@@ -324,7 +324,7 @@ async def test_what_is_announced_between_two_steps_is_not_lost(make_pipeline: An
     async with working(queue), pipeline, asyncio.timeout(DEADLINE_S):
         first, _ = await pipeline.scored(stream(rollouts[:2]))
         for rollout in rollouts[2:]:
-            await queue.put((await pipeline.answers.asker.question(rollout)).job)
+            await put_one(queue, (await pipeline.answers.asker.question(rollout)).job)
         while (await queue.depth("toy")).waiting + (await queue.depth("toy")).leased:
             await asyncio.sleep(0.001)
         second, _ = await pipeline.scored(stream(rollouts[2:]))
@@ -342,9 +342,9 @@ class BrokenQueue(MemoryQueue):
 async def test_an_error_of_the_reader_ends_a_step_that_is_still_sampling(make_pipeline: Any, make_rollout: Any) -> None:
     closed = asyncio.Event()
 
-    async def endless() -> AsyncIterator[Rollout]:
+    async def endless() -> AsyncIterator[list[Rollout]]:
         try:
-            yield make_rollout(0, [2], [3])
+            yield [make_rollout(0, [2], [3])]
             await asyncio.Event().wait()
         finally:
             closed.set()

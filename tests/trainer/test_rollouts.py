@@ -58,7 +58,7 @@ def sources(make_spec: Any, make_student: Any) -> Sources:
 
 
 async def collected(sources: Sources, source: str, step: int) -> list[Rollout]:
-    return [rollout async for rollout in SOURCES[source](sources, step)]
+    return [rollout async for ended in SOURCES[source](sources, step) for rollout in ended]
 
 
 async def test_behaviour_logprobs_are_those_of_a_fresh_forward(sources: Sources) -> None:

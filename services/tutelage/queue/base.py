@@ -88,7 +88,9 @@ class QueueLimits:
 
 
 class Queue(Protocol):
-    async def put(self, job: Job) -> Put: ...
+    async def put(self, jobs: Sequence[Job]) -> list[Put]:
+        """Add the jobs, each by its own id; what became of each, in order."""
+        ...
 
     async def lease(self, queue: str, worker: str, *, count: int, wait_s: float) -> list[Delivery]:
         """Up to `count` jobs for `worker`: expired leases of others first, then waiting jobs; waits up to `wait_s`."""
@@ -98,8 +100,8 @@ class Queue(Protocol):
         """Extend the leases; returns the deliveries that are no longer this worker's."""
         ...
 
-    async def answer(self, delivery: Delivery, payload: bytes) -> bool:
-        """Store the answer, announce it, acknowledge. False: the lease was lost and nothing was changed."""
+    async def answer(self, answered: Sequence[tuple[Delivery, bytes]]) -> list[bool]:
+        """Store each answer, announce it, acknowledge. False: that lease was lost and nothing of it was changed."""
         ...
 
     async def fail(self, delivery: Delivery, reason: str, *, retry: bool = True) -> bool:

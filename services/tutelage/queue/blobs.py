@@ -8,6 +8,7 @@ an append-only file loads without a word) yields `DamagedBody`, never a wrong pa
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 from tutelage.queue.base import QueueLimits
 from tutelage.queue.server import Server
@@ -19,45 +20,65 @@ class DamagedBody(TutelageError):
 
 
 class Blobs:
-    """Bodies on one server, kept for `answer_ttl_s` after they were last stored or opened."""
+    """Bodies on one server, kept for `answer_ttl_s` after the record that names them last changed."""
 
     def __init__(self, server: Server, limits: QueueLimits) -> None:
         self._server = server
         self._limits = limits
 
-    async def store(self, body: bytes) -> bytes:
-        """A reference to `body`; a body above `inline_bytes` is on the server when this returns."""
-        sha256 = hashlib.sha256(body).hexdigest()
-        if len(body) <= self._limits.inline_bytes:
-            return f"inline:{sha256}:".encode() + body
-        await self._server.set(_key(sha256), body, self._limits.answer_ttl_s)
-        return f"blob:{sha256}".encode()
+    async def store(self, bodies: Sequence[bytes]) -> list[bytes]:
+        """A reference to each body; those above `inline_bytes` are on the server when this returns."""
+        references: list[bytes] = []
+        large: dict[str, bytes] = {}
+        for body in bodies:
+            sha256 = hashlib.sha256(body).hexdigest()
+            if len(body) <= self._limits.inline_bytes:
+                references.append(f"inline:{sha256}:".encode() + body)
+            else:
+                references.append(f"blob:{sha256}".encode())
+                large[_key(sha256)] = body
+        if large:
+            await self._server.set(large, self._limits.answer_ttl_s)
+        return references
 
-    async def open(self, reference: bytes) -> bytes:
-        """The body behind a reference.
+    async def open(self, references: Sequence[bytes]) -> list[bytes | DamagedBody]:
+        """The body behind each reference, or what is wrong with it: one damaged body does not hide the others."""
+        keys = [_key(_sha256(reference)) for reference in references if reference.startswith(b"blob:")]
+        found = dict(zip(keys, await self._server.get(keys), strict=True)) if keys else {}
+        return [_opened(reference, found) for reference in references]
 
-        Raises:
-            DamagedBody: it is gone, or its checksum does not fit.
-        """
-        kind, _, rest = reference.partition(b":")
-        if kind == b"inline":
-            sha256, _, body = rest.partition(b":")
-            return _verified(sha256.decode(errors="replace"), body)
-        if kind != b"blob":
-            raise DamagedBody(f"a stored reference starts with {kind[:16]!r}, expected inline or blob")
-        sha256 = rest.decode(errors="replace")
-        body = await self._server.get(_key(sha256), self._limits.answer_ttl_s)
-        if body is None:
-            raise DamagedBody(f"blob {sha256} is gone")
-        return _verified(sha256, body)
+
+def sound(body: bytes | DamagedBody) -> bytes:
+    """The body itself.
+
+    Raises:
+        DamagedBody: there is none.
+    """
+    if isinstance(body, DamagedBody):
+        raise body
+    return body
+
+
+def _opened(reference: bytes, found: dict[str, bytes | None]) -> bytes | DamagedBody:
+    kind, _, rest = reference.partition(b":")
+    if kind == b"inline":
+        sha256, _, body = rest.partition(b":")
+        return _verified(sha256.decode(errors="replace"), body)
+    if kind != b"blob":
+        return DamagedBody(f"a stored reference starts with {kind[:16]!r}, expected inline or blob")
+    sha256 = _sha256(reference)
+    stored = found[_key(sha256)]
+    return DamagedBody(f"blob {sha256} is gone") if stored is None else _verified(sha256, stored)
+
+
+def _sha256(reference: bytes) -> str:
+    return reference.removeprefix(b"blob:").decode(errors="replace")
 
 
 def _key(sha256: str) -> str:
     return f"tutelage:blob:{sha256}"
 
 
-def _verified(sha256: str, body: bytes) -> bytes:
+def _verified(sha256: str, body: bytes) -> bytes | DamagedBody:
     found = hashlib.sha256(body).hexdigest()
-    if found != sha256:
-        raise DamagedBody(f"a stored body has sha256 {found}, expected {sha256}")
-    return body
+    return body if found == sha256 else DamagedBody(f"a stored body has sha256 {found}, expected {sha256}")

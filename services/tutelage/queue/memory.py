@@ -55,23 +55,25 @@ class MemoryQueue:
         self._receipts = 0
         self._changed = asyncio.Condition()
 
-    async def put(self, job: Job) -> Put:
+    async def put(self, jobs: Sequence[Job]) -> list[Put]:
         self._expire()
+        results = [self._add(job) for job in jobs]
+        await self._tell()
+        return results
+
+    def _add(self, job: Job) -> Put:
         record = self._records.get(job.id)
         if record is None:
             record = _Record(job, self._clock(), {job.reply_to: job.run_id})
             self._records[job.id] = record
             self._enqueue(record)
-            result = Put.ADDED
-        elif record.state == "answered":
+            return Put.ADDED
+        if record.state == "answered":
             self._keep(record)
             self._replies.setdefault(job.reply_to, []).append(job.id)
-            result = Put.ANSWERED
-        else:
-            record.asked[job.reply_to] = job.run_id
-            result = Put.DEAD if record.state == "dead" else Put.QUEUED
-        await self._tell()
-        return result
+            return Put.ANSWERED
+        record.asked[job.reply_to] = job.run_id
+        return Put.DEAD if record.state == "dead" else Put.QUEUED
 
     async def lease(self, queue: str, worker: str, *, count: int, wait_s: float) -> list[Delivery]:
         now = asyncio.get_running_loop().time
@@ -97,14 +99,18 @@ class MemoryQueue:
                 lost.append(delivery)
         return lost
 
-    async def answer(self, delivery: Delivery, payload: bytes) -> bool:
+    async def answer(self, answered: Sequence[tuple[Delivery, bytes]]) -> list[bool]:
+        results = [self._answer(*each) for each in answered]
+        await self._tell()
+        return results
+
+    def _answer(self, delivery: Delivery, payload: bytes) -> bool:
         record = self._held(delivery)
         if record is None:
             return False
         self._end(record, "answered", Answer(record.job.id, payload))
         record.job = replace(record.job, payload=b"")
         record.asked = {}
-        await self._tell()
         return True
 
     async def fail(self, delivery: Delivery, reason: str, *, retry: bool = True) -> bool:

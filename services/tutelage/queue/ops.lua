@@ -2,7 +2,14 @@
 
 local ops = {}
 
-function ops.put(id, queue, run, reply_to, envelope)
+-- Of each group of `size` arguments what `one` makes of it, in order.
+local function each(size, one, ...)
+  local arguments, results = {...}, {}
+  for i = 1, #arguments, size do results[#results + 1] = one(unpack(arguments, i, i + size - 1)) end
+  return results
+end
+
+local function put(id, queue, run, reply_to, envelope)
   local job = load(id)
   if job.state and job.envelope ~= envelope then forget_blob(envelope) end
   if job.state == 'answered' then
@@ -21,6 +28,8 @@ function ops.put(id, queue, run, reply_to, envelope)
   enqueue(job)
   return 'added'
 end
+
+function ops.put(...) return each(5, put, ...) end
 
 function ops.take(queue, worker, count)
   ensure_group(queue)
@@ -48,21 +57,18 @@ function ops.take(queue, worker, count)
 end
 
 function ops.renew(worker, ...)
-  local arguments, kept = {...}, {}
-  for i = 1, #arguments, 3 do
-    local id, entry, attempt = arguments[i], arguments[i + 1], arguments[i + 2]
+  local function one(id, entry, attempt)
     local job = held(id, worker, entry, attempt)
-    if job then
-      -- FORCE restores a pending entry that an operator removed; JUSTID leaves the delivery count as it is.
-      call('XCLAIM', queue_key(job.queue, 'jobs'), GROUP, worker, 0, entry, 'FORCE', 'JUSTID')
-      touch(id, job.envelope)
-    end
-    kept[#kept + 1] = job and 1 or 0
+    if not job then return 0 end
+    -- FORCE restores a pending entry that an operator removed; JUSTID leaves the delivery count as it is.
+    call('XCLAIM', queue_key(job.queue, 'jobs'), GROUP, worker, 0, entry, 'FORCE', 'JUSTID')
+    touch(id, job.envelope)
+    return 1
   end
-  return kept
+  return each(3, one, ...)
 end
 
-function ops.answer(id, worker, entry, attempt, answer)
+local function answer(id, worker, entry, attempt, answer)
   local job = held(id, worker, entry, attempt)
   if not job then return 0 end
   call('HSET', job_key(id), 'state', 'answered', 'answer', answer)
@@ -77,6 +83,8 @@ function ops.answer(id, worker, entry, attempt, answer)
   touch(id, answer)
   return 1
 end
+
+function ops.answer(...) return each(5, answer, ...) end
 
 function ops.fail(id, worker, entry, attempt, reason, retry)
   local job = held(id, worker, entry, attempt)

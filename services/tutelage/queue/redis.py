@@ -34,14 +34,18 @@ answer and its reply stream lie in different slots.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import TypeVar
 
 from tutelage.queue import envelope
 from tutelage.queue.base import Answer, DeadLetter, Delivery, Depth, Job, Put, QueueLimits
-from tutelage.queue.blobs import Blobs, DamagedBody
+from tutelage.queue.blobs import Blobs, DamagedBody, sound
 from tutelage.queue.server import MAX_BLOCK_S, Server
 
 ANSWERS_A_READ = 64  # bounds the memory of one read: an answer may be a megabyte
+JOBS_A_CALL = 256  # bounds the time for which one call of the script holds the server
+Item = TypeVar("Item")
 
 
 class RedisQueue:
@@ -52,10 +56,13 @@ class RedisQueue:
         self._blobs = Blobs(self._server, limits)
         self._limits = limits
 
-    async def put(self, job: Job) -> Put:
-        reference = await self._blobs.store(envelope.pack(job))
-        state = await self._server.op("put", job.id, job.queue, job.run_id, job.reply_to, reference)
-        return Put(state.decode())
+    async def put(self, jobs: Sequence[Job]) -> list[Put]:
+        states: list[bytes] = []
+        for part in _parts(jobs):
+            references = await self._blobs.store([envelope.pack(job) for job in part])
+            named = [(j.id, j.queue, j.run_id, j.reply_to, ref) for j, ref in zip(part, references, strict=True)]
+            states += await self._server.op("put", *chain.from_iterable(named))
+        return [Put(state.decode()) for state in states]
 
     async def lease(self, queue: str, worker: str, *, count: int, wait_s: float) -> list[Delivery]:
         clock = asyncio.get_running_loop().time
@@ -64,8 +71,7 @@ class RedisQueue:
         slice_s = min(self._limits.lease_s, MAX_BLOCK_S)
         while True:
             newest, taken = await self._server.op("take", queue, worker, count)
-            opened = [await self._opened(worker, *item) for item in taken]
-            deliveries = [delivery for delivery in opened if delivery]
+            deliveries = await self._opened(worker, taken)
             left_s = deadline - clock()
             if deliveries or left_s <= 0:
                 return deliveries
@@ -81,9 +87,13 @@ class RedisQueue:
             lost += [d for d, is_kept in zip(mine, kept, strict=True) if not is_kept]
         return lost
 
-    async def answer(self, delivery: Delivery, payload: bytes) -> bool:
-        reference = await self._blobs.store(payload)
-        return bool(await self._server.op("answer", *_handle(delivery), reference))
+    async def answer(self, answered: Sequence[tuple[Delivery, bytes]]) -> list[bool]:
+        kept: list[int] = []
+        for part in _parts(answered):
+            references = await self._blobs.store([payload for _, payload in part])
+            named = [(*_handle(each), reference) for (each, _), reference in zip(part, references, strict=True)]
+            kept += await self._server.op("answer", *chain.from_iterable(named))
+        return [bool(each) for each in kept]
 
     async def fail(self, delivery: Delivery, reason: str, *, retry: bool = True) -> bool:
         return bool(await self._server.op("fail", *_handle(delivery), reason, int(retry)))
@@ -126,36 +136,45 @@ class RedisQueue:
     async def close(self) -> None:
         await self._server.close()
 
-    async def _opened(
-        self, worker: str, job_id: bytes, entry: bytes, attempt: bytes, reference: bytes
-    ) -> Delivery | None:
-        """The delivery, or None for a damaged job, which goes to the dead letters and never to an engine."""
-        try:
-            job = envelope.unpack(await self._blobs.open(reference))
-        except DamagedBody as error:
-            await self._server.op("fail", job_id, worker, entry, attempt, str(error), 0)
-            return None
-        return Delivery(job, worker, int(attempt), entry.decode())
+    async def _opened(self, worker: str, taken: Sequence[tuple[bytes, bytes, bytes, bytes]]) -> list[Delivery]:
+        """The deliveries; a damaged job goes to the dead letters and never to an engine."""
+        deliveries: list[Delivery] = []
+        bodies = await self._blobs.open([reference for *_, reference in taken])
+        for (job_id, entry, attempt, _), body in zip(taken, bodies, strict=True):
+            try:
+                job = envelope.unpack(sound(body))
+            except DamagedBody as error:
+                await self._server.op("fail", job_id, worker, entry, attempt, str(error), 0)
+                continue
+            deliveries.append(Delivery(job, worker, int(attempt), entry.decode()))
+        return deliveries
 
     async def _ended(self, job_ids: Sequence[str]) -> list[Answer]:
         """The answers and dead letters among these jobs, each once, in order."""
         unique = list(dict.fromkeys(job_ids))
         results = await self._server.op("results", *unique)
+        references = [reference for state, reference, _ in results if state == b"answered"]
+        bodies = dict(zip(references, await self._blobs.open(references), strict=True))
         answers: list[Answer] = []
         for job_id, (state, reference, reason) in zip(unique, results, strict=True):
             if state == b"answered":
-                answers.append(await self._answered(job_id, reference))
+                answers.append(await self._answered(job_id, reference, bodies[reference]))
             elif state == b"dead":
                 answers.append(Answer(job_id, None, reason.decode()))
         return answers
 
-    async def _answered(self, job_id: str, reference: bytes) -> Answer:
+    async def _answered(self, job_id: str, reference: bytes, body: bytes | DamagedBody) -> Answer:
         """A stored answer. A damaged one is forgotten, so that asking again computes it anew."""
         try:
-            return Answer(job_id, await self._blobs.open(reference))
+            return Answer(job_id, sound(body))
         except DamagedBody as error:
             await self._server.op("forget_answer", job_id, reference)
             return Answer(job_id, None, f"the stored answer was damaged, ask again: {error}")
+
+
+def _parts(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    for start in range(0, len(items), JOBS_A_CALL):
+        yield items[start : start + JOBS_A_CALL]
 
 
 def _handle(delivery: Delivery) -> tuple[str, str, str, int]:

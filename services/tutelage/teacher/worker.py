@@ -15,6 +15,7 @@ from typing import TypeVar
 from tutelage.queue.base import Delivery, Job, Queue
 from tutelage.teacher.batcher import EngineFailed
 from tutelage.teacher.negotiation import read_request
+from tutelage.teacher.outbox import Outbox
 from tutelage.teacher.scorer import Scorer
 from tutelage.teacher.waiting import is_set_within
 from tutelage.telemetry import describe_error
@@ -53,6 +54,7 @@ class QueueWorker:
         self._max_tokens = max_tokens
         self._grace_s = grace_s
         self._stopping = stopping
+        self._outbox = Outbox(lambda answered: self._insist(lambda: queue.answer(answered)))
         self._held: dict[asyncio.Task[None], Delivery] = {}
         self._job_ended = asyncio.Event()
         self._typical_tokens = max_tokens
@@ -106,7 +108,7 @@ class QueueWorker:
             log.warning("a job failed", extra={"job": delivery.job.id, "attempt": delivery.attempt, "reason": reason})
             kept = await self._insist(lambda: self._queue.fail(delivery, reason, retry=True))
         else:
-            kept = await self._insist(lambda: self._queue.answer(delivery, payload))
+            kept = await self._outbox.send((delivery, payload))
         if not kept:
             log.warning("a job's lease was lost before its end", extra={"job": delivery.job.id})
 

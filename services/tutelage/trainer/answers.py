@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tutelage.queue.base import Answer, Put
@@ -28,10 +29,12 @@ class Answers:
     ledger: Ledger
     fail_on_loss: bool
 
-    async def ask(self, marking: Marking, question: Question) -> None:
-        """Put the question to the queue; that it was given up before is an answer too."""
-        if await self.asker.put(question.job) == Put.DEAD:
-            await self.take(marking, Answer(question.job.id, None, "it was given up before"))
+    async def ask(self, marking: Marking, questions: Sequence[Question]) -> None:
+        """Put the questions to the queue; that one was given up before is an answer too."""
+        results = await self.asker.put([question.job for question in questions])
+        for question, result in zip(questions, results, strict=True):
+            if result == Put.DEAD:
+                await self.take(marking, Answer(question.job.id, None, "it was given up before"))
 
     async def take(self, marking: Marking, answer: Answer) -> None:
         """Let the answer take effect, unless the step does not wait for it (any more).
@@ -65,7 +68,7 @@ class Answers:
             raise TeacherFailed("bad_scores", f"teacher {teacher!r} does not answer with scores: {error}") from error
         again = self.asker.again(question)
         marking.replace(question, by=again)
-        await self.ask(marking, again)
+        await self.ask(marking, [again])
 
     async def _give_up(self, marking: Marking, question: Question, reason: str) -> None:
         message = f"rollout {question.rollout.id} is left out: {reason}"

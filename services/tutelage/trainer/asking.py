@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -52,12 +52,12 @@ class Asker:
         own_id = job_id(self.run_id, question.rollout, self.teacher, question.job.payload, attempt)
         return replace(question, job=replace(question.job, id=own_id), attempt=attempt)
 
-    async def put(self, job: Job) -> Put:
-        """Add the job, however long the queue is away: nothing is lost by waiting."""
+    async def put(self, jobs: Sequence[Job]) -> list[Put]:
+        """Add the jobs, however long the queue is away: nothing is lost by waiting."""
         delay_s = 0.1
         while True:
             try:
-                return await self.queue.put(job)
+                return await self.queue.put(jobs)
             except ServiceUnreachable as error:
                 log.warning("queue not reachable, waiting", extra={"reason": str(error)})
             await asyncio.sleep(delay_s * random.uniform(0.5, 1.5))

@@ -84,7 +84,7 @@ async def marked(run: Run, rollouts: Any) -> tuple[list[Scored], Timeline]:
     """The step's rollouts with the teacher's marks, where the objective wants any."""
     if run.pipeline is not None:
         return await run.pipeline.scored(rollouts)
-    return [Scored(rollout, None) async for rollout in rollouts], Timeline()
+    return [Scored(rollout, None) async for ended in rollouts for rollout in ended], Timeline()
 
 
 async def evaluated(run: Run) -> Metrics:

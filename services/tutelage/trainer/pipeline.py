@@ -1,6 +1,6 @@
 """From rollouts to scored rollouts, through the queue, while sampling goes on.
 
-Every rollout becomes a question the moment it ends. One reader takes the answers of the whole run beside that; the same
+Every rollout becomes a question as soon as it ends. One reader takes the answers of the whole run beside that; the same
 job may be announced twice, its effect is taken once. What is outstanding is asked again from time to time: that costs
 nothing while the queue is well and rebuilds the work after it lost its memory.
 """
@@ -45,7 +45,7 @@ class Pipeline:
         self._reader.cancel()
         await asyncio.gather(self._reader, return_exceptions=True)  # its error, if any, has reached the step
 
-    async def scored(self, rollouts: AsyncIterator[Rollout]) -> tuple[list[Scored], Timeline]:
+    async def scored(self, rollouts: AsyncIterator[list[Rollout]]) -> tuple[list[Scored], Timeline]:
         """All rollouts of a step with their scores, in the order of their ids. Cancel it to abandon the step.
 
         Raises:
@@ -67,12 +67,13 @@ class Pipeline:
             raise TeacherFailed("no_scores", f"teacher {teacher!r} gave up every question of this step")
         return sorted(marking.done, key=lambda s: s.rollout.id), marking.timeline
 
-    async def _ask(self, marking: Marking, rollouts: AsyncIterator[Rollout]) -> None:
+    async def _ask(self, marking: Marking, rollouts: AsyncIterator[list[Rollout]]) -> None:
         """Ask about every rollout, then wait for the last answer."""
-        async for rollout in rollouts:
-            question = await self.answers.asker.question(rollout)
-            marking.add(question)
-            await self.answers.ask(marking, question)
+        async for ended in rollouts:
+            questions = [await self.answers.asker.question(rollout) for rollout in ended]
+            for question in questions:
+                marking.add(question)
+            await self.answers.ask(marking, questions)
         marking.timeline.last_rollout_s = time.monotonic()
         await marking.all_ended()
 
@@ -101,6 +102,4 @@ class Pipeline:
         self.answers.session.conditions["teacher_available"] = available
         if waiting and now_s - marking.asked_s > self.ask_again_s:
             marking.asked_s = now_s
-            for question in waiting:
-                if marking.holds(question):
-                    await self.answers.ask(marking, question)
+            await self.answers.ask(marking, waiting)

@@ -1,4 +1,4 @@
-"""Whose text the student learns on: one async source of rollouts for each `rollout.source`.
+"""Whose text the student learns on: one async source for each `rollout.source`, of the rollouts that ended together.
 
 Which prompts a step uses and how they are sampled follow from (seed, step) alone, so that a resumed run goes on exactly
 where the lost one was. Only pushed rollouts have a cursor of their own.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,13 +63,13 @@ class Sources:
         return hashlib.sha256(f"{self.run_id}/{step}/{row}/{sample}".encode()).hexdigest()[:24]
 
 
-async def student_rollouts(sources: Sources, step: int) -> AsyncIterator[Rollout]:
-    """Text of the student as it is now; each rollout comes the moment its last token is drawn."""
-    async for rollout in _sampled(sources, step, list(enumerate(sources.chosen(step)))):
-        yield rollout
+async def student_rollouts(sources: Sources, step: int) -> AsyncIterator[list[Rollout]]:
+    """Text of the student as it is now; a rollout comes as soon as its last token is drawn."""
+    async for ended in _sampled(sources, step, list(enumerate(sources.chosen(step)))):
+        yield ended
 
 
-async def teacher_rollouts(sources: Sources, step: int) -> AsyncIterator[Rollout]:
+async def teacher_rollouts(sources: Sources, step: int) -> AsyncIterator[list[Rollout]]:
     """Text of the teacher (SeqKD, off-policy token KD), asked for over HTTP.
 
     Raises:
@@ -90,48 +90,45 @@ async def teacher_rollouts(sources: Sources, step: int) -> AsyncIterator[Rollout
     sources.ledger.charge(reply.usage)
     if not any(generation.token_ids for generations in reply.generations for generation in generations):
         raise TeacherFailed("no_text", "the teacher wrote no tokens to any prompt of this step; nothing can be learned")
-    for row, ((_, example), generations) in enumerate(zip(chosen, reply.generations, strict=True)):
-        for k, generation in enumerate(generations):
-            if generation.token_ids:
-                yield _rollout(
-                    sources, step, row, k, example, generation.token_ids, "teacher", generation.finish_reason
-                )
+    yield [
+        _rollout(sources, step, row, k, example, generation.token_ids, "teacher", generation.finish_reason)
+        for row, ((_, example), generations) in enumerate(zip(chosen, reply.generations, strict=True))
+        for k, generation in enumerate(generations)
+        if generation.token_ids
+    ]
 
 
-async def data_rollouts(sources: Sources, step: int) -> AsyncIterator[Rollout]:
+async def data_rollouts(sources: Sources, step: int) -> AsyncIterator[list[Rollout]]:
     """The completions that the data file holds."""
-    for rollout in _from_data(sources, step, list(enumerate(sources.chosen(step)))):
-        yield rollout
+    yield _from_data(sources, step, list(enumerate(sources.chosen(step))))
 
 
-async def mixed_rollouts(sources: Sources, step: int) -> AsyncIterator[Rollout]:
+async def mixed_rollouts(sources: Sources, step: int) -> AsyncIterator[list[Rollout]]:
     """`on_policy_fraction` of the step's prompts from the student, the rest from data (GKD's lambda)."""
     rows = list(enumerate(sources.chosen(step)))
     coin = np.random.default_rng(seed_for(sources.seed, step, "mix")).random(len(rows))
     assert sources.spec.on_policy_fraction is not None
     on_policy = [row for row, u in zip(rows, coin, strict=True) if u < sources.spec.on_policy_fraction]
     off_policy = [row for row, u in zip(rows, coin, strict=True) if u >= sources.spec.on_policy_fraction]
-    for rollout in _from_data(sources, step, off_policy):
-        yield rollout
-    async for rollout in _sampled(sources, step, on_policy):
-        yield rollout
+    yield _from_data(sources, step, off_policy)
+    async for ended in _sampled(sources, step, on_policy):
+        yield ended
 
 
-async def pushed_rollouts(sources: Sources, _step: int) -> AsyncIterator[Rollout]:
+async def pushed_rollouts(sources: Sources, _step: int) -> AsyncIterator[list[Rollout]]:
     """Trajectories that others pushed, in the order of their arrival; waits until there are enough for a step."""
     missing = sources.spec.prompts_per_step * sources.spec.samples_per_prompt
     while missing:
         page = await sources.worker.pushed(sources.run_id, after=sources.ledger.pushed_after, limit=missing)
         if not page.data:
             await asyncio.sleep(PUSHED_POLL_S)
-        for rollout in page.data:
-            missing -= 1
-            yield rollout
+        missing -= len(page.data)
+        yield list(page.data)
         if page.next is not None:
             sources.ledger.pushed_after = int(page.next)
 
 
-SOURCES: dict[str, Callable[[Sources, int], AsyncIterator[Rollout]]] = {
+SOURCES: dict[str, Callable[[Sources, int], AsyncIterator[list[Rollout]]]] = {
     "student": student_rollouts,
     "teacher": teacher_rollouts,
     "data": data_rollouts,
@@ -142,14 +139,16 @@ SOURCES: dict[str, Callable[[Sources, int], AsyncIterator[Rollout]]] = {
 Rows = list[tuple[int, tuple[int, Example]]]
 
 
-def _from_data(sources: Sources, step: int, rows: Rows) -> Iterator[Rollout]:
+def _from_data(sources: Sources, step: int, rows: Rows) -> list[Rollout]:
+    rollouts: list[Rollout] = []
     for row, (_, example) in rows:
         assert example.completion_ids is not None
-        yield _rollout(sources, step, row, 0, example, example.completion_ids, "data", "stop")
+        rollouts.append(_rollout(sources, step, row, 0, example, example.completion_ids, "data", "stop"))
+    return rollouts
 
 
-async def _sampled(sources: Sources, step: int, rows: Rows) -> AsyncIterator[Rollout]:
-    """Sample in a thread and hand every finished row over at once."""
+async def _sampled(sources: Sources, step: int, rows: Rows) -> AsyncIterator[list[Rollout]]:
+    """Sample in a thread and hand finished rows over at once: those of one moment together."""
     per_prompt = sources.spec.samples_per_prompt
     wanted = [(row, k, example) for row, (_, example) in rows for k in range(per_prompt)]
     if not wanted:
@@ -172,14 +171,29 @@ async def _sampled(sources: Sources, step: int, rows: Rows) -> AsyncIterator[Rol
 
     thread = asyncio.create_task(asyncio.to_thread(work))
     try:
-        while (item := await finished.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            row, k, example = wanted[item.index]
-            yield _rollout(sources, step, row, k, example, item.token_ids, "student", item.finish_reason, item.logprobs)
+        async for items in _taken(finished):
+            yield [
+                _rollout(sources, step, *wanted[s.index], s.token_ids, "student", s.finish_reason, s.logprobs)
+                for s in items
+            ]
     finally:
         stop = True
         await thread
+
+
+async def _taken(finished: asyncio.Queue[Sampled | BaseException | None]) -> AsyncIterator[list[Sampled]]:
+    """Whatever is there each time one looks, until None; an exception is raised after what came before it."""
+    while True:
+        items = [await finished.get()]
+        while not finished.empty():
+            items.append(finished.get_nowait())
+        if sampled := [item for item in items if isinstance(item, Sampled)]:
+            yield sampled
+        match items[-1]:
+            case None:
+                return
+            case BaseException() as error:
+                raise error
 
 
 def _rollout(
