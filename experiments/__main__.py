@@ -6,11 +6,12 @@ import argparse
 import asyncio
 from pathlib import Path
 
+from experiments.collapse import collapse
 from experiments.demo import demo
 from experiments.horizon import horizon
 from experiments.language import language
 
-EXPERIMENTS = {"demo": demo, "horizon": horizon, "language": language}
+EXPERIMENTS = {"collapse": collapse, "demo": demo, "horizon": horizon, "language": language}
 
 
 def main() -> None:

@@ -35,7 +35,11 @@ TUNING_SEED = 100
 AT_ONCE = 2
 
 # Where a setting of the grid stands in the spec.
-PLACES = {"lr": ("optim", "lr"), "max_probability": ("objective", "max_probability")}
+PLACES = {
+    "lr": ("optim", "lr"),
+    "max_probability": ("objective", "max_probability"),
+    "max_new_tokens": ("rollout", "max_new_tokens"),
+}
 Setting = Mapping[str, float]
 Measure = Callable[[CoordinatorClient, RunView], Awaitable[dict[str, float]]]
 
@@ -109,12 +113,19 @@ async def compare(comparison: Comparison, command: str) -> dict[str, Any]:
     return {
         "name": stage.name,
         "command": command,
-        "commit": ", ".join(sorted({o.commit for o in [*tuned, *measured]})),
-        "device": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         "seeds": list(comparison.seeds),
         "tuning": {"seed": TUNING_SEED, "on": "tune.jsonl", "runs": [asdict(o) for o in tuned]},
+        **made_from([*tuned, *measured]),
         "runs": [asdict(o) for o in measured],
         "arms": {arm: summary([o for o in measured if o.arm == arm]) for arm in arms},
+    }
+
+
+def made_from(runs: Sequence[Outcome]) -> dict[str, str]:
+    """The commits and the machine of these runs."""
+    return {
+        "commit": ", ".join(sorted({o.commit for o in runs})),
+        "device": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
     }
 
 
