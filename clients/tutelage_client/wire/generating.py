@@ -30,7 +30,9 @@ class Generation(Message):
     text: str = Field(description="without special tokens")
     token_ids: list[int] | None = Field(default=None, description="as they were drawn")
     logprobs: list[float] | None = Field(default=None, description="of each token under what it was drawn from")
-    finish_reason: Literal["stop", "length"] = Field(description="length: cut at max_tokens")
+    finish_reason: Literal["stop", "length", "refused"] = Field(
+        description="length: cut at max_tokens; refused: a hosted model would not answer, and the text is empty"
+    )
 
 
 class GenerateReply(Message):

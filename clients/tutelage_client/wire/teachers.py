@@ -26,9 +26,12 @@ class Capabilities(Message):
     signals: frozenset[Signal] = Field(description="what it returns for a token")
     max_top_k: int = Field(description="largest top_k of one request")
     max_length: int = Field(description="tokens of the longest sequence, prompt included")
-    vocabulary_size: int = Field(description="entries of its output head")
+    vocabulary_size: int | None = Field(description="entries of its output head; null where token ids mean nothing")
     applies_temperature: bool = Field(default=False, description="log-probabilities at another temperature than 1")
     exact: bool = Field(default=True, description="its log-probabilities are those of the model, not an estimate")
+    covers_candidates: bool = Field(
+        default=True, description="each candidate gets a score; else one outside the top k may come back not valid"
+    )
     generates: bool = Field(default=True, description="it writes text")
     eos_ids: tuple[int, ...] = Field(default=(), description="tokens that end a text")
 

@@ -49,7 +49,7 @@ def _check_sizes(spec: RunSpec, name: str, able: Capabilities) -> None:
     if isinstance(spec.objective, DivergenceObjective) and spec.objective.support.kind.endswith("_top_k"):
         support = spec.objective.support
         k = getattr(support, "k")  # noqa: B009 - both top-k supports have it, which the kind alone does not say
-        limit = able.vocabulary_size
+        limit = able.max_top_k if able.vocabulary_size is None else able.vocabulary_size
         if support.kind == "teacher_top_k":
             limit = min(limit, able.max_top_k)
         if k > limit:

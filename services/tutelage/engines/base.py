@@ -32,6 +32,16 @@ class Engine(Protocol):
     @property
     def provenance(self) -> Provenance: ...
 
+    async def connect(self) -> dict[str, Any]:
+        """Reach the model, before anything else is asked; facts about it, for people.
+
+        From then on `capabilities` and `provenance` hold. Called again after a failure.
+
+        Raises:
+            TutelageError: it cannot be reached, or is not what it was told to be.
+        """
+        ...
+
     async def score(
         self, groups: Sequence[ScoreGroup], signals: frozenset[Signal], top_k: int | None
     ) -> tuple[list[TokenScores], Usage]:

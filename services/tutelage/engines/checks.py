@@ -35,7 +35,7 @@ def check_length(tokens: int, capabilities: Capabilities, field: str) -> None:
 
 def check_ids(ids: Sequence[int] | NDArray[np.int32], capabilities: Capabilities, field: str, lowest: int = 0) -> None:
     """Refuse a token id that is below `lowest` or not in the vocabulary."""
-    if len(ids) == 0:
+    if len(ids) == 0 or capabilities.vocabulary_size is None:
         return
     low, high = int(np.min(ids, initial=lowest)), int(np.max(ids, initial=lowest))
     if low < lowest or high >= capabilities.vocabulary_size:
@@ -60,3 +60,9 @@ def score_usage(groups: Sequence[ScoreGroup], *, shared: bool = True) -> Usage:
         forward_tokens=once + (0 if shared else repeated),
         cached_tokens=repeated if shared else 0,
     )
+
+
+def generation_usage(prompts: Sequence[Sequence[int]], n: int, generated: int) -> Usage:
+    """What text costs where the `n` continuations of a prompt share its encoding."""
+    forward = sum(map(len, prompts))
+    return Usage(forward_tokens=forward, cached_tokens=forward * (n - 1), generated_tokens=generated)

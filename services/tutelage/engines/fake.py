@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.engines.checks import check_groups, check_ids, check_length, score_usage
+from tutelage.engines.checks import check_groups, check_ids, check_length, generation_usage, score_usage
 from tutelage.engines.options import FakeOptions, Fault
 from tutelage_client.wire import (
     Capabilities,
@@ -35,7 +35,10 @@ EOS_ID = 0
 
 
 class FakeEngine:
-    """The toy teacher behind the contract of `base.Engine`."""
+    """The toy teacher behind the contract of `base.Engine`.
+
+    logprob_VV: [i, j] is the log-probability of token j after token i
+    """
 
     def __init__(self, options: FakeOptions, name: str) -> None:
         rng = np.random.default_rng(options.seed)
@@ -43,7 +46,7 @@ class FakeEngine:
         self._options = options
         self._embedding_VH = rng.normal(size=(v, h)).astype(np.float32)
         self._weight_VH = rng.normal(scale=2.0 / np.sqrt(h), size=(v, h)).astype(np.float32)
-        self._logprob_VV = _log_softmax(self._embedding_VH.astype(np.float64) @ self._weight_VH.T)
+        self.logprob_VV = _log_softmax(self._embedding_VH.astype(np.float64) @ self._weight_VH.T)
         self._faults = list(options.faults)
         self.capabilities = Capabilities(
             signals=frozenset(Signal), max_top_k=v, max_length=options.max_length, vocabulary_size=v, eos_ids=(EOS_ID,)
@@ -57,6 +60,10 @@ class FakeEngine:
             engine_version="1",
             dtype="float32",
         )
+
+    async def connect(self) -> dict[str, Any]:
+        """There is nothing to reach."""
+        return {}
 
     async def score(
         self, groups: Sequence[ScoreGroup], signals: frozenset[Signal], top_k: int | None
@@ -78,12 +85,8 @@ class FakeEngine:
             check_length(len(ids) + request.max_tokens, self.capabilities, f"prompts.{i}")
         rng = np.random.default_rng(self._options.seed if request.seed is None else request.seed)
         generations = [[self._write(ids[-1], request, rng) for _ in range(request.n)] for ids in prompts]
-        usage = Usage(
-            forward_tokens=sum(map(len, prompts)),
-            cached_tokens=sum(map(len, prompts)) * (request.n - 1),
-            generated_tokens=sum(len(g.token_ids or ()) for row in generations for g in row),
-        )
-        return generations, usage
+        written = sum(len(g.token_ids or ()) for row in generations for g in row)
+        return generations, generation_usage(prompts, request.n, written)
 
     def head(self) -> dict[str, NDArray[Any]]:
         """The output weight; this model has no bias, scale or soft-cap."""
@@ -97,7 +100,7 @@ class FakeEngine:
     ) -> TokenScores:
         token_ids = completion.token_ids
         previous = np.concatenate([prompt_ids[-1:], token_ids[:-1]])
-        logprob_RV = self._logprob_VV[previous]
+        logprob_RV = self.logprob_VV[previous]
         arrays: dict[str, Any] = {"valid": np.ones(len(token_ids), dtype=bool)}
         if Signal.SAMPLED in signals:
             arrays["sampled_logprob"] = np.take_along_axis(logprob_RV, token_ids[:, None], 1)[:, 0]
@@ -116,7 +119,7 @@ class FakeEngine:
         logprobs: list[float] = []
         text = ""
         while len(token_ids) < request.max_tokens:
-            logprob_V = _adjusted(self._logprob_VV[last_id], request.temperature, request.top_p)
+            logprob_V = _adjusted(self.logprob_VV[last_id], request.temperature, request.top_p)
             greedy = request.temperature == 0
             last_id = int(logprob_V.argmax() if greedy else rng.choice(len(logprob_V), p=np.exp(logprob_V)))
             token_ids.append(last_id)

@@ -71,6 +71,10 @@ class HfEngine:
         self.provenance = provenance
         self.capabilities = _capabilities(model, tokenizer, hidden=self._head is not None)
 
+    async def connect(self) -> dict[str, Any]:
+        """There is nothing to reach."""
+        return {}
+
     async def score(
         self, groups: Sequence[ScoreGroup], signals: frozenset[Signal], top_k: int | None
     ) -> tuple[list[TokenScores], Usage]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -44,4 +45,42 @@ class HfOptions(_Options):
     logit_chunk_rows: int = Field(default=1024, ge=1)
 
 
-EngineOptions = Annotated[FakeOptions | HfOptions, Field(discriminator="kind")]
+class _Reached(_Options):
+    """What is reached over HTTP.
+
+    deadline_s: for one call with all its repetitions; max_concurrency: calls that are open at a time, at most
+    """
+
+    upstream: str = Field(pattern=r"^https?://")
+    api_key_file: Path | None = None
+    deadline_s: float = Field(default=120.0, gt=0, allow_inf_nan=False)
+    max_concurrency: int = Field(default=16, ge=1)
+
+
+class UpstreamOptions(_Reached):
+    """A server that scores token ids.
+
+    model: directory with the tokenizer of the model that is served; revision: what the operator says it is
+    upstream_model: the name it is served under, needed where several are; max_top_k: never ask for more
+    max_length: tokens of a sequence, where the server does not say
+    recheck_s: how old the last look at a known answer may be when work comes
+    """
+
+    kind: Literal["vllm", "sglang", "openai"]
+    model: str = Field(min_length=1)
+    revision: str | None = None
+    upstream_model: str | None = None
+    max_top_k: int = Field(default=256, ge=1, le=4096)
+    max_length: int | None = Field(default=None, ge=2)
+    recheck_s: float = Field(default=60.0, ge=0, allow_inf_nan=False)
+
+
+class ChatOptions(_Reached):
+    """A hosted model that returns text. upstream_model: the name it is hosted under"""
+
+    kind: Literal["chat"] = "chat"
+    upstream_model: str = Field(min_length=1)
+    max_length: int = Field(default=8192, ge=2)
+
+
+EngineOptions = Annotated[FakeOptions | HfOptions | UpstreamOptions | ChatOptions, Field(discriminator="kind")]

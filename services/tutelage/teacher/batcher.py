@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import Any, Self
 
 from tutelage.engines import Engine
+from tutelage.engines.upstream.failures import UpstreamAway, UpstreamFailed
 from tutelage.teacher.admission import group_tokens
 from tutelage.teacher.checks import check_scores
 from tutelage.teacher.parts import cut, share_usage
@@ -30,6 +31,10 @@ Generated = tuple[list[list[Generation]], Usage]
 
 class EngineFailed(TutelageError):
     """The engine raised; its own words are in the log, not here."""
+
+
+class EngineAway(EngineFailed):
+    """The upstream behind the engine could not be reached for as long as it waits; this may pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,5 +211,9 @@ def _told(error: Exception) -> TutelageError:
     """What the caller learns of an engine's failure; the log has the rest."""
     if isinstance(error, BadScores | InvalidInput):
         return error
+    if isinstance(error, UpstreamAway):
+        return EngineAway(str(error))
+    if isinstance(error, UpstreamFailed):
+        return EngineFailed(str(error))
     log.error("the engine failed", extra=describe_error(error))
     return EngineFailed(f"the engine failed with {type(error).__name__}; the teacher's log has the reason")

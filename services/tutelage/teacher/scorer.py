@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from tutelage.engines import Engine
+from tutelage.engines.probe import probe
 from tutelage.teacher.admission import Limits, admit_generation, admit_score
 from tutelage.teacher.batcher import Batcher, EngineFailed
-from tutelage.teacher.probe import probe
 from tutelage.teacher.waiting import is_set_within
 from tutelage.telemetry import TeacherMetrics, describe_error
-from tutelage_client.errors import BadScores, InvalidInput
+from tutelage_client.errors import BadScores, InvalidInput, TutelageError
 from tutelage_client.wire import GenerateReply, GenerateRequest, ScoreReply, ScoreRequest, TeacherInfo
 
 log = logging.getLogger(__name__)
@@ -65,8 +65,8 @@ class Scorer:
     async def probe_once(self) -> None:
         """Ask the probe and remember what it found."""
         try:
-            found = await probe(self.batcher, self.engine.capabilities)
-        except (BadScores, EngineFailed, InvalidInput) as error:
+            found = await probe(self.batcher, self.engine)
+        except TutelageError as error:
             log.warning("the probe failed", extra=describe_error(error))
             self.not_ready, self.probe = str(error), {"ok": False, "reason": str(error)}
         else:

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from tutelage.engines import FakeOptions, HfOptions
+from tutelage.engines import ChatOptions, EngineOptions, FakeOptions, HfOptions, UpstreamOptions
 from tutelage.teacher.admission import Limits
+
+OPENAI_MAX_TOP_K = 5  # what completions with echo are documented to give
+NEEDS: dict[str, tuple[str, ...]] = {
+    "fake": (),
+    "hf": ("model",),
+    "vllm": ("upstream", "model"),
+    "sglang": ("upstream", "model"),
+    "openai": ("upstream", "model"),
+    "chat": ("upstream", "upstream_model"),
+}
+MEANING = {
+    "model": "a model directory or a hub id",
+    "upstream": "the address of the server",
+    "upstream_model": "the name of the hosted model",
+}
 
 
 class Settings(BaseSettings):
@@ -25,9 +40,22 @@ class Settings(BaseSettings):
     name: str = Field(
         "teacher", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="the name that runs use; also its queue"
     )
-    engine: Literal["hf", "fake"] = Field("hf", description="hf: a transformers model; fake: a toy model for tests")
-    model: str | None = Field(None, description="model directory, or hub id with --revision")
-    revision: str | None = Field(None, description="commit of a hub id")
+    engine: Literal["hf", "vllm", "sglang", "openai", "chat", "fake"] = Field(
+        "hf",
+        description="hf: a transformers model; vllm, sglang, openai: a server that scores, at --upstream; "
+        "chat: a hosted model that returns text; fake: a toy model for tests",
+    )
+    model: str | None = Field(
+        None, description="model directory, or hub id with --revision; for a server the one with its tokenizer"
+    )
+    revision: str | None = Field(None, description="commit of a hub id; for a server what you say its weights are")
+    upstream: str | None = Field(None, pattern=r"^https?://", description="address of the server or hosted API")
+    upstream_model: str | None = Field(None, description="name under which the upstream serves the model")
+    api_key_file: Path | None = Field(None, description="file with the key that the upstream wants")
+    upstream_deadline_s: float = Field(120.0, gt=0, description="for one call to the upstream, repetitions included")
+    upstream_concurrency: int = Field(16, ge=1, description="calls to the upstream that are open at a time, at most")
+    max_top_k: int | None = Field(None, ge=1, le=4096, description="never ask the upstream for more (openai: 5)")
+    max_length: int | None = Field(None, ge=2, description="longest sequence, where the upstream does not say")
     dtype: Literal["float32", "bfloat16", "auto"] = Field("float32", description="of the weights")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the model runs")
     fake_options: FakeOptions = Field(FakeOptions(), description="JSON options of the fake engine")
@@ -46,15 +74,30 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.engine == "hf" and self.model is None:
-            raise ValueError("--engine hf needs --model, a model directory or a hub id")
+        for flag in NEEDS[self.engine]:
+            if getattr(self, flag) is None:
+                raise ValueError(f"--engine {self.engine} needs --{flag.replace('_', '-')}, {MEANING[flag]}")
         return self
 
-    def engine_options(self) -> FakeOptions | HfOptions:
+    def engine_options(self) -> EngineOptions:
         if self.engine == "fake":
             return self.fake_options
-        assert self.model is not None
-        return HfOptions(model=self.model, revision=self.revision, dtype=self.dtype, device=self.device)
+        if self.engine == "hf":
+            return HfOptions(model=str(self.model), revision=self.revision, dtype=self.dtype, device=self.device)
+        reached: dict[str, Any] = {
+            "upstream": self.upstream,
+            "api_key_file": self.api_key_file,
+            "upstream_model": self.upstream_model,
+            "deadline_s": self.upstream_deadline_s,
+            "max_concurrency": self.upstream_concurrency,
+        }
+        if self.max_length is not None:
+            reached["max_length"] = self.max_length
+        if self.engine == "chat":
+            return ChatOptions.model_validate(reached)
+        reached |= {"kind": self.engine, "model": self.model, "revision": self.revision}
+        top_k = OPENAI_MAX_TOP_K if self.max_top_k is None and self.engine == "openai" else self.max_top_k
+        return UpstreamOptions.model_validate(reached | ({} if top_k is None else {"max_top_k": top_k}))
 
     def limits(self) -> Limits:
         return Limits(self.max_request_tokens, self.max_candidates, self.max_waiting_tokens)

@@ -1,0 +1,165 @@
+"""A hosted chat model that returns text: it writes, it never scores.
+
+Log-probs of its own text, where it gives them, are no score of a student's text and are not offered as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from tutelage.engines.openai import OpenaiClient, open_client
+from tutelage.engines.options import ChatOptions
+from tutelage.engines.upstream.calls import all_of
+from tutelage.engines.upstream.choices import REASONS, plain
+from tutelage.engines.upstream.failures import UpstreamFailed, UpstreamRefused
+from tutelage_client.errors import InvalidInput
+from tutelage_client.wire import (
+    Capabilities,
+    GenerateRequest,
+    Generation,
+    Prompt,
+    Provenance,
+    ScoreGroup,
+    Signal,
+    TokenScores,
+    Usage,
+)
+
+REFUSALS = ("content_filter", "refusal")
+
+
+class ChatEngine:
+    """A chat API behind the contract of `base.Engine`, without any signal."""
+
+    def __init__(self, options: ChatOptions, name: str, client: OpenaiClient) -> None:
+        self._model = options.upstream_model
+        self._client = client
+        self._answers_as: tuple[str, str] | None = None
+        self._gives_logprobs = True
+        self.capabilities = Capabilities(
+            signals=frozenset(),
+            max_top_k=0,
+            max_length=options.max_length,
+            vocabulary_size=None,
+            covers_candidates=False,
+            exact=False,
+        )
+        self.provenance = Provenance(
+            teacher=name,
+            model=options.upstream_model,
+            model_revision="unknown",
+            tokenizer_fingerprint="unknown",
+            engine="chat",
+            engine_version="unknown",
+            dtype="unknown",
+        )
+
+    async def connect(self) -> dict[str, Any]:
+        """Write one token, and learn which model answers and whether it gives log-probs of its text."""
+        question = GenerateRequest(prompts=["Say yes."], max_tokens=1)
+        try:
+            await self._written([{"role": "user", "content": "Say yes."}], question, None)
+        except UpstreamRefused as error:
+            if error.status not in (400, 422) or not self._gives_logprobs:
+                raise
+            self._gives_logprobs = False
+            await self._written([{"role": "user", "content": "Say yes."}], question, None)
+        model, fingerprint = self._answers_as or (self._model, "")
+        revision = f"{model} {fingerprint}".strip()
+        self.provenance = self.provenance.model_copy(update={"model_revision": revision})
+        return {"upstream_model": model, "output_logprobs": self._gives_logprobs}
+
+    async def score(
+        self,
+        groups: Sequence[ScoreGroup],  # noqa: ARG002 - the contract's
+        signals: frozenset[Signal],  # noqa: ARG002
+        top_k: int | None,  # noqa: ARG002
+    ) -> tuple[list[TokenScores], Usage]:
+        """Refused: log-probs of given tokens cannot be had from here."""
+        raise InvalidInput("a chat model returns text only; it scores nothing", "signals")
+
+    async def generate(self, request: GenerateRequest) -> tuple[list[list[Generation]], Usage]:
+        """Answers to texts or messages. One that the model refuses is empty, with `finish_reason` "refused"."""
+        prompts = [_messages(prompt, i) for i, prompt in enumerate(request.prompts)]
+        seeds = [None if request.seed is None else (request.seed + i * request.n) % 2**63 for i in range(len(prompts))]
+        calls = [self._written(prompt, request, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+        answers = await all_of(calls)
+        return [generations for generations, _ in answers], sum((usage for _, usage in answers), Usage())
+
+    def head(self) -> dict[str, NDArray[Any]]:
+        """Refused: there are no hidden states."""
+        raise InvalidInput("a chat model has no hidden states to give")
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def _written(
+        self, messages: list[dict[str, Any]], request: GenerateRequest, seed: int | None
+    ) -> tuple[list[Generation], Usage]:
+        body = await self._client.chat(
+            model=self._model,
+            messages=messages,
+            n=request.n,
+            max_completion_tokens=request.max_tokens,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            **({"stop": request.stop} if request.stop else {}),
+            **({} if seed is None else {"seed": seed}),
+            **({"logprobs": True} if self._gives_logprobs else {}),
+        )
+        self._check_identity(body)
+        choices = body.get("choices") or []
+        if len(choices) != request.n:
+            raise UpstreamFailed(f"the upstream wrote {len(choices)} answers, asked were {request.n}")
+        return [_generation(choice, keep_logprobs=plain(request)) for choice in choices], _usage(body)
+
+    def _check_identity(self, body: dict[str, Any]) -> None:
+        """The model that answers must stay the one of the first answer."""
+        found = (str(body.get("model")), str(body.get("system_fingerprint") or ""))
+        if self._answers_as is None:
+            self._answers_as = found
+        if found != self._answers_as:
+            before, now = (" ".join(who).strip() for who in (self._answers_as, found))
+            raise UpstreamFailed(
+                f"the upstream answers as {now!r}, at the start it was {before!r}; restart this teacher to accept that"
+            )
+
+
+def open_chat(options: ChatOptions, name: str) -> ChatEngine:
+    """Raises: InvalidInput: the key file cannot be used."""
+    client = open_client(options.upstream, options.api_key_file, options.deadline_s, options.max_concurrency)
+    return ChatEngine(options, name, client)
+
+
+def _messages(prompt: Prompt, i: int) -> list[dict[str, Any]]:
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    messages = [part for part in prompt if isinstance(part, dict)]
+    if len(messages) != len(prompt) or not messages:
+        raise InvalidInput(f"prompts.{i} is token ids; a chat model takes text or messages", f"prompts.{i}")
+    return messages
+
+
+def _generation(choice: dict[str, Any], *, keep_logprobs: bool) -> Generation:
+    message = choice.get("message") or {}
+    reason = choice.get("finish_reason")
+    if reason in REFUSALS or message.get("refusal"):
+        return Generation(text="", finish_reason="refused")
+    if reason not in REASONS:
+        raise UpstreamFailed(f"the upstream ended a text with {reason!r}, which is no usable end")
+    entries = (choice.get("logprobs") or {}).get("content") or []
+    logprobs = [entry["logprob"] for entry in entries] if keep_logprobs and entries else None
+    return Generation(text=message.get("content") or "", logprobs=logprobs, finish_reason=REASONS[reason])
+
+
+def _usage(body: dict[str, Any]) -> Usage:
+    usage = body.get("usage") or {}
+    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    return Usage(
+        forward_tokens=(usage.get("prompt_tokens") or 0) - cached,
+        cached_tokens=cached,
+        generated_tokens=usage.get("completion_tokens") or 0,
+    )

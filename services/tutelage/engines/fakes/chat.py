@@ -1,0 +1,43 @@
+"""A hosted chat API in small: rate limits, refusals, cut texts, and a model that changes under its name."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from tutelage.engines.fakes.toy import Body, Json, ToyServer
+from tutelage_client.errors import InvalidInput
+
+
+def chat_app(toy: ToyServer) -> FastAPI:
+    app = toy.app("chat")
+
+    @app.post("/chat/completions")
+    async def complete(body: Body) -> Json:
+        if body.get("logprobs") and "no_logprobs" in toy.traps:
+            raise InvalidInput("logprobs is not supported by this model")
+        prompt = " ".join(message["content"] for message in body["messages"])
+        texts = await toy.write(prompt, body, max_tokens=body["max_completion_tokens"])
+        choices = [_choice(toy, i, one.text, one.finish_reason) for i, one in enumerate(texts)]
+        if body.get("logprobs"):
+            for choice, one in zip(choices, texts, strict=True):
+                content = [{"token": "", "logprob": lp, "top_logprobs": []} for lp in one.logprobs or ()]
+                choice["logprobs"] = {"content": content}
+        written = sum(len(one.token_ids or ()) for one in texts)
+        return {
+            "id": "chat",
+            "object": "chat.completion",
+            "created": 0,
+            "model": f"{toy.name}-2026-{'11' if toy.changed else '01'}-01",
+            "system_fingerprint": "fp_1",
+            "choices": choices,
+            "usage": {"prompt_tokens": 7, "completion_tokens": written, "total_tokens": 7 + written},
+        }
+
+    return app
+
+
+def _choice(toy: ToyServer, i: int, text: str, reason: str) -> Json:
+    message: Json = {"role": "assistant", "content": text}
+    if "refuses" in toy.traps:
+        return {"index": i, "message": message | {"content": None, "refusal": "no"}, "finish_reason": "content_filter"}
+    return {"index": i, "message": message, "finish_reason": "length" if "truncates" in toy.traps else reason}

@@ -1,0 +1,167 @@
+"""What the fake servers have in common: the toy model, its tokenizer, the traps, and the load that they feign."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Annotated, Any, Literal, get_args
+
+import numpy as np
+from fastapi import Body as InBody
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from numpy.typing import NDArray
+
+from tutelage.engines.fake import FakeEngine
+from tutelage.engines.options import FakeOptions
+from tutelage_client.errors import InvalidInput
+from tutelage_client.wire import GenerateRequest, Generation
+
+Trap = Literal[
+    "broken",  # every call ends in a server error
+    "drift",  # two calls with the same tokens differ
+    "forbidden",  # the key is not accepted
+    "impossible",  # some tokens have probability 0
+    "logits",  # log-prob fields hold logits
+    "model_changes",  # after the start another model answers, under the same name or under another
+    "other_tokenizer",  # the server cuts texts into other ids
+    "overloaded",  # the first calls are refused with Retry-After
+    "row_short",  # a row is missing at the end
+    "row_shifted",  # rows are one place off
+    "uniform",  # the weights did not arrive
+    # vLLM
+    "defaults",  # a generation config changes what is not said
+    "dtype",  # scores come in half precision
+    "flat_ids",  # 0.31: one list of ids for all rows
+    "huge_header",  # the .npy header claims terabytes
+    "ids_ignored",  # an older server drops fields that it does not know
+    "low_cap",  # --max-logprobs 20, its default
+    "null_scores",  # rows that came out of the prefix cache have no scores
+    "scale_out_off",  # started without --enable-scale-out
+    # SGLang
+    "output_only",  # logprob_start_len is ignored
+    # completions
+    "echo_ignored",  # only the written tokens have log-probs
+    "few_entries",  # fewer top_logprobs than asked, silently
+    "no_prompt_logprobs",  # vLLM's extension is not known
+    "texts",  # tokens are named by text, not by id
+    # chat
+    "no_logprobs",  # the model refuses to give log-probs
+    "refuses",  # the content filter steps in
+    "truncates",  # every text is cut
+]
+Json = dict[str, Any]
+Body = Annotated[Json, InBody()]
+TRAPS: tuple[Trap, ...] = get_args(Trap)
+REFUSED_CALLS = 3
+
+
+class ToyServer:
+    """A toy model to be served under `name`. `calls` counts requests; with "model_changes" it is another from 40 on."""
+
+    def __init__(
+        self, options: FakeOptions, traps: Iterable[Trap] = (), name: str = "toy", changes_at: int = 40
+    ) -> None:
+        self.traps: Collection[Trap] = frozenset(traps)
+        self.name = name
+        self.calls = 0
+        self.options = options
+        self._changes_at = changes_at
+        longer = {"max_length": options.max_length + 1}  # a server writes a token after the longest that it scores
+        self._engine = FakeEngine(options.model_copy(update=longer), name)
+        self._other = FakeEngine(options.model_copy(update=longer | {"seed": options.seed + 1}), name)
+        if "impossible" in self.traps:
+            self._engine.logprob_VV[:, 3] = -np.inf
+        if "uniform" in self.traps:
+            self._engine.logprob_VV[:] = -np.log(options.vocabulary_size)
+
+    @property
+    def changed(self) -> bool:
+        return "model_changes" in self.traps and self.calls > self._changes_at
+
+    @property
+    def engine(self) -> FakeEngine:
+        return self._other if self.changed else self._engine
+
+    def logprobs(self, ids: list[int]) -> NDArray[np.float64]:
+        """Row i speaks of what follows ids[i], [T, V]."""
+        table = self.engine.logprob_VV
+        if "drift" in self.traps:
+            table = np.roll(table, self.calls, axis=1)
+        if "logits" in self.traps:
+            table = table + 7.0
+        rows = table[ids]
+        return np.roll(rows, 1, axis=0) if "row_shifted" in self.traps else rows
+
+    def prompt_logprobs(self, ids: list[int], k: int) -> list[Json | None]:
+        """The map of each row: the best k by rank, and the token itself. -inf is -9999, as JSON has none."""
+        rows: list[Json | None] = [None]
+        for logprob_V, own in zip(self.logprobs(ids), ids[1:], strict=False):
+            order = np.argsort(-logprob_V, kind="stable")
+            best = [*order[:k].tolist(), own]
+            rank = {int(i): r for r, i in enumerate(order, 1)}
+            rows.append(
+                {
+                    str(i): {"logprob": max(float(logprob_V[i]), -9999.0), "rank": rank[i], "decoded_token": f"t{i}"}
+                    for i in best
+                }
+            )
+        return rows[:-1] if "row_short" in self.traps else rows
+
+    async def write(self, prompt: list[int] | str, body: dict[str, Any], **more: Any) -> list[Generation]:
+        """Text of the toy, by the fields that all APIs share."""
+        known = ("n", "max_tokens", "temperature", "top_p", "seed")
+        asked = {key: body[key] for key in known if body.get(key) is not None} | more
+        request = GenerateRequest.model_validate({"prompts": [prompt], "stop": body.get("stop") or [], **asked})
+        (generations,), _ = await self.engine.generate(request)
+        return generations
+
+    def tokenize(self, text: str) -> list[int]:
+        """As the tokenizer directory does: an unknown word is the last token."""
+        last = self.options.vocabulary_size - 1
+        known = {f"t{i}": i for i in range(last + 1)}
+        ids = [known.get(word, last) for word in text.split()]
+        return ids[1:] if "other_tokenizer" in self.traps else ids
+
+    def app(self, title: str) -> FastAPI:
+        """An app that counts calls and feigns trouble before any route is asked."""
+        app = FastAPI(title=f"{title} in small")
+
+        @app.middleware("http")
+        async def trouble(request: Request, call_next: Any) -> Any:
+            self.calls += 1
+            if "forbidden" in self.traps:
+                return error(401, "Unauthorized")
+            if "overloaded" in self.traps and self.calls <= REFUSED_CALLS:
+                status = 503 if title == "vLLM" else 429
+                return JSONResponse({"error": {"message": "too busy"}}, status, headers={"Retry-After": "0"})
+            if "broken" in self.traps:
+                return error(500, "Internal Server Error")
+            return await call_next(request)
+
+        @app.exception_handler(InvalidInput)
+        async def refuse(_: Request, refused: Exception) -> JSONResponse:
+            return error(400, str(refused))
+
+        return app
+
+    def models(self, **more: Any) -> dict[str, Any]:
+        """An OpenAI-style list of what is served."""
+        return {
+            "object": "list",
+            "data": [{"id": self.name, "object": "model", "owned_by": "toy", "created": 0} | more],
+        }
+
+    def check_ids(self, ids: Any, longest: int) -> list[int]:
+        """Raises: InvalidInput: not ids of this model, or too many."""
+        if not isinstance(ids, list) or not all(isinstance(i, int) for i in ids):
+            raise InvalidInput("give token ids")
+        if any(not 0 <= i < self.options.vocabulary_size for i in ids):
+            raise InvalidInput("Token id out of vocabulary")
+        if len(ids) > longest:
+            raise InvalidInput(f"the prompt has {len(ids)} tokens, at most {longest} go")
+        return ids
+
+
+def error(status: int, message: str) -> JSONResponse:
+    """An error as OpenAI-style servers write it."""
+    return JSONResponse({"error": {"message": message, "type": "error", "code": status}}, status)

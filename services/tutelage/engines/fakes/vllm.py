@@ -1,0 +1,113 @@
+"""vLLM in small: its OpenAI routes with `prompt_logprobs`, and `/inference/v1/generate` as of 0.32."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI
+from numpy.typing import NDArray
+
+from tutelage.engines.fakes.completions import written
+from tutelage.engines.fakes.toy import Body, Json, ToyServer, error
+from tutelage_client.errors import InvalidInput
+
+
+def vllm_app(toy: ToyServer) -> FastAPI:
+    """The routes of a server with `--enable-scale-out --max-logprobs -1`, unless traps say otherwise."""
+    app = toy.app("vLLM")
+    longest = toy.options.max_length
+
+    @app.get("/version")
+    async def version() -> Json:
+        return {"version": "0.31.0" if "flat_ids" in toy.traps else "0.33.0"}
+
+    @app.get("/v1/models")
+    async def models() -> Json:
+        return toy.models(root=f"org/{toy.name}", max_model_len=longest + 1)
+
+    @app.post("/tokenize")
+    async def tokenize(body: Body) -> Json:
+        ids = toy.tokenize(body["prompt"])
+        return {"count": len(ids), "max_model_len": longest + 1, "tokens": ids}
+
+    @app.post("/v1/completions")
+    async def completions(body: Body) -> Any:
+        ids = toy.check_ids(body["prompt"], longest + 1 - body.get("max_tokens", 16))
+        rows = _prompt_logprobs(toy, ids, body.get("prompt_logprobs"))
+        defaults = {"temperature": 0.0} if "defaults" in toy.traps and "top_k" not in body else {}
+        choices = written(await toy.write(ids, body, **defaults), by_id=True)
+        for choice in choices:
+            choice["prompt_logprobs"] = rows
+        return {"id": "cmpl", "object": "text_completion", "model": toy.name, "choices": choices}
+
+    @app.post("/inference/v1/generate")
+    async def generate(body: Body) -> Any:
+        if "scale_out_off" in toy.traps:
+            return error(403, "this endpoint needs --enable-scale-out")
+        asked = body["sampling_params"]
+        _check_max_tokens(asked, len(body["token_ids"]), longest)
+        ids = toy.check_ids(body["token_ids"], longest)
+        scores = None if "ids_ignored" in toy.traps else _id_logprobs(toy, ids, asked)
+        return {
+            "choices": [{"index": 0, "token_ids": [0], "finish_reason": "length"}],
+            "prompt_logprobs": _prompt_logprobs(toy, ids, asked.get("prompt_logprobs")),
+            "prompt_token_id_logprobs": None if "null_scores" in toy.traps else scores,
+        }
+
+    return app
+
+
+def _check_max_tokens(asked: Json, prompt: int, longest: int) -> None:
+    """Left out it is the rest of the context, and 0 is refused."""
+    wanted = asked.get("max_tokens", longest)
+    if wanted < 1 or prompt + wanted > longest + 1:
+        raise InvalidInput(f"max_tokens {wanted} after {prompt} tokens does not go")
+
+
+def _cap(toy: ToyServer) -> int:
+    return 20 if "low_cap" in toy.traps else toy.options.vocabulary_size
+
+
+def _prompt_logprobs(toy: ToyServer, ids: list[int], k: int | None) -> list[Json | None] | None:
+    if k is None:
+        return None
+    if k > _cap(toy):
+        raise InvalidInput(f"Requested prompt logprobs of {k}, which is greater than max allowed: {_cap(toy)}")
+    return toy.prompt_logprobs(ids, k)
+
+
+def _id_logprobs(toy: ToyServer, ids: list[int], asked: Json) -> str | None:
+    """Scores of the ids of each row, base64 of .npy float32 [rows, K]; -1 pads and gives -inf."""
+    named = asked.get("prompt_logprob_token_ids")
+    if named is None:
+        return None
+    start = asked.get("prompt_logprob_start", 0)
+    rows = max(len(ids) - 1 - start, 0)
+    if "flat_ids" in toy.traps or len(named) != rows:
+        raise InvalidInput(f"prompt_logprob_token_ids must have {rows} rows, not {len(named)}")
+    width = max(map(len, named))
+    if width > _cap(toy):
+        raise InvalidInput(f"{width} ids a row is greater than max allowed: {_cap(toy)}")
+    padded = np.array([[*row, *[-1] * (width - len(row))] for row in named])
+    if padded.max() >= toy.options.vocabulary_size:
+        raise InvalidInput("Token id out of vocabulary")
+    scores = np.take_along_axis(toy.logprobs(ids)[start : start + rows], np.maximum(padded, 0), 1)
+    return _npy(toy, np.where(padded >= 0, scores, -np.inf).astype(np.float32))
+
+
+def _npy(toy: ToyServer, scores: NDArray[Any]) -> str:
+    if "row_short" in toy.traps:
+        scores = scores[:-1]
+    if "dtype" in toy.traps:
+        scores = scores.astype(np.float16)
+    file = io.BytesIO()
+    np.save(file, scores)
+    content = file.getvalue()
+    if "huge_header" in toy.traps:
+        shape = str(scores.shape).encode()
+        claim = b"(999999999, 999999)"
+        content = content.replace(shape + b", }" + b" " * (len(claim) - len(shape)), claim + b", }", 1)
+    return base64.b64encode(content).decode()

@@ -1,0 +1,67 @@
+"""From options to an engine. A model library is imported only if the engine needs it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from tutelage.engines.base import Engine
+from tutelage.engines.options import ChatOptions, EngineOptions, FakeOptions, HfOptions, UpstreamOptions
+
+
+async def open_engine(options: EngineOptions, name: str) -> Engine:
+    """The engine that `options` describe, speaking as teacher `name`. An upstream is not called yet: see `connect`.
+
+    Raises:
+        InvalidInput: the model, the tokenizer or the key file is not there or cannot be used.
+    """
+    return await asyncio.to_thread(_OPENERS[options.kind], options, name)
+
+
+def _fake(options: FakeOptions, name: str) -> Engine:
+    from tutelage.engines.fake import FakeEngine
+
+    return FakeEngine(options, name)
+
+
+def _hf(options: HfOptions, name: str) -> Engine:
+    from tutelage.engines.hf import open_hf
+
+    return open_hf(options, name)
+
+
+def _vllm(options: UpstreamOptions, name: str) -> Engine:
+    from tutelage.engines.upstream.opening import open_http
+    from tutelage.engines.vllm_http import Vllm
+
+    return open_http(options, name, Vllm)
+
+
+def _sglang(options: UpstreamOptions, name: str) -> Engine:
+    from tutelage.engines.sglang import Sglang
+    from tutelage.engines.upstream.opening import open_http
+
+    return open_http(options, name, Sglang)
+
+
+def _openai(options: UpstreamOptions, name: str) -> Engine:
+    from tutelage.engines.openai import open_openai
+
+    return open_openai(options, name)
+
+
+def _chat(options: ChatOptions, name: str) -> Engine:
+    from tutelage.engines.chat import open_chat
+
+    return open_chat(options, name)
+
+
+_OPENERS: dict[str, Callable[[Any, str], Engine]] = {
+    "fake": _fake,
+    "hf": _hf,
+    "vllm": _vllm,
+    "sglang": _sglang,
+    "openai": _openai,
+    "chat": _chat,
+}

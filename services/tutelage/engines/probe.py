@@ -1,0 +1,210 @@
+"""An engine's test of itself: before it takes work its answers must agree with each other on a known sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.engines.base import Engine
+from tutelage_client.errors import BadScores
+from tutelage_client.wire import (
+    Capabilities,
+    Completion,
+    GenerateRequest,
+    Generation,
+    Provenance,
+    ScoreGroup,
+    Signal,
+    TokenScores,
+    Usage,
+)
+
+_TOKENS = 8
+_TOP_K = 8
+_WRITTEN = 4
+_AGREE = 0.01  # of probability: the same logits in two calls; half-precision kernels may differ a little
+_MASS = 0.01
+_EVEN = 1e-6
+
+
+class Answers(Protocol):
+    """Who puts a question to the engine in turn, and checks the answer."""
+
+    async def score(
+        self, groups: Sequence[ScoreGroup], signals: frozenset[Signal], top_k: int | None
+    ) -> tuple[list[TokenScores], Usage]: ...
+
+    async def generate(self, request: GenerateRequest, tokens: int) -> tuple[list[list[Generation]], Usage]: ...
+
+
+async def probe(answers: Answers, engine: Engine) -> dict[str, Any]:
+    """What was found. `worst_gap` and `drift` are in probability, `worst_mass` is the distance from 1.
+
+    worst_gap: between two signals on the same token; drift: between two calls; known_answer: log-probs to compare later
+
+    Raises:
+        BadScores: signals contradict each other, an answer is no score, or the engine is not what it says.
+        TutelageError: there was no answer.
+    """
+    facts = await engine.connect()
+    known = engine.capabilities
+    _check_identity(known, engine.provenance)
+    found: dict[str, Any] = {
+        "tokens": _TOKENS,
+        "max_top_k": known.max_top_k,
+        "max_length": known.max_length,
+        "eos_ids": list(known.eos_ids),
+        "tokenizer_fingerprint": engine.provenance.tokenizer_fingerprint,
+    }
+    first = known.signals & {Signal.SAMPLED, Signal.TOP_K}
+    if first:
+        found |= await _Probe(answers, known).run(first)
+    return found | facts
+
+
+def _check_identity(known: Capabilities, who: Provenance) -> None:
+    if who.temperature != 1 and not known.applies_temperature:
+        raise _failed(f"log-probs are said to be at temperature {who.temperature}, which the engine cannot apply")
+    if known.signals and not who.tokenizer_fingerprint:
+        raise _failed("there are scores but no tokenizer that says what of")
+    wrong = [i for i in known.eos_ids if known.vocabulary_size is not None and not 0 <= i < known.vocabulary_size]
+    if wrong:
+        raise _failed(f"the end token {wrong[0]} is outside the vocabulary of {known.vocabulary_size}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    answers: Answers
+    known: Capabilities
+
+    async def run(self, signals: frozenset[Signal]) -> dict[str, Any]:
+        prompt_ids, scored_ids = self._sequence()
+        found: dict[str, Any] = {}
+        top_k = min(_TOP_K, self.known.max_top_k) if Signal.TOP_K in signals else None
+        block = await self._ask(prompt_ids, Completion(token_ids=scored_ids), signals, top_k)
+        again = await self._ask(prompt_ids, Completion(token_ids=scored_ids), signals, top_k)
+        _check_not_uniform(block, self.known)
+        drift = max(_gap(getattr(block, name), getattr(again, name)) for name in ("sampled_logprob", "topk_logprob"))
+        found["drift"] = _within(drift, _AGREE, "two calls with the same tokens disagree")
+        found["known_answer"] = _rounded(block)
+        if block.topk_logprob is not None and block.topk_rest_mass is not None:
+            found["worst_mass"] = _worst_mass(block)
+        found["worst_gap"] = _within(
+            _sampled_against_top_k(scored_ids, block), _AGREE, "top-k disagrees with sampled on the same tokens"
+        )
+        if Signal.CANDIDATES in self.known.signals:
+            gap = await self._candidates_against(prompt_ids, scored_ids, block)
+            found["worst_gap"] = max(found["worst_gap"], gap)
+        if Signal.TOP_K in signals and top_k != self.known.max_top_k:
+            await self._ask(
+                prompt_ids, Completion(token_ids=scored_ids), frozenset({Signal.TOP_K}), self.known.max_top_k
+            )
+        if self.known.generates and Signal.SAMPLED in signals:
+            found["worst_written_gap"] = await self._written_against_scored(prompt_ids)
+        return found
+
+    def _sequence(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """A prompt and what is scored after it; the ids that end a text are among the latter."""
+        size = self.known.vocabulary_size
+        assert size is not None
+        ids = np.arange(_TOKENS + 1, dtype=np.int32) % size
+        ends = np.array(self.known.eos_ids[:2], dtype=np.int32)
+        if len(ends):
+            ids[-len(ends) :] = ends
+        return ids[:1], ids[1:]
+
+    async def _candidates_against(
+        self, prompt_ids: NDArray[np.int32], scored_ids: NDArray[np.int32], block: TokenScores
+    ) -> float:
+        """Ask about the same ids as candidates; all of them must be covered, as they were in the answer before."""
+        ids, expected = _candidates(scored_ids, block)
+        completion = Completion(token_ids=scored_ids, candidate_ids=ids)
+        again = await self._ask(prompt_ids, completion, frozenset({Signal.CANDIDATES}), None)
+        assert again.candidate_logprob is not None
+        assert again.candidate_valid is not None
+        if not again.candidate_valid.all():
+            raise _failed("candidates that are in the top k have no score")
+        gap = _gap(again.candidate_logprob, expected)
+        return _within(gap, _AGREE, "candidates disagree with sampled or top-k on the same tokens")
+
+    async def _written_against_scored(self, prompt_ids: NDArray[np.int32]) -> float:
+        """Text of the engine, scored: log-probs that came with it must be those of the scores."""
+        request = GenerateRequest(prompts=[prompt_ids.tolist()], max_tokens=_WRITTEN, seed=0)
+        ((one,),), _ = await self.answers.generate(request, _WRITTEN)
+        if not one.token_ids or one.logprobs is None:
+            return 0.0
+        completion = Completion(token_ids=np.array(one.token_ids, dtype=np.int32))
+        block = await self._ask(prompt_ids, completion, frozenset({Signal.SAMPLED}), None)
+        gap = _gap(block.sampled_logprob, np.array(one.logprobs))
+        return _within(gap, _AGREE, "text comes with other log-probs than its scores")
+
+    async def _ask(
+        self, prompt_ids: NDArray[np.int32], completion: Completion, signals: frozenset[Signal], top_k: int | None
+    ) -> TokenScores:
+        groups = [ScoreGroup(prompt_ids=prompt_ids, completions=(completion,))]
+        blocks, _ = await self.answers.score(groups, signals, top_k)
+        return blocks[0]
+
+
+def _candidates(scored_ids: NDArray[np.int32], block: TokenScores) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Ids to ask about again, and the log-probs that they had in the first answer; both [rows, c]."""
+    ids = [scored_ids[:, None]] if block.sampled_logprob is not None else []
+    logprob = [block.sampled_logprob[:, None]] if block.sampled_logprob is not None else []
+    if block.topk_ids is not None and block.topk_logprob is not None:
+        ids.append(block.topk_ids)
+        logprob.append(block.topk_logprob)
+    return np.concatenate(ids, axis=1), np.concatenate(logprob, axis=1)
+
+
+def _check_not_uniform(block: TokenScores, known: Capabilities) -> None:
+    """A model whose weights did not arrive says the same of every token."""
+    values = np.concatenate([a.ravel() for a in (block.sampled_logprob, block.topk_logprob) if a is not None])
+    if known.vocabulary_size != 1 and values.max() - values.min() < _EVEN and values.size > 1:
+        raise _failed("every token has the same log-prob, as of a model without its weights")
+
+
+def _sampled_against_top_k(scored_ids: NDArray[np.int32], block: TokenScores) -> float:
+    if block.topk_ids is None or block.topk_logprob is None or block.sampled_logprob is None:
+        return 0.0
+    same = block.topk_ids == scored_ids[:, None]
+    gap = np.abs(np.exp(block.topk_logprob) - np.exp(block.sampled_logprob)[:, None])[same]
+    missing = ~same.any(axis=1) & (block.sampled_logprob > block.topk_logprob[:, -1] + _AGREE)
+    if missing.any():
+        raise _failed("top-k disagrees with sampled: a token above the k-th is not among the top k")
+    return float(gap.max(initial=0.0))
+
+
+def _worst_mass(block: TokenScores) -> float:
+    assert block.topk_logprob is not None
+    assert block.topk_rest_mass is not None
+    mass = np.exp(block.topk_logprob).sum(1) + block.topk_rest_mass
+    worst = float(np.abs(mass - 1).max())
+    return _within(worst, _MASS, "the top-k probabilities and the rest do not add up to 1")
+
+
+def _gap(one: NDArray[Any] | None, other: NDArray[Any] | None) -> float:
+    if one is None or other is None:
+        return 0.0
+    return float(np.abs(np.exp(one) - np.exp(other)).max(initial=0.0))
+
+
+def _rounded(block: TokenScores) -> list[float | None]:
+    """Log-probs of the known tokens, or of the most probable ones; null is -inf, as in every reply."""
+    values = block.topk_logprob[:, 0] if block.topk_logprob is not None else block.sampled_logprob
+    values = block.sampled_logprob if block.sampled_logprob is not None else values
+    assert values is not None
+    return [round(float(v), 4) if np.isfinite(v) else None for v in values]
+
+
+def _within(worst: float, limit: float, complaint: str) -> float:
+    if not worst <= limit:
+        raise _failed(f"{complaint} (off by {worst:.3g}, allowed {limit})")
+    return worst
+
+
+def _failed(complaint: str) -> BadScores:
+    return BadScores(f"the start-up probe failed: {complaint}")

@@ -1,0 +1,91 @@
+"""The one place where calls to an upstream are limited, repeated, and given up."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+from tutelage.engines.upstream.breaker import CircuitBreaker
+from tutelage.engines.upstream.failures import TryAgain, UpstreamAway, UpstreamFailed
+from tutelage.engines.upstream.limit import AdaptiveLimit
+
+Result = TypeVar("Result")
+_ATTEMPTS_ON_BROKEN = 3  # a server error may belong to the request itself
+_FIRST_WAIT_S = 0.1
+_LONGEST_WAIT_S = 5.0
+
+
+class Calls:
+    """Calls to the upstream at `url`. A call that is cancelled, or past `deadline_s`, is cancelled at the upstream too.
+
+    Only what may be repeated goes through here: scoring, and text that nobody has seen yet.
+    """
+
+    def __init__(
+        self, url: str, deadline_s: float, max_concurrency: int, breaker: CircuitBreaker | None = None
+    ) -> None:
+        self.url = url
+        self._deadline_s = deadline_s
+        self.limit = AdaptiveLimit(max_concurrency)
+        self.breaker = breaker or CircuitBreaker()
+
+    async def make(self, attempt: Callable[[], Awaitable[Result]]) -> Result:
+        """The result of the first attempt that succeeds; `attempt` raises `TryAgain` where another one may help.
+
+        Raises:
+            UpstreamAway: none did before the deadline. UpstreamFailed: the upstream is broken on this request.
+        """
+        said = "no attempt could begin"
+        until_s = asyncio.get_running_loop().time() + self._deadline_s
+        failures, broken = 0, 0
+        try:
+            async with asyncio.timeout_at(until_s):
+                while True:
+                    try:
+                        return await self._attempt(attempt)
+                    except TryAgain as error:
+                        said, failures = str(error), failures + 1
+                        broken += error.trouble == "broken"
+                        wait_s = max(error.at_least_s, _backoff_s(failures))
+                    if broken >= _ATTEMPTS_ON_BROKEN:
+                        raise UpstreamFailed(f"{self.url} failed {broken} times: {said}")
+                    if asyncio.get_running_loop().time() + wait_s > until_s:
+                        raise UpstreamAway(f"{self.url} took no work within {self._deadline_s:g} s: {said}")
+                    await asyncio.sleep(wait_s)
+        except TimeoutError as error:
+            raise UpstreamAway(f"{self.url} did not answer within {self._deadline_s:g} s: {said}") from error
+
+    async def _attempt(self, attempt: Callable[[], Awaitable[Result]]) -> Result:
+        async with self.breaker.turn(), self.limit.slot() as ticket:
+            try:
+                result = await attempt()
+            except TryAgain as error:
+                if error.trouble == "overloaded":
+                    self.breaker.answered()
+                    self.limit.halve(ticket)
+                else:
+                    self.breaker.failed()
+                raise
+            except UpstreamFailed:
+                self.breaker.answered()
+                raise
+            self.breaker.answered()
+            self.limit.grow()
+            return result
+
+
+async def all_of(calls: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """The results of all calls, in order; the first error cancels the others and is raised as it is."""
+    tasks = [asyncio.create_task(call) for call in calls]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _backoff_s(failures: int) -> float:
+    return random.uniform(0, min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** min(failures, 16)))

@@ -1,0 +1,169 @@
+"""The engine of every upstream that scores token ids: checks, fan-out, and one watch over who answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from tutelage.engines.checks import check_groups, check_ids, check_length, generation_usage
+from tutelage.engines.options import UpstreamOptions
+from tutelage.engines.tokenizer import encode_prompt
+from tutelage.engines.upstream.asked import Answer, Asked, asked_of
+from tutelage.engines.upstream.calls import all_of
+from tutelage.engines.upstream.canary import Canary
+from tutelage.engines.upstream.dialect import Dialect, Learned
+from tutelage.engines.upstream.local import LocalModel
+from tutelage_client.errors import BadScores, InvalidInput
+from tutelage_client.wire import (
+    Capabilities,
+    GenerateRequest,
+    Generation,
+    Provenance,
+    ScoreGroup,
+    Signal,
+    TokenScores,
+    Usage,
+)
+
+SIGNALS = frozenset({Signal.SAMPLED, Signal.TOP_K, Signal.CANDIDATES})
+MAX_CELLS = 1 << 22  # top-k entries of one sequence: about 300 MB of JSON
+_SAMPLE = "On-policy distillation: 3 + 4 = 7, ça va? 你好\n\tdef f(x):"
+
+
+class UpstreamEngine:
+    """A server behind the contract of `base.Engine`. It can do nothing before `connect` has reached it."""
+
+    def __init__(self, options: UpstreamOptions, name: str, local: LocalModel, dialect: Dialect) -> None:
+        self._options = options
+        self._local = local
+        self._dialect = dialect
+        self._keeps_prompts = False
+        self._canary = Canary(self._known_scores, options.recheck_s)
+        self.capabilities = self._able(None)
+        self.provenance = Provenance(
+            teacher=name,
+            model=local.name,
+            model_revision=options.revision or "unknown",
+            tokenizer_fingerprint=local.fingerprint,
+            engine=options.kind,
+            engine_version="unknown",
+            dtype="unknown",
+        )
+
+    async def connect(self) -> dict[str, Any]:
+        """See `base.Engine.connect`; here it also compares tokenizers and tries another temperature."""
+        learned = await self._dialect.learn()
+        self._keeps_prompts = learned.keeps_prompts
+        self.capabilities = self._able(learned)
+        revision = self._options.revision or learned.model
+        changes = {"model_revision": revision, "engine_version": learned.version}
+        self.provenance = self.provenance.model_copy(update=changes)
+        await self._canary.remember()
+        return {
+            "upstream_model": learned.model,
+            "tokenizer": await self._compare_tokenizers(),
+            "temperature": await self._try_temperature(),
+        } | learned.facts
+
+    async def score(
+        self, groups: Sequence[ScoreGroup], signals: frozenset[Signal], top_k: int | None
+    ) -> tuple[list[TokenScores], Usage]:
+        """Exact where a score is valid; a sequence is one call, or a few where its candidates are many."""
+        check_groups(groups, self.capabilities)
+        for i, group in enumerate(groups):
+            _check_cells(group, top_k, i)
+        await self._canary.look()
+        answers = await all_of([self._score_group(list(asked_of(g, signals, top_k))) for g in groups])
+        pairs = [pair for group in answers for pair in group]
+        usage = Usage(
+            scored_tokens=sum(asked.rows for asked, _ in pairs),
+            forward_tokens=sum(answer.forward_tokens for _, answer in pairs),
+            cached_tokens=sum(answer.cached_tokens for _, answer in pairs),
+        )
+        return [_block(asked, answer) for asked, answer in pairs], usage
+
+    async def generate(self, request: GenerateRequest) -> tuple[list[list[Generation]], Usage]:
+        """Text of the server. Log-probs come with it at temperature 1 and top_p 1 alone, where they are the model's."""
+        prompts = [encode_prompt(self._local.tokenizer, prompt) for prompt in request.prompts]
+        for i, ids in enumerate(prompts):
+            check_ids(ids, self.capabilities, f"prompts.{i}")
+            check_length(len(ids) + request.max_tokens, self.capabilities, f"prompts.{i} with max_tokens")
+        # A server counts a seed up over the n of a prompt; prompts must not share draws.
+        seeds = [None if request.seed is None else (request.seed + i * request.n) % 2**63 for i in range(len(prompts))]
+        calls = [self._dialect.write(ids, request, seed) for ids, seed in zip(prompts, seeds, strict=True)]
+        generations = await all_of(calls)
+        written = sum(len(one.token_ids or ()) for row in generations for one in row)
+        return generations, generation_usage(prompts, request.n, written)
+
+    def head(self) -> dict[str, NDArray[Any]]:
+        """Refused: no server gives hidden states."""
+        raise InvalidInput("an upstream gives no hidden states, so it has no head; use top_k or candidates")
+
+    async def close(self) -> None:
+        await self._dialect.close()
+
+    async def _score_group(self, questions: list[Asked]) -> list[tuple[Asked, Answer]]:
+        """All completions of a prompt; the first goes ahead where the server then has the prompt in its cache."""
+        first = [questions[0]] if self._keeps_prompts and len(questions) > 1 else []
+        answers = [await self._dialect.score(asked) for asked in first]
+        answers += await all_of([self._dialect.score(asked) for asked in questions[len(first) :]])
+        return list(zip(questions, answers, strict=True))
+
+    def _able(self, learned: Learned | None) -> Capabilities:
+        """Nothing yet, where the server has not been reached."""
+        return Capabilities(
+            signals=SIGNALS if learned else frozenset(),
+            max_top_k=learned.max_top_k if learned else 0,
+            max_length=learned.max_length if learned else 0,
+            vocabulary_size=self._local.vocabulary_size,
+            covers_candidates=learned is not None and learned.covers_candidates,
+            generates=learned is not None,
+            eos_ids=self._local.eos_ids,
+        )
+
+    def _known(self) -> Asked:
+        """A short sequence that any model scores."""
+        ids = [i % self._local.vocabulary_size for i in range(1, 9)]
+        return Asked(ids, 1, frozenset({Signal.SAMPLED, Signal.TOP_K}), min(4, self.capabilities.max_top_k))
+
+    async def _known_scores(self) -> NDArray[np.float64]:
+        known = self._known()
+        return np.exp(_block(known, await self._dialect.score(known)).arrays()["sampled_logprob"].astype(np.float64))
+
+    async def _try_temperature(self) -> str:
+        hot = replace(self._known(), temperature=0.5)
+        scores = _block(hot, await self._dialect.score(hot)).arrays()["sampled_logprob"]
+        applied = np.abs(np.exp(scores) - self._canary.known).max() > self._canary.tolerance
+        return f"{'applied' if applied else 'ignored'} by the upstream on given tokens; log-probs are asked for at 1"
+
+    async def _compare_tokenizers(self) -> str:
+        theirs = await self._dialect.tokenize(_SAMPLE)
+        if theirs is None:
+            return "not compared: the upstream has no /tokenize"
+        ours = self._local.tokenizer(_SAMPLE, add_special_tokens=False)["input_ids"]
+        if theirs != ours:
+            raise BadScores(
+                "the upstream's tokenizer is not the one in --model: they cut a text into different ids; "
+                "give the directory of the model that the upstream serves"
+            )
+        return "equal on a sample text"
+
+
+def _block(asked: Asked, answer: Answer) -> TokenScores:
+    try:
+        return answer.block(asked)
+    except ValidationError as error:
+        said = error.errors(include_url=False, include_input=False)[0]["msg"].removeprefix("Value error, ")
+        raise BadScores(f"the upstream's answer is no score block: {said}") from error
+
+
+def _check_cells(group: ScoreGroup, top_k: int | None, i: int) -> None:
+    cells = group.longest * (top_k or 1)
+    if cells > MAX_CELLS:
+        message = f"sequences.{i} has {group.longest} tokens times top_k {top_k}, over {MAX_CELLS}; ask for fewer"
+        raise InvalidInput(message, f"sequences.{i}")

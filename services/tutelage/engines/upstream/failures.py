@@ -1,0 +1,39 @@
+"""What an upstream can do wrong. The words are for the caller of the teacher, so no key and no body is in them.
+
+UpstreamFailed           no usable answer
+├── UpstreamAway         a passing state: unreachable, or over its limits, for as long as was waited
+└── UpstreamRefused      it understood and will not; the same question gets the same answer
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tutelage_client.errors import TutelageError
+
+Trouble = Literal["overloaded", "broken", "unreachable"]
+
+
+class UpstreamFailed(TutelageError):
+    """The upstream gave no usable answer."""
+
+
+class UpstreamAway(UpstreamFailed):
+    """The upstream could not be reached, or took no work, within the deadline."""
+
+
+class UpstreamRefused(UpstreamFailed):
+    """The upstream answered `status`, below 500, to a request that is not worth repeating."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class TryAgain(Exception):
+    """One attempt failed in a way that may pass. `at_least_s`: what the upstream asked to wait."""
+
+    def __init__(self, trouble: Trouble, reason: str, at_least_s: float = 0.0) -> None:
+        super().__init__(reason)
+        self.trouble: Trouble = trouble
+        self.at_least_s = at_least_s

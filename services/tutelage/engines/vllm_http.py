@@ -1,0 +1,170 @@
+"""A vLLM server as a teacher (0.32 and later with every signal, older ones with what their top k covers).
+
+Scores come from `/inference/v1/generate`: `prompt_logprob_token_ids` names ids for each row, the token itself in the
+first column, and row i speaks of prompt token `prompt_logprob_start + i + 1`. Servers without it are asked for
+`prompt_logprobs` on `/v1/completions`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from tutelage.engines.options import UpstreamOptions
+from tutelage.engines.upstream.asked import Answer, Asked, Ids, Logprobs, given_candidates, logprobs_of, top_k_arrays
+from tutelage.engines.upstream.choices import read_choices
+from tutelage.engines.upstream.dialect import Learned
+from tutelage.engines.upstream.discovery import largest_taken, model_length, served_model
+from tutelage.engines.upstream.failures import UpstreamRefused
+from tutelage.engines.upstream.http import UpstreamHttp
+from tutelage.engines.upstream.npy import read_npy
+from tutelage.engines.upstream.prompt_logprobs import answer_from_top_k, read_prompt_logprobs
+from tutelage_client.errors import BadScores
+from tutelage_client.wire import GenerateRequest, Generation, Signal
+
+PER_ROW_SINCE = (0, 32)
+MAX_CELLS = 1 << 20  # scores of one call; more candidates are asked for in several
+# A server's generation config may hold other defaults; what is asked for is always said.
+UNCHANGED = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+
+
+class Vllm:
+    """The dialect of vLLM. An entry of the top k costs as much as `--max-logprobs` allows, candidates alike."""
+
+    def __init__(self, http: UpstreamHttp, options: UpstreamOptions, vocabulary_size: int) -> None:
+        self._http = http
+        self._options = options
+        self._vocabulary_size = vocabulary_size
+        self._model = options.upstream_model or ""
+        self._max_logprobs = 1
+        self._per_row = False
+
+    async def learn(self) -> Learned:
+        version = str((await self._http.get("/version")).get("version"))
+        card = served_model((await self._http.get("/v1/models")).get("data") or [], self._options.upstream_model)
+        self._model = str(card["id"])
+        most = min(self._options.max_top_k, self._vocabulary_size)
+        self._max_logprobs = await largest_taken(self._take_top_k, most)
+        lacking = await self._why_not_per_row(version)
+        self._per_row = lacking is None
+        return Learned(
+            model=str(card.get("root") or self._model),
+            version=version,
+            max_top_k=self._max_logprobs,
+            max_length=model_length(card, self._options.max_length),
+            covers_candidates=self._per_row,
+            facts={"candidates": "each has its score" if lacking is None else f"from the top k only: {lacking}"},
+        )
+
+    async def score(self, asked: Asked) -> Answer:
+        if not self._per_row:
+            k = self._max_logprobs if asked.candidate_ids is not None else asked.top_k or 0
+            ids, logprobs, own = read_prompt_logprobs(await self._prompt_logprobs(asked, k), asked, k)
+            return answer_from_top_k(asked, ids, logprobs, own)
+        columns = asked.scored_ids[:, None]
+        if asked.candidate_ids is not None:
+            columns = np.concatenate([columns, asked.candidate_ids], axis=1)
+        parts = list(self._parts(columns))
+        answers = [await self._generate(asked, part, asked.top_k if i == 0 else None) for i, part in enumerate(parts)]
+        logprobs = np.concatenate([_scores(body, part) for body, part in zip(answers, parts, strict=True)], axis=1)
+        return Answer(self._arrays(asked, logprobs, answers[0]), len(asked.token_ids) * len(parts))
+
+    async def write(self, prompt_ids: Sequence[int], request: GenerateRequest, seed: int | None) -> list[Generation]:
+        body = UNCHANGED | {
+            "model": self._model,
+            "prompt": list(prompt_ids),
+            "n": request.n,
+            "max_tokens": request.max_tokens,
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            "stop": request.stop,
+            "logprobs": 1,
+            "return_token_ids": True,
+        }
+        answer = await self._http.post("/v1/completions", body if seed is None else body | {"seed": seed})
+        return read_choices(answer.get("choices"), request)
+
+    async def tokenize(self, text: str) -> list[int] | None:
+        body = {"model": self._model, "prompt": text, "add_special_tokens": False}
+        try:
+            return (await self._http.post("/tokenize", body)).get("tokens")
+        except UpstreamRefused as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def close(self) -> None:
+        await self._http.close()
+
+    async def _take_top_k(self, k: int) -> None:
+        asked = Asked([0, 0], 1, frozenset({Signal.TOP_K}), k)
+        read_prompt_logprobs(await self._prompt_logprobs(asked, k), asked, k)
+
+    async def _why_not_per_row(self, version: str) -> str | None:
+        """None if the server scores ids of each row; tried, as versions alone do not tell."""
+        known = re.match(r"(\d+)\.(\d+)", version)
+        if known and (int(known[1]), int(known[2])) < PER_ROW_SINCE:
+            return f"vLLM {version} is older than 0.32"
+        asked = Asked([0, 0, 0], 1, frozenset({Signal.SAMPLED}))
+        columns = np.array([[0, -1], [0, 1]])
+        try:
+            _scores(await self._generate(asked, columns, None), columns)
+        except UpstreamRefused as error:
+            if error.status == 403:
+                return "the server was started without --enable-scale-out"
+            return "no /inference/v1/generate" if error.status == 404 else str(error)
+        except BadScores as error:
+            return str(error)
+        return None
+
+    async def _prompt_logprobs(self, asked: Asked, k: int) -> Any:
+        body = UNCHANGED | {
+            "model": self._model,
+            "prompt": asked.token_ids,
+            "max_tokens": 1,
+            "temperature": asked.temperature,
+            "prompt_logprobs": k,
+        }
+        choices = (await self._http.post("/v1/completions", body)).get("choices") or [{}]
+        return choices[0].get("prompt_logprobs")
+
+    async def _generate(self, asked: Asked, columns: Ids, top_k: int | None) -> dict[str, Any]:
+        parameters = UNCHANGED | {
+            "max_tokens": 1,  # left out, the server would write until its context is full
+            "temperature": asked.temperature,
+            "prompt_logprob_start": asked.start - 1,
+            "prompt_logprob_token_ids": columns.tolist(),
+        }
+        if top_k is not None:
+            parameters["prompt_logprobs"] = top_k
+        body = {"model": self._model, "token_ids": asked.token_ids, "sampling_params": parameters}
+        return await self._http.post("/inference/v1/generate", body)
+
+    def _parts(self, columns: Ids) -> Iterator[Ids]:
+        """Columns that one call takes."""
+        width = max(1, min(self._max_logprobs, MAX_CELLS // len(columns)))
+        for first in range(0, columns.shape[1], width):
+            yield columns[:, first : first + width]
+
+    def _arrays(self, asked: Asked, logprobs: Logprobs, body: dict[str, Any]) -> dict[str, Any]:
+        arrays: dict[str, Any] = {}
+        if Signal.SAMPLED in asked.signals:
+            arrays["sampled_logprob"] = logprobs[:, 0]
+        if asked.candidate_ids is not None:
+            arrays |= given_candidates(asked.candidate_ids, logprobs[:, 1:])
+        if asked.top_k is not None:
+            ids, top, _ = read_prompt_logprobs(body.get("prompt_logprobs"), asked, asked.top_k)
+            arrays |= top_k_arrays(ids, top)
+        return arrays
+
+
+def _scores(body: dict[str, Any], columns: Ids) -> Logprobs:
+    """Log-probs in the shape of `columns`; those of the padding mean nothing."""
+    encoded = body.get("prompt_token_id_logprobs")
+    if encoded is None:
+        raise BadScores("the server gave no scores for the ids: it ignored them, or found the rows in its prefix cache")
+    scores = read_npy(encoded, columns.shape).astype(np.float64)
+    return logprobs_of(np.where(columns >= 0, scores, -np.inf))
