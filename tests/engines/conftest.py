@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from fastapi import FastAPI
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     GPT2Config,
@@ -19,6 +23,8 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
 )
+
+from tutelage.engines.fakes import listening, write_tokenizer
 
 CHAT = (
     "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
@@ -94,3 +100,37 @@ def model_dirs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def model_dir(family: str, model_dirs: dict[str, Path]) -> Path:
     return model_dirs[family]
+
+
+@pytest.fixture(scope="session")
+def toy_tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tokenizer of a toy teacher with 97 tokens."""
+    return write_tokenizer(tmp_path_factory.mktemp("toy"), 97)
+
+
+@contextmanager
+def _served(apps: dict[str, FastAPI]) -> Iterator[dict[str, str]]:
+    """Addresses of apps that are served by another thread of this process."""
+    urls: dict[str, str] = {}
+    started, ended = threading.Event(), threading.Event()
+
+    async def serve() -> None:
+        async with AsyncExitStack() as stack:
+            for name, app in apps.items():
+                urls[name] = await stack.enter_async_context(listening(app))
+            started.set()
+            await asyncio.to_thread(ended.wait)
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    try:
+        assert started.wait(30)
+        yield urls
+    finally:
+        ended.set()
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def serve() -> Callable[[dict[str, FastAPI]], AbstractContextManager[dict[str, str]]]:
+    return _served

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,45 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from tutelage.engines import Engine, FakeOptions, HfOptions, open_engine
+from tutelage.engines import Engine, FakeOptions, HfOptions, UpstreamOptions, open_engine
+from tutelage.engines.fake import FakeEngine
+from tutelage.engines.fakes import APPS, ToyServer, Trap
 from tutelage_client.errors import InvalidInput
 from tutelage_client.wire import GenerateRequest, ScoreGroup, Signal, TokenScores
 
-ALL = frozenset(Signal)
 TOLERANCE = 1e-4
+VOCABULARY = 97
+# Kind of engine and traps of the fake server behind it, by name.
+UPSTREAMS: dict[str, tuple[str, tuple[Trap, ...]]] = {
+    "vllm": ("vllm", ()),
+    "vllm-low-cap": ("vllm", ("low_cap",)),
+    "vllm-0.31": ("vllm", ("flat_ids",)),
+    "vllm-no-scale-out": ("vllm", ("scale_out_off",)),
+    "sglang": ("sglang", ()),
+    "openai": ("openai", ()),
+    "openai-echo": ("openai", ("no_prompt_logprobs",)),
+    "openai-echo-texts": ("openai", ("no_prompt_logprobs", "texts")),
+}
 
 
 @dataclass(frozen=True)
 class Subject:
-    """An engine and what its log-probs must be: `logprobs(ids)` is log q(. | ids[:i+1]) for each position i."""
+    """An engine and what its log-probs must be: `logprobs(ids)` is log q(. | ids[:i+1]) for each position i.
+
+    shared: tokens forward and spared, of a prompt of 30 with completions of 2, 3 and 1
+    """
 
     engine: Engine
     logprobs: Callable[[list[int]], NDArray[np.float64]]
+    shared: tuple[int, int] = (30 + 1 + 2 + 0, 2 * 30)
+
+    @property
+    def signals(self) -> frozenset[Signal]:
+        return self.engine.capabilities.signals
+
+    @property
+    def local(self) -> bool:
+        return Signal.HIDDEN in self.signals
 
 
 def plain_forward(model: Any) -> Callable[[list[int]], NDArray[np.float64]]:
@@ -36,21 +61,51 @@ def plain_forward(model: Any) -> Callable[[list[int]], NDArray[np.float64]]:
     return logprobs
 
 
-async def fake_by_hand() -> Subject:
+def toy_logprobs(seed: int = 0) -> Callable[[list[int]], NDArray[np.float64]]:
+    table = FakeEngine(FakeOptions(vocabulary_size=VOCABULARY, seed=seed), "toy").logprob_VV
+    return lambda ids: table[ids]
+
+
+async def by_hand() -> Subject:
     """The toy's table of log-probs, read off through the signal `candidates` for every pair of tokens."""
-    engine = await open_engine(FakeOptions(vocabulary_size=97), "toy")
-    pairs = [group([i], [(0,)], candidates=[[list(range(97))]]) for i in range(97)]
-    blocks, _ = await engine.score(pairs, frozenset({Signal.CANDIDATES}), None)
+    engine = await open_engine(FakeOptions(vocabulary_size=VOCABULARY), "toy")
+    every = list(range(VOCABULARY))
+    blocks, _ = await engine.score(
+        [group([i], [(0,)], candidates=[[every]]) for i in every], frozenset({Signal.CANDIDATES}), None
+    )
     table = np.concatenate([block.arrays()["candidate_logprob"] for block in blocks])
     return Subject(engine, lambda ids: table[ids])
 
 
-@pytest.fixture(params=["fake", "gpt2", "llama", "qwen3"])
+@pytest.fixture(scope="module")
+def upstream_urls(serve: Any) -> Iterator[dict[str, str]]:
+    """Every fake server on a port of this machine."""
+    options = FakeOptions(vocabulary_size=VOCABULARY, max_length=256)
+    with serve({name: APPS[kind](ToyServer(options, traps)) for name, (kind, traps) in UPSTREAMS.items()}) as urls:
+        yield urls
+
+
+async def of_upstream(name: str, url: str, tokenizer_dir: Path) -> Subject:
+    kind, _ = UPSTREAMS[name]
+    options = {"kind": kind, "upstream": url, "model": str(tokenizer_dir), "max_top_k": 5 if kind == "openai" else 256}
+    engine = await open_engine(UpstreamOptions.model_validate(options), "toy")
+    await engine.connect()
+    # SGLang's cache ends one token before the first that is scored.
+    return Subject(engine, toy_logprobs(), (30 + 6 + 2, 2 * 29) if kind == "sglang" else (3 * 30 + 6, 0))
+
+
+@pytest.fixture(params=["fake", "gpt2", "llama", "qwen3", *UPSTREAMS])
 async def subject(
-    request: pytest.FixtureRequest, model_dirs: dict[str, Path], make_model: Callable[[str], Any]
+    request: pytest.FixtureRequest,
+    model_dirs: dict[str, Path],
+    make_model: Callable[[str], Any],
+    toy_tokenizer_dir: Path,
+    upstream_urls: dict[str, str],
 ) -> AsyncIterator[Subject]:
-    if request.param == "fake":
-        made = await fake_by_hand()
+    if request.param in UPSTREAMS:
+        made = await of_upstream(request.param, upstream_urls[request.param], toy_tokenizer_dir)
+    elif request.param == "fake":
+        made = await by_hand()
     else:
         options = HfOptions(model=str(model_dirs[request.param]), device="cpu", logit_chunk_rows=5)
         made = Subject(await open_engine(options, "tiny"), plain_forward(make_model(request.param)))
@@ -95,12 +150,31 @@ def check_block(block: TokenScores, prompt: list[int], completion: Any, subject:
     close(arrays["topk_logprob"], -np.sort(-expected_RV)[:, :4])
     close(arrays["topk_logprob"], expected_RV[rows[:, None], arrays["topk_ids"]])
     close(arrays["topk_rest_mass"], 1 - np.exp(-np.sort(-expected_RV)[:, :4]).sum(1))
-    close(arrays["entropy"], -(np.exp(expected_RV) * expected_RV).sum(1))
-    covered = completion.candidate_ids >= 0
-    assert (arrays["candidate_valid"] == covered).all()
-    close(arrays["candidate_logprob"][covered], expected_RV[rows[:, None], completion.candidate_ids][covered])
-    assert np.isnan(arrays["candidate_logprob"][~covered]).all()
-    close(log_softmax(logits_of(subject.engine.head(), arrays["hidden"])), expected_RV)
+    check_candidates(arrays, completion.candidate_ids, expected_RV, subject)
+    if subject.local:
+        close(arrays["entropy"], -(np.exp(expected_RV) * expected_RV).sum(1))
+        close(log_softmax(logits_of(subject.engine.head(), arrays["hidden"])), expected_RV)
+
+
+def check_candidates(
+    arrays: dict[str, NDArray[Any]], ids: NDArray[Any], expected_RV: NDArray[np.float64], subject: Subject
+) -> None:
+    """Valid ones are exact; one that is not is padding, or outside the top k and below its bound."""
+    valid = arrays["candidate_valid"]
+    expected = expected_RV[np.arange(len(ids))[:, None], ids]
+    close(arrays["candidate_logprob"][valid], expected[valid])
+    assert np.isnan(arrays["candidate_logprob"][~valid]).all()
+    assert not valid[ids < 0].any()
+    uncovered = ~valid & (ids >= 0)
+    if subject.engine.capabilities.covers_candidates:
+        assert not uncovered.any()
+        assert "candidate_upper_bound" not in arrays
+    elif "candidate_upper_bound" in arrays:
+        bound = arrays["candidate_upper_bound"]
+        assert (np.isnan(bound) == ~uncovered.any(axis=1)).all()
+        assert (expected <= bound[:, None] + TOLERANCE)[uncovered].all()
+    else:
+        assert not uncovered.any()
 
 
 def close(actual: NDArray[Any], expected: NDArray[Any]) -> None:
@@ -121,7 +195,7 @@ def log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 @pytest.mark.parametrize("order", [[0], [1], [0, 1, 2, 3, 4, 5, 6], [6, 4, 3, 1], [4, 1, 5], [3, 2], [6, 6, 5]])
 async def test_every_signal_is_that_of_a_plain_forward_in_any_company(subject: Subject, order: list[int]) -> None:
     groups = [GROUPS[i] for i in order]
-    blocks, usage = await subject.engine.score(groups, ALL, 4)
+    blocks, usage = await subject.engine.score(groups, subject.signals, 4)
     asked = [(g.prompt_ids.tolist(), c) for g in groups for c in g.completions]
     assert len(blocks) == len(asked)
     for block, (prompt, completion) in zip(blocks, asked, strict=True):
@@ -130,25 +204,29 @@ async def test_every_signal_is_that_of_a_plain_forward_in_any_company(subject: S
 
 
 async def test_a_group_scores_like_its_sequences_alone(subject: Subject) -> None:
-    together, _ = await subject.engine.score([GROUPS[1]], ALL, 4)
+    together, _ = await subject.engine.score([GROUPS[1]], subject.signals, 4)
     apart = [ScoreGroup(prompt_ids=GROUPS[1].prompt_ids, completions=(c,)) for c in GROUPS[1].completions]
     for one, alone in zip(together, apart, strict=True):
-        (other,), _ = await subject.engine.score([alone], ALL, 4)
-        for name in ("sampled_logprob", "topk_logprob", "entropy", "hidden"):
+        (other,), _ = await subject.engine.score([alone], subject.signals, 4)
+        for name in {"sampled_logprob", "topk_logprob", "entropy", "hidden"} & one.arrays().keys():
             close(one.arrays()[name], other.arrays()[name])
 
 
-async def test_a_shared_prompt_is_paid_for_once(subject: Subject) -> None:
-    prompt, completions = list(range(10, 40)), [[1, 2], [3, 4, 5], [6]]
+async def test_a_shared_prompt_is_paid_for_as_often_as_it_is_read(subject: Subject) -> None:
+    prompt, completions = list(range(41, 71)), [[1, 2], [3, 4, 5], [6]]  # a prompt that no other test has
     _, shared = await subject.engine.score([group(prompt, completions)], frozenset({Signal.SAMPLED}), None)
     _, apart = await subject.engine.score([group(prompt, [c]) for c in completions], frozenset({Signal.SAMPLED}), None)
-    assert (shared.forward_tokens, shared.cached_tokens) == (30 + 1 + 2 + 0, 2 * 30)
-    assert (apart.forward_tokens, apart.cached_tokens) == (3 * 30 + 1 + 2 + 0, 0)
+    assert (shared.forward_tokens, shared.cached_tokens) == subject.shared
+    if subject.local:
+        assert (apart.forward_tokens, apart.cached_tokens) == (3 * 30 + 1 + 2 + 0, 0)
     assert shared.scored_tokens == apart.scored_tokens == 6
 
 
 @pytest.mark.parametrize("signal", sorted(Signal))
 async def test_a_block_carries_what_was_asked_and_nothing_else(subject: Subject, signal: Signal) -> None:
+    if signal not in subject.signals:
+        assert not subject.local
+        return
     asked = with_candidates([1, 2], [3, 4]) if signal == Signal.CANDIDATES else group([1, 2], [[3, 4]])
     (block,), _ = await subject.engine.score([asked], frozenset({signal}), 2 if signal == Signal.TOP_K else None)
     wanted = {
@@ -158,7 +236,7 @@ async def test_a_block_carries_what_was_asked_and_nothing_else(subject: Subject,
         Signal.ENTROPY: {"entropy"},
         Signal.HIDDEN: {"hidden"},
     }
-    assert set(block.arrays()) == {"valid"} | wanted[signal]
+    assert set(block.arrays()) - {"candidate_upper_bound"} == {"valid"} | wanted[signal]
 
 
 async def test_the_largest_top_k_leaves_the_right_rest(subject: Subject) -> None:
@@ -180,6 +258,7 @@ async def test_a_sequence_of_the_full_length_is_scored_and_a_longer_one_refused(
 @pytest.mark.parametrize("place", ["prompt", "completion", "candidate", "below"])
 async def test_an_id_outside_the_vocabulary_is_refused(subject: Subject, place: str) -> None:
     v = subject.engine.capabilities.vocabulary_size
+    assert v is not None
     asked = {
         "prompt": with_candidates([v], [3]),
         "completion": group([1], [[v]], [[[1]]]),
@@ -198,6 +277,7 @@ async def test_generated_text_carries_its_own_log_probs(subject: Subject) -> Non
         for one in row:
             assert one.token_ids
             expected_RV = subject.logprobs([*prompt, *one.token_ids])[len(prompt) - 1 : -1]
+            assert one.logprobs is not None
             close(np.array(one.logprobs), expected_RV[np.arange(len(one.token_ids)), one.token_ids])
             ended = one.token_ids[-1] in subject.engine.capabilities.eos_ids
             assert one.finish_reason == ("stop" if ended else "length")

@@ -12,6 +12,7 @@ from single import answer_one
 
 from tutelage.engines import FakeOptions
 from tutelage.engines.fake import FakeEngine
+from tutelage.engines.options import Fault
 from tutelage.queue import Delivery, Queue
 from tutelage.teacher.batcher import Batcher
 from tutelage.teacher.scorer import Scorer
@@ -19,6 +20,8 @@ from tutelage.teacher.settings import Settings
 from tutelage.teacher.worker import QueueWorker
 from tutelage.telemetry import TeacherMetrics
 from tutelage_client.wire import ScoreReply, ScoreRequest, decode_request, encode_reply
+
+WELL_IN_PROBE: tuple[Fault, ...] = ("none",) * 5  # an entry for each score call of the start-up probe
 
 Reply = Callable[[FakeEngine, ScoreRequest], Awaitable[bytes | None]]
 

@@ -59,6 +59,9 @@ class WatchedEngine:
     def provenance(self) -> Provenance:
         return self.inner.provenance
 
+    async def connect(self) -> dict[str, Any]:
+        return await self.inner.connect()
+
     async def score(
         self, groups: Sequence[ScoreGroup], signals: frozenset[Signal], top_k: int | None
     ) -> tuple[list[TokenScores], Usage]:

