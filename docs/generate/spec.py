@@ -59,7 +59,8 @@ RULES = """## What goes together
 - A teacher is named exactly if one is asked: by the objective, or by `source = "teacher"`.
 - `data.train` is named exactly if it is read: with every source but `pushed`.
 - `rollout.on_policy_fraction` goes with `source = "mix"`, and only with it.
-- `objective.beta` goes with `divergence = "jsd"`, which has no `sampled` support.
+- Each divergence has at most one parameter: `beta` (jsd), `alpha` (alpha, skewed), `head_mass` (akl), `slope` (todi).
+- Support `sampled` has the two KL divergences alone.
 - Support `sampled` needs text of the student: source `student` or `pushed`.
 - `signal_clip` needs an objective that hears a teacher; `ratio_clip` needs source `student`, `mix` or `pushed`.
 - Each kind of stabilizer is there once.

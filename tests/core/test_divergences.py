@@ -10,11 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tutelage.core.divergences import DIVERGENCES, PARAMETERS, divergence, measure
+from tutelage.core.divergences import DIVERGENCES, F_DIVERGENCES, PARAMETERS, divergence, measure
 
 SETTINGS = [(kind, {}) for kind in DIVERGENCES]
 SETTINGS += [("jsd", {"beta": beta}) for beta in (0.0, 0.1, 0.9, 1.0)]
 SETTINGS += [(kind, {"alpha": alpha}) for kind in ("skew_forward_kl", "skew_reverse_kl") for alpha in (0.0, 0.5)]
+SETTINGS += [("alpha", {"alpha": alpha}) for alpha in (-1.0, 0.0, 0.3, 1.0, 2.0)]
+SETTINGS += [("akl", {"head_mass": 0.9}), ("todi", {"slope": 0.0}), ("todi", {"slope": 3.0})]
+LEARNED = [each for each in SETTINGS if each[0] not in ("akl", "todi")]  # their weights are detached
 every_divergence = pytest.mark.parametrize(("kind", "params"), SETTINGS)
 seeds = st.integers(0, 2**31 - 1)
 sizes = st.integers(2, 40)
@@ -28,10 +31,52 @@ def drawn(seed: int, size: int, scale: float, dtype: torch.dtype = torch.float64
     return student, teacher
 
 
-def by_definition(kind: str, p: Tensor, q: Tensor, *, beta: float = 0.5, alpha: float = 0.1) -> Tensor:
-    def kl(a: Tensor, b: Tensor) -> Tensor:
-        return (a * (a / b).log()).sum(-1)
+def kl(a: Tensor, b: Tensor) -> Tensor:
+    return (a * (a / b).log()).sum(-1)
 
+
+def alpha_by_definition(p: Tensor, q: Tensor, alpha: float) -> Tensor:
+    if alpha in (0, 1):
+        return kl(q, p) if alpha else kl(p, q)
+    return ((q**alpha * p ** (1 - alpha)).sum(-1) - 1) / (alpha * (alpha - 1))
+
+
+def akl_by_definition(p: Tensor, q: Tensor, head_mass: float) -> Tensor:
+    values = []
+    for p_V, q_V, forward, reverse in zip(p, q, kl(q, p), kl(p, q), strict=True):
+        order, mass, gaps = q_V.argsort(descending=True).tolist(), 0.0, [0.0, 0.0]
+        for v in order:
+            gaps[int(mass >= head_mass)] += float((p_V[v] - q_V[v]).abs())
+            mass += float(q_V[v])
+        values.append((gaps[0] * forward + gaps[1] * reverse) / sum(gaps))
+    return torch.stack(values)
+
+
+def todi_by_definition(p: Tensor, q: Tensor, slope: float) -> Tensor:
+    a = q**slope / (q**slope + p**slope)
+    return (a * q * (q / p).log() + (1 - a) * p * (p / q).log()).sum(-1)
+
+
+def concrete_score_by_definition(p: Tensor, q: Tensor) -> Tensor:
+    d = (p / q).log()
+    pairs = (d[:, :, None] - d[:, None, :]) ** 2
+    return 0.5 * (q[:, :, None] * q[:, None, :] * pairs).sum((-1, -2))
+
+
+OTHERS = {
+    "hellinger": lambda p, q, _: 0.5 * (p.sqrt() - q.sqrt()).square().sum(-1),
+    "chi_square": lambda p, q, _: ((p - q).square() / p).sum(-1),
+    "alpha": lambda p, q, params: alpha_by_definition(p, q, params.get("alpha", 0.5)),
+    "akl": lambda p, q, params: akl_by_definition(p, q, params.get("head_mass", 0.5)),
+    "todi": lambda p, q, params: todi_by_definition(p, q, params.get("slope", 1.0)),
+    "concrete_score": lambda p, q, _: concrete_score_by_definition(p, q),
+}
+
+
+def by_definition(kind: str, p: Tensor, q: Tensor, **params: float) -> Tensor:
+    if kind in OTHERS:
+        return OTHERS[kind](p, q, params)
+    beta, alpha = params.get("beta", 0.5), params.get("alpha", 0.1)
     m = beta * q + (1 - beta) * p
     skewed = {"skew_forward_kl": alpha * q + (1 - alpha) * p, "skew_reverse_kl": alpha * p + (1 - alpha) * q}
     if kind == "tvd":
@@ -62,7 +107,7 @@ def test_the_value_is_its_definition(kind, params, seed, size, scale):
     assert torch.allclose(divergence(kind, student, teacher, **params), expected, rtol=1e-8, atol=1e-10)
 
 
-@every_divergence
+@pytest.mark.parametrize(("kind", "params"), LEARNED)
 def test_the_gradient_is_that_of_finite_differences(kind, params):
     student, teacher = drawn(3, 7, 1.5)
     student.requires_grad_()
@@ -155,6 +200,9 @@ def test_half_precision_logits_are_compared_in_float32():
         ("jsd", {"beta": math.nan}, "beta is nan"),
         ("skew_forward_kl", {"alpha": 1.0}, "alpha is 1.0"),
         ("skew_reverse_kl", {"alpha": -0.1}, "alpha is -0.1"),
+        ("alpha", {"alpha": 1e-9}, "alpha is 1e-09; the order is 0, 1, or 0.001 away"),
+        ("akl", {"head_mass": 1.0}, "head_mass is 1.0"),
+        ("todi", {"slope": -1.0}, "slope is -1.0"),
         ("tvd", {"beta": 0.5}, "'tvd' has no parameter 'beta'; it has none"),
         ("jsd", {"alpha": 0.5}, "'jsd' has no parameter 'alpha'; its parameter is beta"),
     ],
@@ -171,9 +219,50 @@ def test_vocabularies_of_different_size_are_refused():
 
 
 def test_the_parameter_table_names_arguments_of_its_functions():
-    for kind, name in PARAMETERS.items():
+    """Each parameter reaches its function: it moves the value, or with detached weights the gradient."""
+    for kind, parameter in PARAMETERS.items():
         student, teacher = drawn(1, 5, 1.0)
         one, other = (
-            measure(kind, **{name: value})(student.log_softmax(-1), teacher.log_softmax(-1)) for value in (0.2, 0.7)
+            measure(kind, **{parameter.name: value})(student.log_softmax(-1), teacher.log_softmax(-1))
+            for value in (0.2, 0.7)
         )
         assert not torch.allclose(one, other)
+
+
+@few
+@given(seed=seeds, size=sizes, order=st.randoms(use_true_random=False))
+def test_the_order_of_the_vocabulary_does_not_matter(seed, size, order):
+    student, teacher = drawn(seed, size, 2.0)
+    shuffled = list(range(size))
+    order.shuffle(shuffled)
+    for kind in DIVERGENCES:
+        value = divergence(kind, student[:, shuffled], teacher[:, shuffled])
+        assert torch.allclose(value, divergence(kind, student, teacher), rtol=1e-9, atol=1e-11), kind
+
+
+@every_divergence
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [1e4, -1e4])
+def test_extreme_logits_give_no_nan(kind, params, dtype, size):
+    student = torch.tensor([[size, 0.0, 1.0], [0.0, size, -size]], dtype=dtype, requires_grad=True)
+    teacher = torch.tensor([[0.0, size, 1.0], [size, -size, 0.0]], dtype=dtype)
+    value = divergence(kind, student, teacher, **params)
+    value.sum().backward()
+    assert student.grad is not None
+    assert not value.isnan().any()
+    assert student.grad.isfinite().all()
+
+
+@few
+@given(seed=seeds, size=sizes, alpha=st.floats(-1, -1e-3) | st.floats(1e-3, 0.999) | st.floats(1.001, 2))
+def test_the_alpha_divergence_changes_sides_with_its_order_and_meets_both_kls(seed, size, alpha):
+    student, teacher = drawn(seed, size, 1.0)
+    value = divergence("alpha", student, teacher, alpha=alpha)
+    assert torch.allclose(value, divergence("alpha", teacher, student, alpha=1 - alpha), rtol=1e-6, atol=1e-8)
+    for end, plain in ((1e-3, "reverse_kl"), (1 - 1e-3, "forward_kl")):
+        near = divergence("alpha", student, teacher, alpha=end)
+        assert torch.allclose(near, divergence(plain, student, teacher), rtol=2e-2, atol=1e-4)
+
+
+def test_the_f_divergences_are_a_part_of_the_table():
+    assert F_DIVERGENCES.items() < DIVERGENCES.items()

@@ -109,6 +109,18 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     (changed("stabilizers", [{"kind": "signal_clip", "max": INF}]), "stabilizers.0.max", "finite"),
     (changed("objective.beta", float("nan")), "objective.beta", "finite"),
     # combinations
+    (changed("objective", {"kind": "divergence", "divergence": "tvd", "slope": 1.0}), "objective.slope", '"todi"'),
+    (changed("objective", {"kind": "divergence", "divergence": "alpha", "alpha": 1e-9}), "objective.alpha", "too near"),
+    (
+        changed("objective", {"kind": "divergence", "divergence": "skew_forward_kl", "alpha": 1.5}),
+        "objective.alpha",
+        "no skew",
+    ),
+    (
+        changed("objective", {"kind": "divergence", "divergence": "akl", "head_mass": 1.0}),
+        "objective.head_mass",
+        "less than 1",
+    ),
     (changed("objective.beta", 0.5), "objective.beta", 'goes with divergence = "jsd"'),
     (
         changed("objective", {"kind": "divergence", "divergence": "jsd", "support": {"kind": "sampled"}}),

@@ -56,26 +56,76 @@ class TeacherTarget(Message):
 Target = TeacherTarget
 
 
+DivergenceKind = Literal[
+    "forward_kl",
+    "reverse_kl",
+    "jsd",
+    "tvd",
+    "hellinger",
+    "chi_square",
+    "alpha",
+    "skew_forward_kl",
+    "skew_reverse_kl",
+    "akl",
+    "todi",
+    "concrete_score",
+]
+# Which divergence has which parameter, and which can be had from the written token alone.
+DIVERGENCE_PARAMETERS = {
+    "jsd": "beta",
+    "alpha": "alpha",
+    "skew_forward_kl": "alpha",
+    "skew_reverse_kl": "alpha",
+    "akl": "head_mass",
+    "todi": "slope",
+}
+SAMPLED_DIVERGENCES = ("reverse_kl", "forward_kl")
+
+
+def quoted(name: str) -> str:
+    return f'"{name}"'
+
+
 class DivergenceObjective(Message):
     """Minimise a divergence between student and teacher at every token."""
 
     kind: Literal["divergence"] = "divergence"
-    divergence: Literal["forward_kl", "reverse_kl", "jsd"] = Field(
-        default="reverse_kl", description="forward_kl: KL(q || p); reverse_kl: KL(p || q); jsd: between them"
+    divergence: DivergenceKind = Field(
+        default="reverse_kl",
+        description="forward_kl: KL(q || p); reverse_kl: KL(p || q); jsd and the skewed: between them; tvd, hellinger, "
+        "chi_square, alpha: other f-divergences; akl, todi: direction by the gap; concrete_score: logit differences",
     )
     beta: Unit | None = Field(
         default=None,
         description="with jsd: the weight on the teacher, 0.5 if absent; 0 is forward_kl and 1 is reverse_kl",
+    )
+    alpha: Annotated[float, Field(ge=-1, le=2, allow_inf_nan=False)] | None = Field(
+        default=None,
+        description="with alpha: the order, 0.5 if absent; 0 is reverse_kl, 1 is forward_kl. With the skewed: the "
+        "share of the other side, 0.1 if absent, from 0 to below 1",
+    )
+    head_mass: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="with akl: the teacher's mass that counts as head, 0.5 if absent"
+    )
+    slope: Annotated[float, Field(ge=0, le=10)] | None = Field(
+        default=None, description="with todi: how sharply the direction follows the log-ratio, 1 if absent"
     )
     support: Support = Field(default=FullSupport(), description="over which tokens it is taken")
     target: Target = Field(default=TeacherTarget(), description="what the student is pulled to")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.beta is not None and self.divergence != "jsd":
-            raise refused("beta", 'goes with divergence = "jsd"; remove it')
-        if self.divergence == "jsd" and self.support.kind == "sampled":
-            raise refused("support", 'jsd has no sampled-token estimator; use support kind "full" or a top_k')
+        for name in dict.fromkeys(DIVERGENCE_PARAMETERS.values()):
+            owners = [kind for kind, own in DIVERGENCE_PARAMETERS.items() if own == name]
+            if getattr(self, name) is not None and self.divergence not in owners:
+                raise refused(name, f"goes with divergence = {' or '.join(map(quoted, owners))}; remove it")
+        if self.alpha is not None and self.divergence.startswith("skew") and not 0 <= self.alpha < 1:
+            raise refused("alpha", f"{self.alpha} is no skew; give one from 0 to below 1")
+        if self.divergence == "alpha" and 0 < min(abs(self.alpha or 0), abs(1 - (self.alpha or 0))) < 1e-3:
+            raise refused("alpha", f"{self.alpha} is too near to 0 or 1 for its digits; give that number itself")
+        if self.support.kind == "sampled" and self.divergence not in SAMPLED_DIVERGENCES:
+            sentence = f'{self.divergence} has no sampled-token estimator; use support kind "full" or a top_k'
+            raise refused("support", sentence)
         return self
 
 

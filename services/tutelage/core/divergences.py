@@ -9,41 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from tutelage.core.adaptive import ADAPTIVE
 from tutelage.core.batch import log_probabilities
+from tutelage.core.kl import floored, forward_kl, kl, mixture, reverse_kl
 
 Divergence = Callable[[Tensor, Tensor], Tensor]
-
-
-def floored(logp: Tensor) -> Tensor:
-    """-inf as a finite number whose exp is zero, so that no product or difference with it is NaN."""
-    return logp.clamp(min=torch.finfo(logp.dtype).min / 4)
-
-
-def kl(first_logp: Tensor, second_logp: Tensor) -> Tensor:
-    """KL(first || second) over the last axis."""
-    first, second = floored(first_logp), floored(second_logp)
-    mass = first.exp()
-    infinite = ((mass > 0) & (second_logp == -torch.inf)).any(-1)
-    return (mass * (first - second)).sum(-1).masked_fill(infinite, torch.inf)
-
-
-def mixture(first_logp: Tensor, second_logp: Tensor, weight: float) -> Tensor:
-    """log(weight * first + (1 - weight) * second), 0 < weight < 1."""
-    return torch.logaddexp(floored(first_logp) + math.log(weight), floored(second_logp) + math.log1p(-weight))
-
-
-def forward_kl(student_logp: Tensor, teacher_logp: Tensor) -> Tensor:
-    """KL(q || p): covers the teacher's modes."""
-    return kl(teacher_logp, student_logp)
-
-
-def reverse_kl(student_logp: Tensor, teacher_logp: Tensor) -> Tensor:
-    """KL(p || q): seeks one of the teacher's modes."""
-    return kl(student_logp, teacher_logp)
 
 
 def jsd(student_logp: Tensor, teacher_logp: Tensor, beta: float = 0.5) -> Tensor:
@@ -74,15 +49,70 @@ def skew_reverse_kl(student_logp: Tensor, teacher_logp: Tensor, alpha: float = 0
     return kl(student_logp, mixture(student_logp, teacher_logp, alpha) if alpha else teacher_logp)
 
 
-DIVERGENCES: dict[str, Callable[..., Tensor]] = {
+def alpha_divergence(student_logp: Tensor, teacher_logp: Tensor, alpha: float = 0.5) -> Tensor:
+    """(sum q^alpha p^(1 - alpha) - 1) / (alpha (alpha - 1)): reverse KL at 0, forward KL at 1 (Amari).
+
+    Summed entry by entry with the linear part of the generator taken out, so that no entry is negative. Where the sum
+    leaves the range of its numbers it is inf.
+    """
+    if alpha == 0:
+        return reverse_kl(student_logp, teacher_logp)
+    if alpha == 1:
+        return forward_kl(student_logp, teacher_logp)
+    student, teacher = floored(student_logp), floored(teacher_logp)
+    exponent = alpha * teacher + (1 - alpha) * student
+    limit = 0.9 * math.log(torch.finfo(exponent.dtype).max)
+    powers = exponent.clamp(max=limit).exp() - alpha * teacher.exp() - (1 - alpha) * student.exp()
+    value = powers.sum(-1) / (alpha * (alpha - 1))
+    return value.masked_fill((exponent > limit).any(-1), torch.inf)
+
+
+def hellinger(student_logp: Tensor, teacher_logp: Tensor) -> Tensor:
+    """Squared Hellinger distance, 1 - sum sqrt(p q): between 0 and 1."""
+    return alpha_divergence(student_logp, teacher_logp, 0.5) / 4
+
+
+def chi_square(student_logp: Tensor, teacher_logp: Tensor) -> Tensor:
+    """Pearson's sum (q - p)^2 / p: heavier than forward KL where the student has too little."""
+    return 2 * alpha_divergence(student_logp, teacher_logp, 2.0)
+
+
+F_DIVERGENCES: dict[str, Callable[..., Tensor]] = {
     "forward_kl": forward_kl,
     "reverse_kl": reverse_kl,
     "jsd": jsd,
     "tvd": tvd,
+    "hellinger": hellinger,
+    "chi_square": chi_square,
+    "alpha": alpha_divergence,
     "skew_forward_kl": skew_forward_kl,
     "skew_reverse_kl": skew_reverse_kl,
 }
-PARAMETERS = {"jsd": "beta", "skew_forward_kl": "alpha", "skew_reverse_kl": "alpha"}
+DIVERGENCES: dict[str, Callable[..., Tensor]] = F_DIVERGENCES | ADAPTIVE
+
+
+class Parameter(NamedTuple):
+    """The one parameter of a divergence and the interval that it lies in, as a person reads it."""
+
+    name: str
+    inside: Callable[[float], bool]
+    interval: str
+
+
+def _is_order(value: float) -> bool:
+    """Nearer to 0 or 1 the difference of two almost equal sums has no digits left."""
+    return value in (0, 1) or (-1 <= value <= 2 and min(abs(value), abs(1 - value)) >= 1e-3)
+
+
+SKEW = Parameter("alpha", lambda value: 0 <= value < 1, "the skew lies from 0 to below 1")
+PARAMETERS = {
+    "jsd": Parameter("beta", lambda value: 0 <= value <= 1, "the teacher's weight in jsd lies between 0 and 1"),
+    "alpha": Parameter("alpha", _is_order, "the order is 0, 1, or 0.001 away from both, in [-1, 2]"),
+    "skew_forward_kl": SKEW,
+    "skew_reverse_kl": SKEW,
+    "akl": Parameter("head_mass", lambda value: 0 < value < 1, "the teacher's mass in the head lies between 0 and 1"),
+    "todi": Parameter("slope", lambda value: 0 <= value <= 10, "the slope of the weight lies between 0 and 10"),
+}
 
 
 def measure(kind: str, **params: float) -> Divergence:
@@ -100,13 +130,11 @@ def measure(kind: str, **params: float) -> Divergence:
 
 def _check_parameter(kind: str, name: str, value: float) -> None:
     known = PARAMETERS.get(kind)
-    if name != known:
-        has = f"its parameter is {known}" if known else "it has none"
+    if known is None or name != known.name:
+        has = f"its parameter is {known.name}" if known else "it has none"
         raise ValueError(f"divergence {kind!r} has no parameter {name!r}; {has}")
-    if name == "beta" and not 0 <= value <= 1:
-        raise ValueError(f"beta is {value}; the teacher's weight in jsd lies between 0 and 1")
-    if name == "alpha" and not 0 <= value < 1:
-        raise ValueError(f"alpha is {value}; the skew lies from 0 to below 1")
+    if not known.inside(value):
+        raise ValueError(f"{name} is {value}; {known.interval}")
 
 
 def divergence(kind: str, student_logits: Tensor, teacher_logits: Tensor, **params: float) -> Tensor:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tutelage.core.divergences import floored, forward_kl, reverse_kl
+from tutelage.core.kl import floored, forward_kl, reverse_kl
 from tutelage.core.stabilizers import ratio
 from tutelage.core.support import Aligned
 

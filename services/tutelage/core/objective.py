@@ -29,7 +29,7 @@ KINDS = ("divergence", "policy_gradient", "supervised", "constant_penalty")
 class Objective:
     """What is minimised. Fields that the kind does not read keep their defaults.
 
-    beta (jsd) and alpha (skew) None: the divergence's own default
+    beta (jsd), alpha (alpha, skew), head_mass (akl), slope (todi) None: the divergence's own default
     signal_clip: nats; ratio_clip: (min, max) of p / mu; special_ids: written tokens that are never learned from
     reference_coef: weight of KL(p || ref)
 
@@ -41,6 +41,8 @@ class Objective:
     divergence: str = "reverse_kl"
     beta: float | None = None
     alpha: float | None = None
+    head_mass: float | None = None
+    slope: float | None = None
     support: Literal["full", "teacher_top_k", "student_top_k", "sampled"] = "full"
     rest: Literal["tail", "renormalise"] = "tail"
     penalty: float = 1.0
@@ -67,7 +69,7 @@ class Objective:
 
     @property
     def parameters(self) -> dict[str, float]:
-        given = {"beta": self.beta, "alpha": self.alpha}
+        given = {"beta": self.beta, "alpha": self.alpha, "head_mass": self.head_mass, "slope": self.slope}
         return {name: value for name, value in given.items() if value is not None}
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tutelage.core.divergences import reverse_kl
+from tutelage.core.kl import reverse_kl
 
 
 def signal_clip(teacher_logp: Tensor, student_logp: Tensor, max_nats: float) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tutelage.core.batch import TeacherSignals, TokenBatch, at_tokens, log_probabilities
-from tutelage.core.divergences import floored
+from tutelage.core.kl import floored
 
 Value = TypeVar("Value")
 

@@ -105,8 +105,8 @@ def objective_of(spec: RunSpec, student: Student) -> Objective:
     wanted: dict[str, Any] = {"kind": spec.objective.kind}
     if isinstance(spec.objective, DivergenceObjective):
         support = spec.objective.support
-        wanted |= {"divergence": spec.objective.divergence, "beta": spec.objective.beta, "support": support.kind}
-        wanted |= support.model_dump(exclude={"kind", "k"})
+        wanted |= spec.objective.model_dump(exclude={"kind", "support", "target"})
+        wanted |= {"support": support.kind} | support.model_dump(exclude={"kind", "k"})
     else:
         wanted |= spec.objective.model_dump(exclude={"kind", "target"})
     for stabilizer in spec.stabilizers:
