@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from experiments import collapse
 from experiments.horizon import ARMS, RATES, SEEDS, greedy_success
 from experiments.horizon_page import page, short_table
 from hypothesis import given
@@ -91,3 +92,10 @@ def test_what_is_called_helpful_leads_home(models: Any, x: int, y: int, seed: in
 def test_the_shipped_teacher_is_near_perfect_at_every_distance() -> None:
     success = greedy_success(FOLDER / "teacher", FOLDER / "eval.jsonl")
     assert min(success.values()) >= 0.97
+
+
+def test_the_page_of_the_collapse_is_made_from_its_result_and_it_is_still_a_failing_scenario() -> None:
+    result = json.loads((ROOT / "docs/results/collapse.json").read_text())
+    assert (ROOT / "docs/results/collapse.md").read_text() == collapse.page(result)
+    assert all(run["after"] < run["before"] for run in collapse.case(result, "opd_forward_kl", 64))
+    assert all(run["after"] > run["before"] for run in collapse.case(result, "opd", 64))
