@@ -104,8 +104,8 @@ def course(result: dict[str, Any]) -> str:
     cut = statistics.mean(max(curve(run, "truncated")[1]) for run in runs)
     return (
         f"Walks were longest at step {'/'.join(map(str, peaks))}: {highest:.0f} moves in the mean, {cut:.0%} of them "
-        f"cut at the limit. Then they shorten again to {ends(runs, 'length'):.0f}: the student is on its way back when the "
-        "budget, spent on long walks, ends the run."
+        f"cut at the limit. Then they shorten again to {ends(runs, 'length'):.0f}: the student is on its way back when "
+        "the budget, spent on long walks, ends the run."
     )
 
 
