@@ -28,6 +28,7 @@ SAID = {
     "docs/tutorial.md": ["succeeded", "overlap_s", "7 tokens scored"],
     "docs/howto/your-own-model.md": ["step 2/2", "accuracy", "succeeded"],
     "docs/howto/remote-teacher.md": ["remote", "4 tokens scored"],
+    "docs/howto/upstream-teacher.md": ['"covers_candidates":true', "4 tokens scored"],
     "docs/howto/watching.md": ["event: metrics", "finalizing -> succeeded", "tutelage_teacher_scored_tokens_total"],
     "docs/howto/operating.md": [],
 }

@@ -64,7 +64,7 @@ async def _beside(app: FastAPI, settings: Settings, scorer: Scorer, queue: Queue
     """What runs beside the HTTP door until `stopping` is set."""
     stopping: asyncio.Event = app.state.stopping
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
-        work = scorer.become_ready(stopping) if queue is None else _worker(settings, scorer, queue, stopping).run()
+        work = scorer.stay_ready(stopping) if queue is None else _worker(settings, scorer, queue, stopping).run()
         tasks.create_task(_or_stop(work))
         if settings.coordinator is not None:
             client = CoordinatorClient(settings.coordinator, retry=RetryPolicy(deadline_s=2.0))

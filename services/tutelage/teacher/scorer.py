@@ -11,7 +11,7 @@ from typing import Any, Literal
 from tutelage.engines import Engine
 from tutelage.engines.probe import probe
 from tutelage.teacher.admission import Limits, admit_generation, admit_score
-from tutelage.teacher.batcher import Batcher, EngineFailed
+from tutelage.teacher.batcher import Batcher, EngineAway, EngineFailed
 from tutelage.teacher.waiting import is_set_within
 from tutelage.telemetry import TeacherMetrics, describe_error
 from tutelage_client.errors import BadScores, InvalidInput, TutelageError
@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 class Scorer:
     """One teacher.
 
-    probe: what it found out about itself; not_ready: why it takes no work, None once the probe went well
+    probe: what it found out about itself
+    not_ready: why it takes no work, None once the probe went well; set again when the engine's upstream goes away
     """
 
     def __init__(self, name: str, engine: Engine, batcher: Batcher, limits: Limits, metrics: TeacherMetrics) -> None:
@@ -62,6 +63,11 @@ class Scorer:
         while self.not_ready is not None and not await is_set_within(stopping, again_after_s):
             await self.probe_once()
 
+    async def stay_ready(self, stopping: asyncio.Event, look_every_s: float = 1.0) -> None:
+        """Become ready, and again whenever that was lost, until told to stop."""
+        while not await is_set_within(stopping, look_every_s):
+            await self.become_ready(stopping)
+
     async def probe_once(self) -> None:
         """Ask the probe and remember what it found."""
         try:
@@ -80,6 +86,10 @@ class Scorer:
             outcome = "ok"
         except InvalidInput:
             outcome = "refused"
+            raise
+        except EngineAway as error:
+            outcome = "failed"
+            self.not_ready = str(error)
             raise
         except (BadScores, EngineFailed):
             outcome = "failed"

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from tutelage.queue.base import Delivery, Job, Queue
-from tutelage.teacher.batcher import EngineFailed
+from tutelage.teacher.batcher import EngineAway, EngineFailed
 from tutelage.teacher.negotiation import read_request
 from tutelage.teacher.outbox import Outbox
 from tutelage.teacher.scorer import Scorer
@@ -60,8 +60,7 @@ class QueueWorker:
         self._typical_tokens = max_tokens
 
     async def run(self) -> None:
-        """Lease and work once the teacher is ready, until told to stop; then finish or hand back what is in hand."""
-        await self._scorer.become_ready(self._stopping)
+        """Lease and work while the teacher is ready, until told to stop; then finish or hand back what is in hand."""
         async with asyncio.TaskGroup() as beside:
             renewing = beside.create_task(self._renew())
             try:
@@ -74,7 +73,8 @@ class QueueWorker:
                 await self._hand_back()
 
     async def _lease(self) -> None:
-        """Take jobs while there is room for their tokens, else wait until one ends."""
+        """Take jobs while the teacher is ready and there is room for their tokens, else wait until that is so."""
+        await self._scorer.become_ready(self._stopping)
         room = self._max_tokens - sum(delivery.job.tokens for delivery in self._held.values())
         if room <= 0:
             self._job_ended.clear()
@@ -103,6 +103,10 @@ class QueueWorker:
         except InvalidInput as error:
             reason = error.message
             kept = await self._insist(lambda: self._queue.fail(delivery, reason, retry=False))
+        except EngineAway as error:
+            log.warning("a job is handed back", extra={"job": delivery.job.id, "reason": str(error)})
+            await self._insist(lambda: self._queue.release([delivery]))
+            return
         except (BadScores, EngineFailed) as error:
             reason = str(error)
             log.warning("a job failed", extra={"job": delivery.job.id, "attempt": delivery.attempt, "reason": reason})
