@@ -5,6 +5,7 @@ A loss is states x support x divergence (or estimator, or credit) x weights, and
     batch         the rows that are learned from, with the teacher's signals
     support       over which tokens student and teacher are compared
     kl adaptive divergences    how far apart two aligned distributions are
+    pulls, fused  the same over the full vocabulary from hidden states, with gradients written out, in tiles of rows
     estimators    the same from the written token alone
     credit        advantages for policy gradients
     stabilizers   what bounds or reweights a signal

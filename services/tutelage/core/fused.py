@@ -1,0 +1,255 @@
+"""Full-vocabulary divergences from hidden states, with the gradient taken in the forward pass.
+
+Logits exist for one tile of rows at a time. The tile of the student is overwritten by the gradient of its logits, which
+at once becomes the gradient of hidden states and head: nothing of size [R, V] is kept, nothing is computed twice.
+
+Elementwise work runs over blocks of rows that fit a processor's caches.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from tutelage.core.batch import OutputHead
+from tutelage.core.divergences import measure
+from tutelage.core.pulls import PULLS, Pair, Pull, dot, kl, paired, through_softmax
+
+# Elements of a block on a CPU.
+BLOCK = 1 << 17
+
+
+class Observed(NamedTuple):
+    """What metrics need of each row [R], without gradient, of the distributions that are compared."""
+
+    student_logprob_R: Tensor
+    teacher_logprob_R: Tensor
+    reverse_kl_R: Tensor
+    forward_kl_R: Tensor
+    student_entropy_R: Tensor
+    teacher_entropy_R: Tensor
+
+
+class Fused(NamedTuple):
+    """total: sum over the rows of finite divergence, with gradients; divergence_R: each row's, without."""
+
+    total: Tensor
+    divergence_R: Tensor
+    observed: Observed | None
+
+
+def fused_divergence(
+    kind: str,
+    hidden_RH: Tensor,
+    head: OutputHead,
+    teacher_hidden_RH: Tensor,
+    teacher_head: OutputHead,
+    *,
+    token_ids_R: Tensor | None = None,
+    temperature: float = 1.0,
+    vocabulary_size: int | None = None,
+    tile_rows: int = 128,
+    **params: float,
+) -> Fused:
+    """The sum of a full-vocabulary divergence over rows, in nats; `observed` where the written tokens are given.
+
+    hidden_RH, head: the student's; its hidden states, weight and bias get gradients as far as they ask for them
+    temperature: divides both sides' logits; the loss is not multiplied by its square
+    vocabulary_size: the tokens that both share; the heads' entries behind them have no mass and no gradient
+
+    Products are taken in the weights' precision, everything else and the head's gradient in at least float32. Rows of
+    infinite divergence add nothing.
+
+    Raises:
+        ValueError: an unknown kind or parameter, a temperature or tile that is not positive, sizes that do not fit.
+    """
+    measure(kind, **params)
+    if not (0 < temperature < math.inf and tile_rows > 0):
+        raise ValueError(f"temperature is {temperature} and tile_rows {tile_rows}; both must be positive")
+    if len(hidden_RH) != len(teacher_hidden_RH):
+        raise ValueError(
+            f"the student has {len(hidden_RH)} rows and the teacher {len(teacher_hidden_RH)}; give the same of both"
+        )
+    hidden_RH, head = _as_computed(hidden_RH, head)
+    teacher_hidden_RH, teacher_head = _as_computed(teacher_hidden_RH, teacher_head)
+    size = _shared(head, teacher_head, vocabulary_size)
+    pull = partial(PULLS[kind], **params)
+    task = Task(pull, head, teacher_hidden_RH, teacher_head, token_ids_R, temperature, size, tile_rows)
+    with torch.autocast(hidden_RH.device.type, enabled=False):
+        total, divergence_R, *observed = _Fused.apply(hidden_RH, head.weight_VH, head.bias_V, task)
+    return Fused(total, divergence_R, Observed(*observed) if observed else None)
+
+
+def _as_computed(hidden_RH: Tensor, head: OutputHead) -> tuple[Tensor, OutputHead]:
+    """Both in the precision of the product: the weight's, or that of autocast."""
+    device = hidden_RH.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.weight_VH.dtype
+    bias_V = None if head.bias_V is None else head.bias_V.to(dtype)
+    return hidden_RH.to(dtype), replace(head, weight_VH=head.weight_VH.to(dtype), bias_V=bias_V)
+
+
+def _shared(head: OutputHead, teacher_head: OutputHead, vocabulary_size: int | None) -> int:
+    sizes = len(head.weight_VH), len(teacher_head.weight_VH)
+    if vocabulary_size is None and sizes[0] != sizes[1]:
+        raise ValueError(
+            f"the student's head has {sizes[0]} entries and the teacher's {sizes[1]}; "
+            "if they share a tokenizer, give vocabulary_size, the number of tokens before the padding"
+        )
+    size = sizes[0] if vocabulary_size is None else vocabulary_size
+    if not 0 < size <= min(sizes):
+        raise ValueError(
+            f"the heads have {sizes[0]} and {sizes[1]} entries but vocabulary_size is {size}; "
+            "give the number of tokens that student and teacher share"
+        )
+    return size
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """What is computed; of `head` only scale and soft-cap are read, since autograd must see weight and bias."""
+
+    pull: Pull
+    head: OutputHead
+    teacher_hidden_RH: Tensor
+    teacher_head: OutputHead
+    token_ids_R: Tensor | None
+    temperature: float
+    size: int
+    tile_rows: int
+
+    @property
+    def columns(self) -> int:
+        """Values of a row: the divergence, and what is observed."""
+        return 1 if self.token_ids_R is None else 1 + len(Observed._fields)
+
+
+@dataclass(slots=True)
+class Gradients:
+    """What the student's tensors get; None where nobody asks. The head's is summed over tiles in at least float32."""
+
+    hidden_RH: Tensor | None
+    weight_VH: Tensor | None
+    bias_V: Tensor | None
+
+    @classmethod
+    def zeros(cls, inputs: tuple[Tensor, Tensor, Tensor | None], wanted: tuple[bool, ...]) -> Gradients:
+        hidden_RH, weight_VH, bias_V = (x if want else None for x, want in zip(inputs, wanted, strict=False))
+        return cls(
+            None if hidden_RH is None else torch.zeros_like(hidden_RH),
+            None if weight_VH is None else torch.zeros_like(weight_VH, dtype=accurate(weight_VH.dtype)),
+            None if bias_V is None else torch.zeros_like(bias_V, dtype=accurate(bias_V.dtype)),
+        )
+
+    def any(self) -> bool:
+        return not (self.hidden_RH is None and self.weight_VH is None and self.bias_V is None)
+
+    def add(self, rows: slice, gradient_TV: Tensor, hidden_TH: Tensor, weight_VH: Tensor) -> None:
+        """The tile's part, from the gradient of its logits before scale and soft-cap."""
+        size = gradient_TV.shape[-1]
+        if self.hidden_RH is not None:
+            self.hidden_RH[rows] = gradient_TV.to(weight_VH.dtype) @ weight_VH[:size]
+        if self.weight_VH is not None:
+            self.weight_VH[:size].addmm_(gradient_TV.T, hidden_TH.to(gradient_TV.dtype))
+        if self.bias_V is not None:
+            self.bias_V[:size] += gradient_TV.sum(0)
+
+
+class _Fused(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_RH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, task: Task
+    ) -> tuple[Tensor, ...]:
+        inputs = (hidden_RH, weight_VH, bias_V)
+        gradients = Gradients.zeros(inputs, ctx.needs_input_grad)
+        head = replace(task.head, weight_VH=weight_VH, bias_V=bias_V)
+        tiles = hidden_RH.new_empty(2, min(task.tile_rows, len(hidden_RH)), task.size, dtype=accurate(weight_VH.dtype))
+        columns = [tiles.new_empty(len(hidden_RH)) for _ in range(task.columns)]
+        for start in range(0, len(hidden_RH), task.tile_rows):
+            rows = slice(start, min(start + task.tile_rows, len(hidden_RH)))
+            student_TV, teacher_TV = tiles[:, : rows.stop - start]
+            logits_into(student_TV, hidden_RH[rows], head)
+            logits_into(teacher_TV, task.teacher_hidden_RH[rows], task.teacher_head)
+            compare_tile(student_TV, teacher_TV, task, rows, columns, wants_gradient=gradients.any())
+            if gradients.any():
+                gradients.add(rows, student_TV, hidden_RH[rows], weight_VH)
+        ctx.gradients = gradients
+        ctx.dtypes = [None if x is None else x.dtype for x in inputs]
+        ctx.mark_non_differentiable(*columns)
+        total = torch.where(columns[0].isposinf(), 0.0, columns[0]).sum()
+        return total, *columns
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *upstreams: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if ctx.gradients is None:
+            raise RuntimeError("the gradient of a fused divergence is handed out once; compute the loss again")
+        gradients, ctx.gradients = ctx.gradients, None
+        ordered = (gradients.hidden_RH, gradients.weight_VH, gradients.bias_V)
+        scaled = [None if x is None else x.mul_(upstreams[0]).to(d) for x, d in zip(ordered, ctx.dtypes, strict=True)]
+        return *scaled, None
+
+
+def accurate(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def logits_into(tile_TV: Tensor, hidden_TH: Tensor, head: OutputHead) -> None:
+    """Logits of the tile's rows over its columns, before any temperature."""
+    weight_HV = head.weight_VH[: tile_TV.shape[-1]].T
+    if tile_TV.dtype == weight_HV.dtype:
+        torch.mm(hidden_TH, weight_HV, out=tile_TV)
+    else:
+        tile_TV.copy_(hidden_TH @ weight_HV)
+    if head.bias_V is not None:
+        tile_TV += head.bias_V[: tile_TV.shape[-1]]
+    if head.scale != 1:
+        tile_TV *= head.scale
+    if head.softcap is not None:
+        tile_TV.div_(head.softcap).tanh_().mul_(head.softcap)
+
+
+def compare_tile(
+    student_TV: Tensor, teacher_TV: Tensor, task: Task, rows: slice, columns: list[Tensor], *, wants_gradient: bool
+) -> None:
+    """Fill the rows' part of the columns; overwrite the student's logits by their gradient where it is wanted."""
+    step = max(1, BLOCK // task.size) if student_TV.device.type == "cpu" else len(student_TV)
+    for start in range(0, len(student_TV), step):
+        block = slice(start, start + step)
+        pair = paired(student_TV[block], teacher_TV[block], task.temperature)
+        value_B, pull_BV = task.pull(pair)
+        into = slice(rows.start + start, min(rows.start + start + step, rows.stop))
+        columns[0][into] = value_B
+        if task.token_ids_R is not None:
+            for column, values_B in zip(columns[1:], observe(pair, task.token_ids_R[into]), strict=True):
+                column[into] = values_B
+        if wants_gradient:
+            gradient_BV = through_softmax(pull_BV, value_B, pair.p)
+            student_TV[block] = through_head(gradient_BV, student_TV[block], task)
+
+
+def through_head(gradient_BV: Tensor, logits_BV: Tensor, task: Task) -> Tensor:
+    """The gradient before temperature, soft-cap and scale, from that after them."""
+    head = task.head
+    if head.softcap is not None:
+        gradient_BV *= 1 - (logits_BV / head.softcap).square_()
+    factor = head.scale / task.temperature
+    return gradient_BV if factor == 1 else gradient_BV.mul_(factor)
+
+
+def observe(pair: Pair, token_ids_B: Tensor) -> Observed:
+    ids_B1 = token_ids_B[:, None].long()
+    log_ratio = pair.logp - pair.logq
+    return Observed(
+        pair.logp.gather(-1, ids_B1).squeeze(-1),
+        pair.logq.gather(-1, ids_B1).squeeze(-1),
+        kl(pair.p, log_ratio, pair.q_absent),
+        kl(pair.q, -log_ratio, pair.p_absent),
+        -dot(pair.p, pair.logp),
+        -dot(pair.q, pair.logq),
+    )
