@@ -56,12 +56,13 @@ check: $(STAMP)  ## ruff, formatting, types, import rules
 bench: $(STAMP)  ## every benchmark, results in build/bench
 	@$(BIN)/python -m benchmarks all --out build/bench $(BENCH_ARGS)
 
-bench-peers: $(PEERS)/.peers  ## an environment of its own for TRL, which `make bench` then measures beside ours
+bench-peers: $(PEERS)/.peers  ## an environment of its own for TRL and Liger, which `make bench` then measures beside ours
 
-$(PEERS)/.peers: constraints.txt
+$(PEERS)/.peers: constraints.txt Makefile
 	@$(PYTHON) -m venv $(PEERS)
 	@$(PEERS)/bin/python -m pip install -qq $(PIP_ARGS) -c constraints.txt torch
 	@$(PEERS)/bin/python -m pip install -qq $(PIP_ARGS) -c constraints.txt trl==1.16.0
+	@$(PEERS)/bin/python -m pip install -qq $(PIP_ARGS) --no-deps liger-kernel==0.8.5  # its dependency Triton is a GPU's
 	@touch $@
 
 docs: $(STAMP)  ## docs/reference, from the code

@@ -6,11 +6,12 @@ import argparse
 import json
 from pathlib import Path
 
+from benchmarks.loss import loss
 from benchmarks.measure import Cell, described
 from benchmarks.step import step
 from benchmarks.transport import transport
 
-BENCHMARKS = {"transport": transport, "step": step}
+BENCHMARKS = {"transport": transport, "loss": loss, "step": step}
 
 
 def main() -> None:
