@@ -16,6 +16,7 @@ from tutelage.core.batch import OutputHead
 from tutelage.core.divergences import DIVERGENCES, PARAMETERS, divergence
 from tutelage.core.fused import fused_divergence
 from tutelage.core.pulls import PULLS
+from tutelage.core.tiles import TILE
 
 SETTINGS: list[tuple[str, dict[str, float]]] = [(kind, {}) for kind in DIVERGENCES]
 SETTINGS += [("jsd", {"beta": beta}) for beta in (0.0, 0.1, 1.0)]
@@ -86,8 +87,8 @@ def assert_observed(fused, student, teacher, ids):
         logq.gather(-1, ids[:, None])[:, 0],
         divergence("reverse_kl", student, teacher),
         divergence("forward_kl", student, teacher),
-        -(logp.exp() * logp).sum(-1),
-        -(logq.exp() * logq).sum(-1),
+        -torch.xlogy(logp.exp(), logp.exp()).sum(-1),
+        -torch.xlogy(logq.exp(), logq.exp()).sum(-1),
     )
     for name, exact, value in zip(fused.observed._fields, expected, fused.observed, strict=True):
         assert not value.requires_grad, name
@@ -116,8 +117,10 @@ def test_a_zero_probability_has_the_value_and_gradient_of_the_dense_form(kind, p
     heads = [OutputHead(eye, bias) for bias in biases]
     hidden, other = drawn(1, 4, VOCABULARY).requires_grad_(), drawn(2, 4, VOCABULARY)
     dense = divergence(kind, hidden + biases[0], other + biases[1], **params)
-    fused = fused_divergence(kind, hidden, heads[0], other, heads[1], tile_rows=3, **params)
+    ids = torch.tensor([3, 0, 3, 1])
+    fused = fused_divergence(kind, hidden, heads[0], other, heads[1], token_ids_R=ids, tile_rows=3, **params)
     assert torch.allclose(fused.divergence_R, dense)
+    assert_observed(fused, hidden + biases[0], other + biases[1], ids)
     assert fused.total.isfinite()
     expected = torch.autograd.grad(torch.where(dense.isposinf(), 0.0, dense).sum(), hidden)[0]
     assert torch.allclose(torch.autograd.grad(fused.total, hidden)[0], expected, atol=1e-12)
@@ -216,6 +219,14 @@ def test_no_tensor_is_larger_than_the_tiles_of_both_sides_whatever_the_rows(kind
     assert watched(64, 8, kind=kind).of_rows == watched(512, 8, kind=kind).of_rows == 2 * 8 * 600
 
 
+def test_a_tile_has_as_many_rows_as_its_entries_allow():
+    width, size, rows = 1, TILE // 4, 9
+    hidden, head = torch.ones(rows, width), OutputHead(torch.ones(size, width))
+    with Largest(size, width) as largest:
+        fused_divergence("tvd", hidden, head, hidden, head)
+    assert largest.of_rows == 2 * TILE
+
+
 def test_a_tile_costs_four_products_and_three_where_the_head_is_frozen():
     assert watched(64, 8).products == 4 * 8
     assert watched(64, 8, frozen=True).products == 3 * 8
@@ -267,3 +278,9 @@ def test_what_does_not_fit_is_refused_in_one_sentence(changed, words):
     with pytest.raises(ValueError, match=words) as refusal:
         fused_divergence(**arguments | changed)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_token_outside_the_vocabulary_is_refused():
+    hidden, head = drawn(1, 4, STUDENT_WIDTH), head_of(2, STUDENT_WIDTH)
+    with pytest.raises(ValueError, match="token id 11 lies outside"):
+        fused_divergence("jsd", hidden, head, hidden, head, token_ids_R=torch.full((4,), VOCABULARY))

@@ -4,8 +4,9 @@ A loss is states x support x divergence (or estimator, or credit) x weights, and
 
     batch         the rows that are learned from, with the teacher's signals
     support       over which tokens student and teacher are compared
-    kl adaptive divergences    how far apart two aligned distributions are
-    pulls, fused  the same over the full vocabulary from hidden states, with gradients written out, in tiles of rows
+    kl, adaptive, divergences   how far apart two aligned distributions are
+    pulls         the same over the full vocabulary with their gradients written out
+    tiles, fused  those from hidden states, one tile of rows at a time
     estimators    the same from the written token alone
     credit        advantages for policy gradients
     stabilizers   what bounds or reweights a signal

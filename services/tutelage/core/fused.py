@@ -2,8 +2,6 @@
 
 Logits exist for one tile of rows at a time. The tile of the student is overwritten by the gradient of its logits, which
 at once becomes the gradient of hidden states and head: nothing of size [R, V] is kept, nothing is computed twice.
-
-Elementwise work runs over blocks of rows that fit a processor's caches.
 """
 
 from __future__ import annotations
@@ -19,21 +17,8 @@ from torch.autograd.function import once_differentiable
 
 from tutelage.core.batch import OutputHead
 from tutelage.core.divergences import measure
-from tutelage.core.pulls import PULLS, Pair, Pull, dot, kl, paired, through_softmax
-
-# Elements of a block on a CPU.
-BLOCK = 1 << 17
-
-
-class Observed(NamedTuple):
-    """What metrics need of each row [R], without gradient, of the distributions that are compared."""
-
-    student_logprob_R: Tensor
-    teacher_logprob_R: Tensor
-    reverse_kl_R: Tensor
-    forward_kl_R: Tensor
-    student_entropy_R: Tensor
-    teacher_entropy_R: Tensor
+from tutelage.core.pulls import PULLS
+from tutelage.core.tiles import TILE, Observed, Task, accurate, compare_tile, logits_into
 
 
 class Fused(NamedTuple):
@@ -54,7 +39,7 @@ def fused_divergence(
     token_ids_R: Tensor | None = None,
     temperature: float = 1.0,
     vocabulary_size: int | None = None,
-    tile_rows: int = 128,
+    tile_rows: int | None = None,
     **params: float,
 ) -> Fused:
     """The sum of a full-vocabulary divergence over rows, in nats; `observed` where the written tokens are given.
@@ -62,15 +47,17 @@ def fused_divergence(
     hidden_RH, head: the student's; its hidden states, weight and bias get gradients as far as they ask for them
     temperature: divides both sides' logits; the loss is not multiplied by its square
     vocabulary_size: the tokens that both share; the heads' entries behind them have no mass and no gradient
+    tile_rows: how many rows have logits at a time; None for as many as `tiles.TILE` entries hold
 
     Products are taken in the weights' precision, everything else and the head's gradient in at least float32. Rows of
     infinite divergence add nothing.
 
     Raises:
-        ValueError: an unknown kind or parameter, a temperature or tile that is not positive, sizes that do not fit.
+        ValueError: an unknown kind or parameter, a temperature or tile that is not positive, sizes that do not fit, a
+            token outside the vocabulary.
     """
     measure(kind, **params)
-    if not (0 < temperature < math.inf and tile_rows > 0):
+    if not (0 < temperature < math.inf and (tile_rows is None or tile_rows > 0)):
         raise ValueError(f"temperature is {temperature} and tile_rows {tile_rows}; both must be positive")
     if len(hidden_RH) != len(teacher_hidden_RH):
         raise ValueError(
@@ -80,6 +67,7 @@ def fused_divergence(
     teacher_hidden_RH, teacher_head = _as_computed(teacher_hidden_RH, teacher_head)
     size = _shared(head, teacher_head, vocabulary_size)
     pull = partial(PULLS[kind], **params)
+    tile_rows = tile_rows or max(1, TILE // size)
     task = Task(pull, head, teacher_hidden_RH, teacher_head, token_ids_R, temperature, size, tile_rows)
     with torch.autocast(hidden_RH.device.type, enabled=False):
         total, divergence_R, *observed = _Fused.apply(hidden_RH, head.weight_VH, head.bias_V, task)
@@ -108,25 +96,6 @@ def _shared(head: OutputHead, teacher_head: OutputHead, vocabulary_size: int | N
             "give the number of tokens that student and teacher share"
         )
     return size
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Task:
-    """What is computed; of `head` only scale and soft-cap are read, since autograd must see weight and bias."""
-
-    pull: Pull
-    head: OutputHead
-    teacher_hidden_RH: Tensor
-    teacher_head: OutputHead
-    token_ids_R: Tensor | None
-    temperature: float
-    size: int
-    tile_rows: int
-
-    @property
-    def columns(self) -> int:
-        """Values of a row: the divergence, and what is observed."""
-        return 1 if self.token_ids_R is None else 1 + len(Observed._fields)
 
 
 @dataclass(slots=True)
@@ -193,63 +162,3 @@ class _Fused(torch.autograd.Function):
         ordered = (gradients.hidden_RH, gradients.weight_VH, gradients.bias_V)
         scaled = [None if x is None else x.mul_(upstreams[0]).to(d) for x, d in zip(ordered, ctx.dtypes, strict=True)]
         return *scaled, None
-
-
-def accurate(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)
-
-
-def logits_into(tile_TV: Tensor, hidden_TH: Tensor, head: OutputHead) -> None:
-    """Logits of the tile's rows over its columns, before any temperature."""
-    weight_HV = head.weight_VH[: tile_TV.shape[-1]].T
-    if tile_TV.dtype == weight_HV.dtype:
-        torch.mm(hidden_TH, weight_HV, out=tile_TV)
-    else:
-        tile_TV.copy_(hidden_TH @ weight_HV)
-    if head.bias_V is not None:
-        tile_TV += head.bias_V[: tile_TV.shape[-1]]
-    if head.scale != 1:
-        tile_TV *= head.scale
-    if head.softcap is not None:
-        tile_TV.div_(head.softcap).tanh_().mul_(head.softcap)
-
-
-def compare_tile(
-    student_TV: Tensor, teacher_TV: Tensor, task: Task, rows: slice, columns: list[Tensor], *, wants_gradient: bool
-) -> None:
-    """Fill the rows' part of the columns; overwrite the student's logits by their gradient where it is wanted."""
-    step = max(1, BLOCK // task.size) if student_TV.device.type == "cpu" else len(student_TV)
-    for start in range(0, len(student_TV), step):
-        block = slice(start, start + step)
-        pair = paired(student_TV[block], teacher_TV[block], task.temperature)
-        value_B, pull_BV = task.pull(pair)
-        into = slice(rows.start + start, min(rows.start + start + step, rows.stop))
-        columns[0][into] = value_B
-        if task.token_ids_R is not None:
-            for column, values_B in zip(columns[1:], observe(pair, task.token_ids_R[into]), strict=True):
-                column[into] = values_B
-        if wants_gradient:
-            gradient_BV = through_softmax(pull_BV, value_B, pair.p)
-            student_TV[block] = through_head(gradient_BV, student_TV[block], task)
-
-
-def through_head(gradient_BV: Tensor, logits_BV: Tensor, task: Task) -> Tensor:
-    """The gradient before temperature, soft-cap and scale, from that after them."""
-    head = task.head
-    if head.softcap is not None:
-        gradient_BV *= 1 - (logits_BV / head.softcap).square_()
-    factor = head.scale / task.temperature
-    return gradient_BV if factor == 1 else gradient_BV.mul_(factor)
-
-
-def observe(pair: Pair, token_ids_B: Tensor) -> Observed:
-    ids_B1 = token_ids_B[:, None].long()
-    log_ratio = pair.logp - pair.logq
-    return Observed(
-        pair.logp.gather(-1, ids_B1).squeeze(-1),
-        pair.logq.gather(-1, ids_B1).squeeze(-1),
-        kl(pair.p, log_ratio, pair.q_absent),
-        kl(pair.q, -log_ratio, pair.p_absent),
-        -dot(pair.p, pair.logp),
-        -dot(pair.q, pair.logq),
-    )

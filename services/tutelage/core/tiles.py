@@ -1,0 +1,117 @@
+"""One tile of rows: logits of both sides, the divergence's values, and the gradient in place of the student's logits.
+
+Elementwise work runs over blocks of rows that fit a processor's caches. Shapes: T rows of a tile, B of a block.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tutelage.core.batch import OutputHead, at_tokens
+from tutelage.core.pulls import Pair, Pull, dot, kl, paired, through_softmax
+
+# Elements of a side's tile by default: enough rows that products run at full speed, 64 MB in float32.
+TILE = 1 << 24
+# Elements of a block on a CPU.
+BLOCK = 1 << 19
+
+
+class Observed(NamedTuple):
+    """What metrics need of each row [R], without gradient, of the distributions that are compared."""
+
+    student_logprob_R: Tensor
+    teacher_logprob_R: Tensor
+    reverse_kl_R: Tensor
+    forward_kl_R: Tensor
+    student_entropy_R: Tensor
+    teacher_entropy_R: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """What is computed; of `head` only scale and soft-cap are read, since autograd must see weight and bias."""
+
+    pull: Pull
+    head: OutputHead
+    teacher_hidden_RH: Tensor
+    teacher_head: OutputHead
+    token_ids_R: Tensor | None
+    temperature: float
+    size: int
+    tile_rows: int
+
+    @property
+    def columns(self) -> int:
+        """Values of a row: the divergence, and what is observed."""
+        return 1 if self.token_ids_R is None else 1 + len(Observed._fields)
+
+
+def accurate(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def logits_into(tile_TV: Tensor, hidden_TH: Tensor, head: OutputHead) -> None:
+    """Logits of the tile's rows over its columns, before any temperature."""
+    weight_HV = head.weight_VH[: tile_TV.shape[-1]].T
+    if tile_TV.dtype == weight_HV.dtype:
+        torch.mm(hidden_TH, weight_HV, out=tile_TV)
+    else:
+        tile_TV.copy_(hidden_TH @ weight_HV)
+    if head.bias_V is not None:
+        tile_TV += head.bias_V[: tile_TV.shape[-1]]
+    if head.scale != 1:
+        tile_TV *= head.scale
+    if head.softcap is not None:
+        tile_TV.div_(head.softcap).tanh_().mul_(head.softcap)
+
+
+def compare_tile(
+    student_TV: Tensor, teacher_TV: Tensor, task: Task, rows: slice, columns: list[Tensor], *, wants_gradient: bool
+) -> None:
+    """Fill the rows' part of the columns; overwrite the student's logits by their gradient where it is wanted."""
+    step = max(1, BLOCK // task.size) if student_TV.device.type == "cpu" else len(student_TV)
+    for start in range(0, len(student_TV), step):
+        block = slice(start, start + step)
+        pair = paired(student_TV[block], teacher_TV[block], task.temperature)
+        value_B, pull_BV = task.pull(pair)
+        into = slice(rows.start + start, min(rows.start + start + step, rows.stop))
+        columns[0][into] = value_B
+        if task.token_ids_R is not None:
+            for column, values_B in zip(columns[1:], observe(pair, task.token_ids_R[into]), strict=True):
+                column[into] = values_B
+        if wants_gradient:
+            gradient_BV = through_softmax(pull_BV, value_B, pair.p)
+            student_TV[block] = through_head(gradient_BV, student_TV[block], task)
+
+
+def through_head(gradient_BV: Tensor, logits_BV: Tensor, task: Task) -> Tensor:
+    """The gradient before temperature, soft-cap and scale, from that after them."""
+    head = task.head
+    if head.softcap is not None:
+        gradient_BV *= 1 - (logits_BV / head.softcap).square_()
+    factor = head.scale / task.temperature
+    return gradient_BV if factor == 1 else gradient_BV.mul_(factor)
+
+
+def observe(pair: Pair, token_ids_B: Tensor) -> Observed:
+    log_ratio = pair.logp - pair.logq
+    return Observed(
+        _written(pair.logp, pair.p_absent, token_ids_B),
+        _written(pair.logq, pair.q_absent, token_ids_B),
+        kl(pair.p, log_ratio, pair.q_absent),
+        kl(pair.q, -log_ratio, pair.p_absent),
+        -dot(pair.p, pair.logp),
+        -dot(pair.q, pair.logq),
+    )
+
+
+def _written(logp_BV: Tensor, absent_BV: Tensor | None, token_ids_B: Tensor) -> Tensor:
+    """The written tokens' log-probabilities, -inf where they are exact zeros."""
+    logp_B = at_tokens(logp_BV, token_ids_B[:, None]).squeeze(-1)
+    if absent_BV is None:
+        return logp_B
+    return logp_B.masked_fill(absent_BV.gather(-1, token_ids_B[:, None].long()).squeeze(-1), -torch.inf)
