@@ -16,17 +16,17 @@ Head = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OutputHead:
-    """A frozen model's output head: logits = softcap * tanh(scale * (hidden @ weight.T + bias) / softcap)."""
+    """A model's output head: logits = softcap * tanh(scale * (hidden @ weight.T + bias) / softcap)."""
 
     weight_VH: Tensor
     bias_V: Tensor | None = None
     scale: float = 1.0
     softcap: float | None = None
 
-    @torch.no_grad()
     def __call__(self, hidden_RH: Tensor) -> Tensor:
-        """Logits [R, V] of hidden states [R, H]."""
-        logits_RV = self.scale * functional.linear(hidden_RH.to(self.weight_VH.dtype), self.weight_VH, self.bias_V)
+        """Logits [R, V] of hidden states [R, H], in at least float32 after the product in the weights' precision."""
+        product_RV = functional.linear(hidden_RH.to(self.weight_VH.dtype), self.weight_VH, self.bias_V)
+        logits_RV = self.scale * product_RV.to(torch.promote_types(product_RV.dtype, torch.float32))
         return logits_RV if self.softcap is None else self.softcap * torch.tanh(logits_RV / self.softcap)
 
 
@@ -57,7 +57,8 @@ class TeacherSignals:
 class TokenBatch:
     """Rows of several rollouts, flattened: one row for each completion token.
 
-    hidden_RH, head: the student's last hidden states and what turns them into logits; both carry gradients
+    hidden_RH, head: the student's last hidden states and what turns them into logits; both carry gradients. A full
+        divergence needs no [R, V] tensor where the head is an OutputHead, see `fused`
     token_ids_R: the token that was written; mask_R: True where it may be learned from
     behaviour_logprob_R: log mu of the token under the policy that wrote it, NaN where absent
     reference_hidden_RH, reference_head: the reference policy's, without gradients

@@ -1,23 +1,25 @@
 """The loss: states x support x divergence (or estimator, or credit) x weights, in chunks of rows.
 
 Only the rows that are learned from ever enter the arithmetic, so nothing in any other row, NaN included, can reach the
-loss or the gradient. Each chunk is recomputed in the backward pass: no [R, V] tensor of all rows is ever kept.
+loss or the gradient. Each chunk is recomputed in the backward pass: no [R, V] tensor of all rows is ever kept. A plain
+divergence over the full vocabulary goes through `fused` instead, which computes nothing twice; `fusible` decides.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from tutelage.core import metrics
-from tutelage.core.batch import TokenBatch, at_tokens, log_probabilities
+from tutelage.core.batch import OutputHead, TokenBatch, at_tokens, log_probabilities
 from tutelage.core.credit import advantage, constant_penalty
 from tutelage.core.divergences import measure
 from tutelage.core.estimators import ESTIMATORS, reinforce
+from tutelage.core.fused import fused_divergence
 from tutelage.core.metrics import Metric, Partial
 from tutelage.core.stabilizers import ordinary_tokens, ratio_clip, reference_kl, signal_clip
 from tutelage.core.support import RESTS, SUPPORTS, Aligned, needed, signals
@@ -92,6 +94,12 @@ def learned_rows(batch: TokenBatch, objective: Objective) -> Tensor:
     return learned_R & SUPPORTS[objective.comparison].usable(signals(batch))
 
 
+def fusible(batch: TokenBatch, objective: Objective) -> bool:
+    """True where the loss is a full divergence of two heads and nothing else reads or weights its logits."""
+    altered = (objective.signal_clip, objective.ratio_clip, objective.reference_coef) != (None, None, None)
+    return objective.comparison == "full" and isinstance(batch.head, OutputHead) and not altered
+
+
 def loss(batch: TokenBatch, objective: Objective, *, chunk_rows: int = 1024) -> tuple[Tensor, dict[str, Metric]]:
     """The loss summed over the learned rows, in nats and with gradients, and the metrics of those rows.
 
@@ -105,14 +113,45 @@ def loss(batch: TokenBatch, objective: Objective, *, chunk_rows: int = 1024) -> 
     rows = batch.take(learned_rows(batch, objective).nonzero().squeeze(-1))
     total = rows.hidden_RH[:0].sum(dtype=torch.promote_types(rows.hidden_RH.dtype, torch.float32))
     parts: list[dict[str, Partial]] = []
-    for start in range(0, len(rows), chunk_rows):
-        chunk = rows.take(slice(start, start + chunk_rows))
-        outcome = checkpoint(_chunk, chunk, objective, use_reentrant=False, preserve_rng_state=False)
-        chunk_sum, partials = cast("tuple[Tensor, dict[str, Partial]]", outcome)
+    compute, step = (_fused, max(1, len(rows))) if fusible(rows, objective) else (_recomputed, chunk_rows)
+    for start in range(0, len(rows), step):
+        chunk_sum, partials = compute(rows.take(slice(start, start + step)), objective)
         total = total + chunk_sum
         parts.append(partials)
     counted = {"tokens": Metric(len(rows), 1), "learned_fraction": Metric(len(rows), int(batch.mask_R.sum()))}
     return total, metrics.merge([counted, *map(metrics.to_numbers, parts)])
+
+
+def _fused(rows: TokenBatch, objective: Objective) -> tuple[Tensor, dict[str, Partial]]:
+    """Loss and metrics of all rows, their logits in tiles."""
+    teacher = signals(rows)
+    total, divergence_R, observed = fused_divergence(
+        objective.divergence,
+        rows.hidden_RH,
+        cast(OutputHead, rows.head),
+        needed(teacher.hidden_RH, "hidden states"),
+        needed(teacher.head, "the output head"),
+        token_ids_R=rows.token_ids_R,
+        vocabulary_size=rows.vocabulary_size,
+        **cast("dict[str, Any]", objective.parameters),
+    )
+    seen = needed(observed, "what metrics need")
+    partials = metrics.of_sampled(seen.teacher_logprob_R - seen.student_logprob_R, None)
+    partials |= metrics.of_behaviour(seen.student_logprob_R, rows.behaviour_logprob_R, None)
+    partials |= {
+        "loss": (total.detach(), torch.tensor(len(rows), device=total.device)),
+        "infinite_fraction": metrics.over(divergence_R.isposinf().double()),
+        "reverse_kl": metrics.over(seen.reverse_kl_R),
+        "forward_kl": metrics.over(seen.forward_kl_R),
+        "student_entropy": metrics.over(seen.student_entropy_R),
+        "teacher_entropy": metrics.over(seen.teacher_entropy_R),
+    }
+    return total, partials
+
+
+def _recomputed(rows: TokenBatch, objective: Objective) -> tuple[Tensor, dict[str, Partial]]:
+    outcome = checkpoint(_chunk, rows, objective, use_reentrant=False, preserve_rng_state=False)
+    return cast("tuple[Tensor, dict[str, Partial]]", outcome)
 
 
 def _chunk(rows: TokenBatch, objective: Objective) -> tuple[Tensor, dict[str, Partial]]:

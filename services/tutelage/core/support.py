@@ -63,7 +63,8 @@ def full(student_logp_RV: Tensor, batch: TokenBatch, _rest: str) -> Aligned:
         ValueError: the two heads differ in size.
     """
     teacher = signals(batch)
-    logits_RV = needed(teacher.head, "the output head")(needed(teacher.hidden_RH, "hidden states"))
+    with torch.no_grad():
+        logits_RV = needed(teacher.head, "the output head")(needed(teacher.hidden_RH, "hidden states"))
     teacher_logp_RV = log_probabilities(logits_RV, batch.vocabulary_size)
     student_size, teacher_size = student_logp_RV.shape[-1], teacher_logp_RV.shape[-1]
     if student_size != teacher_size:

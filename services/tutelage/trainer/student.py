@@ -130,7 +130,7 @@ class Student:
                 reference_RH = hidden_states(reference, ids, attention).flatten(0, 1)[predictor_R]
         return TokenBatch(
             hidden_RH=hidden_states(self.model, ids, attention).flatten(0, 1)[predictor_R],
-            head=self.head.logits,
+            head=OutputHead(self.head.weight, self.head.bias, self.head.scale or 1.0, self.head.softcap),
             token_ids_R=batch.token_ids_R,
             mask_R=batch.mask_R,
             behaviour_logprob_R=batch.behaviour_logprob_R,
