@@ -95,9 +95,16 @@ def assert_observed(fused, student, teacher, ids):
         assert torch.allclose(value, exact, atol=1e-10), name
 
 
-def test_both_tables_know_the_same_divergences():
-    assert list(PULLS) == list(DIVERGENCES)
-    for kind, name in PARAMETERS.items():
+def test_a_divergence_without_a_written_gradient_is_refused():
+    assert PULLS.keys() < DIVERGENCES.keys()
+    hidden, head = drawn(1, 2, 5), head_of(3, 5)
+    for kind in DIVERGENCES.keys() - PULLS.keys():
+        with pytest.raises(ValueError, match="those that have are forward_kl"):
+            fused_divergence(kind, hidden, head, hidden, head)
+
+
+def test_parameters_reach_the_fused_divergences():
+    for kind, name in ((kind, each.name) for kind, each in PARAMETERS.items() if kind in PULLS):
         hidden, other = drawn(1, 2, 5), drawn(2, 2, 5)
         head = head_of(3, 5)
         settings_of: list[dict[str, Any]] = [{name: 0.2}, {name: 0.6}]

@@ -57,6 +57,8 @@ def fused_divergence(
             token outside the vocabulary.
     """
     measure(kind, **params)
+    if kind not in PULLS:
+        raise ValueError(f"{kind} has no gradient written out; those that have are {', '.join(PULLS)}")
     if not (0 < temperature < math.inf and (tile_rows is None or tile_rows > 0)):
         raise ValueError(f"temperature is {temperature} and tile_rows {tile_rows}; both must be positive")
     if len(hidden_RH) != len(teacher_hidden_RH):

@@ -21,6 +21,7 @@ from tutelage.core.divergences import measure
 from tutelage.core.estimators import ESTIMATORS, reinforce
 from tutelage.core.fused import fused_divergence
 from tutelage.core.metrics import Metric, Partial
+from tutelage.core.pulls import PULLS
 from tutelage.core.stabilizers import ordinary_tokens, ratio_clip, reference_kl, signal_clip
 from tutelage.core.support import RESTS, SUPPORTS, Aligned, needed, signals
 
@@ -95,9 +96,10 @@ def learned_rows(batch: TokenBatch, objective: Objective) -> Tensor:
 
 
 def fusible(batch: TokenBatch, objective: Objective) -> bool:
-    """True where the loss is a full divergence of two heads and nothing else reads or weights its logits."""
+    """True for a full divergence of two heads whose gradient is written out, if nothing else touches its logits."""
     altered = (objective.signal_clip, objective.ratio_clip, objective.reference_coef) != (None, None, None)
-    return objective.comparison == "full" and isinstance(batch.head, OutputHead) and not altered
+    written = objective.comparison == "full" and objective.divergence in PULLS
+    return written and isinstance(batch.head, OutputHead) and not altered
 
 
 def loss(batch: TokenBatch, objective: Objective, *, chunk_rows: int = 1024) -> tuple[Tensor, dict[str, Metric]]:

@@ -65,6 +65,7 @@ class Scorer:
 
     async def stay_ready(self, stopping: asyncio.Event, look_every_s: float = 1.0) -> None:
         """Become ready, and again whenever that was lost, until told to stop."""
+        await self.become_ready(stopping)
         while not await is_set_within(stopping, look_every_s):
             await self.become_ready(stopping)
 
