@@ -60,6 +60,7 @@ RULES = """## What goes together
 - `data.train` is named exactly if it is read: with every source but `pushed`.
 - `rollout.on_policy_fraction` goes with `source = "mix"`, and only with it.
 - Each divergence has at most one parameter: `beta` (jsd), `alpha` (alpha, skewed), `head_mass` (akl), `slope` (todi).
+- Target `mixture` needs distributions (support `full` or a top-k); `extrapolation` support `full` or `sampled`.
 - Support `sampled` has the two KL divergences alone.
 - Support `sampled` needs text of the student: source `student` or `pushed`.
 - `signal_clip` needs an objective that hears a teacher; `ratio_clip` needs source `student`, `mix` or `pushed`.

@@ -57,7 +57,7 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     (changed("rollout.temprature", 1.0), "rollout.temprature", "did you mean 'temperature'?"),
     (changed("objective.suport", {}), "objective.suport", "did you mean 'support'?"),
     (changed("objective.support", {"kind": "full", "k": 3}), "objective.support.k", "known are kind"),
-    (changed("objective.target", {"knd": "teacher"}), "objective.target.knd", "did you mean 'kind'?"),
+    (changed("objective.target", {"kind": "teacher", "knd": 1}), "objective.target.knd", "did you mean 'kind'?"),
     (changed("stabilizers", [{"kind": "signal_clip", "mx": 1}]), "stabilizers.0.mx", "did you mean 'max'?"),
     (changed("optim.learning_rate", 1.0), "optim.learning_rate", "known are "),
     (changed("checkpoint.kep", 1), "checkpoint.kep", "did you mean 'keep'?"),
@@ -69,7 +69,11 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     (changed("objective.kind", ["divergence"]), "objective.kind", "known are divergence, policy_gradient"),
     (changed("objective", {"knd": "divergence"}), "objective.kind", "the kind is missing; known are divergence"),
     (changed("objective", "divergence"), "objective", "give a table with a kind; known are divergence"),
-    (changed("objective.target", {"kind": "mix"}), "objective.target.kind", "'teacher'"),
+    (
+        changed("objective.target", {"kind": "mix"}),
+        "objective.target.kind",
+        "known are teacher, mixture, extrapolation",
+    ),
     (changed("objective.divergence", "kl"), "objective.divergence", "forward_kl"),
     (changed("objective.support", {"kind": "half"}), "objective.support.kind", "known are full, teacher_top_k,"),
     (changed("rollout.source", "web"), "rollout.source", "student"),
@@ -109,6 +113,26 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     (changed("stabilizers", [{"kind": "signal_clip", "max": INF}]), "stabilizers.0.max", "finite"),
     (changed("objective.beta", float("nan")), "objective.beta", "finite"),
     # combinations
+    (changed("objective.target", {"kind": "mixture", "final_weight": 1.0}), "objective.target.over_steps", "both or"),
+    (changed("objective.target", {"kind": "mixture", "alpha": 0.999}), "objective.target.alpha", "too near to 1"),
+    (
+        changed("objective", {"kind": "policy_gradient", "target": {"kind": "mixture"}}),
+        "objective.target",
+        "needs distributions",
+    ),
+    (
+        changed("objective", {"kind": "divergence", "support": {"kind": "sampled"}, "target": {"kind": "mixture"}}),
+        "objective.target",
+        "needs distributions",
+    ),
+    (
+        changed(
+            "objective",
+            {"kind": "divergence", "support": {"kind": "student_top_k"}, "target": {"kind": "extrapolation"}},
+        ),
+        "objective.target",
+        "over the vocabulary",
+    ),
     (changed("objective", {"kind": "divergence", "divergence": "tvd", "slope": 1.0}), "objective.slope", '"todi"'),
     (changed("objective", {"kind": "divergence", "divergence": "alpha", "alpha": 1e-9}), "objective.alpha", "too near"),
     (

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tutelage_client.spec.ranges import Positive, TopK, Unit
+from tutelage_client.spec.ranges import Count, Positive, TopK, Unit
 from tutelage_client.wire.message import ByKind, Message
 from tutelage_client.wire.refusal import refused
 from tutelage_client.wire.teachers import Signal
@@ -53,7 +53,36 @@ class TeacherTarget(Message):
     kind: Literal["teacher"] = "teacher"
 
 
-Target = TeacherTarget
+class MixtureTarget(Message):
+    """Between the student as it is and the teacher: r ~ (w q^a + (1 - w) p^a)^(1/a) with a = (1 - alpha) / 2."""
+
+    kind: Literal["mixture"] = "mixture"
+    weight: Unit = Field(default=0.5, description="w, the teacher's share; at the first step if it moves")
+    alpha: Annotated[float, Field(ge=-5, le=1, allow_inf_nan=False)] = Field(
+        default=1.0, description="-1: the plain mixture; 1: the geometric one, which interpolates logits"
+    )
+    final_weight: Unit | None = Field(default=None, description="w moves linearly to this, and stays; TAID's clock")
+    over_steps: Count | None = Field(default=None, description="with final_weight: the steps until it is reached")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.final_weight is None) != (self.over_steps is None):
+            raise refused("over_steps", "goes with final_weight; give both or neither")
+        if 0.99 < self.alpha < 1:
+            raise refused("alpha", f"{self.alpha} is too near to 1 for its digits; give 1 or at most 0.99")
+        return self
+
+
+class ExtrapolationTarget(Message):
+    """log q + (scale - 1)(log q - log ref), normalised (G-OPD, ExOPD); ref is the student as it was at the start."""
+
+    kind: Literal["extrapolation"] = "extrapolation"
+    scale: Annotated[float, Field(ge=0, le=10)] = Field(
+        default=1.25, description="0: the reference; 1: the teacher; above 1: beyond it, which 1.5 may already break"
+    )
+
+
+Target = Annotated[TeacherTarget | MixtureTarget | ExtrapolationTarget, ByKind()]
 
 
 DivergenceKind = Literal[
@@ -123,6 +152,10 @@ class DivergenceObjective(Message):
             raise refused("alpha", f"{self.alpha} is no skew; give one from 0 to below 1")
         if self.divergence == "alpha" and 0 < min(abs(self.alpha or 0), abs(1 - (self.alpha or 0))) < 1e-3:
             raise refused("alpha", f"{self.alpha} is too near to 0 or 1 for its digits; give that number itself")
+        if self.target.kind == "mixture" and self.support.kind == "sampled":
+            raise refused("target", 'a mixture needs distributions; use support kind "full" or a top_k')
+        if self.target.kind == "extrapolation" and self.support.kind not in ("full", "sampled"):
+            raise refused("target", 'an extrapolation is over the vocabulary; use support kind "full" or "sampled"')
         if self.support.kind == "sampled" and self.divergence not in SAMPLED_DIVERGENCES:
             sentence = f'{self.divergence} has no sampled-token estimator; use support kind "full" or a top_k'
             raise refused("support", sentence)
@@ -134,6 +167,12 @@ class PolicyGradientObjective(Message):
 
     kind: Literal["policy_gradient"] = "policy_gradient"
     target: Target = Field(default=TeacherTarget(), description="what the student is pulled to")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.target.kind == "mixture":
+            raise refused("target", 'a mixture needs distributions; use objective kind "divergence"')
+        return self
 
 
 class SupervisedObjective(Message):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tutelage_client.spec.objectives import Objective, signals_asked
+from tutelage_client.spec.objectives import ExtrapolationTarget, Objective, signals_asked
 from tutelage_client.spec.rules import check_data, check_source, check_stabilizers, check_teachers
 from tutelage_client.spec.sections import (
     Budget,
@@ -56,6 +56,13 @@ class RunSpec(Message):
         check_data(self.data, self.rollout)
         check_stabilizers(self.stabilizers, self.rollout, self.objective)
         return self
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the student as it was at the start is needed all the time."""
+        target = getattr(self.objective, "target", None)
+        extrapolates = isinstance(target, ExtrapolationTarget) and target.scale != 1
+        return extrapolates or any(stabilizer.kind == "reference_kl" for stabilizer in self.stabilizers)
 
     @property
     def asks_teacher_scores(self) -> bool:

@@ -1,9 +1,10 @@
 """The mathematics of learning from a teacher's marks: pure torch, no models, no I/O, nothing else of this project.
 
-A loss is states x support x divergence (or estimator, or credit) x weights, and each factor is a module:
+A loss is states x support x target x divergence (or estimator, or credit) x weights, and each factor is a module:
 
     batch         the rows that are learned from, with the teacher's signals
     support       over which tokens student and teacher are compared
+    targets       what the student is pulled to
     kl, adaptive, divergences   how far apart two aligned distributions are
     pulls         the same over the full vocabulary with their gradients written out
     tiles, fused  those from hidden states, one tile of rows at a time

@@ -7,7 +7,7 @@ divergence over the full vocabulary goes through `fused` instead, which computes
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 import torch
@@ -24,6 +24,7 @@ from tutelage.core.metrics import Metric, Partial
 from tutelage.core.pulls import PULLS
 from tutelage.core.stabilizers import ordinary_tokens, ratio_clip, reference_kl, signal_clip
 from tutelage.core.support import RESTS, SUPPORTS, Aligned, needed, signals
+from tutelage.core.targets import Target, towards
 
 KINDS = ("divergence", "policy_gradient", "supervised", "constant_penalty")
 
@@ -48,6 +49,7 @@ class Objective:
     slope: float | None = None
     support: Literal["full", "teacher_top_k", "student_top_k", "sampled"] = "full"
     rest: Literal["tail", "renormalise"] = "tail"
+    target: Target = field(default_factory=Target)
     penalty: float = 1.0
     max_probability: float = 1.0
     signal_clip: float | None = None
@@ -64,6 +66,10 @@ class Objective:
             if value not in known:
                 raise ValueError(f"unknown {name} {value!r}; known are {', '.join(known)}")
         measure(self.divergence, **self.parameters)
+        if self.target.kind == "mixture" and self.comparison == "sampled":
+            raise ValueError("a mixture needs distributions, not one written token; use the full support or a top-k")
+        if self.target.kind == "extrapolation" and self.comparison not in ("full", "sampled", None):
+            raise ValueError("an extrapolation is normalised over the vocabulary; use the full or the sampled support")
         if self.kind == "divergence" and self.support == "sampled" and self.divergence not in ESTIMATORS:
             raise ValueError(
                 f"{self.divergence} has no sampled-token estimator; use the full support or a top-k, "
@@ -74,6 +80,16 @@ class Objective:
     def parameters(self) -> dict[str, float]:
         given = {"beta": self.beta, "alpha": self.alpha, "head_mass": self.head_mass, "slope": self.slope}
         return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the batch must carry the reference policy."""
+        extrapolates = self.target.kind == "extrapolation" and self.comparison is not None and self.target.scale != 1
+        return self.reference_coef is not None or extrapolates
+
+    def at(self, step: int) -> Objective:
+        """The objective of this optimiser step, counted from 0."""
+        return replace(self, target=self.target.at(step))
 
     @property
     def comparison(self) -> str | None:
@@ -98,7 +114,7 @@ def learned_rows(batch: TokenBatch, objective: Objective) -> Tensor:
 def fusible(batch: TokenBatch, objective: Objective) -> bool:
     """True for a full divergence of two heads whose gradient is written out, if nothing else touches its logits."""
     altered = (objective.signal_clip, objective.ratio_clip, objective.reference_coef) != (None, None, None)
-    written = objective.comparison == "full" and objective.divergence in PULLS
+    written = objective.comparison == "full" and objective.divergence in PULLS and objective.target.kind == "teacher"
     return written and isinstance(batch.head, OutputHead) and not altered
 
 
@@ -163,8 +179,10 @@ def _chunk(rows: TokenBatch, objective: Objective) -> tuple[Tensor, dict[str, Pa
     aligned = None
     if objective.comparison is not None:
         aligned = SUPPORTS[objective.comparison].align(student_logp_RV, rows, objective.rest)
-    signal_R = _token_losses(objective, logp_R, _clipped(objective, aligned))
-    anchor_R = _reference_losses(objective, student_logp_RV, rows)
+    reference_logp_RV = _reference_logp(objective, rows)
+    pulled = _clipped(objective, _aimed(objective, aligned, reference_logp_RV, rows))
+    signal_R = _token_losses(objective, logp_R, pulled)
+    anchor_R = _reference_losses(objective, student_logp_RV, reference_logp_RV)
     infinite_R = signal_R.isposinf() | anchor_R.isposinf()
     losses_R = torch.where(infinite_R, 0.0, signal_R) * _weights(objective, logp_R, rows)
     losses_R = losses_R + torch.where(infinite_R, 0.0, anchor_R)
@@ -172,6 +190,18 @@ def _chunk(rows: TokenBatch, objective: Objective) -> tuple[Tensor, dict[str, Pa
     observed = {"loss": (loss_sum.detach(), torch.tensor(len(rows), device=loss_sum.device))}
     observed["infinite_fraction"] = metrics.over(infinite_R.double())
     return loss_sum, observed | _observe(objective, rows, student_logp_RV, logp_R, aligned)
+
+
+def _aimed(
+    objective: Objective, aligned: Aligned | None, reference_logp_RV: Tensor | None, rows: TokenBatch
+) -> Aligned | None:
+    """The target in the teacher's place."""
+    if aligned is None or objective.target.kind == "teacher":
+        return aligned
+    reference_logp_RS = reference_logp_RV
+    if reference_logp_RV is not None and objective.comparison == "sampled":
+        reference_logp_RS = at_tokens(reference_logp_RV, rows.token_ids_R[:, None])
+    return aligned._replace(teacher_logp_RS=towards(objective.target, *aligned, reference_logp_RS))
 
 
 def _clipped(objective: Objective, aligned: Aligned | None) -> Aligned | None:
@@ -196,13 +226,18 @@ def _token_losses(objective: Objective, logp_R: Tensor, aligned: Aligned | None)
     return measure(objective.divergence, **objective.parameters)(student_logp_RS, teacher_logp_RS)
 
 
-def _reference_losses(objective: Objective, student_logp_RV: Tensor, rows: TokenBatch) -> Tensor:
+@torch.no_grad()
+def _reference_logp(objective: Objective, rows: TokenBatch) -> Tensor | None:
+    if not objective.needs_reference:
+        return None
+    logits_RV = needed(rows.reference_head, "the reference")(needed(rows.reference_hidden_RH, "the reference"))
+    return log_probabilities(logits_RV, rows.vocabulary_size)
+
+
+def _reference_losses(objective: Objective, student_logp_RV: Tensor, reference_logp_RV: Tensor | None) -> Tensor:
     if objective.reference_coef is None:
-        return student_logp_RV.new_zeros(len(rows))
-    with torch.no_grad():
-        logits_RV = needed(rows.reference_head, "the reference")(needed(rows.reference_hidden_RH, "the reference"))
-        reference_logp_RV = log_probabilities(logits_RV, rows.vocabulary_size)
-    return reference_kl(student_logp_RV, reference_logp_RV, objective.reference_coef)
+        return student_logp_RV.new_zeros(len(student_logp_RV))
+    return reference_kl(student_logp_RV, needed(reference_logp_RV, "the reference"), objective.reference_coef)
 
 
 def _weights(objective: Objective, logp_R: Tensor, rows: TokenBatch) -> Tensor:

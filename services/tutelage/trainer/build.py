@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tutelage.core.batch import OutputHead
 from tutelage.core.objective import Objective
+from tutelage.core.targets import Target
 from tutelage.queue.base import Queue
 from tutelage.trainer import checkpoint, saving, validate
 from tutelage.trainer.answers import Answers
@@ -34,7 +35,7 @@ from tutelage.trainer.student import Student
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.errors import InvalidInput, ProblemResponse
 from tutelage_client.http import RetryPolicy
-from tutelage_client.spec import DivergenceObjective, RunSpec
+from tutelage_client.spec import DivergenceObjective, PolicyGradientObjective, RunSpec
 from tutelage_client.teacher import TeacherClient
 from tutelage_client.wire import Provenance, TeacherView
 
@@ -109,6 +110,8 @@ def objective_of(spec: RunSpec, student: Student) -> Objective:
         wanted |= {"support": support.kind} | support.model_dump(exclude={"kind", "k"})
     else:
         wanted |= spec.objective.model_dump(exclude={"kind", "target"})
+    if isinstance(spec.objective, DivergenceObjective | PolicyGradientObjective):
+        wanted["target"] = Target(**spec.objective.target.model_dump(exclude_none=True))
     for stabilizer in spec.stabilizers:
         if stabilizer.kind == "signal_clip":
             wanted["signal_clip"] = stabilizer.max

@@ -36,8 +36,9 @@ def load_student(folder: Path | str, spec: RunSpec) -> Student:
         )
     if spec.student.lora is not None:
         return Student(_with_adapters(base, spec.student.lora), head, tokenizer, spec)
-    anchored = any(s.kind == "reference_kl" for s in spec.stabilizers)
-    return Student(base, head, tokenizer, spec, copy.deepcopy(base).requires_grad_(False) if anchored else None)
+    return Student(
+        base, head, tokenizer, spec, copy.deepcopy(base).requires_grad_(False) if spec.needs_reference else None
+    )
 
 
 def _with_adapters(base: Any, lora: Lora) -> Any:

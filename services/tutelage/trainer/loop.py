@@ -62,7 +62,8 @@ async def step(run: Run) -> str | None:
     rollouts = SOURCES[run.spec.rollout.source](run.sources, run.student.step)
     scored, timeline = await run.session.while_wanted(marked(run, rollouts))
     scored_s = time.monotonic()
-    metrics: Metrics = await asyncio.to_thread(run.student.learn, batches(run, scored), run.objective)
+    objective = run.objective.at(run.student.step)
+    metrics: Metrics = await asyncio.to_thread(run.student.learn, batches(run, scored), objective)
     metrics |= timing(begun_s, scored_s, timeline) | counted(run, scored)
     ended = ended_by(run)
     if ended or run.student.step % run.spec.eval.every == 0:

@@ -33,7 +33,8 @@ class Student:
     """A causal language model with its optimiser. `step` counts optimiser steps done.
 
     model: a transformers model, or one wrapped by PEFT; head: its output head
-    reference: the student as it was at the start, for reference_kl; with LoRA that is the model without its adapter
+    reference: the student as it was at the start, for reference_kl and extrapolation;
+        with LoRA that is the model without its adapter
     teacher_head: the teacher's output head, for objectives over the full vocabulary
     """
 
@@ -125,7 +126,7 @@ class Student:
         """The student's hidden states at the rows to learn from, beside what the teacher said of them."""
         ids, attention, predictor_R = batch.input_ids_BT, batch.attention_mask_BT, batch.predictor_R
         reference_RH = None
-        if objective.reference_coef is not None:
+        if objective.needs_reference:
             with torch.no_grad(), self._as_reference() as reference:
                 reference_RH = hidden_states(reference, ids, attention).flatten(0, 1)[predictor_R]
         return TokenBatch(
@@ -148,7 +149,7 @@ class Student:
 
     @contextmanager
     def _as_reference(self) -> Iterator[Any]:
-        """The model that reference_kl compares with."""
+        """The student as it was at the start."""
         if self.reference is not None:
             yield self.reference
         else:
