@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from tutelage.core.batch import OutputHead
-from tutelage.core.divergences import DIVERGENCES
 from tutelage.core.metrics import values
 from tutelage.core.objective import Objective, fusible, loss
+from tutelage.core.pulls import PULLS
 
-SETTINGS = [(kind, {}) for kind in DIVERGENCES]
+SETTINGS = [(kind, {}) for kind in PULLS]
 SETTINGS += [("jsd", {"beta": beta}) for beta in (0.0, 1.0)]
 SETTINGS += [(kind, {"alpha": alpha}) for kind in ("skew_forward_kl", "skew_reverse_kl") for alpha in (0.0, 0.5)]
 
