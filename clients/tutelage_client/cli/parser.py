@@ -35,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
     _add_runs(nouns)
     _add_store(nouns)
     _add_score(nouns)
+    _add_methods(nouns)
     _add(nouns, "doctor", "check this machine, the coordinator and its teachers")
     for verb, help_ in (
         ("up", "start the whole stack on this machine"),
@@ -117,6 +118,15 @@ def _add_score(nouns: Any) -> None:
     score.add_argument("--start", type=_count, default=1, metavar="N", help="first position to score (default 1)")
     score.add_argument("--top-k", type=_count, metavar="K", help="also the K most probable tokens")
     score.add_argument("--entropy", action="store_true", help="also the entropy")
+
+
+def _add_methods(nouns: Any) -> None:
+    methods = nouns.add_parser("methods", help="the named methods of the literature").add_subparsers(
+        metavar="COMMAND", required=True
+    )
+    _add(methods, "ls", "list the named methods and which of them a preset can name", command="methods ls")
+    show = _add(methods, "show", "everything about one method, with its composition", command="methods show")
+    show.add_argument("name", metavar="NAME", help="as `tutelage methods ls` lists it")
 
 
 def _count(text: str) -> int:

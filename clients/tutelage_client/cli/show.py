@@ -31,6 +31,7 @@ STYLES = {
     "error": "red",
     "yes": "green",
     "no": "red",
+    "built": "green",
 }
 
 

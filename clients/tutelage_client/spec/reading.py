@@ -9,16 +9,18 @@ from typing import Any
 from pydantic import ValidationError
 
 from tutelage_client.errors import InvalidInput
+from tutelage_client.spec.preset import resolved
 from tutelage_client.spec.run import RunSpec
 from tutelage_client.wire.refusal import explain
 
 
 def parse_spec(data: Any) -> RunSpec:
-    """The spec in `data`, as read from TOML or JSON.
+    """The spec in `data`, as read from TOML or JSON; a preset is resolved.
 
     Raises:
         InvalidInput: the first thing that is wrong, as one sentence, with its field.
     """
+    data = resolved(data)
     try:
         return RunSpec.model_validate(data)
     except ValidationError as error:
@@ -43,11 +45,11 @@ def load_spec(path: Path) -> RunSpec:
 def resolve_paths(spec: RunSpec, folder: Path) -> RunSpec:
     """The same spec with absolute paths. `file:ID` and hub ids (a `revision` is given) stay as they are."""
 
-    def resolved(value: str | None) -> str | None:
+    def absolute(value: str | None) -> str | None:
         return value if value is None or value.startswith("file:") else str((folder / value).resolve())
 
-    data = spec.data.model_copy(update={"train": resolved(spec.data.train), "eval": resolved(spec.data.eval)})
+    data = spec.data.model_copy(update={"train": absolute(spec.data.train), "eval": absolute(spec.data.eval)})
     student = spec.student
     if student.revision is None:
-        student = student.model_copy(update={"model": resolved(student.model)})
+        student = student.model_copy(update={"model": absolute(student.model)})
     return spec.model_copy(update={"data": data, "student": student})
