@@ -65,7 +65,7 @@ $(PEERS)/.peers: constraints.txt Makefile
 	@$(PEERS)/bin/python -m pip install -qq $(PIP_ARGS) --no-deps liger-kernel==0.8.5  # its dependency Triton is a GPU's
 	@touch $@
 
-docs: $(STAMP)  ## docs/reference, from the code
+docs: $(STAMP)  ## docs/reference and docs/algorithms.md, from the code
 	@$(BIN)/python -m docs.generate
 
 clean:  ## remove what was built; the environment stays

@@ -1,1 +1,1 @@
-"""The reference pages, made from the code that they describe. A test holds the committed ones to it."""
+"""The reference and the page of methods, made from the code. A test holds the committed ones to it."""

@@ -1,7 +1,8 @@
-"""Every page of docs/reference by its file name."""
+"""Every page that is made from the code, by its path below docs."""
 
 from __future__ import annotations
 
+from docs.generate.algorithms import algorithms_page
 from docs.generate.cli import cli_page
 from docs.generate.errors import errors_page
 from docs.generate.http import coordinator_page, teacher_page
@@ -10,14 +11,15 @@ from docs.generate.spec import spec_page
 
 
 def pages() -> dict[str, str]:
-    """Markdown by file name."""
+    """Markdown by path below docs."""
     made = {
-        "spec.md": spec_page(),
-        "cli.md": cli_page(),
-        "metrics.md": metrics_page(),
-        "http-coordinator.md": coordinator_page(),
-        "http-teacher.md": teacher_page(),
-        "errors.md": errors_page(),
+        "algorithms.md": algorithms_page(),
+        "reference/spec.md": spec_page(),
+        "reference/cli.md": cli_page(),
+        "reference/metrics.md": metrics_page(),
+        "reference/http-coordinator.md": coordinator_page(),
+        "reference/http-teacher.md": teacher_page(),
+        "reference/errors.md": errors_page(),
     }
     note = "<!-- made by `make docs`; change the code, not this page -->\n\n"
     return {name: note + text.rstrip() + "\n" for name, text in made.items()}

@@ -54,6 +54,18 @@ CHOICES: Sequence[tuple[str, Any]] = (
     ("[[stabilizers]]", Stabilizer),
     ("data.grader", Grader),
 )
+PRESET = """### `kind = "preset"`
+
+A method by its [name](../algorithms.md). Its composition takes the preset's place, in `objective`, `rollout` and
+`stabilizers`, when the spec is read; the stored spec names no preset. Numbers of yours replace the method's, and what
+it leaves open is yours. Refused are a word that contradicts one which the method fixes, a method that is not built,
+and an unknown name.
+
+| key | type | default | limits | meaning |
+|---|---|---|---|---|
+| `name` | string | required | a method that is built | as `tutelage methods ls` lists it |
+| any key of the method's objective |  |  |  | replaces the method's number |
+"""
 RULES = """## What goes together
 
 - A teacher is named exactly if one is asked: by the objective, or by `source = "teacher"`.
@@ -80,6 +92,8 @@ def spec_page() -> str:
         ]
     for title, union in CHOICES:
         parts += [f"## `{title}`\n", "One of several kinds, told apart by `kind`.\n", *_kinds(union)]
+        if union is Objective:
+            parts.append(PRESET)
     parts += [_sources(), _signals(), RULES]
     return "\n".join(part for part in parts if part)
 

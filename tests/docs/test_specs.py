@@ -19,7 +19,10 @@ def completed(given: dict[str, Any]) -> dict[str, Any]:
     """A fragment in the example's place; the teacher goes where the fragment asks none."""
     spec = EXAMPLE | {key: value for key, value in given.items() if key != "rollout"}
     spec["rollout"] = EXAMPLE["rollout"] | given.get("rollout", {})
-    asks = spec["objective"]["kind"] in ("divergence", "policy_gradient") or spec["rollout"]["source"] == "teacher"
+    asks = (
+        spec["objective"]["kind"] in ("divergence", "policy_gradient", "preset")
+        or spec["rollout"]["source"] == "teacher"
+    )
     if "teachers" not in given and not asks:
         del spec["teachers"]
     if spec["rollout"]["source"] == "pushed":

@@ -9,13 +9,15 @@ import difflib
 
 from tutelage_client.errors import InvalidInput
 from tutelage_client.methods.adaptive import ADAPTIVE
+from tutelage_client.methods.baselines import BASELINES
 from tutelage_client.methods.black_box import BLACK_BOX
+from tutelage_client.methods.credit import CREDIT
 from tutelage_client.methods.dynamics import DYNAMICS
-from tutelage_client.methods.fixed import BASELINES, FIXED
-from tutelage_client.methods.fixed_missing import FIXED_MISSING
+from tutelage_client.methods.fixed import FIXED
 from tutelage_client.methods.method import Method
 from tutelage_client.methods.reinforced import REINFORCED
 from tutelage_client.methods.self_distillation import SELF_DISTILLATION
+from tutelage_client.methods.skewed import SKEWED
 from tutelage_client.methods.systems import SYSTEMS
 from tutelage_client.methods.tokenizers import TOKENIZERS
 from tutelage_client.methods.toml import as_toml
@@ -24,7 +26,8 @@ from tutelage_client.methods.weighting import WEIGHTING
 METHODS: tuple[Method, ...] = (
     *BASELINES,
     *FIXED,
-    *FIXED_MISSING,
+    *SKEWED,
+    *CREDIT,
     *ADAPTIVE,
     *REINFORCED,
     *TOKENIZERS,

@@ -20,7 +20,8 @@ REINFORCED = (
         evidence="primary",
         defaults="paper: lambda 1 is OPD, 0 to 1 interpolates; lr 1e-5, batch 1024, one rollout a prompt, weight cap 5",
         failures="above lambda 1 format tokens fall off a cliff; 1.5 was unstable",
-        missing="a reference's log-probability in the advantage",
+        missing="a reference's log-probability in the advantage; lambda up to 1 is `full-rkl` with "
+        "`reference_kl`, coef 1/lambda - 1",
     ),
     Method(
         name="exopd",

@@ -143,7 +143,7 @@ SELF_DISTILLATION = (
         needs=("full",),
         on_policy="strict",
         evidence="second_hand",
-        missing="a teacher that reads another prompt than the student's, and a moving average of the student as teacher",
+        missing="a teacher that reads another prompt than the student's, and a moving average of the student as one",
     ),
     Method(
         name="sdpo",
@@ -159,7 +159,7 @@ SELF_DISTILLATION = (
         on_policy="strict",
         evidence="primary",
         defaults="code: moving average 0.05, ratio clip 2, 8 rollouts, batch 32, lr 1e-5, success from 0.5",
-        missing="a teacher that reads another prompt than the student's, and a moving average of the student as teacher",
+        missing="a teacher that reads another prompt than the student's, and a moving average of the student as one",
     ),
     Method(
         name="srpo",

@@ -1,0 +1,80 @@
+"""Where papers, their code and their readers contradict each other: the question, what stands here, and why."""
+
+from __future__ import annotations
+
+DECIDED = (
+    (
+        "EOPD: is forward KL added behind the entropy gate (paper), or mixed convexly (survey)?",
+        "added",
+        "The paper is the primary source. A convex mixture would also weaken the sampled term where the gate is open, "
+        "which is another method. Not built yet.",
+    ),
+    (
+        "ToDi: is forward KL heavy where the student has too little, or the other way round (survey, version 1)?",
+        "where the student has too little: a = sigmoid(log(q/p))",
+        "The paper's argument is on gradients: forward KL raises p where q exceeds it, reverse KL lowers it where p "
+        "exceeds q. The reverse would weight each term where it has little to say. `todi` is built this way.",
+    ),
+    (
+        "TAID: are logits interpolated (code), or probabilities (survey)?",
+        "logits",
+        "The published results come from the code. A mixture of probabilities is another target and would bear another "
+        "name. Not built yet.",
+    ),
+    (
+        "RLAD: which end of alpha is GRPO?",
+        "alpha = 1",
+        "The ratio is p / (p_old^a q^(1-a)); at a = 1 it is p / p_old. The text that says 0 contradicts the formula.",
+    ),
+    (
+        "G-OPD: is the printed A_t an advantage or a cost?",
+        "a cost; the advantage is its negative, (log q - log p) + (lambda-1)(log q - log ref)",
+        "Only this sign climbs the objective, as the derivation above shows; the released code negates it, too.",
+    ),
+    (
+        "OPSD: forward KL with a clip at each entry (paper), or JSD with beta 0.5 (released scripts)?",
+        "the paper's loss bears the name; the scripts' settings are listed as such",
+        "A name means what its paper defines. The scripts' loss is `jsd` once a teacher can read its own prompt. Not "
+        "built yet.",
+    ),
+    (
+        "Revisiting OPD: is `full_reverse` KL(teacher || student) (README), or KL(student || teacher)?",
+        "KL(student || teacher), `reverse_kl` here",
+        "Paper and comments in the code agree against the README. Here a divergence is named by its formula alone.",
+    ),
+    (
+        "SCOPE: which sign has the student's perplexity in the weight?",
+        "PPL_S^(1/tau), as in the paper",
+        "The sign of the released script was reported by readers to be reversed; it was not run here. The paper's says "
+        "why: right answers that the student finds hard are worth more. Not built yet.",
+    ),
+    (
+        "Top-p rollouts, or strictly temperature 1 and top-p 1?",
+        "both, for different losses",
+        "`policy_gradient` and support `sampled` estimate an expectation over p, which other sampling biases. A direct "
+        "top-k loss is taken at given states and has no such expectation; there top-p 0.9 helped (`revisiting-opd`).",
+    ),
+    (
+        "One sampled token, or the full vocabulary?",
+        "both are built; full is the default",
+        "Published reports disagree: DeepSeek-V4 and Revisiting OPD against Kimi K3 and Rethinking OPD. Exact is the "
+        "default as hidden states make it cheap here, and its variance is the lowest.",
+    ),
+    (
+        "Qwen3: an ensemble of teachers (survey, version 1)?",
+        "not claimed here",
+        "Other readers do not find it, and no equation is published. So Qwen3 is no preset.",
+    ),
+    (
+        "Does self-distillation like OPSD saturate as SPIN does?",
+        "saturation is listed for `spin` alone",
+        "SPIN's opponent is its previous iteration and vanishes as the two agree. OPSD's teacher is fixed and reads "
+        "more than the student; its authors report going on improving. The survey's claim is not tested here.",
+    ),
+    (
+        "Which methods are on-policy?",
+        "each is tagged strict, partial or adjacent",
+        "Lightning OPD is on-policy at its start only; DistiLLM, DistiLLM-2, SKD, AdaSwitch and PACED mix or age. One "
+        "word for all would hide that.",
+    ),
+)
