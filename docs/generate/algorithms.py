@@ -67,10 +67,10 @@ The gradient is E_{y ~ p} [ sum_t A_t grad log p(y_t) ], and the choice of A_t i
 
     A_t = sum_{t' >= t} gamma^(t'-t) r_t'      r_t = (log q - log p) + (lambda - 1)(log q - log ref)
 
-gamma = 1 is the gradient of the KL of whole texts. gamma = 0 leaves out what a token does to later states; then A_t =
-r_t, and at lambda = 1 its expectation is the gradient of sum_t KL(p || q)(s_t) at fixed states. That is what this
-project builds: exact with `divergence = "reverse_kl"`, sampled with `policy_gradient`. The variance of a token's term
-does not grow with the length.
+gamma = 1 is the gradient of -KL(p || q) of whole texts, at lambda = 1. gamma = 0 leaves out what a token does to
+later states; then A_t = r_t, and at lambda = 1 the expectation is the gradient of -sum_t KL(p || q)(s_t) at fixed
+states. That is what this project builds: exact with `divergence = "reverse_kl"`, sampled with `policy_gradient`. The
+variance of a token's term does not grow with the length.
 
 | in RL | in OPD |
 |---|---|

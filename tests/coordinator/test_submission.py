@@ -33,6 +33,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "teachers",
     ),
     "a kind that is not known": ({"objective": {"kind": "divergance"}}, "invalid_input", "objective.kind"),
+    "a preset that is not built": ({"objective": {"kind": "preset", "name": "tip"}}, "invalid_input", "objective.name"),
     "a key of a grader": (
         {"data": {"train": "/t", "grader": {"kind": "pattern", "patern": "x"}}},
         "invalid_input",
@@ -60,6 +61,14 @@ async def test_a_run_that_cannot_work_is_refused_with_its_field(case: str, http:
     assert field in problem["detail"]
     assert problem["field"] == field and "\n" not in problem["detail"]
     assert (await http.get("/v1/runs")).json() == {"data": [], "next": None}
+
+
+async def test_a_preset_is_stored_as_its_composition(http: httpx2.AsyncClient, spec: Spec):
+    answer = await http.post("/v1/runs", json=spec(objective={"kind": "preset", "name": "constant-penalty"}))
+    assert answer.status_code == 201, answer.text
+    stored = (await http.get(f"/v1/runs/{answer.json()['id']}")).json()["spec"]
+    assert (stored["objective"]["kind"], stored["rollout"]["source"]) == ("constant_penalty", "student")
+    assert "preset" not in str(stored)
 
 
 async def test_a_body_that_is_not_an_object_is_refused(http: httpx2.AsyncClient):
