@@ -25,7 +25,7 @@ can be today. `tutelage methods ls` and `tutelage methods show NAME` have the sa
     objective            how the gap is measured     an exact divergence | a policy gradient | cross-entropy
       .divergence        which gap                   forward_kl .. reverse_kl, f-divergences, adaptive ones
       .support           over which tokens           full | teacher_top_k | student_top_k | sampled
-      .target            to what                     the teacher's distribution
+      .target            to what                     the teacher | a mixture with the student | beyond the teacher
           |
     stabilizers          what holds it               clips on q/p and p/mu, masks, the pull to the reference
 
@@ -82,14 +82,16 @@ variance of a token's term does not grow with the length.
 | critic, reward model | none: q is both |
 | discount | gamma; 0 here |
 
-**Conversion.** A spec that minimises reverse KL with `reference_kl` of `coef` c minimises
+**Conversion.** `policy_gradient` with `target = { kind = "extrapolation", scale = lambda }` has exactly r_t as its
+advantage; reverse KL with that target is its expectation. For lambda in (0, 1] there is a second way: reverse KL with
+`reference_kl` of `coef` c minimises
 
     KL(p || q) + c KL(p || ref) = (1 + c) KL(p || q^lambda ref^(1-lambda) / Z) + const,    lambda = 1 / (1 + c)
 
-so every lambda in (0, 1] is `coef` = 1/lambda - 1 (the gradient is 1 + c times as long); lambda = 1 has no
-`reference_kl`, and its optimum does not depend on ref. lambda above 1 goes beyond the teacher and needs ref in the
-advantage, which is not built. With gamma = 0 the target is normalised in each state; away from lambda 0 and 1 it
-differs from the optimum over whole texts, whose Z is one for the text.
+so `coef` = 1/lambda - 1 gives the same optimum, with a gradient 1 + c times as long. At lambda = 1 there is no
+`reference_kl`, and ref plays no part. Above 1 the student goes beyond the teacher, as in `exopd`. With gamma = 0 the
+target is normalised in each state; away from lambda 0 and 1 it differs from the optimum over whole texts, whose Z is
+one for the text.
 """
 METHODS_INTRO = """## One by one
 

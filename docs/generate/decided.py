@@ -19,7 +19,7 @@ DECIDED = (
         "TAID: are logits interpolated (code), or probabilities (survey)?",
         "logits",
         "The published results come from the code. A mixture of probabilities is another target and would bear another "
-        "name. Not built yet.",
+        "name. A `mixture` with alpha 1 interpolates logits; `taid` itself waits for a share that follows the loss.",
     ),
     (
         "RLAD: which end of alpha is GRPO?",
@@ -29,7 +29,8 @@ DECIDED = (
     (
         "G-OPD: is the printed A_t an advantage or a cost?",
         "a cost; the advantage is its negative, (log q - log p) + (lambda-1)(log q - log ref)",
-        "Only this sign climbs the objective, as the derivation above shows; the released code negates it, too.",
+        "Only this sign climbs the objective, as the derivation above shows; the released code negates it, too. `exopd` "
+        "is built this way.",
     ),
     (
         "OPSD: forward KL with a clip at each entry (paper), or JSD with beta 0.5 (released scripts)?",

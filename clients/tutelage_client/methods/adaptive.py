@@ -53,7 +53,7 @@ ADAPTIVE = (
         on_policy="adjacent",
         evidence="primary",
         defaults="code: al 0.5, lam 0.5",
-        missing="the alpha mixture of teacher and student as a target",
+        missing="a gradient through the mixture; a target of kind mixture is the same r, detached, with KL(r || p)",
     ),
     Method(
         name="taid",
@@ -69,7 +69,7 @@ ADAPTIVE = (
         on_policy="adjacent",
         evidence="primary",
         defaults="code: t 0.4 to 1, momentum 0.99, step 5e-4 sigmoid(m)(1-t), never below the linear schedule",
-        missing="an interpolation of logits as a target, with a schedule that follows the loss",
+        missing="a share that follows the loss; a target of kind mixture with alpha 1 has the linear schedule",
     ),
     Method(
         name="veto",
@@ -85,7 +85,7 @@ ADAPTIVE = (
         on_policy="strict",
         evidence="second_hand",
         defaults="the schedule of the exponents was not captured",
-        missing="a geometric bridge of teacher and student as a target",
+        missing="the schedule of the exponents; a target of kind mixture with alpha 1 is a bridge with a fixed one",
     ),
     Method(
         name="eopd",

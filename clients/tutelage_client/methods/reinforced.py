@@ -20,8 +20,12 @@ REINFORCED = (
         evidence="primary",
         defaults="paper: lambda 1 is OPD, 0 to 1 interpolates; lr 1e-5, batch 1024, one rollout a prompt, weight cap 5",
         failures="above lambda 1 format tokens fall off a cliff; 1.5 was unstable",
-        missing="a reference's log-probability in the advantage; lambda up to 1 is `full-rkl` with "
-        "`reference_kl`, coef 1/lambda - 1",
+        composition={
+            "rollout": {"source": "student", "temperature": 1.0},
+            "objective": {"kind": "policy_gradient", "target": {"kind": "extrapolation", "scale": 1.0}},
+            "stabilizers": [{"kind": "ratio_clip", "max": 5.0}],
+        },
+        differs="ref is the student at its start; lambda is the target's scale and yours to set, 1 is plain OPD",
     ),
     Method(
         name="exopd",
@@ -38,7 +42,12 @@ REINFORCED = (
         evidence="primary",
         defaults="paper: lambda 1.25; strong to weak: ref = the teacher before its own RL",
         failures="extrapolation cliff on near-deterministic format tokens, where lambda should be at most 1",
-        missing="a reference's log-probability in the advantage",
+        composition={
+            "rollout": {"source": "student", "temperature": 1.0},
+            "objective": {"kind": "policy_gradient", "target": {"kind": "extrapolation", "scale": 1.25}},
+            "stabilizers": [{"kind": "ratio_clip", "max": 5.0}],
+        },
+        differs="ref is the student at its start; the teacher before its own RL cannot be ref",
     ),
     Method(
         name="kdrl",
