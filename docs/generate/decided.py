@@ -29,8 +29,8 @@ DECIDED = (
     (
         "G-OPD: is the printed A_t an advantage or a cost?",
         "a cost; the advantage is its negative, (log q - log p) + (lambda-1)(log q - log ref)",
-        "Only this sign climbs the objective, as the derivation above shows; the released code negates it, too. `exopd` "
-        "is built this way.",
+        "Only this sign climbs the objective, as the derivation above shows; the released code negates it, too. "
+        "`exopd` is built this way.",
     ),
     (
         "OPSD: forward KL with a clip at each entry (paper), or JSD with beta 0.5 (released scripts)?",
