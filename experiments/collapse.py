@@ -1,4 +1,4 @@
-"""Why on-policy forward KL collapses on the horizon stage: a failing scenario that is kept, and one cause tried.
+"""Where on-policy training fails on the horizon stage: scenarios that are kept, and one cause that is tried.
 
 The suspicion: walks that never stop are longer than good ones, so their tokens outnumber the others in a loss that
 counts tokens, and the student learns more and more on states from which it hardly ever returns. If that is so, a lower
@@ -22,10 +22,10 @@ from tutelage_client.wire import RunView
 
 LR = 1e-3  # the middle of the stage's grid; forward KL collapses at every rate of it
 SEEDS = (7, 8, 9)
-CASES = [("opd", 64), ("opd_forward_kl", 64), ("opd_forward_kl", 32)]
+CASES = [("opd", 64), ("opd_small", 64), ("opd_forward_kl", 64), ("opd_forward_kl", 32)]
 CURVES = ("length", "truncated", "student_entropy")
 EVERY = 10
-COLOURS = ("#0072B2", "#D55E00", "#009E73")
+COLOURS = ("#0072B2", "#56B4E9", "#D55E00", "#009E73")
 
 
 async def collapse(out: Path) -> None:
@@ -115,7 +115,7 @@ def page(result: dict[str, Any]) -> str:
         "# A collapse that is kept: on-policy forward KL on walks",
         "",
         f"Made by `{result['command']}` at commit {result['commit']} on {result['device']}. The horizon stage's spec",
-        f"`opd_forward_kl` at learning rate {LR:g}, beside `opd`, seeds {', '.join(map(str, result['seeds']))}. The",
+        f"`opd_forward_kl` at learning rate {LR:g}, beside `opd` and a student too small for the task, seeds {', '.join(map(str, result['seeds']))}. The",
         "student flattens to nearly the same probability for each of the four moves (ln 4 is 1.39 nats) and forgets",
         f"to stop. {course(result)}",
         "",
@@ -145,6 +145,6 @@ def plot(result: dict[str, Any], path: Path) -> None:
         axes.set(xlabel="step", title=name)
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(
-        *panels[0].get_legend_handles_labels(), frameon=False, fontsize=9, loc="outside lower center", ncols=3
+        *panels[0].get_legend_handles_labels(), frameon=False, fontsize=9, loc="outside lower center", ncols=4
     )
     figure.savefig(path, format="svg", metadata={"Date": None})
