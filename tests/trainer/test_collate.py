@@ -69,7 +69,7 @@ def test_the_cut_into_micro_batches_does_not_change_the_gradient(
     student: Any, random_rollouts: Any, random_scores: Any, gradient_of: Any, seed: int, max_tokens: int
 ) -> None:
     scored = [Scored(r, random_scores(r, i)) for i, r in enumerate(random_rollouts(6, seed))]
-    assert_close(gradient_of(student, scored, max_tokens), gradient_of(student, scored, 10**6), 1e-5)
+    assert_close(gradient_of(student, scored, max_tokens), gradient_of(student, scored, 10**6), 1e-4)
 
 
 @few
