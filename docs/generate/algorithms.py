@@ -24,7 +24,7 @@ can be today. `tutelage methods ls` and `tutelage methods show NAME` have the sa
           |
     objective            how the gap is measured     an exact divergence | a policy gradient | cross-entropy
       .divergence        which gap                   forward_kl .. reverse_kl, f-divergences, adaptive ones
-      .support           over which tokens           full | teacher_top_k | student_top_k | sampled
+      .support           over which tokens           full | teacher_top_k | student_top_k | union_top_k | sampled
       .target            to what                     the teacher | a mixture with the student | beyond the teacher
           |
     stabilizers          what holds it               clips on q/p and p/mu, masks, the pull to the reference

@@ -26,7 +26,7 @@ from tutelage_client.spec import (
     Target,
     TeacherRef,
 )
-from tutelage_client.spec.objectives import SUPPORT_SIGNALS
+from tutelage_client.spec.supports import SUPPORT_SIGNALS
 from tutelage_client.wire import Grader
 
 HEAD = ("key", "type", "default", "limits", "meaning")
@@ -75,7 +75,8 @@ RULES = """## What goes together
 - Target `mixture` needs distributions (support `full` or a top-k); `extrapolation` support `full` or `sampled`.
 - Support `sampled` has the two KL divergences alone.
 - Support `sampled` needs text of the student: source `student` or `pushed`.
-- `signal_clip` needs an objective that hears a teacher; `ratio_clip` needs source `student`, `mix` or `pushed`.
+- `signal_clip` and `entropy_gate` need an objective that hears a teacher; `ratio_clip` needs source `student`, `mix` or
+  `pushed`.
 - Each kind of stabilizer is there once.
 - Student and teacher share a tokenizer; prompt and completion fit both contexts. The trainer checks that, with the
   data, before the first rollout.

@@ -47,7 +47,14 @@ def test_the_objective_is_the_same_through_tiles_and_through_recomputed_chunks(
 
 
 @pytest.mark.parametrize(
-    "option", [{"signal_clip": 1.0}, {"ratio_clip": (0.5, 2.0)}, {"reference_coef": 0.1}, {"support": "teacher_top_k"}]
+    "option",
+    [
+        {"signal_clip": 1.0},
+        {"ratio_clip": (0.5, 2.0)},
+        {"reference_coef": 0.1},
+        {"support": "teacher_top_k"},
+        {"entropy_gate": ("teacher", 0.5, 9.0)},
+    ],
 )
 def test_what_reads_or_weights_the_logits_is_not_fused(logits, make_batch, option):
     batch = make_batch(logits(1, 5, 13), logits(2, 5, 13))

@@ -22,7 +22,7 @@ WITH_TEACHER += [Objective("divergence", divergence=kind, support="sampled") for
 WITH_TEACHER += [
     Objective("divergence", divergence=kind, support=support, rest=rest)
     for kind in DIVERGENCES
-    for support in ("teacher_top_k", "student_top_k")
+    for support in ("teacher_top_k", "student_top_k", "union_top_k")
     for rest in ("tail", "renormalise")
 ]
 EVERY = [*WITH_TEACHER, Objective("supervised"), Objective("constant_penalty", penalty=0.3, max_probability=0.5)]
@@ -257,6 +257,34 @@ def test_learned_rows_leave_out_masked_special_and_unscored_rows(logits, make_ba
     assert learned_rows(batch, Objective("supervised")).tolist() == [False, True, True, True, True, True]
     assert loss(batch, special)[1]["tokens"].sum == 2
     assert loss(batch, special)[1]["learned_fraction"] == (2, 5)
+
+
+@pytest.mark.parametrize("of", ["teacher", "student"])
+@pytest.mark.parametrize("support", ["full", "teacher_top_k", "sampled"])
+def test_the_entropy_gate_leaves_the_rows_between_its_bounds_and_the_denominator(logits, make_batch, of, support):
+    batch = make_batch(logits(1, 8, 7), logits(2, 8, 7))
+    logp = (batch.teacher.hidden_RH if of == "teacher" else batch.hidden_RH.detach()).log_softmax(-1)
+    entropy = -(logp.exp() * logp).sum(-1)
+    low, high = (sum(sorted(entropy.tolist())[i : i + 2]) / 2 for i in (1, 5))
+    plain = Objective("divergence", support=support, reference_coef=0.1)
+    gated = replace(plain, entropy_gate=(of, low, high))
+    without = loss_and_gradient(batch, replace(plain, reference_coef=None))[1]
+    anchor = loss_and_gradient(batch, plain)[1] - without
+    kept = ((entropy > low) & (entropy <= high))[:, None]
+    assert kept.sum() == 4
+    assert torch.allclose(loss_and_gradient(batch, gated)[1], without * kept + anchor, atol=1e-12)
+    assert loss(batch, gated)[1]["tokens"].sum == 8
+
+
+def test_a_row_whose_entropy_the_teacher_did_not_give_is_not_learned_from(logits, make_batch):
+    batch = make_batch(logits(1, 4, 7), logits(2, 4, 7))
+    batch.teacher.entropy_R[2] = torch.nan
+    gate = ("teacher", 0.5, float("inf"))
+    sampled = Objective("policy_gradient", entropy_gate=gate)
+    assert learned_rows(batch, sampled).tolist() == [True, True, False, True]
+    assert learned_rows(batch, Objective("divergence", entropy_gate=gate)).all()
+    with pytest.raises(ValueError, match="the objective needs entropies"):
+        loss(replace(batch, teacher=replace(batch.teacher, entropy_R=None)), sampled)
 
 
 @pytest.mark.parametrize(

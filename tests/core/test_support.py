@@ -13,7 +13,7 @@ from tutelage.core.batch import OutputHead, at_tokens, log_probabilities
 from tutelage.core.divergences import DIVERGENCES, F_DIVERGENCES
 from tutelage.core.support import SUPPORTS
 
-TOP_K = ("teacher_top_k", "student_top_k")
+TOP_K = ("teacher_top_k", "student_top_k", "union_top_k")
 few = settings(max_examples=40, deadline=None)
 seeds = st.integers(0, 2**31 - 1)
 
@@ -29,7 +29,7 @@ def coarsened(logits_RV, ids_RK):
     return torch.cat([inside_RK, p_RV.scatter(-1, ids_RK, 0.0).sum(-1, keepdim=True)], -1)
 
 
-@pytest.mark.parametrize("support", TOP_K)
+@pytest.mark.parametrize("support", ["teacher_top_k", "student_top_k"])
 @few
 @given(seed=seeds, size=st.integers(4, 40), k=st.integers(1, 4), scale=st.floats(0.1, 6))
 def test_the_tail_is_everything_outside(logits, make_batch, support, seed, size, k, scale):
@@ -39,6 +39,20 @@ def test_the_tail_is_everything_outside(logits, make_batch, support, seed, size,
     student_logp, teacher_logp = aligned_with(batch, support)
     assert torch.allclose(student_logp.exp(), coarsened(student, ids), atol=1e-12)
     assert torch.allclose(teacher_logp.exp(), coarsened(teacher, ids), atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["reverse_kl", "forward_kl", "tvd"])
+@few
+@given(seed=seeds, size=st.integers(4, 30), k=st.integers(1, 4), scale=st.floats(0.1, 6))
+def test_the_union_is_both_sets_with_each_token_once(logits, make_batch, kind, seed, size, k, scale):
+    student, teacher = logits(seed, 3, size, scale=scale), logits(seed + 1, 3, size, scale=scale)
+    batch = make_batch(student, teacher, k=k)
+    got = DIVERGENCES[kind](*aligned_with(batch, "union_top_k"))
+    for row in range(3):
+        both = {*batch.teacher.topk_ids_RK[row].tolist(), *batch.teacher.candidate_ids_RC[row].tolist()}
+        ids = torch.tensor([sorted(both)])
+        exact = DIVERGENCES[kind](*(coarsened(side[[row]], ids).log() for side in (student, teacher)))
+        assert torch.allclose(got[row], exact, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", F_DIVERGENCES)
@@ -120,7 +134,8 @@ def test_rows_without_what_a_support_needs_are_not_usable(logits, make_batch):
     teacher.candidate_valid_RC[4, 1] = False
     teacher.candidate_logprob_RC[5] = -torch.inf
     unusable = {name: (~support.usable(teacher)).nonzero().flatten().tolist() for name, support in SUPPORTS.items()}
-    assert unusable == {"full": [0, 1], "sampled": [0, 2], "teacher_top_k": [0, 3], "student_top_k": [0, 4, 5]}
+    expected = {"full": [0, 1], "sampled": [0, 2], "teacher_top_k": [0, 3], "student_top_k": [0, 4, 5]}
+    assert unusable == expected | {"union_top_k": [0, 3, 4, 5]}
 
 
 def test_different_head_sizes_are_refused_unless_the_shared_size_is_given(logits, make_batch):

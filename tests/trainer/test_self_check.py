@@ -20,7 +20,7 @@ SUPPORTS = [
     {"kind": "full"},
     *(
         {"kind": kind, "k": 6, "rest": rest}
-        for kind in ("teacher_top_k", "student_top_k")
+        for kind in ("teacher_top_k", "student_top_k", "union_top_k")
         for rest in ("tail", "renormalise")
     ),
     {"kind": "sampled"},

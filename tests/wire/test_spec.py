@@ -164,6 +164,17 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
         "stabilizers.0",
         "'signal_clip' needs",
     ),
+    (GOOD | {"stabilizers": [{"kind": "entropy_gate"}]}, "stabilizers.0.min", "lets everything through"),
+    (
+        GOOD | {"stabilizers": [{"kind": "entropy_gate", "min": 2.0, "max": 1.0}]},
+        "stabilizers.0.min",
+        "not below max",
+    ),
+    (
+        without_teacher("supervised", "data", stabilizers=[{"kind": "entropy_gate", "min": 1.0}]),
+        "stabilizers.0",
+        "'entropy_gate' needs",
+    ),
     (
         without_teacher("supervised", "data", stabilizers=[{"kind": "special_token_mask"}, {"kind": "ratio_clip"}]),
         "stabilizers.1",
@@ -259,6 +270,13 @@ def test_each_objective_takes_its_sources_and_no_other(objective: str, source: s
     else:
         with pytest.raises(InvalidInput, match="does not go with objective"):
             parse_spec(spec)
+
+
+def test_a_gate_on_the_teachers_entropy_asks_for_it_where_no_whole_distribution_brings_it() -> None:
+    gate = {"stabilizers": [{"kind": "entropy_gate", "min": 0.5}]}
+    sampled = changed("objective.support", {"kind": "sampled"})
+    assert required_signals(parse_spec(sampled | gate)) == required_signals(parse_spec(sampled)) | {"entropy"}
+    assert required_signals(parse_spec(GOOD | gate)) == required_signals(parse_spec(GOOD))
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)

@@ -8,17 +8,12 @@ from tutelage_client.spec.objectives import (
     ConstantPenaltyObjective,
     DivergenceObjective,
     ExtrapolationTarget,
-    FullSupport,
     MixtureTarget,
     Objective,
     PolicyGradientObjective,
-    SampledSupport,
-    StudentTopK,
     SupervisedObjective,
-    Support,
     Target,
     TeacherTarget,
-    TeacherTopK,
 )
 from tutelage_client.spec.reading import load_spec, parse_spec, resolve_paths
 from tutelage_client.spec.rules import SOURCES
@@ -34,7 +29,23 @@ from tutelage_client.spec.sections import (
     Student,
     TeacherRef,
 )
-from tutelage_client.spec.stabilizers import RatioClip, ReferenceKl, SignalClip, SpecialTokenMask, Stabilizer
+from tutelage_client.spec.stabilizers import (
+    EntropyGate,
+    RatioClip,
+    ReferenceKl,
+    SignalClip,
+    SpecialTokenMask,
+    Stabilizer,
+)
+from tutelage_client.spec.supports import (
+    FullSupport,
+    SampledSupport,
+    StudentTopK,
+    Support,
+    TeacherTopK,
+    UnionTopK,
+    size_asked,
+)
 from tutelage_client.wire.refusal import explain
 
 __all__ = [
@@ -44,6 +55,7 @@ __all__ = [
     "ConstantPenaltyObjective",
     "Data",
     "DivergenceObjective",
+    "EntropyGate",
     "EvalSpec",
     "ExtrapolationTarget",
     "FullSupport",
@@ -68,9 +80,11 @@ __all__ = [
     "TeacherRef",
     "TeacherTarget",
     "TeacherTopK",
+    "UnionTopK",
     "explain",
     "load_spec",
     "parse_spec",
     "required_signals",
     "resolve_paths",
+    "size_asked",
 ]

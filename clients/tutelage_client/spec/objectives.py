@@ -1,4 +1,4 @@
-"""What the student minimises: objectives, the supports and targets of a divergence, and the signals they ask."""
+"""What the student minimises: objectives, their divergences and targets, and the signals they ask."""
 
 from __future__ import annotations
 
@@ -6,45 +6,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tutelage_client.spec.ranges import Count, Positive, TopK, Unit
+from tutelage_client.spec.ranges import Count, Positive, Unit
+from tutelage_client.spec.supports import SUPPORT_SIGNALS, FullSupport, Support
 from tutelage_client.wire.message import ByKind, Message
 from tutelage_client.wire.refusal import refused
 from tutelage_client.wire.teachers import Signal
-
-
-class FullSupport(Message):
-    """The whole vocabulary, from the teacher's hidden states and its head: exact."""
-
-    kind: Literal["full"] = "full"
-
-
-class TeacherTopK(Message):
-    """The teacher's k most probable tokens."""
-
-    kind: Literal["teacher_top_k"] = "teacher_top_k"
-    k: TopK = Field(default=16, description="how many tokens")
-    rest: Literal["tail", "renormalise"] = Field(
-        default="tail", description="tail: one bucket for all other tokens; renormalise: the set alone"
-    )
-
-
-class StudentTopK(Message):
-    """The student's k most probable tokens, scored by the teacher as candidates."""
-
-    kind: Literal["student_top_k"] = "student_top_k"
-    k: TopK = Field(default=16, description="how many tokens")
-    rest: Literal["tail", "renormalise"] = Field(
-        default="tail", description="tail: one bucket for all other tokens; renormalise: the set alone"
-    )
-
-
-class SampledSupport(Message):
-    """Only the token that was written: unbiased gradients for reverse_kl (k2) and forward_kl (k3) on student text."""
-
-    kind: Literal["sampled"] = "sampled"
-
-
-Support = Annotated[FullSupport | TeacherTopK | StudentTopK | SampledSupport, ByKind()]
 
 
 class TeacherTarget(Message):
@@ -195,15 +161,6 @@ Objective = Annotated[
     DivergenceObjective | PolicyGradientObjective | SupervisedObjective | ConstantPenaltyObjective,
     ByKind(),
 ]
-
-
-# What a divergence over each support asks of the teacher.
-SUPPORT_SIGNALS: dict[str, frozenset[Signal]] = {
-    "full": frozenset({Signal.HIDDEN}),
-    "teacher_top_k": frozenset({Signal.SAMPLED, Signal.TOP_K}),
-    "student_top_k": frozenset({Signal.SAMPLED, Signal.CANDIDATES}),
-    "sampled": frozenset({Signal.SAMPLED}),
-}
 
 
 def signals_asked(objective: Objective) -> frozenset[Signal]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tutelage_client.spec.objectives import DivergenceObjective, Objective, signals_asked
 from tutelage_client.spec.sections import Data, RolloutSpec, TeacherRef
-from tutelage_client.spec.stabilizers import Stabilizer
+from tutelage_client.spec.stabilizers import EntropyGate, Stabilizer
 from tutelage_client.wire.refusal import refused
 
 # Which objective can learn from whose text.
@@ -60,5 +60,8 @@ def check_stabilizers(stabilizers: Sequence[Stabilizer], rollout: RolloutSpec, o
             raise refused(
                 field, f"{kind!r} needs a teacher signal, objective.kind = {objective.kind!r} has none; remove it"
             )
+        if isinstance(stabilizers[index], EntropyGate) and not signals_asked(objective):
+            sentence = f"{kind!r} needs an objective that hears a teacher, this is {objective.kind!r}; remove it"
+            raise refused(field, sentence)
         if kind == "ratio_clip" and rollout.source not in ("student", "mix", "pushed"):
             raise refused(field, f"{kind!r} needs student text, rollout.source is {rollout.source!r}; remove it")

@@ -18,7 +18,8 @@ from tutelage_client.spec.sections import (
     Student,
     TeacherRef,
 )
-from tutelage_client.spec.stabilizers import Stabilizer
+from tutelage_client.spec.stabilizers import EntropyGate, Stabilizer
+from tutelage_client.spec.supports import FullSupport
 from tutelage_client.wire.message import Message
 from tutelage_client.wire.teachers import Signal
 
@@ -70,5 +71,8 @@ class RunSpec(Message):
 
 
 def required_signals(spec: RunSpec) -> frozenset[Signal]:
-    """The signals without which the objective cannot be computed; empty where it asks for no scores."""
-    return signals_asked(spec.objective)
+    """The signals without which the loss cannot be computed; empty where it asks for no scores."""
+    support = getattr(spec.objective, "support", None)
+    gated = any(isinstance(s, EntropyGate) and s.of == "teacher" for s in spec.stabilizers)
+    apart = gated and not isinstance(support, FullSupport)  # the whole distribution has its entropy in it
+    return signals_asked(spec.objective) | ({Signal.ENTROPY} if apart else frozenset())

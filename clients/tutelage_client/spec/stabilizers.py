@@ -46,4 +46,21 @@ class ReferenceKl(Message):
     coef: Positive = Field(default=0.01, description="weight of the pull back")
 
 
-Stabilizer = Annotated[SignalClip | RatioClip | SpecialTokenMask | ReferenceKl, ByKind()]
+class EntropyGate(Message):
+    """Learn only where the next token is open: where its entropy, under teacher or student, is within these bounds."""
+
+    kind: Literal["entropy_gate"] = "entropy_gate"
+    of: Literal["teacher", "student"] = Field(default="teacher", description="whose entropy is measured")
+    min: NonNegative = Field(default=0.0, description="nats; below `max`")
+    max: Positive | None = Field(default=None, description="nats; no upper bound if absent")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.max is not None and self.min >= self.max:
+            raise refused("min", f"{self.min} is not below max, which is {self.max}")
+        if self.min == 0 and self.max is None:
+            raise refused("min", "a gate that starts at 0 and has no max lets everything through; set one of them")
+        return self
+
+
+Stabilizer = Annotated[SignalClip | RatioClip | EntropyGate | SpecialTokenMask | ReferenceKl, ByKind()]

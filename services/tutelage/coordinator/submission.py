@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 
 from tutelage.coordinator.tables import FileRow, TeacherRow
 from tutelage.serving import ServiceProblem
-from tutelage_client.spec import DivergenceObjective, RunSpec, required_signals
-from tutelage_client.wire import Capabilities, TeacherInfo
+from tutelage_client.spec import DivergenceObjective, RunSpec, required_signals, size_asked
+from tutelage_client.wire import Capabilities, Signal, TeacherInfo
 
 
 def check(session: Session, spec: RunSpec) -> None:
@@ -48,9 +48,9 @@ def _check_signals(spec: RunSpec, name: str, able: Capabilities) -> None:
 def _check_sizes(spec: RunSpec, name: str, able: Capabilities) -> None:
     if isinstance(spec.objective, DivergenceObjective) and spec.objective.support.kind.endswith("_top_k"):
         support = spec.objective.support
-        k = getattr(support, "k")  # noqa: B009 - both top-k supports have it, which the kind alone does not say
+        k = getattr(support, "k")  # noqa: B009 - every top-k support has it, which the kind alone does not say
         limit = able.max_top_k if able.vocabulary_size is None else able.vocabulary_size
-        if support.kind == "teacher_top_k":
+        if size_asked(support, Signal.TOP_K):
             limit = min(limit, able.max_top_k)
         if k > limit:
             raise _missing("objective.support.k", f"{k} is above {limit}, the most that teacher {name!r} offers")

@@ -22,7 +22,7 @@ from tutelage.core.estimators import ESTIMATORS, reinforce
 from tutelage.core.fused import fused_divergence
 from tutelage.core.metrics import Metric, Partial
 from tutelage.core.pulls import PULLS
-from tutelage.core.stabilizers import ordinary_tokens, ratio_clip, reference_kl, signal_clip
+from tutelage.core.stabilizers import entropy_gate, ordinary_tokens, ratio_clip, reference_kl, signal_clip
 from tutelage.core.support import RESTS, SUPPORTS, Aligned, needed, signals
 from tutelage.core.targets import Target, towards
 
@@ -35,6 +35,7 @@ class Objective:
 
     beta (jsd), alpha (alpha, skew), head_mass (akl), slope (todi) None: the divergence's own default
     signal_clip: nats; ratio_clip: (min, max) of p / mu; special_ids: written tokens that are never learned from
+    entropy_gate: whose entropy, and between which nats a row is learned from
     reference_coef: weight of KL(p || ref)
 
     Raises:
@@ -47,13 +48,14 @@ class Objective:
     alpha: float | None = None
     head_mass: float | None = None
     slope: float | None = None
-    support: Literal["full", "teacher_top_k", "student_top_k", "sampled"] = "full"
+    support: Literal["full", "teacher_top_k", "student_top_k", "union_top_k", "sampled"] = "full"
     rest: Literal["tail", "renormalise"] = "tail"
     target: Target = field(default_factory=Target)
     penalty: float = 1.0
     max_probability: float = 1.0
     signal_clip: float | None = None
     ratio_clip: tuple[float, float] | None = None
+    entropy_gate: tuple[Literal["teacher", "student"], float, float] | None = None
     special_ids: frozenset[int] = frozenset()
     reference_coef: float | None = None
 
@@ -92,6 +94,11 @@ class Objective:
         return replace(self, target=self.target.at(step))
 
     @property
+    def entropy_asked(self) -> bool:
+        """Whether the teacher's entropy is needed by itself: no whole distribution brings it."""
+        return self.entropy_gate is not None and self.entropy_gate[0] == "teacher" and self.comparison != "full"
+
+    @property
     def comparison(self) -> str | None:
         """The support on which the teacher is heard; None where no teacher is."""
         if self.kind == "divergence":
@@ -108,14 +115,17 @@ def learned_rows(batch: TokenBatch, objective: Objective) -> Tensor:
     learned_R = batch.mask_R & ordinary_tokens(batch.token_ids_R, objective.special_ids)
     if objective.comparison is None:
         return learned_R
-    return learned_R & SUPPORTS[objective.comparison].usable(signals(batch))
+    learned_R = learned_R & SUPPORTS[objective.comparison].usable(signals(batch))
+    if objective.entropy_asked:
+        learned_R = learned_R & ~needed(signals(batch).entropy_R, "entropies").isnan()
+    return learned_R
 
 
 def fusible(batch: TokenBatch, objective: Objective) -> bool:
     """True for a full divergence of two heads whose gradient is written out, if nothing else touches its logits."""
-    altered = (objective.signal_clip, objective.ratio_clip, objective.reference_coef) != (None, None, None)
+    altering = (objective.signal_clip, objective.ratio_clip, objective.entropy_gate, objective.reference_coef)
     written = objective.comparison == "full" and objective.divergence in PULLS and objective.target.kind == "teacher"
-    return written and isinstance(batch.head, OutputHead) and not altered
+    return written and isinstance(batch.head, OutputHead) and not any(each is not None for each in altering)
 
 
 def loss(batch: TokenBatch, objective: Objective, *, chunk_rows: int = 1024) -> tuple[Tensor, dict[str, Metric]]:
@@ -185,6 +195,7 @@ def _chunk(rows: TokenBatch, objective: Objective) -> tuple[Tensor, dict[str, Pa
     anchor_R = _reference_losses(objective, student_logp_RV, reference_logp_RV)
     infinite_R = signal_R.isposinf() | anchor_R.isposinf()
     losses_R = torch.where(infinite_R, 0.0, signal_R) * _weights(objective, logp_R, rows)
+    losses_R = losses_R * _gate(objective, student_logp_RV, rows, aligned)
     losses_R = losses_R + torch.where(infinite_R, 0.0, anchor_R)
     loss_sum = losses_R.sum()
     observed = {"loss": (loss_sum.detach(), torch.tensor(len(rows), device=loss_sum.device))}
@@ -244,6 +255,20 @@ def _weights(objective: Objective, logp_R: Tensor, rows: TokenBatch) -> Tensor:
     if objective.ratio_clip is None or rows.behaviour_logprob_R is None:
         return torch.ones_like(logp_R)
     return ratio_clip(logp_R, rows.behaviour_logprob_R, *objective.ratio_clip)
+
+
+@torch.no_grad()
+def _gate(objective: Objective, student_logp_RV: Tensor, rows: TokenBatch, aligned: Aligned | None) -> Tensor | float:
+    if objective.entropy_gate is None:
+        return 1.0
+    whose, minimum, maximum = objective.entropy_gate
+    if whose == "student":
+        entropy_R = metrics.entropy(student_logp_RV)
+    elif objective.entropy_asked:
+        entropy_R = needed(signals(rows).entropy_R, "entropies")
+    else:
+        entropy_R = metrics.entropy(needed(aligned, "teacher signals").teacher_logp_RS)
+    return entropy_gate(entropy_R, minimum, maximum)
 
 
 @torch.no_grad()

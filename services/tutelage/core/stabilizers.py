@@ -37,6 +37,11 @@ def ordinary_tokens(token_ids_R: Tensor, special_ids: frozenset[int]) -> Tensor:
     return ~torch.isin(token_ids_R, token_ids_R.new_tensor(sorted(special_ids)))
 
 
+def entropy_gate(entropy_R: Tensor, minimum: float, maximum: float) -> Tensor:
+    """Weights 1 where the entropy (nats) is above `minimum` and at most `maximum`, else 0 (EOPD, arXiv:2603.07079)."""
+    return ((entropy_R > minimum) & (entropy_R <= maximum)).to(entropy_R.dtype)
+
+
 def reference_kl(student_logp_RV: Tensor, reference_logp_RV: Tensor, coef: float) -> Tensor:
     """coef * KL(p || ref) over the vocabulary: keeps the student near where it was."""
     return coef * reverse_kl(student_logp_RV, reference_logp_RV.detach())

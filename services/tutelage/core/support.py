@@ -119,6 +119,23 @@ def student_top_k(student_logp_RV: Tensor, batch: TokenBatch, rest: str) -> Alig
     return RESTS[rest](student_logp_RV, ids_RC, logprob_RC, None)
 
 
+def union_rows(teacher: TeacherSignals) -> Tensor:
+    """Rows that have both sets whole."""
+    return teacher_top_k_rows(teacher) & student_top_k_rows(teacher)
+
+
+def union_top_k(student_logp_RV: Tensor, batch: TokenBatch, rest: str) -> Aligned:
+    """The teacher's most probable tokens and the student's candidates; what both name stands in it once."""
+    teacher = signals(batch)
+    ids_RK, ids_RC = needed(teacher.topk_ids_RK, "top-k"), needed(teacher.candidate_ids_RC, "candidates")
+    known_RC = (ids_RC[:, :, None] == ids_RK[:, None, :]).any(-1)
+    added_RC = needed(teacher.candidate_logprob_RC, "candidates").masked_fill(known_RC | (ids_RC < 0), -torch.inf)
+    rest_R = None if teacher.topk_rest_R is None else teacher.topk_rest_R - added_RC.exp().sum(-1)
+    ids_RS = torch.cat([ids_RK, ids_RC.masked_fill(known_RC, -1)], -1)
+    teacher_logp_RS = torch.cat([needed(teacher.topk_logprob_RK, "top-k"), added_RC], -1)
+    return RESTS[rest](student_logp_RV, ids_RS, teacher_logp_RS, rest_R)
+
+
 def _usable_set(ids_RS: Tensor, logprob_RS: Tensor) -> Tensor:
     """A first id that is no padding, no NaN where there is an id, and some probability on the set."""
     holes_RS, pad_RS = logprob_RS.isnan(), ids_RS < 0
@@ -147,6 +164,7 @@ SUPPORTS = {
     "full": Support(full_rows, full),
     "teacher_top_k": Support(teacher_top_k_rows, teacher_top_k),
     "student_top_k": Support(student_top_k_rows, student_top_k),
+    "union_top_k": Support(union_rows, union_top_k),
     "sampled": Support(sampled_rows, sampled),
 }
 

@@ -117,6 +117,9 @@ def objective_of(spec: RunSpec, student: Student) -> Objective:
             wanted["signal_clip"] = stabilizer.max
         elif stabilizer.kind == "ratio_clip":
             wanted["ratio_clip"] = (stabilizer.min, stabilizer.max)
+        elif stabilizer.kind == "entropy_gate":
+            maximum = math.inf if stabilizer.max is None else stabilizer.max
+            wanted["entropy_gate"] = (stabilizer.of, stabilizer.min, maximum)
         elif stabilizer.kind == "special_token_mask":
             wanted["special_ids"] = student.special_ids(keep_eos=stabilizer.keep_eos)
         else:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage_client.errors import BadScores
-from tutelage_client.spec import RunSpec, StudentTopK, TeacherTopK, required_signals
+from tutelage_client.spec import RunSpec, required_signals, size_asked
 from tutelage_client.wire import (
     Completion,
     Provenance,
@@ -16,6 +16,7 @@ from tutelage_client.wire import (
     ScoreGroup,
     ScoreReply,
     ScoreRequest,
+    Signal,
     TokenScores,
 )
 
@@ -27,7 +28,7 @@ class TeacherChanged(BadScores):
 def needs_candidates(spec: RunSpec) -> int | None:
     """How many of the student's own most probable tokens the question names, if the objective wants them."""
     support = getattr(spec.objective, "support", None)
-    return support.k if isinstance(support, StudentTopK) else None
+    return size_asked(support, Signal.CANDIDATES)
 
 
 def question(spec: RunSpec, rollout: Rollout, candidate_ids: NDArray[np.int32] | None) -> ScoreRequest:
@@ -37,7 +38,7 @@ def question(spec: RunSpec, rollout: Rollout, candidate_ids: NDArray[np.int32] |
     return ScoreRequest(
         sequences=(ScoreGroup(prompt_ids=rollout.prompt_ids, completions=(completion,)),),
         signals=required_signals(spec),
-        top_k=support.k if isinstance(support, TeacherTopK) else None,
+        top_k=size_asked(support, Signal.TOP_K),
     )
 
 
