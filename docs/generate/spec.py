@@ -13,6 +13,7 @@ from tutelage_client.spec import (
     SOURCES,
     Budget,
     CheckpointSpec,
+    Credit,
     Data,
     EvalSpec,
     Lora,
@@ -51,6 +52,7 @@ CHOICES: Sequence[tuple[str, Any]] = (
     ("[objective]", Objective),
     ("objective.support", Support),
     ("objective.target", Target),
+    ("objective.credit", Credit),
     ("[[stabilizers]]", Stabilizer),
     ("data.grader", Grader),
 )

@@ -32,6 +32,7 @@ OBJECTIVES: list[dict[str, Any]] = [
     if (name, support["kind"]) != ("jsd", "sampled")
 ]
 OBJECTIVES.append({"kind": "policy_gradient"})
+OBJECTIVES += [{"kind": "policy_gradient", "credit": {"kind": kind}} for kind in ("k_step_return", "return_to_go")]
 
 
 @pytest.fixture(scope="module")

@@ -151,6 +151,16 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
         "objective.support",
         "no sampled-token estimator",
     ),
+    (
+        changed("objective", {"kind": "policy_gradient", "credit": {"kind": "return_to_go", "discount": 0}}),
+        "objective.credit.discount",
+        "greater than 0",
+    ),
+    (
+        changed("objective", {"kind": "policy_gradient", "credit": {"kind": "token", "floor": 1}}),
+        "objective.credit.floor",
+        "less than 0",
+    ),
     (changed("rollout.source", "mix"), "rollout.on_policy_fraction", "give both or neither"),
     (changed("rollout.on_policy_fraction", 0.5), "rollout.on_policy_fraction", "give both or neither"),
     (changed("teachers", []), "teachers", "needs a teacher; add [[teachers]]"),
@@ -241,6 +251,8 @@ def test_an_error_inside_a_member_of_a_union_names_fields_only(place: str, membe
 
 
 def nested(place: str, value: Any) -> dict[str, Any]:
+    if place == "objective.credit":
+        return changed("objective", {"kind": "policy_gradient", "credit": value})
     return changed("stabilizers", [value]) if place == "stabilizers.0" else changed(place, value)
 
 
@@ -248,6 +260,7 @@ def test_every_union_of_the_spec_is_walked() -> None:
     assert {place for place, _ in MEMBERS} == {
         "data.grader",
         "objective",
+        "objective.credit",
         "objective.support",
         "objective.target",
         "stabilizers.0",

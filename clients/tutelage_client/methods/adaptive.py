@@ -133,6 +133,7 @@ ADAPTIVE = (
         on_policy="strict",
         evidence="primary",
         failures="it answers the heavy negative tail of log q - log p",
-        missing="a one-sided floor, and a mask by student entropy from a given step on",
+        missing="a switch at a step, from dropping tokens below the floor to a mask by student entropy; the floor "
+        "alone is there, with credit",
     ),
 )

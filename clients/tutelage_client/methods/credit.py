@@ -38,7 +38,8 @@ CREDIT = (
         evidence="second_hand",
         defaults="teacher share 0.2 (paper, via the survey); length normalisation and a pre-training loss (unchecked)",
         failures="return-to-go has high variance on long text",
-        missing="return-to-go, sampling from a mixture of teacher and student, and their importance weights",
+        missing="sampling from a mixture of teacher and student, its importance weights, and the exact single-step "
+        "term; return-to-go is there, as credit",
     ),
     Method(
         name="ketchup",
@@ -53,7 +54,8 @@ CREDIT = (
         needs=("sampled",),
         on_policy="strict",
         evidence="second_hand",
-        missing="a return over K steps as credit",
+        missing="rewards by the Bellman equation on the teacher's logits; a return of R over K steps is there, as "
+        "credit",
     ),
     Method(
         name="vopd",

@@ -4,6 +4,7 @@ What needs no model is refused here, with the field, the limit and the remedy. W
 checked by the trainer before the first rollout.
 """
 
+from tutelage_client.spec.credits import Credit, KStepReturn, ReturnToGo, TokenCredit
 from tutelage_client.spec.objectives import (
     ConstantPenaltyObjective,
     DivergenceObjective,
@@ -53,12 +54,14 @@ __all__ = [
     "Budget",
     "CheckpointSpec",
     "ConstantPenaltyObjective",
+    "Credit",
     "Data",
     "DivergenceObjective",
     "EntropyGate",
     "EvalSpec",
     "ExtrapolationTarget",
     "FullSupport",
+    "KStepReturn",
     "Lora",
     "MixtureTarget",
     "Objective",
@@ -66,6 +69,7 @@ __all__ = [
     "PolicyGradientObjective",
     "RatioClip",
     "ReferenceKl",
+    "ReturnToGo",
     "RolloutSpec",
     "RunSpec",
     "SampledSupport",
@@ -80,6 +84,7 @@ __all__ = [
     "TeacherRef",
     "TeacherTarget",
     "TeacherTopK",
+    "TokenCredit",
     "UnionTopK",
     "explain",
     "load_spec",

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from tutelage_client.spec.credits import Credit, TokenCredit
 from tutelage_client.spec.ranges import Count, Positive, Unit
 from tutelage_client.spec.supports import SUPPORT_SIGNALS, FullSupport, Support
 from tutelage_client.wire.message import ByKind, Message
@@ -129,10 +130,11 @@ class DivergenceObjective(Message):
 
 
 class PolicyGradientObjective(Message):
-    """REINFORCE with the per-token advantage log q - log p (the k1 estimator of reverse KL)."""
+    """REINFORCE with the advantage log q - log p of each token (the k1 estimator of reverse KL)."""
 
     kind: Literal["policy_gradient"] = "policy_gradient"
     target: Target = Field(default=TeacherTarget(), description="what the student is pulled to")
+    credit: Credit = Field(default=TokenCredit(), description="for what a token answers")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

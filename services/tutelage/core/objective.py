@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tutelage.core import metrics
 from tutelage.core.batch import OutputHead, TokenBatch, at_tokens, log_probabilities
-from tutelage.core.credit import advantage, constant_penalty
+from tutelage.core.credit import Credit, advantage, constant_penalty, credited, whole_rollouts
 from tutelage.core.divergences import measure
 from tutelage.core.estimators import ESTIMATORS, reinforce
 from tutelage.core.fused import fused_divergence
@@ -51,6 +51,7 @@ class Objective:
     support: Literal["full", "teacher_top_k", "student_top_k", "union_top_k", "sampled"] = "full"
     rest: Literal["tail", "renormalise"] = "tail"
     target: Target = field(default_factory=Target)
+    credit: Credit = field(default_factory=Credit)
     penalty: float = 1.0
     max_probability: float = 1.0
     signal_clip: float | None = None
@@ -94,6 +95,10 @@ class Objective:
         return replace(self, target=self.target.at(step))
 
     @property
+    def looks_ahead(self) -> bool:
+        return self.kind == "policy_gradient" and self.credit.looks_ahead
+
+    @property
     def entropy_asked(self) -> bool:
         """Whether the teacher's entropy is needed by itself: no whole distribution brings it."""
         return self.entropy_gate is not None and self.entropy_gate[0] == "teacher" and self.comparison != "full"
@@ -115,9 +120,11 @@ def learned_rows(batch: TokenBatch, objective: Objective) -> Tensor:
     learned_R = batch.mask_R & ordinary_tokens(batch.token_ids_R, objective.special_ids)
     if objective.comparison is None:
         return learned_R
-    learned_R = learned_R & SUPPORTS[objective.comparison].usable(signals(batch))
+    wanted_R, learned_R = learned_R, learned_R & SUPPORTS[objective.comparison].usable(signals(batch))
     if objective.entropy_asked:
         learned_R = learned_R & ~needed(signals(batch).entropy_R, "entropies").isnan()
+    if objective.looks_ahead:
+        learned_R = learned_R & whole_rollouts(learned_R, wanted_R, needed(batch.rollout_R, "rollout_R"))
     return learned_R
 
 
@@ -139,6 +146,8 @@ def loss(batch: TokenBatch, objective: Objective, *, chunk_rows: int = 1024) -> 
         ValueError: a signal is missing, or student and teacher do not share a vocabulary.
     """
     rows = batch.take(learned_rows(batch, objective).nonzero().squeeze(-1))
+    if objective.looks_ahead:
+        rows = replace(rows, advantage_R=_advantages(rows, objective, chunk_rows))
     total = rows.hidden_RH[:0].sum(dtype=torch.promote_types(rows.hidden_RH.dtype, torch.float32))
     parts: list[dict[str, Partial]] = []
     compute, step = (_fused, max(1, len(rows))) if fusible(rows, objective) else (_recomputed, chunk_rows)
@@ -148,6 +157,19 @@ def loss(batch: TokenBatch, objective: Objective, *, chunk_rows: int = 1024) -> 
         parts.append(partials)
     counted = {"tokens": Metric(len(rows), 1), "learned_fraction": Metric(len(rows), int(batch.mask_R.sum()))}
     return total, metrics.merge([counted, *map(metrics.to_numbers, parts)])
+
+
+@torch.no_grad()
+def _advantages(rows: TokenBatch, objective: Objective, chunk_rows: int) -> Tensor:
+    """What each row answers for, over whole rollouts: their log-probabilities are computed once more beforehand."""
+    parts = [rows.hidden_RH.new_zeros(0)]
+    for start in range(0, len(rows), chunk_rows):
+        chunk = rows.take(slice(start, start + chunk_rows))
+        student_logp_RV = log_probabilities(chunk.head(chunk.hidden_RH), chunk.vocabulary_size)
+        aligned = SUPPORTS["sampled"].align(student_logp_RV, chunk, objective.rest)
+        pulled = _clipped(objective, _aimed(objective, aligned, _reference_logp(objective, chunk), chunk))
+        parts.append(advantage(*needed(pulled, "teacher signals")).squeeze(-1))
+    return credited(torch.cat(parts[1:] or parts), rows.rollout_R, objective.credit)
 
 
 def _fused(rows: TokenBatch, objective: Objective) -> tuple[Tensor, dict[str, Partial]]:
@@ -191,7 +213,7 @@ def _chunk(rows: TokenBatch, objective: Objective) -> tuple[Tensor, dict[str, Pa
         aligned = SUPPORTS[objective.comparison].align(student_logp_RV, rows, objective.rest)
     reference_logp_RV = _reference_logp(objective, rows)
     pulled = _clipped(objective, _aimed(objective, aligned, reference_logp_RV, rows))
-    signal_R = _token_losses(objective, logp_R, pulled)
+    signal_R = _token_losses(objective, logp_R, pulled, rows.advantage_R)
     anchor_R = _reference_losses(objective, student_logp_RV, reference_logp_RV)
     infinite_R = signal_R.isposinf() | anchor_R.isposinf()
     losses_R = torch.where(infinite_R, 0.0, signal_R) * _weights(objective, logp_R, rows)
@@ -223,7 +245,7 @@ def _clipped(objective: Objective, aligned: Aligned | None) -> Aligned | None:
     )
 
 
-def _token_losses(objective: Objective, logp_R: Tensor, aligned: Aligned | None) -> Tensor:
+def _token_losses(objective: Objective, logp_R: Tensor, aligned: Aligned | None, advantage_R: Tensor | None) -> Tensor:
     """Nats per row [R]; inf where infinite, with gradient zero."""
     if objective.kind == "supervised":
         return -logp_R
@@ -231,7 +253,9 @@ def _token_losses(objective: Objective, logp_R: Tensor, aligned: Aligned | None)
         return reinforce(constant_penalty(logp_R, objective.penalty, objective.max_probability), logp_R)
     student_logp_RS, teacher_logp_RS = needed(aligned, "teacher signals")
     if objective.kind == "policy_gradient":
-        return reinforce(advantage(student_logp_RS, teacher_logp_RS).squeeze(-1), logp_R)
+        if advantage_R is None:
+            advantage_R = credited(advantage(student_logp_RS, teacher_logp_RS).squeeze(-1), None, objective.credit)
+        return reinforce(advantage_R, logp_R)
     if objective.support == "sampled":
         return ESTIMATORS[objective.divergence]((teacher_logp_RS - student_logp_RS).squeeze(-1))
     return measure(objective.divergence, **objective.parameters)(student_logp_RS, teacher_logp_RS)

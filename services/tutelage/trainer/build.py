@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from tutelage.core.batch import OutputHead
+from tutelage.core.credit import Credit
 from tutelage.core.objective import Objective
 from tutelage.core.targets import Target
 from tutelage.queue.base import Queue
@@ -36,6 +37,7 @@ from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.errors import InvalidInput, ProblemResponse
 from tutelage_client.http import RetryPolicy
 from tutelage_client.spec import DivergenceObjective, PolicyGradientObjective, RunSpec
+from tutelage_client.spec import credits as spec_credits
 from tutelage_client.teacher import TeacherClient
 from tutelage_client.wire import Provenance, TeacherView
 
@@ -109,9 +111,11 @@ def objective_of(spec: RunSpec, student: Student) -> Objective:
         wanted |= spec.objective.model_dump(exclude={"kind", "support", "target"})
         wanted |= {"support": support.kind} | support.model_dump(exclude={"kind", "k"})
     else:
-        wanted |= spec.objective.model_dump(exclude={"kind", "target"})
+        wanted |= spec.objective.model_dump(exclude={"kind", "target", "credit"})
     if isinstance(spec.objective, DivergenceObjective | PolicyGradientObjective):
         wanted["target"] = Target(**spec.objective.target.model_dump(exclude_none=True))
+    if isinstance(spec.objective, PolicyGradientObjective):
+        wanted["credit"] = credit_of(spec.objective.credit)
     for stabilizer in spec.stabilizers:
         if stabilizer.kind == "signal_clip":
             wanted["signal_clip"] = stabilizer.max
@@ -125,6 +129,12 @@ def objective_of(spec: RunSpec, student: Student) -> Objective:
         else:
             wanted["reference_coef"] = stabilizer.coef
     return Objective(**{name: value for name, value in wanted.items() if value is not None})
+
+
+def credit_of(credit: spec_credits.Credit) -> Credit:
+    """The spec's credit in the core's terms: a return to go is one over all steps."""
+    given: dict[str, Any] = {"steps": None if credit.kind == "return_to_go" else 1}
+    return Credit(**(given | credit.model_dump(exclude={"kind"})))
 
 
 async def load_data(

@@ -39,6 +39,7 @@ SIGNALS = {
 class MicroBatch:
     """B sequences, right-padded to T, and the R rows that are completion tokens, flattened in order.
 
+    rollout_R: which of the B sequences a row is of
     predictor_R: index into [B * T] of the hidden state that predicts the row's token
     """
 
@@ -47,6 +48,7 @@ class MicroBatch:
     predictor_R: Tensor
     token_ids_R: Tensor
     mask_R: Tensor
+    rollout_R: Tensor
     behaviour_logprob_R: Tensor
     teacher: TeacherSignals | None
 
@@ -94,6 +96,7 @@ def collate(
         predictor_R=_joined(predictors, device),
         token_ids_R=_joined([r.completion_ids.astype(np.int64) for r in rollouts], device),
         mask_R=_joined([r.mask for r in rollouts], device),
+        rollout_R=_joined([np.full(len(r.completion_ids), row) for row, r in enumerate(rollouts)], device),
         behaviour_logprob_R=_joined([_behaviour(r) for r in rollouts], device),
         teacher=signals(scored, device, head) if asks_teacher else None,
     )

@@ -134,6 +134,7 @@ class Student:
             head=OutputHead(self.head.weight, self.head.bias, self.head.scale or 1.0, self.head.softcap),
             token_ids_R=batch.token_ids_R,
             mask_R=batch.mask_R,
+            rollout_R=batch.rollout_R,
             behaviour_logprob_R=batch.behaviour_logprob_R,
             teacher=batch.teacher,
             vocabulary_size=self._shared_vocabulary(),
