@@ -76,6 +76,7 @@ RULES = """## What goes together
 - Each divergence has at most one parameter: `beta` (jsd), `alpha` (alpha, skewed), `head_mass` (akl), `slope` (todi).
 - Target `mixture` needs distributions (support `full` or a top-k); `extrapolation` support `full` or `sampled`.
 - Support `sampled` has the two KL divergences alone.
+- In a policy gradient a return and target `extrapolation` go with divergence `reverse_kl`.
 - Support `sampled` needs text of the student: source `student` or `pushed`.
 - `signal_clip` and `entropy_gate` need an objective that hears a teacher; `ratio_clip` needs source `student`, `mix` or
   `pushed`.

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tutelage.core.batch import TokenBatch
-from tutelage.core.divergences import DIVERGENCES, divergence
+from tutelage.core.divergences import DIVERGENCES, F_DIVERGENCES, divergence
 from tutelage.core.estimators import ESTIMATORS
 from tutelage.core.metrics import merge, values
 from tutelage.core.objective import Objective, learned_rows, loss
 
-WITH_TEACHER = [Objective("policy_gradient")]
+WITH_TEACHER = [Objective("policy_gradient", divergence=kind) for kind in F_DIVERGENCES]
 WITH_TEACHER += [Objective("divergence", divergence=kind, support="full") for kind in DIVERGENCES]
 WITH_TEACHER += [Objective("divergence", divergence=kind, support="sampled") for kind in ESTIMATORS]
 WITH_TEACHER += [

@@ -31,7 +31,7 @@ OBJECTIVES: list[dict[str, Any]] = [
     for support in SUPPORTS
     if (name, support["kind"]) != ("jsd", "sampled")
 ]
-OBJECTIVES.append({"kind": "policy_gradient"})
+OBJECTIVES += [{"kind": "policy_gradient", "divergence": name} for name in ("reverse_kl", "forward_kl", "jsd")]
 OBJECTIVES += [{"kind": "policy_gradient", "credit": {"kind": kind}} for kind in ("k_step_return", "return_to_go")]
 
 

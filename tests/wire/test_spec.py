@@ -161,6 +161,26 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
         "objective.credit.floor",
         "less than 0",
     ),
+    (
+        changed("objective", {"kind": "policy_gradient", "divergence": "todi"}),
+        "objective.divergence",
+        "'skew_reverse_kl'",
+    ),
+    (
+        changed("objective", {"kind": "policy_gradient", "divergence": "tvd", "beta": 0.5}),
+        "objective.beta",
+        'goes with divergence = "jsd"',
+    ),
+    (
+        changed("objective", {"kind": "policy_gradient", "divergence": "tvd", "target": {"kind": "extrapolation"}}),
+        "objective.target",
+        "use divergence reverse_kl",
+    ),
+    (
+        changed("objective", {"kind": "policy_gradient", "divergence": "jsd", "credit": {"kind": "return_to_go"}}),
+        "objective.credit",
+        "use divergence reverse_kl",
+    ),
     (changed("rollout.source", "mix"), "rollout.on_policy_fraction", "give both or neither"),
     (changed("rollout.on_policy_fraction", 0.5), "rollout.on_policy_fraction", "give both or neither"),
     (changed("teachers", []), "teachers", "needs a teacher; add [[teachers]]"),

@@ -86,8 +86,13 @@ CREDIT = (
         needs=("sampled",),
         on_policy="strict",
         evidence="second_hand",
-        defaults="log-ratio clipped to 6 nats either way; advantages never normalised",
+        defaults="log-ratio clipped to 6 nats either way; advantages never normalised; the divergence is yours to "
+        "name, reverse_kl if absent",
         failures="with -f alone forward KL and JSD collapse; reverse KL does not care, as it differs by a constant",
-        missing="advantages of f-divergences other than reverse KL",
+        composition={
+            "rollout": {"source": "student"},
+            "objective": {"kind": "policy_gradient"},
+            "stabilizers": [{"kind": "signal_clip", "max": 6.0}],
+        },
     ),
 )

@@ -52,7 +52,7 @@ class ExtrapolationTarget(Message):
 Target = Annotated[TeacherTarget | MixtureTarget | ExtrapolationTarget, ByKind()]
 
 
-DivergenceKind = Literal[
+FDivergenceKind = Literal[
     "forward_kl",
     "reverse_kl",
     "jsd",
@@ -62,10 +62,8 @@ DivergenceKind = Literal[
     "alpha",
     "skew_forward_kl",
     "skew_reverse_kl",
-    "akl",
-    "todi",
-    "concrete_score",
 ]
+DivergenceKind = Literal[FDivergenceKind, "akl", "todi", "concrete_score"]
 # Which divergence has which parameter, and which can be had from the written token alone.
 DIVERGENCE_PARAMETERS = {
     "jsd": "beta",
@@ -78,8 +76,34 @@ DIVERGENCE_PARAMETERS = {
 SAMPLED_DIVERGENCES = ("reverse_kl", "forward_kl")
 
 
+Beta = Annotated[
+    Unit | None,
+    Field(description="with jsd: the weight on the teacher, 0.5 if absent; 0 is forward_kl and 1 is reverse_kl"),
+]
+Alpha = Annotated[
+    Annotated[float, Field(ge=-1, le=2, allow_inf_nan=False)] | None,
+    Field(
+        description="with alpha: the order, 0.5 if absent; 0 is reverse_kl, 1 is forward_kl. With the skewed: the "
+        "share of the other side, 0.1 if absent, from 0 to below 1",
+    ),
+]
+
+
 def quoted(name: str) -> str:
     return f'"{name}"'
+
+
+def check_parameters(objective: DivergenceObjective | PolicyGradientObjective) -> None:
+    """Each parameter goes with its divergence and lies where it has a meaning."""
+    divergence, alpha = objective.divergence, objective.alpha
+    for name in dict.fromkeys(DIVERGENCE_PARAMETERS.values()):
+        owners = [kind for kind, own in DIVERGENCE_PARAMETERS.items() if own == name]
+        if getattr(objective, name, None) is not None and divergence not in owners:
+            raise refused(name, f"goes with divergence = {' or '.join(map(quoted, owners))}; remove it")
+    if alpha is not None and divergence.startswith("skew") and not 0 <= alpha < 1:
+        raise refused("alpha", f"{alpha} is no skew; give one from 0 to below 1")
+    if divergence == "alpha" and 0 < min(abs(alpha or 0), abs(1 - (alpha or 0))) < 1e-3:
+        raise refused("alpha", f"{alpha} is too near to 0 or 1 for its digits; give that number itself")
 
 
 class DivergenceObjective(Message):
@@ -91,15 +115,8 @@ class DivergenceObjective(Message):
         description="forward_kl: KL(q || p); reverse_kl: KL(p || q); jsd and the skewed: between them; tvd, hellinger, "
         "chi_square, alpha: other f-divergences; akl, todi: direction by the gap; concrete_score: logit differences",
     )
-    beta: Unit | None = Field(
-        default=None,
-        description="with jsd: the weight on the teacher, 0.5 if absent; 0 is forward_kl and 1 is reverse_kl",
-    )
-    alpha: Annotated[float, Field(ge=-1, le=2, allow_inf_nan=False)] | None = Field(
-        default=None,
-        description="with alpha: the order, 0.5 if absent; 0 is reverse_kl, 1 is forward_kl. With the skewed: the "
-        "share of the other side, 0.1 if absent, from 0 to below 1",
-    )
+    beta: Beta = None
+    alpha: Alpha = None
     head_mass: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None, description="with akl: the teacher's mass that counts as head, 0.5 if absent"
     )
@@ -111,14 +128,7 @@ class DivergenceObjective(Message):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for name in dict.fromkeys(DIVERGENCE_PARAMETERS.values()):
-            owners = [kind for kind, own in DIVERGENCE_PARAMETERS.items() if own == name]
-            if getattr(self, name) is not None and self.divergence not in owners:
-                raise refused(name, f"goes with divergence = {' or '.join(map(quoted, owners))}; remove it")
-        if self.alpha is not None and self.divergence.startswith("skew") and not 0 <= self.alpha < 1:
-            raise refused("alpha", f"{self.alpha} is no skew; give one from 0 to below 1")
-        if self.divergence == "alpha" and 0 < min(abs(self.alpha or 0), abs(1 - (self.alpha or 0))) < 1e-3:
-            raise refused("alpha", f"{self.alpha} is too near to 0 or 1 for its digits; give that number itself")
+        check_parameters(self)
         if self.target.kind == "mixture" and self.support.kind == "sampled":
             raise refused("target", 'a mixture needs distributions; use support kind "full" or a top_k')
         if self.target.kind == "extrapolation" and self.support.kind not in ("full", "sampled"):
@@ -130,16 +140,27 @@ class DivergenceObjective(Message):
 
 
 class PolicyGradientObjective(Message):
-    """REINFORCE with the advantage log q - log p of each token (the k1 estimator of reverse KL)."""
+    """REINFORCE with the advantage that descends the divergence: log q - log p for reverse_kl (the k1 estimator)."""
 
     kind: Literal["policy_gradient"] = "policy_gradient"
+    divergence: FDivergenceKind = Field(default="reverse_kl", description="as in a divergence; these are f-divergences")
+    beta: Beta = None
+    alpha: Alpha = None
     target: Target = Field(default=TeacherTarget(), description="what the student is pulled to")
     credit: Credit = Field(default=TokenCredit(), description="for what a token answers")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        check_parameters(self)
         if self.target.kind == "mixture":
             raise refused("target", 'a mixture needs distributions; use objective kind "divergence"')
+        if self.divergence != "reverse_kl" and self.target.kind == "extrapolation":
+            raise refused(
+                "target", f"an extrapolation is not that of {self.divergence} here; use divergence reverse_kl"
+            )
+        if self.divergence != "reverse_kl" and self.credit.kind != "token":
+            sentence = f"{self.credit.kind!r} is not that of {self.divergence}; use divergence reverse_kl"
+            raise refused("credit", f'{sentence} or credit kind "token"')
         return self
 
 

@@ -19,6 +19,7 @@ from tutelage.core.batch import OutputHead, TokenBatch, at_tokens, log_probabili
 from tutelage.core.credit import Credit, advantage, constant_penalty, credited, whole_rollouts
 from tutelage.core.divergences import measure
 from tutelage.core.estimators import ESTIMATORS, reinforce
+from tutelage.core.f_weights import F_WEIGHTS
 from tutelage.core.fused import fused_divergence
 from tutelage.core.metrics import Metric, Partial
 from tutelage.core.pulls import PULLS
@@ -69,6 +70,8 @@ class Objective:
             if value not in known:
                 raise ValueError(f"unknown {name} {value!r}; known are {', '.join(known)}")
         measure(self.divergence, **self.parameters)
+        if self.kind == "policy_gradient":
+            self._check_advantage()
         if self.target.kind == "mixture" and self.comparison == "sampled":
             raise ValueError("a mixture needs distributions, not one written token; use the full support or a top-k")
         if self.target.kind == "extrapolation" and self.comparison not in ("full", "sampled", None):
@@ -78,6 +81,19 @@ class Objective:
                 f"{self.divergence} has no sampled-token estimator; use the full support or a top-k, "
                 f"or one of {', '.join(ESTIMATORS)}"
             )
+
+    def _check_advantage(self) -> None:
+        if self.divergence not in F_WEIGHTS:
+            able = ", ".join(F_WEIGHTS)
+            raise ValueError(f"{self.divergence} is no f-divergence and has no advantage; use one of {able}")
+        if self.divergence == "reverse_kl":
+            return
+        if self.credit.looks_ahead:
+            raise ValueError(
+                f"a return of {self.divergence} descends no divergence of the sequence; use reverse_kl or steps 1"
+            )
+        if self.target.kind == "extrapolation":
+            raise ValueError(f"an extrapolation at one token has no scale for {self.divergence}; use reverse_kl")
 
     @property
     def parameters(self) -> dict[str, float]:
@@ -168,8 +184,13 @@ def _advantages(rows: TokenBatch, objective: Objective, chunk_rows: int) -> Tens
         student_logp_RV = log_probabilities(chunk.head(chunk.hidden_RH), chunk.vocabulary_size)
         aligned = SUPPORTS["sampled"].align(student_logp_RV, chunk, objective.rest)
         pulled = _clipped(objective, _aimed(objective, aligned, _reference_logp(objective, chunk), chunk))
-        parts.append(advantage(*needed(pulled, "teacher signals")).squeeze(-1))
+        parts.append(_advantage(objective, needed(pulled, "teacher signals")))
     return credited(torch.cat(parts[1:] or parts), rows.rollout_R, objective.credit)
+
+
+def _advantage(objective: Objective, aligned: Aligned) -> Tensor:
+    """Of the written tokens [R], each by itself."""
+    return F_WEIGHTS[objective.divergence](advantage(*aligned).squeeze(-1), **objective.parameters)
 
 
 def _fused(rows: TokenBatch, objective: Objective) -> tuple[Tensor, dict[str, Partial]]:
@@ -254,7 +275,8 @@ def _token_losses(objective: Objective, logp_R: Tensor, aligned: Aligned | None,
     student_logp_RS, teacher_logp_RS = needed(aligned, "teacher signals")
     if objective.kind == "policy_gradient":
         if advantage_R is None:
-            advantage_R = credited(advantage(student_logp_RS, teacher_logp_RS).squeeze(-1), None, objective.credit)
+            own_R = _advantage(objective, Aligned(student_logp_RS, teacher_logp_RS))
+            advantage_R = credited(own_R, None, objective.credit)
         return reinforce(advantage_R, logp_R)
     if objective.support == "sampled":
         return ESTIMATORS[objective.divergence]((teacher_logp_RS - student_logp_RS).squeeze(-1))
