@@ -134,7 +134,12 @@ def test_in_expectation_the_return_to_go_descends_the_reverse_kl_of_the_sequence
 
 @pytest.mark.parametrize(
     ("fields", "words"),
-    [({"steps": 0}, "steps is 0"), ({"discount": 0.0}, "discount is 0.0"), ({"floor": 0.5}, "floor is 0.5")],
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"discount": 0.0}, "discount is 0.0"),
+        ({"floor": 0.5}, "floor is 0.5"),
+        ({"steps": None, "baseline": True}, "takes from a return what follows"),
+    ],
 )
 def test_an_impossible_credit_is_refused_in_one_sentence(fields, words):
     with pytest.raises(ValueError, match=words):
@@ -144,3 +149,35 @@ def test_an_impossible_credit_is_refused_in_one_sentence(fields, words):
 def test_a_return_without_rollouts_is_refused(logits, make_batch):
     with pytest.raises(ValueError, match="the objective needs rollout_R"):
         loss(make_batch(logits(1, 3, 7), logits(2, 3, 7)), RETURN)
+
+
+def test_the_baseline_makes_the_mean_advantage_zero_and_leaves_the_mean_gradient(logits, make_batch):
+    """Every token once, weighted by the student's probability of it; clipped signals keep the identity."""
+    student, teacher = logits(1, 1, 7), logits(2, 1, 7)
+    batch = make_batch(student.expand(7, 7), teacher.expand(7, 7))
+    sampled = replace(batch.teacher, sampled_logprob_R=teacher.log_softmax(-1)[0])
+    batch = replace(batch, token_ids_R=torch.arange(7), teacher=sampled)
+    p = student.softmax(-1)[0]
+    for signal_clip in (None, 0.7):
+        plain = Objective("policy_gradient", signal_clip=signal_clip)
+        based = replace(plain, credit=Credit(baseline=True))
+        gradients = [loss_and_gradient(batch, objective)[1] * p[:, None] for objective in (plain, based)]
+        assert torch.allclose(gradients[0].sum(0), gradients[1].sum(0), atol=1e-12)
+        assert not torch.allclose(gradients[0], gradients[1])
+        # a row's gradient is A (p - onehot): what it puts on its own token tells A
+        advantages = loss_and_gradient(batch, based)[1].diagonal() / (p - 1)
+        assert torch.allclose((p * advantages).sum(), torch.zeros(()).double(), atol=1e-12)
+
+
+def test_where_the_teacher_forbids_a_token_no_baseline_is_finite_and_no_row_is_nan(logits, make_batch):
+    """Row 1 wrote it: -inf and inf meet there."""
+    batch = make_batch(logits(1, 3, 7), logits(2, 3, 7))
+    bias = torch.zeros(7, dtype=torch.float64)
+    bias[4] = -torch.inf
+    batch = replace(batch, teacher=replace(batch.teacher, head=replace(batch.teacher.head, bias_V=bias)))
+    batch.token_ids_R[:] = torch.tensor([0, 4, 6])
+    objective = Objective("policy_gradient", credit=Credit(baseline=True))
+    assert loss(batch, objective)[1]["infinite_fraction"] == (3, 3)
+    total, gradient = loss_and_gradient(batch, objective)
+    assert total == 0
+    assert gradient.abs().max() == 0

@@ -99,8 +99,10 @@ def test_what_is_no_f_divergence_has_no_advantage():
             Objective("policy_gradient", kind)
 
 
-def test_only_reverse_kl_has_a_return_and_an_extrapolation():
+def test_only_reverse_kl_has_a_return_a_baseline_and_an_extrapolation():
     with pytest.raises(ValueError, match="a return of tvd descends no divergence of the sequence; use reverse_kl"):
         Objective("policy_gradient", "tvd", credit=Credit(steps=None))
     with pytest.raises(ValueError, match="an extrapolation at one token has no scale for tvd; use reverse_kl"):
         Objective("policy_gradient", "tvd", target=Target("extrapolation"))
+    with pytest.raises(ValueError, match="the baseline is that of reverse_kl"):
+        Objective("policy_gradient", "tvd", credit=Credit(baseline=True))

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tutelage.core.batch import OutputHead
+from tutelage.core.credit import Credit
 from tutelage.core.metrics import values
 from tutelage.core.objective import Objective, fusible, loss
 from tutelage.core.pulls import PULLS
@@ -54,13 +55,14 @@ def test_the_objective_is_the_same_through_tiles_and_through_recomputed_chunks(
         {"reference_coef": 0.1},
         {"support": "teacher_top_k"},
         {"entropy_gate": ("teacher", 0.5, 9.0)},
+        {"kind": "policy_gradient", "credit": Credit(baseline=True)},
     ],
 )
 def test_what_reads_or_weights_the_logits_is_not_fused(logits, make_batch, option):
     batch = make_batch(logits(1, 5, 13), logits(2, 5, 13))
     identity = OutputHead(torch.eye(13, dtype=torch.float64))
     assert fusible(replace(batch, head=identity), Objective("divergence"))
-    objective = Objective("divergence", **option)
+    objective = Objective(**({"kind": "divergence"} | option))
     assert not fusible(replace(batch, head=identity), objective)
     plain, headed = (loss(x, objective) for x in (batch, replace(batch, head=identity)))
     assert torch.allclose(plain[0], headed[0], rtol=1e-12)

@@ -32,7 +32,10 @@ OBJECTIVES: list[dict[str, Any]] = [
     if (name, support["kind"]) != ("jsd", "sampled")
 ]
 OBJECTIVES += [{"kind": "policy_gradient", "divergence": name} for name in ("reverse_kl", "forward_kl", "jsd")]
-OBJECTIVES += [{"kind": "policy_gradient", "credit": {"kind": kind}} for kind in ("k_step_return", "return_to_go")]
+OBJECTIVES += [
+    {"kind": "policy_gradient", "credit": {"kind": kind}}
+    for kind in ("k_step_return", "return_to_go", "control_variate")
+]
 
 
 @pytest.fixture(scope="module")

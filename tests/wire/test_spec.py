@@ -166,6 +166,14 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
         "objective.divergence",
         "'skew_reverse_kl'",
     ),
+    *(
+        (
+            changed("objective", {"kind": "policy_gradient", "divergence": "jsd", "credit": {"kind": kind}}),
+            "objective.credit",
+            "use divergence reverse_kl",
+        )
+        for kind in ("return_to_go", "control_variate")
+    ),
     (
         changed("objective", {"kind": "policy_gradient", "divergence": "tvd", "beta": 0.5}),
         "objective.beta",
@@ -174,11 +182,6 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     (
         changed("objective", {"kind": "policy_gradient", "divergence": "tvd", "target": {"kind": "extrapolation"}}),
         "objective.target",
-        "use divergence reverse_kl",
-    ),
-    (
-        changed("objective", {"kind": "policy_gradient", "divergence": "jsd", "credit": {"kind": "return_to_go"}}),
-        "objective.credit",
         "use divergence reverse_kl",
     ),
     (changed("rollout.source", "mix"), "rollout.on_policy_fraction", "give both or neither"),

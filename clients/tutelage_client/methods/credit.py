@@ -67,11 +67,15 @@ CREDIT = (
         feedback="logit",
         access="white_box",
         granularity="token",
-        needs=("sampled", "top_k"),
+        needs=("full",),
         on_policy="strict",
         evidence="second_hand",
         defaults="the baseline over top-k instead of the vocabulary, for speed (notes on the paper)",
-        missing="a baseline for the advantage",
+        composition={
+            "rollout": {"source": "student"},
+            "objective": {"kind": "policy_gradient", "credit": {"kind": "control_variate"}},
+        },
+        differs="the baseline is over the whole vocabulary",
     ),
     Method(
         name="opd-plus",

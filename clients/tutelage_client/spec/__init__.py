@@ -4,7 +4,7 @@ What needs no model is refused here, with the field, the limit and the remedy. W
 checked by the trainer before the first rollout.
 """
 
-from tutelage_client.spec.credits import Credit, KStepReturn, ReturnToGo, TokenCredit
+from tutelage_client.spec.credits import ControlVariate, Credit, KStepReturn, ReturnToGo, TokenCredit
 from tutelage_client.spec.objectives import (
     ConstantPenaltyObjective,
     DivergenceObjective,
@@ -54,6 +54,7 @@ __all__ = [
     "Budget",
     "CheckpointSpec",
     "ConstantPenaltyObjective",
+    "ControlVariate",
     "Credit",
     "Data",
     "DivergenceObjective",

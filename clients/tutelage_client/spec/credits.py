@@ -40,4 +40,13 @@ class KStepReturn(Message):
     floor: Floor | None = Field(default=None, description=FLOOR)
 
 
-Credit = Annotated[TokenCredit | ReturnToGo | KStepReturn, ByKind()]
+class ControlVariate(Message):
+    """Each token for itself, less what the student does on average there: KL(p || q) is added (vOPD).
+
+    It takes variance and changes no gradient in expectation. It needs the teacher's hidden states.
+    """
+
+    kind: Literal["control_variate"] = "control_variate"
+
+
+Credit = Annotated[TokenCredit | ControlVariate | ReturnToGo | KStepReturn, ByKind()]

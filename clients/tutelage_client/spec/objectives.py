@@ -192,6 +192,7 @@ def signals_asked(objective: Objective) -> frozenset[Signal]:
         case DivergenceObjective():
             return SUPPORT_SIGNALS[objective.support.kind]
         case PolicyGradientObjective():
-            return frozenset({Signal.SAMPLED})
+            whole = objective.credit.kind == "control_variate"
+            return frozenset({Signal.HIDDEN if whole else Signal.SAMPLED})
         case SupervisedObjective() | ConstantPenaltyObjective():
             return frozenset()

@@ -19,7 +19,6 @@ from tutelage_client.spec.sections import (
     TeacherRef,
 )
 from tutelage_client.spec.stabilizers import EntropyGate, Stabilizer
-from tutelage_client.spec.supports import FullSupport
 from tutelage_client.wire.message import Message
 from tutelage_client.wire.teachers import Signal
 
@@ -72,7 +71,6 @@ class RunSpec(Message):
 
 def required_signals(spec: RunSpec) -> frozenset[Signal]:
     """The signals without which the loss cannot be computed; empty where it asks for no scores."""
-    support = getattr(spec.objective, "support", None)
     gated = any(isinstance(s, EntropyGate) and s.of == "teacher" for s in spec.stabilizers)
-    apart = gated and not isinstance(support, FullSupport)  # the whole distribution has its entropy in it
+    apart = gated and Signal.HIDDEN not in signals_asked(spec.objective)  # the whole distribution has its entropy in it
     return signals_asked(spec.objective) | ({Signal.ENTROPY} if apart else frozenset())

@@ -13,6 +13,8 @@ class Credit:
     """For what a token answers: itself (steps = 1), the next steps - 1 as well, or all that follow (steps None).
 
     discount: what the next token counts, in (0, 1]; length_normalised: the mean of the terms, not their sum
+    baseline: add KL(p || q) of the state, the mean of -A there, which takes variance and no gradient (vOPD,
+        arXiv:2605.07865); it needs the whole distribution
     floor: nats below which no token's own advantage counts
 
     Raises:
@@ -23,6 +25,7 @@ class Credit:
     discount: float = 1.0
     length_normalised: bool = False
     floor: float | None = None
+    baseline: bool = False
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:
@@ -31,6 +34,8 @@ class Credit:
             raise ValueError(f"discount is {self.discount}; it lies above 0, up to 1; with steps 1 nothing follows")
         if self.floor is not None and not self.floor < 0:
             raise ValueError(f"floor is {self.floor}; give nats below 0, where the teacher finds the token worse")
+        if self.baseline and self.looks_ahead:
+            raise ValueError("a baseline at each token takes from a return what follows; use steps 1, or no baseline")
 
     @property
     def looks_ahead(self) -> bool:

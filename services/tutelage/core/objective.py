@@ -21,6 +21,7 @@ from tutelage.core.divergences import measure
 from tutelage.core.estimators import ESTIMATORS, reinforce
 from tutelage.core.f_weights import F_WEIGHTS
 from tutelage.core.fused import fused_divergence
+from tutelage.core.kl import reverse_kl
 from tutelage.core.metrics import Metric, Partial
 from tutelage.core.pulls import PULLS
 from tutelage.core.stabilizers import entropy_gate, ordinary_tokens, ratio_clip, reference_kl, signal_clip
@@ -92,6 +93,8 @@ class Objective:
             raise ValueError(
                 f"a return of {self.divergence} descends no divergence of the sequence; use reverse_kl or steps 1"
             )
+        if self.credit.baseline:
+            raise ValueError(f"the baseline is that of reverse_kl, not of {self.divergence}; use that or no baseline")
         if self.target.kind == "extrapolation":
             raise ValueError(f"an extrapolation at one token has no scale for {self.divergence}; use reverse_kl")
 
@@ -124,7 +127,9 @@ class Objective:
         """The support on which the teacher is heard; None where no teacher is."""
         if self.kind == "divergence":
             return self.support
-        return "sampled" if self.kind == "policy_gradient" else None
+        if self.kind == "policy_gradient":
+            return "full" if self.credit.baseline else "sampled"
+        return None
 
 
 def learned_rows(batch: TokenBatch, objective: Objective) -> Tensor:
@@ -147,7 +152,8 @@ def learned_rows(batch: TokenBatch, objective: Objective) -> Tensor:
 def fusible(batch: TokenBatch, objective: Objective) -> bool:
     """True for a full divergence of two heads whose gradient is written out, if nothing else touches its logits."""
     altering = (objective.signal_clip, objective.ratio_clip, objective.entropy_gate, objective.reference_coef)
-    written = objective.comparison == "full" and objective.divergence in PULLS and objective.target.kind == "teacher"
+    full = objective.kind == "divergence" and objective.support == "full"
+    written = full and objective.divergence in PULLS and objective.target.kind == "teacher"
     return written and isinstance(batch.head, OutputHead) and not any(each is not None for each in altering)
 
 
@@ -184,12 +190,16 @@ def _advantages(rows: TokenBatch, objective: Objective, chunk_rows: int) -> Tens
         student_logp_RV = log_probabilities(chunk.head(chunk.hidden_RH), chunk.vocabulary_size)
         aligned = SUPPORTS["sampled"].align(student_logp_RV, chunk, objective.rest)
         pulled = _clipped(objective, _aimed(objective, aligned, _reference_logp(objective, chunk), chunk))
-        parts.append(_advantage(objective, needed(pulled, "teacher signals")))
+        parts.append(_advantage(objective, needed(pulled, "teacher signals"), chunk.token_ids_R))
     return credited(torch.cat(parts[1:] or parts), rows.rollout_R, objective.credit)
 
 
-def _advantage(objective: Objective, aligned: Aligned) -> Tensor:
+@torch.no_grad()
+def _advantage(objective: Objective, aligned: Aligned, token_ids_R: Tensor) -> Tensor:
     """Of the written tokens [R], each by itself."""
+    if objective.credit.baseline:
+        written = (at_tokens(logp_RV, token_ids_R[:, None]).squeeze(-1) for logp_RV in aligned)
+        return advantage(*written) + reverse_kl(*aligned)
     return F_WEIGHTS[objective.divergence](advantage(*aligned).squeeze(-1), **objective.parameters)
 
 
@@ -234,7 +244,7 @@ def _chunk(rows: TokenBatch, objective: Objective) -> tuple[Tensor, dict[str, Pa
         aligned = SUPPORTS[objective.comparison].align(student_logp_RV, rows, objective.rest)
     reference_logp_RV = _reference_logp(objective, rows)
     pulled = _clipped(objective, _aimed(objective, aligned, reference_logp_RV, rows))
-    signal_R = _token_losses(objective, logp_R, pulled, rows.advantage_R)
+    signal_R = _token_losses(objective, logp_R, pulled, rows)
     anchor_R = _reference_losses(objective, student_logp_RV, reference_logp_RV)
     infinite_R = signal_R.isposinf() | anchor_R.isposinf()
     losses_R = torch.where(infinite_R, 0.0, signal_R) * _weights(objective, logp_R, rows)
@@ -266,7 +276,7 @@ def _clipped(objective: Objective, aligned: Aligned | None) -> Aligned | None:
     )
 
 
-def _token_losses(objective: Objective, logp_R: Tensor, aligned: Aligned | None, advantage_R: Tensor | None) -> Tensor:
+def _token_losses(objective: Objective, logp_R: Tensor, aligned: Aligned | None, rows: TokenBatch) -> Tensor:
     """Nats per row [R]; inf where infinite, with gradient zero."""
     if objective.kind == "supervised":
         return -logp_R
@@ -274,8 +284,9 @@ def _token_losses(objective: Objective, logp_R: Tensor, aligned: Aligned | None,
         return reinforce(constant_penalty(logp_R, objective.penalty, objective.max_probability), logp_R)
     student_logp_RS, teacher_logp_RS = needed(aligned, "teacher signals")
     if objective.kind == "policy_gradient":
+        advantage_R = rows.advantage_R
         if advantage_R is None:
-            own_R = _advantage(objective, Aligned(student_logp_RS, teacher_logp_RS))
+            own_R = _advantage(objective, Aligned(student_logp_RS, teacher_logp_RS), rows.token_ids_R)
             advantage_R = credited(own_R, None, objective.credit)
         return reinforce(advantage_R, logp_R)
     if objective.support == "sampled":

@@ -36,10 +36,10 @@ from tutelage.trainer.student import Student
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.errors import InvalidInput, ProblemResponse
 from tutelage_client.http import RetryPolicy
-from tutelage_client.spec import DivergenceObjective, PolicyGradientObjective, RunSpec
+from tutelage_client.spec import DivergenceObjective, PolicyGradientObjective, RunSpec, required_signals
 from tutelage_client.spec import credits as spec_credits
 from tutelage_client.teacher import TeacherClient
-from tutelage_client.wire import Provenance, TeacherView
+from tutelage_client.wire import Provenance, Signal, TeacherView
 
 
 async def build(
@@ -58,7 +58,7 @@ async def build(
     train, held_out = await load_data(spec, student, view, coordinator, artefacts)
     ledger, provenance = await resume(session, student, view, artefacts)
     teacher = open_teacher(spec, view, teacher_key) if view else None
-    if teacher and isinstance(spec.objective, DivergenceObjective) and spec.objective.support.kind == "full":
+    if teacher and Signal.HIDDEN in required_signals(spec):
         with asking_teacher():
             student.teacher_head = output_head(await teacher.head(), student)
     return Run(
@@ -134,6 +134,8 @@ def objective_of(spec: RunSpec, student: Student) -> Objective:
 def credit_of(credit: spec_credits.Credit) -> Credit:
     """The spec's credit in the core's terms: a return to go is one over all steps."""
     given: dict[str, Any] = {"steps": None if credit.kind == "return_to_go" else 1}
+    if credit.kind == "control_variate":
+        given["baseline"] = True
     return Credit(**(given | credit.model_dump(exclude={"kind"})))
 
 
