@@ -122,7 +122,7 @@ def page(result: dict[str, Any]) -> str:
         "# Where on-policy training fails: walks that do not stop",
         "",
         f"Made by `{result['command']}` at commit {result['commit']} on {result['device']}. The horizon stage's specs",
-        f"`opd_forward_kl`, `opd`, and `opd_small` with a student too small for the task, at learning rate {LR:g},",
+        f"`opd_forward_kl`, `opd`, and `opd_small` with a student of a third of the size, at learning rate {LR:g},",
         f"seeds {', '.join(map(str, result['seeds']))}. {small(result)}",
         "",
         *table(result),

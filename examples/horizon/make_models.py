@@ -38,7 +38,7 @@ MAX_MOVES = 64
 TEACHER_NOISE, STUDENT_NOISE = (0.0, 0.1, 0.3), (0.0,)
 TEACHER = Recipe(hidden_size=128, layers=4, steps=3000, schedule=3000, lr=1.5e-3, seed=1)
 STUDENT = Recipe(hidden_size=64, layers=3, steps=450, schedule=1500, lr=3e-3, seed=2)
-# Too small for the task: what on-policy training does to it is `python -m experiments collapse`.
+# Does a student of a third of the size collapse? See `python -m experiments collapse`.
 SMALL = Recipe(hidden_size=48, layers=2, steps=450, schedule=1500, lr=3e-3, seed=2)
 
 
