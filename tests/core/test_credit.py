@@ -13,7 +13,8 @@ from torch import Tensor
 
 from tutelage.core.credit import Credit, credited
 from tutelage.core.estimators import reinforce
-from tutelage.core.objective import Objective, learned_rows, loss
+from tutelage.core.loss import learned_rows, loss
+from tutelage.core.objective import Objective
 
 few = settings(max_examples=60, deadline=None)
 rollouts = st.lists(st.lists(st.floats(-9, 9), min_size=1, max_size=9), min_size=1, max_size=5)

@@ -14,7 +14,8 @@ from torch import Tensor
 from tutelage.core.credit import Credit
 from tutelage.core.divergences import DIVERGENCES, F_DIVERGENCES, divergence
 from tutelage.core.f_weights import F_WEIGHTS
-from tutelage.core.objective import Objective, loss
+from tutelage.core.loss import loss
+from tutelage.core.objective import Objective
 from tutelage.core.targets import Target
 
 

@@ -9,8 +9,9 @@ import torch
 
 from tutelage.core.batch import OutputHead
 from tutelage.core.credit import Credit
+from tutelage.core.loss import fusible, loss
 from tutelage.core.metrics import values
-from tutelage.core.objective import Objective, fusible, loss
+from tutelage.core.objective import Objective
 from tutelage.core.pulls import PULLS
 
 SETTINGS = [(kind, {}) for kind in PULLS]

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tutelage.core.divergences import divergence
+from tutelage.core.loss import loss
 from tutelage.core.metrics import Metric, merge, values
-from tutelage.core.objective import Objective, loss
+from tutelage.core.objective import Objective
 
 parts = st.lists(
     st.dictionaries(

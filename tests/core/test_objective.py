@@ -13,8 +13,9 @@ from torch import Tensor
 from tutelage.core.batch import TokenBatch
 from tutelage.core.divergences import DIVERGENCES, F_DIVERGENCES, divergence
 from tutelage.core.estimators import ESTIMATORS
+from tutelage.core.loss import learned_rows, loss
 from tutelage.core.metrics import merge, values
-from tutelage.core.objective import Objective, learned_rows, loss
+from tutelage.core.objective import Objective
 
 WITH_TEACHER = [Objective("policy_gradient", divergence=kind) for kind in F_DIVERGENCES]
 WITH_TEACHER += [Objective("divergence", divergence=kind, support="full") for kind in DIVERGENCES]

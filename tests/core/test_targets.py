@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tutelage.core.divergences import divergence
-from tutelage.core.objective import Objective, loss
+from tutelage.core.loss import loss
+from tutelage.core.objective import Objective
 from tutelage.core.targets import Target, towards
 
 few = settings(max_examples=40, deadline=None)

@@ -13,7 +13,8 @@ A loss is states x support x target x divergence (or estimator, or credit) x wei
     credit        advantages for policy gradients
     stabilizers   what bounds or reweights a signal
     metrics       sums and counts, divided once
-    objective     the factors put together, in chunks of rows
+    objective     the choices put together, checked
+    loss          the objective of a batch, in chunks of rows
 
 Symbols: student p, teacher q, behaviour policy mu, reference ref. Shapes: R rows, V vocabulary, H hidden size, K top-k
 columns, C candidate columns, S entries of a support. All log-probabilities are in nats.

@@ -18,8 +18,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from tutelage.core.batch import OutputHead, TokenBatch
+from tutelage.core.loss import loss
 from tutelage.core.metrics import Metric, merge, values
-from tutelage.core.objective import Objective, loss
+from tutelage.core.objective import Objective
 from tutelage.engines.head import Head
 from tutelage.engines.sampling import Sampled, sample
 from tutelage.engines.tokenizer import eos_ids

@@ -1,0 +1,251 @@
+"""The loss: states x support x divergence (or estimator, or credit) x weights, in chunks of rows.
+
+Only the rows that are learned from ever enter the arithmetic, so nothing in any other row, NaN included, can reach the
+loss or the gradient. Each chunk is recomputed in the backward pass: no [R, V] tensor of all rows is ever kept. A plain
+divergence over the full vocabulary goes through `fused` instead, which computes nothing twice; `fusible` decides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from tutelage.core import metrics
+from tutelage.core.batch import OutputHead, TokenBatch, at_tokens, log_probabilities
+from tutelage.core.credit import advantage, constant_penalty, credited, whole_rollouts
+from tutelage.core.divergences import measure
+from tutelage.core.estimators import ESTIMATORS, reinforce
+from tutelage.core.f_weights import F_WEIGHTS
+from tutelage.core.fused import fused_divergence
+from tutelage.core.kl import reverse_kl
+from tutelage.core.metrics import Metric, Partial
+from tutelage.core.objective import Objective
+from tutelage.core.pulls import PULLS
+from tutelage.core.stabilizers import entropy_gate, ordinary_tokens, ratio_clip, reference_kl, signal_clip
+from tutelage.core.support import SUPPORTS, Aligned, needed, signals
+from tutelage.core.targets import towards
+
+
+def learned_rows(batch: TokenBatch, objective: Objective) -> Tensor:
+    """True for the rows that the objective can learn from [R]; their number is the loss's denominator.
+
+    Raises:
+        ValueError: a signal that the objective needs is not in the batch.
+    """
+    learned_R = batch.mask_R & ordinary_tokens(batch.token_ids_R, objective.special_ids)
+    if objective.comparison is None:
+        return learned_R
+    wanted_R, learned_R = learned_R, learned_R & SUPPORTS[objective.comparison].usable(signals(batch))
+    if objective.entropy_asked:
+        learned_R = learned_R & ~needed(signals(batch).entropy_R, "entropies").isnan()
+    if objective.looks_ahead:
+        learned_R = learned_R & whole_rollouts(learned_R, wanted_R, needed(batch.rollout_R, "rollout_R"))
+    return learned_R
+
+
+def fusible(batch: TokenBatch, objective: Objective) -> bool:
+    """True for a full divergence of two heads whose gradient is written out, if nothing else touches its logits."""
+    altering = (objective.signal_clip, objective.ratio_clip, objective.entropy_gate, objective.reference_coef)
+    full = objective.kind == "divergence" and objective.support == "full"
+    written = full and objective.divergence in PULLS and objective.target.kind == "teacher"
+    return written and isinstance(batch.head, OutputHead) and not any(each is not None for each in altering)
+
+
+def loss(batch: TokenBatch, objective: Objective, *, chunk_rows: int = 1024) -> tuple[Tensor, dict[str, Metric]]:
+    """The loss summed over the learned rows, in nats and with gradients, and the metrics of those rows.
+
+    Divide by the number of learned rows of the whole optimiser step, not of the micro-batch. A row whose loss is
+    infinite (the teacher forbids what the student may do, and no signal_clip is set) has no finite gradient: it adds
+    nothing to either, stays in the denominator and is counted in `infinite_fraction`.
+
+    Raises:
+        ValueError: a signal is missing, or student and teacher do not share a vocabulary.
+    """
+    rows = batch.take(learned_rows(batch, objective).nonzero().squeeze(-1))
+    if objective.looks_ahead:
+        rows = replace(rows, advantage_R=_advantages(rows, objective, chunk_rows))
+    total = rows.hidden_RH[:0].sum(dtype=torch.promote_types(rows.hidden_RH.dtype, torch.float32))
+    parts: list[dict[str, Partial]] = []
+    compute, step = (_fused, max(1, len(rows))) if fusible(rows, objective) else (_recomputed, chunk_rows)
+    for start in range(0, len(rows), step):
+        chunk_sum, partials = compute(rows.take(slice(start, start + step)), objective)
+        total = total + chunk_sum
+        parts.append(partials)
+    counted = {"tokens": Metric(len(rows), 1), "learned_fraction": Metric(len(rows), int(batch.mask_R.sum()))}
+    return total, metrics.merge([counted, *map(metrics.to_numbers, parts)])
+
+
+@torch.no_grad()
+def _advantages(rows: TokenBatch, objective: Objective, chunk_rows: int) -> Tensor:
+    """What each row answers for, over whole rollouts: their log-probabilities are computed once more beforehand."""
+    parts = [rows.hidden_RH.new_zeros(0)]
+    for start in range(0, len(rows), chunk_rows):
+        chunk = rows.take(slice(start, start + chunk_rows))
+        student_logp_RV = log_probabilities(chunk.head(chunk.hidden_RH), chunk.vocabulary_size)
+        aligned = SUPPORTS["sampled"].align(student_logp_RV, chunk, objective.rest)
+        pulled = _clipped(objective, _aimed(objective, aligned, _reference_logp(objective, chunk), chunk))
+        parts.append(_advantage(objective, needed(pulled, "teacher signals"), chunk.token_ids_R))
+    return credited(torch.cat(parts[1:] or parts), rows.rollout_R, objective.credit)
+
+
+@torch.no_grad()
+def _advantage(objective: Objective, aligned: Aligned, token_ids_R: Tensor) -> Tensor:
+    """Of the written tokens [R], each by itself."""
+    if objective.credit.baseline:
+        written = (at_tokens(logp_RV, token_ids_R[:, None]).squeeze(-1) for logp_RV in aligned)
+        return advantage(*written) + reverse_kl(*aligned)
+    return F_WEIGHTS[objective.divergence](advantage(*aligned).squeeze(-1), **objective.parameters)
+
+
+def _fused(rows: TokenBatch, objective: Objective) -> tuple[Tensor, dict[str, Partial]]:
+    """Loss and metrics of all rows, their logits in tiles."""
+    teacher = signals(rows)
+    total, divergence_R, observed = fused_divergence(
+        objective.divergence,
+        rows.hidden_RH,
+        cast(OutputHead, rows.head),
+        needed(teacher.hidden_RH, "hidden states"),
+        needed(teacher.head, "the output head"),
+        token_ids_R=rows.token_ids_R,
+        vocabulary_size=rows.vocabulary_size,
+        **cast("dict[str, Any]", objective.parameters),
+    )
+    seen = needed(observed, "what metrics need")
+    partials = metrics.of_sampled(seen.teacher_logprob_R - seen.student_logprob_R, None)
+    partials |= metrics.of_behaviour(seen.student_logprob_R, rows.behaviour_logprob_R, None)
+    partials |= {
+        "loss": (total.detach(), torch.tensor(len(rows), device=total.device)),
+        "infinite_fraction": metrics.over(divergence_R.isposinf().double()),
+        "reverse_kl": metrics.over(seen.reverse_kl_R),
+        "forward_kl": metrics.over(seen.forward_kl_R),
+        "student_entropy": metrics.over(seen.student_entropy_R),
+        "teacher_entropy": metrics.over(seen.teacher_entropy_R),
+    }
+    return total, partials
+
+
+def _recomputed(rows: TokenBatch, objective: Objective) -> tuple[Tensor, dict[str, Partial]]:
+    outcome = checkpoint(_chunk, rows, objective, use_reentrant=False, preserve_rng_state=False)
+    return cast("tuple[Tensor, dict[str, Partial]]", outcome)
+
+
+def _chunk(rows: TokenBatch, objective: Objective) -> tuple[Tensor, dict[str, Partial]]:
+    """Loss and metrics of a few rows, all of which are learned from."""
+    student_logp_RV = log_probabilities(rows.head(rows.hidden_RH), rows.vocabulary_size)
+    logp_R = at_tokens(student_logp_RV, rows.token_ids_R[:, None]).squeeze(-1)
+    aligned = None
+    if objective.comparison is not None:
+        aligned = SUPPORTS[objective.comparison].align(student_logp_RV, rows, objective.rest)
+    reference_logp_RV = _reference_logp(objective, rows)
+    pulled = _clipped(objective, _aimed(objective, aligned, reference_logp_RV, rows))
+    signal_R = _token_losses(objective, logp_R, pulled, rows)
+    anchor_R = _reference_losses(objective, student_logp_RV, reference_logp_RV)
+    infinite_R = signal_R.isposinf() | anchor_R.isposinf()
+    losses_R = torch.where(infinite_R, 0.0, signal_R) * _weights(objective, logp_R, rows)
+    losses_R = losses_R * _gate(objective, student_logp_RV, rows, aligned)
+    losses_R = losses_R + torch.where(infinite_R, 0.0, anchor_R)
+    loss_sum = losses_R.sum()
+    observed = {"loss": (loss_sum.detach(), torch.tensor(len(rows), device=loss_sum.device))}
+    observed["infinite_fraction"] = metrics.over(infinite_R.double())
+    return loss_sum, observed | _observe(objective, rows, student_logp_RV, logp_R, aligned)
+
+
+def _aimed(
+    objective: Objective, aligned: Aligned | None, reference_logp_RV: Tensor | None, rows: TokenBatch
+) -> Aligned | None:
+    """The target in the teacher's place."""
+    if aligned is None or objective.target.kind == "teacher":
+        return aligned
+    reference_logp_RS = reference_logp_RV
+    if reference_logp_RV is not None and objective.comparison == "sampled":
+        reference_logp_RS = at_tokens(reference_logp_RV, rows.token_ids_R[:, None])
+    return aligned._replace(teacher_logp_RS=towards(objective.target, *aligned, reference_logp_RS))
+
+
+def _clipped(objective: Objective, aligned: Aligned | None) -> Aligned | None:
+    if aligned is None or objective.signal_clip is None:
+        return aligned
+    return aligned._replace(
+        teacher_logp_RS=signal_clip(aligned.teacher_logp_RS, aligned.student_logp_RS, objective.signal_clip)
+    )
+
+
+def _token_losses(objective: Objective, logp_R: Tensor, aligned: Aligned | None, rows: TokenBatch) -> Tensor:
+    """Nats per row [R]; inf where infinite, with gradient zero."""
+    if objective.kind == "supervised":
+        return -logp_R
+    if objective.kind == "constant_penalty":
+        return reinforce(constant_penalty(logp_R, objective.penalty, objective.max_probability), logp_R)
+    student_logp_RS, teacher_logp_RS = needed(aligned, "teacher signals")
+    if objective.kind == "policy_gradient":
+        advantage_R = rows.advantage_R
+        if advantage_R is None:
+            own_R = _advantage(objective, Aligned(student_logp_RS, teacher_logp_RS), rows.token_ids_R)
+            advantage_R = credited(own_R, None, objective.credit)
+        return reinforce(advantage_R, logp_R)
+    if objective.support == "sampled":
+        return ESTIMATORS[objective.divergence]((teacher_logp_RS - student_logp_RS).squeeze(-1))
+    return measure(objective.divergence, **objective.parameters)(student_logp_RS, teacher_logp_RS)
+
+
+@torch.no_grad()
+def _reference_logp(objective: Objective, rows: TokenBatch) -> Tensor | None:
+    if not objective.needs_reference:
+        return None
+    logits_RV = needed(rows.reference_head, "the reference")(needed(rows.reference_hidden_RH, "the reference"))
+    return log_probabilities(logits_RV, rows.vocabulary_size)
+
+
+def _reference_losses(objective: Objective, student_logp_RV: Tensor, reference_logp_RV: Tensor | None) -> Tensor:
+    if objective.reference_coef is None:
+        return student_logp_RV.new_zeros(len(student_logp_RV))
+    return reference_kl(student_logp_RV, needed(reference_logp_RV, "the reference"), objective.reference_coef)
+
+
+def _weights(objective: Objective, logp_R: Tensor, rows: TokenBatch) -> Tensor:
+    if objective.ratio_clip is None or rows.behaviour_logprob_R is None:
+        return torch.ones_like(logp_R)
+    return ratio_clip(logp_R, rows.behaviour_logprob_R, *objective.ratio_clip)
+
+
+@torch.no_grad()
+def _gate(objective: Objective, student_logp_RV: Tensor, rows: TokenBatch, aligned: Aligned | None) -> Tensor | float:
+    if objective.entropy_gate is None:
+        return 1.0
+    whose, minimum, maximum = objective.entropy_gate
+    if whose == "student":
+        entropy_R = metrics.entropy(student_logp_RV)
+    elif objective.entropy_asked:
+        entropy_R = needed(signals(rows).entropy_R, "entropies")
+    else:
+        entropy_R = metrics.entropy(needed(aligned, "teacher signals").teacher_logp_RS)
+    return entropy_gate(entropy_R, minimum, maximum)
+
+
+@torch.no_grad()
+def _observe(
+    objective: Objective, rows: TokenBatch, student_logp_RV: Tensor, logp_R: Tensor, aligned: Aligned | None
+) -> dict[str, Partial]:
+    """What is measured on these rows; a full comparison overrides what written tokens only estimate."""
+    observed = {"student_entropy": metrics.over(metrics.entropy(student_logp_RV))}
+    observed |= metrics.of_behaviour(logp_R, rows.behaviour_logprob_R, objective.ratio_clip)
+    whole = aligned if objective.comparison == "full" else None
+    teacher_logp_R = _teacher_logp(rows, whole)
+    if teacher_logp_R is not None:
+        observed |= metrics.of_sampled(teacher_logp_R - logp_R, objective.signal_clip)
+    if whole is not None:
+        observed |= metrics.of_whole(whole)
+    elif rows.teacher is not None and rows.teacher.entropy_R is not None:
+        observed["teacher_entropy"] = metrics.over(rows.teacher.entropy_R)
+    return observed
+
+
+def _teacher_logp(rows: TokenBatch, whole: Aligned | None) -> Tensor | None:
+    """log q(y) from the whole distribution where it is there, else as the teacher sent it."""
+    if whole is not None:
+        return at_tokens(whole.teacher_logp_RS, rows.token_ids_R[:, None]).squeeze(-1)
+    return None if rows.teacher is None else rows.teacher.sampled_logprob_R
