@@ -123,5 +123,7 @@ def test_an_impossible_target_is_refused(fields, words):
 def test_a_target_is_refused_on_a_support_that_cannot_carry_it():
     with pytest.raises(ValueError, match="a mixture needs distributions"):
         Objective("policy_gradient", target=Target("mixture"))
+    with pytest.raises(ValueError, match="an extrapolation at one token has no scale for forward_kl"):
+        Objective("divergence", "forward_kl", support="sampled", target=Target("extrapolation"))
     with pytest.raises(ValueError, match="an extrapolation is normalised"):
         Objective("divergence", support="teacher_top_k", target=Target("extrapolation"))

@@ -184,6 +184,19 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
         "objective.target",
         "use divergence reverse_kl",
     ),
+    (
+        changed(
+            "objective",
+            {
+                "kind": "divergence",
+                "divergence": "forward_kl",
+                "support": {"kind": "sampled"},
+                "target": {"kind": "extrapolation"},
+            },
+        ),
+        "objective.target",
+        "use divergence reverse_kl",
+    ),
     (changed("rollout.source", "mix"), "rollout.on_policy_fraction", "give both or neither"),
     (changed("rollout.on_policy_fraction", 0.5), "rollout.on_policy_fraction", "give both or neither"),
     (changed("teachers", []), "teachers", "needs a teacher; add [[teachers]]"),

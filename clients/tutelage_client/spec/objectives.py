@@ -133,6 +133,9 @@ class DivergenceObjective(Message):
             raise refused("target", 'a mixture needs distributions; use support kind "full" or a top_k')
         if self.target.kind == "extrapolation" and self.support.kind not in ("full", "sampled"):
             raise refused("target", 'an extrapolation is over the vocabulary; use support kind "full" or "sampled"')
+        if (self.target.kind, self.support.kind) == ("extrapolation", "sampled") and self.divergence != "reverse_kl":
+            sentence = f"an extrapolation at one token has no scale for {self.divergence}"
+            raise refused("target", f'{sentence}; use divergence reverse_kl or support kind "full"')
         if self.support.kind == "sampled" and self.divergence not in SAMPLED_DIVERGENCES:
             sentence = f'{self.divergence} has no sampled-token estimator; use support kind "full" or a top_k'
             raise refused("support", sentence)

@@ -61,6 +61,9 @@ class Objective:
             raise ValueError("a mixture needs distributions, not one written token; use the full support or a top-k")
         if self.target.kind == "extrapolation" and self.comparison not in ("full", "sampled", None):
             raise ValueError("an extrapolation is normalised over the vocabulary; use the full or the sampled support")
+        unscaled = self.target.kind == "extrapolation" and self.divergence != "reverse_kl"
+        if self.kind == "divergence" and self.support == "sampled" and unscaled:
+            raise ValueError(f"an extrapolation at one token has no scale for {self.divergence}; use reverse_kl")
         if self.kind == "divergence" and self.support == "sampled" and self.divergence not in ESTIMATORS:
             raise ValueError(
                 f"{self.divergence} has no sampled-token estimator; use the full support or a top-k, "
