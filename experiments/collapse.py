@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
@@ -20,20 +20,44 @@ from tutelage.standalone.stages import HORIZON
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.wire import RunView
 
-LR = 1e-3  # the middle of the stage's grid; forward KL collapses at every rate of it
 SEEDS = (7, 8, 9)
-CASES = [("opd", 64), ("opd_small", 64), ("opd_forward_kl", 64), ("opd_forward_kl", 32)]
+
+
+class Case(NamedTuple):
+    """An arm with a learning rate of the stage's grid and a limit of tokens a walk."""
+
+    arm: str
+    lr: float
+    limit: int
+
+    @property
+    def title(self) -> str:
+        return f"{self.arm}, {self.lr:g}, {self.limit} tokens"
+
+
+# Forward KL collapses at every rate of the grid, reverse KL with a small student and far targets at its upper end.
+FORWARD, SHORTER = Case("opd_forward_kl", 1e-3, 64), Case("opd_forward_kl", 1e-3, 32)
+SMALL_FAR = Case("opd_small_far", 3e-3, 64)
+CASES = (
+    Case("opd", 1e-3, 64),
+    Case("opd_small", 1e-3, 64),
+    Case("opd_small", 3e-3, 64),
+    Case("opd_small_far", 1e-3, 64),
+    SMALL_FAR,
+    FORWARD,
+    SHORTER,
+)
 CURVES = ("length", "truncated", "student_entropy")
 EVERY = 10
-COLOURS = ("#0072B2", "#56B4E9", "#D55E00", "#009E73")
+COLOURS = ("#0072B2", "#56B4E9", "#999999", "#E69F00", "#CC79A7", "#D55E00", "#009E73")
 
 
 async def collapse(out: Path) -> None:
     """Run every case with every seed; write `out`, the page and the plot beside it."""
     planned = [
-        Planned(HORIZON, arm, {"lr": LR, "max_new_tokens": limit}, seed, "eval.jsonl")
+        Planned(HORIZON, case.arm, {"lr": case.lr, "max_new_tokens": case.limit}, seed, "eval.jsonl")
         for seed in SEEDS
-        for arm, limit in CASES
+        for case in CASES
     ]
     runs = await outcomes(planned, curves)
     result = {
@@ -53,8 +77,14 @@ async def curves(client: CoordinatorClient, run: RunView) -> dict[str, float]:
     return {f"{name}/{row['step']}": row[name] for row in rows for name in CURVES if row.get(name) is not None}
 
 
-def case(result: dict[str, Any], arm: str, limit: int) -> list[dict[str, Any]]:
-    return [run for run in result["runs"] if run["arm"] == arm and run["setting"]["max_new_tokens"] == limit]
+def runs_of(result: dict[str, Any], case: Case) -> list[dict[str, Any]]:
+    settings = {"lr": case.lr, "max_new_tokens": case.limit}
+    return [run for run in result["runs"] if run["arm"] == case.arm and run["setting"] == settings]
+
+
+def fell(runs: Sequence[dict[str, Any]]) -> str:
+    """How many of them ended below their start."""
+    return f"{sum(run['after'] < run['before'] for run in runs)} of {len(runs)}"
 
 
 def curve(run: dict[str, Any], name: str) -> tuple[list[int], list[float]]:
@@ -70,74 +100,72 @@ def ends(runs: Sequence[dict[str, Any]], name: str) -> float:
 
 def table(result: dict[str, Any]) -> list[str]:
     lines = [
-        "| arm | tokens a walk | success before | after | steps | walks cut at the end | length | entropy, nats |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
+        "| arm | learning rate | tokens a walk | success before | after | steps | cut, at most | cut at the end "
+        "| entropy at the end, nats |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    for arm, limit in CASES:
-        runs = case(result, arm, limit)
+    for case in CASES:
+        runs = runs_of(result, case)
         after = [run["after"] for run in runs]
         success = f"{statistics.mean(after):.1%} ({min(after):.1%} to {max(after):.1%})"
         steps = "/".join(str(run["steps"]) for run in runs)
-        figures = f"{ends(runs, 'truncated'):.0%} | {ends(runs, 'length'):.1f} | {ends(runs, 'student_entropy'):.2f}"
-        lines.append(f"| {arm} | {limit} | {runs[0]['before']:.1%} | {success} | {steps} | {figures} |")
+        most = statistics.mean(max(curve(run, "truncated")[1]) for run in runs)
+        figures = f"{most:.0%} | {ends(runs, 'truncated'):.0%} | {ends(runs, 'student_entropy'):.2f}"
+        before = f"{case.arm} | {case.lr:g} | {case.limit} | {runs[0]['before']:.1%}"
+        lines.append(f"| {before} | {success} | {steps} | {figures} |")
     return lines
 
 
-def verdict(result: dict[str, Any]) -> str:
+def shorter_walks(result: dict[str, Any]) -> str:
     """Whether the lower limit prevented it: a collapsed student reaches fewer targets than before."""
-    long, short = (case(result, "opd_forward_kl", limit) for limit in (64, 32))
-    fell, held = (sum(run["after"] < run["before"] for run in runs) for runs in (long, short))
-    seen = f"With 64 tokens a walk {fell} of {len(long)} students ended below their start, with 32 {held}."
-    if fell == len(long) and held == 0:
-        return f"{seen} So the tokens of walks that do not stop are what the collapse needs."
-    if held:
+    long, short = runs_of(result, FORWARD), runs_of(result, SHORTER)
+    seen = f"With {FORWARD.limit} tokens a walk {fell(long)} students ended below their start, with {SHORTER.limit} "
+    seen += f"{fell(short)}."
+    if any(run["after"] < run["before"] for run in short):
         return f"{seen} So the limit does not prevent it: the suspected cause is not, or not alone, the right one."
-    return f"{seen} It did not collapse in every seed, so these runs decide nothing."
+    return f"{seen} So the tokens of walks that do not stop are what the collapse needs."
 
 
-def course(result: dict[str, Any]) -> str:
+def course(runs: Sequence[dict[str, Any]]) -> str:
     """When walks were longest, and what came after."""
-    runs = case(result, "opd_forward_kl", 64)
     curves = [curve(run, "length") for run in runs]
     peaks = [steps[lengths.index(max(lengths))] for steps, lengths in curves]
     highest = statistics.mean(max(lengths) for _, lengths in curves)
     cut = statistics.mean(max(curve(run, "truncated")[1]) for run in runs)
     return (
         f"Walks were longest at step {'/'.join(map(str, peaks))}: {highest:.0f} moves in the mean, {cut:.0%} of them "
-        f"cut at the limit. Then they shorten again to {ends(runs, 'length'):.0f}: the student is on its way back when "
-        "the budget, spent on long walks, ends the run."
+        f"cut at the limit. When the budget, spent on long walks, ended the run, they had {ends(runs, 'length'):.0f}."
     )
-
-
-def small(result: dict[str, Any]) -> str:
-    """Whether the small student collapses too, under reverse KL."""
-    runs = case(result, "opd_small", 64)
-    fell = sum(run["after"] < run["before"] for run in runs)
-    return f"Of the small students {fell} of {len(runs)} ended below their start."
 
 
 def page(result: dict[str, Any]) -> str:
     """The result as a page of the docs."""
+    fast, far = runs_of(result, Case("opd_small", 3e-3, 64)), runs_of(result, SMALL_FAR)
+    slow = runs_of(result, Case("opd_small_far", 1e-3, 64))
     lines = [
         "# Where on-policy training fails: walks that do not stop",
         "",
-        f"Made by `{result['command']}` at commit {result['commit']} on {result['device']}. The horizon stage's specs",
-        f"`opd_forward_kl`, `opd`, and `opd_small` with a student of a third of the size, at learning rate {LR:g},",
-        f"seeds {', '.join(map(str, result['seeds']))}. {small(result)}",
+        f"Made by `{result['command']}` at commit {result['commit']} on {result['device']}. Specs of the horizon stage,",
+        f"seeds {', '.join(map(str, result['seeds']))}. `opd_small` has a student of a third of the size; `opd_small_far`",
+        "trains it on targets up to 22 moves away in place of 16. All but `opd_forward_kl` learn reverse KL.",
         "",
         *table(result),
         "",
         "![Length, cut walks and entropy by step](collapse.svg)",
         "",
-        "## What happens",
+        "## Reverse KL",
         "",
-        "Under forward KL on its own walks the",
-        "student flattens to nearly the same probability for each of the four moves (ln 4 is 1.39 nats) and forgets",
-        f"to stop. {course(result)}",
+        f"Below their start ended {fell(far)} small students on far targets at the upper end of the grid of learning",
+        f"rates, {fell(slow)} at its middle, and {fell(fast)} at the upper end on the targets of the stage. {course(far)}",
+        "",
+        "## Forward KL",
+        "",
+        "Under forward KL on its own walks the student flattens to nearly the same probability for each of the four",
+        f"moves (ln 4 is 1.39 nats) and forgets to stop. {course(runs_of(result, FORWARD))}",
         "",
         "Suspected: walks that never stop are longer than good ones, so that their tokens outnumber the others in a",
         "loss that counts tokens. If that is so, a lower limit of tokens a walk must prevent it; the longest target",
-        f"needs 23. {verdict(result)}",
+        f"needs 23. {shorter_walks(result)}",
         "",
         "What shows it in a run's metrics, long before success is measured again: `length` and `truncated` rise",
         "together with `student_entropy`.",
@@ -150,9 +178,9 @@ def plot(result: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(9.6, 3.0), layout="constrained")
     panels = figure.subplots(1, len(CURVES))
     for axes, name in zip(panels, CURVES, strict=True):
-        for (arm, limit), colour in zip(CASES, COLOURS, strict=True):
-            for run in case(result, arm, limit):
-                label = f"{arm}, {limit} tokens" if run["seed"] == result["seeds"][0] else None
+        for case, colour in zip(CASES, COLOURS, strict=True):
+            for run in runs_of(result, case):
+                label = case.title if run["seed"] == result["seeds"][0] else None
                 axes.plot(*curve(run, name), color=colour, linewidth=1.2, label=label)
         axes.set(xlabel="step", title=name)
         axes.spines[["top", "right"]].set_visible(False)

@@ -38,7 +38,7 @@ MAX_MOVES = 64
 TEACHER_NOISE, STUDENT_NOISE = (0.0, 0.1, 0.3), (0.0,)
 TEACHER = Recipe(hidden_size=128, layers=4, steps=3000, schedule=3000, lr=1.5e-3, seed=1)
 STUDENT = Recipe(hidden_size=64, layers=3, steps=450, schedule=1500, lr=3e-3, seed=2)
-# Does a student of a third of the size collapse? See `python -m experiments collapse`.
+# A student of a third of the size, for `python -m experiments collapse`.
 SMALL = Recipe(hidden_size=48, layers=2, steps=450, schedule=1500, lr=3e-3, seed=2)
 
 
@@ -178,6 +178,8 @@ def main() -> None:
     write_lines(args.out / "eval.jsonl", parts.evaluate)
     write_lines(args.out / "tune.jsonl", parts.tune)
     write_lines(args.out / "prompts.jsonl", list(islice(drawn(parts.train, 4), 8192)))
+    beyond = [target for target in parts.tune if target.distance > TRAINED]
+    write_lines(args.out / "far.jsonl", list(islice(drawn(parts.train + beyond, 4), 4096)))
     everything = [target for part in parts for target in part]
     near = [target for target in parts.evaluate if target.distance <= TRAINED]
     plans = {
