@@ -158,6 +158,11 @@ async def test_a_missing_capability_names_the_signal_and_the_teacher(start_teach
         for path, body, said in (
             ("/v1/score", {"sequences": [sequence()], "signals": ["entropy"]}, "'entropy'"),
             ("/v1/generate", {"prompts": ["t1"]}, "does not generate"),
+            (
+                "/v1/reward",
+                {"items": [{"prompt": "p", "completion": "c"}], "reward": {"kind": "rubric", "rubric": "r"}},
+                "'rubric'",
+            ),
         ):
             answer = await teacher.http.post(path, json=body)
             assert (answer.status_code, answer.json()["code"]) == (422, "capability_missing")

@@ -17,7 +17,18 @@ from tutelage.engines import FakeOptions
 from tutelage.queue import Answer, Delivery, Job, MemoryQueue, Queue, QueueLimits, open_queue
 from tutelage.teacher.worker import QueueWorker
 from tutelage_client.errors import ServiceUnreachable
-from tutelage_client.wire import ScoreRequest, Signal, decode_reply, encode_request
+from tutelage_client.wire import (
+    ExactMatch,
+    RewardItem,
+    RewardModel,
+    RewardRequest,
+    ScoreRequest,
+    Signal,
+    decode_reply,
+    decode_reward_reply,
+    encode_request,
+    encode_reward_request,
+)
 
 
 @pytest.fixture(params=["memory", "valkey"])
@@ -30,8 +41,13 @@ async def queue(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerato
         yield open_queue(f"redis://127.0.0.1:{server.port}/0")
 
 
-def job(name: str, request: ScoreRequest | bytes) -> Job:
-    payload = request if isinstance(request, bytes) else encode_request(request)
+def job(name: str, request: ScoreRequest | RewardRequest | bytes) -> Job:
+    payload = request
+    if isinstance(request, ScoreRequest):
+        payload = encode_request(request)
+    if isinstance(request, RewardRequest):
+        payload = encode_reward_request(request)
+    assert isinstance(payload, bytes)
     return Job(id=name, queue="toy", reply_to="run-1", run_id="run", tokens=5, payload=payload)
 
 
@@ -76,9 +92,28 @@ async def test_jobs_in_hand_are_merged_and_every_one_is_answered(
     assert all(answer.payload is not None for answer in found.values())
 
 
+GRADED = RewardRequest(items=[RewardItem(prompt="1+1", completion="2", reference="2")], reward=ExactMatch())
+
+
+async def test_both_doors_give_equal_rewards_and_score_jobs_go_on_beside_them(
+    start_teacher: Any, request_for: Any, queue: Queue
+) -> None:
+    async with start_teacher(queue=queue) as teacher:
+        await put_one(queue, job("reward", GRADED))
+        await put_one(queue, job("score", request_for()))
+        found = await answers_of(queue, {"reward", "score"})
+        over_http = await teacher.client.reward(GRADED)
+    payloads = {name: answer.payload or b"" for name, answer in found.items()}
+    assert decode_reward_reply(payloads["reward"]) == over_http
+    assert decode_reply(payloads["score"]).scores[0].rows == 3
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
+        (lambda request_for: b"reward-request.v2\n{}", "expected 'reward-request.v1'"),
+        (lambda request_for: b"reward-request.v1\n{}", "items"),
+        (lambda request_for: GRADED.model_copy(update={"reward": RewardModel()}), "'reward_model'"),
         (lambda request_for: b"not safetensors", "safetensors"),
         (lambda request_for: request_for([99]), "99"),
         (lambda request_for: request_for([3], signals=frozenset({Signal.TOP_K}), top_k=999), "at most 32"),

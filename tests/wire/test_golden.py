@@ -30,6 +30,10 @@ from tutelage_client.wire import (
     ScoreRequest,
     StepReport,
     TeacherInfo,
+    decode_reward_reply,
+    decode_reward_request,
+    encode_reward_reply,
+    encode_reward_request,
 )
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -41,9 +45,11 @@ MESSAGES: dict[str, type[BaseModel]] = {
     "heartbeat": Heartbeat,
     "lease": Lease,
     "outcome": Outcome,
+    "pairwise_request": RewardRequest,
     "problem": Problem,
     "reward_reply": RewardReply,
     "reward_request": RewardRequest,
+    "rubric_request": RewardRequest,
     "rollout": Rollout,
     "run_spec": RunSpec,
     "run_view": RunView,
@@ -67,6 +73,20 @@ def test_a_message_is_written_as_it_always_was(name: str) -> None:
     message = MESSAGES[name].model_validate_json(text)
     assert unordered(json.loads(message.model_dump_json())) == json.loads(text)
     assert message.model_dump(mode="json").keys() == MESSAGES[name].model_fields.keys()
+
+
+@pytest.mark.parametrize("name", ["reward_request", "rubric_request", "pairwise_request"])
+def test_a_reward_job_is_a_line_with_its_schema_and_the_json(name: str) -> None:
+    text = (GOLDEN / f"{name}.json").read_text()
+    payload = encode_reward_request(RewardRequest.model_validate_json(text))
+    assert payload == b"reward-request.v1\n" + json.dumps(json.loads(text), separators=(",", ":")).encode()
+    assert encode_reward_request(decode_reward_request(payload)) == payload
+
+
+def test_the_answer_to_a_reward_job_is_a_line_with_its_schema_and_the_json() -> None:
+    text = (GOLDEN / "reward_reply.json").read_text()
+    payload = b"reward-reply.v1\n" + json.dumps(json.loads(text), separators=(",", ":")).encode()
+    assert encode_reward_reply(decode_reward_reply(payload)) == payload
 
 
 def test_every_golden_file_belongs_to_a_message() -> None:

@@ -11,7 +11,19 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from tutelage_client import wire
-from tutelage_client.wire import Message, Reward, RewardRequest, Rollout, ScoreGroup, ScoreRequest
+from tutelage_client.errors import BadScores, InvalidInput
+from tutelage_client.wire import (
+    Message,
+    Reward,
+    RewardRequest,
+    Rollout,
+    ScoreGroup,
+    ScoreRequest,
+    decode_reward_reply,
+    decode_reward_request,
+    is_reward_request,
+    needs_model,
+)
 from tutelage_client.wire.refusal import explain
 
 SEQUENCE = {"token_ids": [1, 2, 3], "score_start": 1}
@@ -60,6 +72,13 @@ def test_a_request_that_makes_no_sense_is_refused(request_: dict[str, Any], said
         (RewardRequest, {"items": [ITEM], "reward": {"kind": "contains", "ignore": True}}, "reward.ignore"),
         (RewardRequest, {"items": [ITEM], "reward": {"kind": "contain"}}, "reward.kind"),
         (RewardRequest, {"items": [ITEM], "reward": {"kind": "pattern", "pattern": "("}}, "reward.pattern"),
+        (RewardRequest, {"items": [ITEM], "reward": {"kind": "rubric", "rubric": ""}}, "reward.rubric"),
+        (RewardRequest, {"items": [ITEM], "reward": {"kind": "rubric", "rubric": "r", "lowest": 9}}, "reward"),
+        (
+            RewardRequest,
+            {"items": [ITEM], "reward": {"kind": "pairwise", "rubric": "r", "against": "x"}},
+            "reward.against",
+        ),
     ],
 )
 def test_an_error_names_the_fields_that_were_sent(kind: type[Message], body: dict[str, Any], field: str) -> None:
@@ -138,3 +157,26 @@ def test_the_wire_exports_every_message_in_order() -> None:
     assert len(messages) > 30
     assert messages <= set(wire.__all__)
     assert all(hasattr(wire, name) for name in wire.__all__)
+
+
+def test_a_payload_that_is_no_reward_request_is_refused_with_what_is_wrong() -> None:
+    for payload, said in (
+        (b"reward-request.v2\n{}", "schema is 'reward-request.v2', expected 'reward-request.v1'"),
+        (b"reward-request.v1\n{}", "items: Field required"),
+        (b"reward-request.v1\n", "JSON"),
+    ):
+        assert is_reward_request(payload)
+        with pytest.raises(InvalidInput, match=said):
+            decode_reward_request(payload)
+
+
+def test_an_answer_that_is_no_reward_reply_is_not_taken_for_one() -> None:
+    for payload in (b"", b"reward-reply.v2\n{}", b"reward-reply.v1\n{}", b"\xff\xfe"):
+        with pytest.raises(BadScores):
+            decode_reward_reply(payload)
+
+
+def test_only_kinds_that_ask_the_model_need_one() -> None:
+    kinds = {"exact_match": {}, "rubric": {"rubric": "r"}, "pairwise": {"rubric": "r"}, "reward_model": {}}
+    rewards = [RewardRequest.model_validate({"items": [ITEM], "reward": {"kind": k} | v}) for k, v in kinds.items()]
+    assert [needs_model(request.reward) for request in rewards] == [False, True, True, True]

@@ -3,8 +3,22 @@
 from tutelage_client.wire.codec import MEDIA_TYPE, decode_reply, decode_request, encode_reply, encode_request
 from tutelage_client.wire.generating import GenerateReply, GenerateRequest, Generation, Prompt
 from tutelage_client.wire.grading import Contains, ExactMatch, Grader, LastNumber, Pattern, Walk
+from tutelage_client.wire.judging import Pairwise, RewardModel, Rubric
 from tutelage_client.wire.message import Message
-from tutelage_client.wire.rewarding import Reward, RewardItem, RewardReply, RewardRequest
+from tutelage_client.wire.rewarding import (
+    ModelReward,
+    Reward,
+    RewardItem,
+    RewardKind,
+    RewardReply,
+    RewardRequest,
+    decode_reward_reply,
+    decode_reward_request,
+    encode_reward_reply,
+    encode_reward_request,
+    is_reward_request,
+    needs_model,
+)
 from tutelage_client.wire.rollouts import Rollout
 from tutelage_client.wire.runs import (
     CheckpointCommit,
@@ -54,8 +68,10 @@ __all__ = [
     "Lease",
     "LeaseRequest",
     "Message",
+    "ModelReward",
     "Outcome",
     "Page",
+    "Pairwise",
     "Pattern",
     "Problem",
     "Prompt",
@@ -64,10 +80,13 @@ __all__ = [
     "PushedRollouts",
     "Reward",
     "RewardItem",
+    "RewardKind",
+    "RewardModel",
     "RewardReply",
     "RewardRequest",
     "Rollout",
     "RolloutSample",
+    "Rubric",
     "RunError",
     "RunStatus",
     "RunView",
@@ -85,6 +104,12 @@ __all__ = [
     "Walk",
     "decode_reply",
     "decode_request",
+    "decode_reward_reply",
+    "decode_reward_request",
     "encode_reply",
     "encode_request",
+    "encode_reward_reply",
+    "encode_reward_request",
+    "is_reward_request",
+    "needs_model",
 ]

@@ -1,4 +1,7 @@
-"""Graders as data, as `/v1/reward`, evaluation and the run spec name them; the functions are in `tutelage.rewards`."""
+"""Graders as data: rewards that need no model, as `/v1/reward`, evaluation and the run spec name them.
+
+The functions are in `tutelage.rewards`; what asks a model is in `rewarding`.
+"""
 
 from __future__ import annotations
 
@@ -55,4 +58,5 @@ class Walk(Message):
     kind: Literal["walk"] = "walk"
 
 
-Grader = Annotated[ExactMatch | LastNumber | Contains | Pattern | Walk, ByKind()]
+ModelFree = ExactMatch | LastNumber | Contains | Pattern | Walk
+Grader = Annotated[ModelFree, ByKind()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -33,6 +33,9 @@ class Capabilities(Message):
         default=True, description="each candidate gets a score; else one outside the top k may come back not valid"
     )
     generates: bool = Field(default=True, description="it writes text")
+    rewards: frozenset[Literal["reward_model", "rubric", "pairwise"]] = Field(
+        default=frozenset(), description="kinds of rewards that its model gives; graders without a model always go"
+    )
     eos_ids: tuple[int, ...] = Field(default=(), description="tokens that end a text")
 
 

@@ -19,7 +19,7 @@ class Job:
 
     id: derived from what is asked, so that asking again is the same job
     queue: the teacher's name; reply_to: where the answer is announced, one stream a run
-    tokens: cost estimate in tokens, for admission and autoscaling; payload: an encoded score request
+    tokens: cost estimate in tokens, for admission and autoscaling; payload: an encoded score or reward request
     """
 
     id: str

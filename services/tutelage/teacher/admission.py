@@ -6,7 +6,15 @@ from dataclasses import dataclass
 
 from tutelage.engines.checks import check_groups
 from tutelage_client.errors import InvalidInput
-from tutelage_client.wire import Capabilities, GenerateRequest, ScoreGroup, ScoreRequest, Signal
+from tutelage_client.wire import (
+    Capabilities,
+    GenerateRequest,
+    RewardRequest,
+    ScoreGroup,
+    ScoreRequest,
+    Signal,
+    needs_model,
+)
 
 
 class CapabilityMissing(InvalidInput):
@@ -56,6 +64,15 @@ def admit_generation(request: GenerateRequest, capabilities: Capabilities, limit
     tokens = len(request.prompts) * request.n * request.max_tokens
     _check_tokens(tokens, limits, "max_tokens")
     return tokens
+
+
+def admit_reward(request: RewardRequest, capabilities: Capabilities, teacher: str) -> None:
+    """Raises: CapabilityMissing: a reward that this teacher's model does not give."""
+    kind = request.reward.kind
+    if needs_model(request.reward) and kind not in capabilities.rewards:
+        has = ", ".join(sorted(capabilities.rewards)) or "none"
+        message = f"teacher {teacher!r} does not give the reward {kind!r}; of those that need a model it gives {has}"
+        raise CapabilityMissing(message, "reward.kind")
 
 
 def require_head(capabilities: Capabilities, teacher: str) -> None:

@@ -9,7 +9,6 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from safetensors.numpy import save
 
-from tutelage.rewards.graders import grade
 from tutelage.serving import ServiceProblem, answers, problem
 from tutelage.teacher.admission import CapabilityMissing, require_head
 from tutelage.teacher.batcher import EngineFailed
@@ -25,7 +24,7 @@ from tutelage_client.wire import (
     RewardRequest,
     ScoreReply,
     TeacherInfo,
-    Usage,
+    needs_model,
 )
 
 
@@ -70,11 +69,12 @@ async def generate(asked: GenerateRequest, teacher: Teacher) -> GenerateReply:
     return await teacher.generate(asked)
 
 
-@routes.post("/reward")
+@routes.post("/reward", responses=answers(*BUSY))
 async def reward(asked: RewardRequest, teacher: Teacher) -> RewardReply:
-    """Grade completions with one of the graders; an item that cannot be graded is not valid, never 0."""
-    rewards = await asyncio.to_thread(grade, asked.reward, asked.items)
-    return RewardReply(rewards=tuple(rewards), provenance=teacher.engine.provenance, usage=Usage())
+    """Grade completions, or have the model judge them; an item that cannot be graded is not valid, never 0."""
+    if needs_model(asked.reward):
+        _refuse_if_busy(teacher)
+    return await teacher.reward(asked, door="http")
 
 
 def add_routes(app: FastAPI, keys: KeyCheck) -> None:

@@ -10,12 +10,21 @@ from typing import Any, Literal
 
 from tutelage.engines import Engine
 from tutelage.engines.probe import probe
-from tutelage.teacher.admission import Limits, admit_generation, admit_score
+from tutelage.rewards import rewards_of
+from tutelage.teacher.admission import Limits, admit_generation, admit_reward, admit_score
 from tutelage.teacher.batcher import Batcher, EngineAway, EngineFailed
 from tutelage.teacher.waiting import is_set_within
 from tutelage.telemetry import TeacherMetrics, describe_error
 from tutelage_client.errors import BadScores, InvalidInput, TutelageError
-from tutelage_client.wire import GenerateReply, GenerateRequest, ScoreReply, ScoreRequest, TeacherInfo
+from tutelage_client.wire import (
+    GenerateReply,
+    GenerateRequest,
+    RewardReply,
+    RewardRequest,
+    ScoreReply,
+    ScoreRequest,
+    TeacherInfo,
+)
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +66,13 @@ class Scorer:
             tokens = admit_generation(request, self.engine.capabilities, self.limits, self.name)
             generations, usage = await self.batcher.generate(request, tokens)
             return GenerateReply(generations=generations, provenance=self.engine.provenance, usage=usage)
+
+    async def reward(self, request: RewardRequest, *, door: Literal["http", "queue"]) -> RewardReply:
+        """Raises: CapabilityMissing, InvalidInput, EngineFailed."""
+        with self._counted(door):
+            admit_reward(request, self.engine.capabilities, self.name)
+            rewards, usage = await rewards_of(request)
+            return RewardReply(rewards=tuple(rewards), provenance=self.engine.provenance, usage=usage)
 
     async def become_ready(self, stopping: asyncio.Event, again_after_s: float = 2.0) -> None:
         """Probe again until the probe goes well, as a failure may be a passing one, or until told to stop."""

@@ -1,4 +1,4 @@
-"""The queue door: it leases jobs, has them scored, and stores each answer before its job is acknowledged.
+"""The queue door: it leases jobs, has them scored or rewarded, and stores each answer before its job is acknowledged.
 
 Several jobs are in hand at a time, so that the batcher can merge them. Whatever happens to this process, a job that it
 held comes back when its lease runs out.
@@ -20,7 +20,13 @@ from tutelage.teacher.scorer import Scorer
 from tutelage.teacher.waiting import is_set_within
 from tutelage.telemetry import describe_error
 from tutelage_client.errors import BadScores, InvalidInput, ServiceUnreachable
-from tutelage_client.wire import MEDIA_TYPE, encode_reply
+from tutelage_client.wire import (
+    MEDIA_TYPE,
+    decode_reward_request,
+    encode_reply,
+    encode_reward_reply,
+    is_reward_request,
+)
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +105,7 @@ class QueueWorker:
 
     async def _work(self, delivery: Delivery) -> None:
         try:
-            payload = await self._scored(delivery.job)
+            payload = await self._answered(delivery.job)
         except InvalidInput as error:
             reason = error.message
             kept = await self._insist(lambda: self._queue.fail(delivery, reason, retry=False))
@@ -116,7 +122,11 @@ class QueueWorker:
         if not kept:
             log.warning("a job's lease was lost before its end", extra={"job": delivery.job.id})
 
-    async def _scored(self, job: Job) -> bytes:
+    async def _answered(self, job: Job) -> bytes:
+        """The payload's answer: it says itself whether it asks for scores or for rewards."""
+        if is_reward_request(job.payload):
+            request = decode_reward_request(job.payload)
+            return encode_reward_reply(await self._scorer.reward(request, door="queue"))
         reply = await self._scorer.score(read_request(job.payload, MEDIA_TYPE), door="queue")
         return encode_reply(reply)
 
