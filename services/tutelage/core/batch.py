@@ -63,6 +63,7 @@ class TokenBatch:
     behaviour_logprob_R: log mu of the token under the policy that wrote it, NaN where absent
     reference_hidden_RH, reference_head: the reference policy's, without gradients
     advantage_R: what `credit` made of the whole rollouts, where it looks ahead
+    outcome_R: the advantage of the rollout by its reward, NaN where it has none
     rollout_R: which rollout a row is of; rows of one stand together, in order
     vocabulary_size: the tokens that student and teacher share, where a head has padding entries behind them
     """
@@ -74,6 +75,7 @@ class TokenBatch:
     behaviour_logprob_R: Tensor | None = None
     rollout_R: Tensor | None = None
     advantage_R: Tensor | None = None
+    outcome_R: Tensor | None = None
     teacher: TeacherSignals | None = None
     reference_hidden_RH: Tensor | None = None
     reference_head: Head | None = None

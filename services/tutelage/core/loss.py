@@ -24,6 +24,7 @@ from tutelage.core.fused import fused_divergence
 from tutelage.core.kl import reverse_kl
 from tutelage.core.metrics import Metric, Partial
 from tutelage.core.objective import Objective
+from tutelage.core.outcome import surrogate
 from tutelage.core.pulls import PULLS
 from tutelage.core.stabilizers import entropy_gate, ordinary_tokens, ratio_clip, reference_kl, signal_clip
 from tutelage.core.support import SUPPORTS, Aligned, needed, signals
@@ -37,6 +38,8 @@ def learned_rows(batch: TokenBatch, objective: Objective) -> Tensor:
         ValueError: a signal that the objective needs is not in the batch.
     """
     learned_R = batch.mask_R & ordinary_tokens(batch.token_ids_R, objective.special_ids)
+    if objective.outcome is not None:
+        learned_R = learned_R & ~needed(batch.outcome_R, "advantages of rewards").isnan()
     if objective.comparison is None:
         return learned_R
     wanted_R, learned_R = learned_R, learned_R & SUPPORTS[objective.comparison].usable(signals(batch))
@@ -50,6 +53,7 @@ def learned_rows(batch: TokenBatch, objective: Objective) -> Tensor:
 def fusible(batch: TokenBatch, objective: Objective) -> bool:
     """True for a full divergence of two heads whose gradient is written out, if nothing else touches its logits."""
     altering = (objective.signal_clip, objective.ratio_clip, objective.entropy_gate, objective.reference_coef)
+    altering += (objective.outcome,)
     full = objective.kind == "divergence" and objective.support == "full"
     written = full and objective.divergence in PULLS and objective.target.kind == "teacher"
     return written and isinstance(batch.head, OutputHead) and not any(each is not None for each in altering)
@@ -146,6 +150,7 @@ def _chunk(rows: TokenBatch, objective: Objective) -> tuple[Tensor, dict[str, Pa
     anchor_R = _reference_losses(objective, student_logp_RV, reference_logp_RV)
     infinite_R = signal_R.isposinf() | anchor_R.isposinf()
     losses_R = torch.where(infinite_R, 0.0, signal_R) * _weights(objective, logp_R, rows)
+    losses_R = losses_R + _reward_losses(objective, logp_R, pulled, rows)
     losses_R = losses_R * _gate(objective, student_logp_RV, rows, aligned)
     losses_R = losses_R + torch.where(infinite_R, 0.0, anchor_R)
     loss_sum = losses_R.sum()
@@ -176,6 +181,8 @@ def _clipped(objective: Objective, aligned: Aligned | None) -> Aligned | None:
 
 def _token_losses(objective: Objective, logp_R: Tensor, aligned: Aligned | None, rows: TokenBatch) -> Tensor:
     """Nats per row [R]; inf where infinite, with gradient zero."""
+    if objective.kind == "reward":
+        return torch.zeros_like(logp_R)
     if objective.kind == "supervised":
         return -logp_R
     if objective.kind == "constant_penalty":
@@ -190,6 +197,16 @@ def _token_losses(objective: Objective, logp_R: Tensor, aligned: Aligned | None,
     if objective.support == "sampled":
         return ESTIMATORS[objective.divergence]((teacher_logp_RS - student_logp_RS).squeeze(-1))
     return measure(objective.divergence, **objective.parameters)(student_logp_RS, teacher_logp_RS)
+
+
+def _reward_losses(objective: Objective, logp_R: Tensor, aligned: Aligned | None, rows: TokenBatch) -> Tensor:
+    """The term of the rewards [R]; the teacher is in its ratio only where it has a share of it."""
+    if objective.outcome is None:
+        return torch.zeros_like(logp_R)
+    teacher_R = aligned.teacher_logp_RS.squeeze(-1) if aligned and objective.outcome.teacher_share else None
+    advantage_R = needed(rows.outcome_R, "advantages of rewards").to(logp_R.dtype)
+    rewarded_R = surrogate(advantage_R, logp_R, rows.behaviour_logprob_R, teacher_R, objective.outcome)
+    return objective.outcome.weight * rewarded_R
 
 
 @torch.no_grad()

@@ -9,10 +9,11 @@ from tutelage.core.credit import Credit
 from tutelage.core.divergences import measure
 from tutelage.core.estimators import ESTIMATORS
 from tutelage.core.f_weights import F_WEIGHTS
+from tutelage.core.outcome import Outcome
 from tutelage.core.support import RESTS, SUPPORTS
 from tutelage.core.targets import Target
 
-KINDS = ("divergence", "policy_gradient", "supervised", "constant_penalty")
+KINDS = ("divergence", "policy_gradient", "supervised", "constant_penalty", "reward")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +24,13 @@ class Objective:
     signal_clip: nats; ratio_clip: (min, max) of p / mu; special_ids: written tokens that are never learned from
     entropy_gate: whose entropy, and between which nats a row is learned from
     reference_coef: weight of KL(p || ref)
+    outcome: how rewards of rollouts are learned from, alone (kind "reward") or beside the teacher's signal
 
     Raises:
         ValueError: an unknown name, a parameter out of range, or a support on which the divergence cannot be had.
     """
 
-    kind: Literal["divergence", "policy_gradient", "supervised", "constant_penalty"]
+    kind: Literal["divergence", "policy_gradient", "supervised", "constant_penalty", "reward"]
     divergence: str = "reverse_kl"
     beta: float | None = None
     alpha: float | None = None
@@ -45,6 +47,7 @@ class Objective:
     entropy_gate: tuple[Literal["teacher", "student"], float, float] | None = None
     special_ids: frozenset[int] = frozenset()
     reference_coef: float | None = None
+    outcome: Outcome | None = None
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -54,6 +57,10 @@ class Objective:
         ):
             if value not in known:
                 raise ValueError(f"unknown {name} {value!r}; known are {', '.join(known)}")
+        if self.kind == "reward" and self.outcome is None:
+            raise ValueError("kind reward learns from rewards alone; say how in `outcome`")
+        if self.kind != "reward" and self.outcome is not None and self.outcome.teacher_share:
+            raise ValueError("a ratio with a share of the teacher is its signal; use kind reward, or no share")
         measure(self.divergence, **self.parameters)
         if self.kind == "policy_gradient":
             self._check_advantage()
@@ -116,4 +123,6 @@ class Objective:
             return self.support
         if self.kind == "policy_gradient":
             return "full" if self.credit.baseline else "sampled"
+        if self.kind == "reward" and self.outcome is not None and self.outcome.teacher_share:
+            return "sampled"
         return None
