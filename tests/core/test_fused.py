@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tutelage.core.batch import OutputHead
+from tutelage.core.diagnostics import overlap_of_all
 from tutelage.core.divergences import DIVERGENCES, PARAMETERS, divergence
 from tutelage.core.fused import fused_divergence
 from tutelage.core.pulls import PULLS
@@ -89,6 +90,7 @@ def assert_observed(fused, student, teacher, ids):
         divergence("forward_kl", student, teacher),
         -torch.xlogy(logp.exp(), logp.exp()).sum(-1),
         -torch.xlogy(logq.exp(), logq.exp()).sum(-1),
+        *overlap_of_all(logp, logq),
     )
     for name, exact, value in zip(fused.observed._fields, expected, fused.observed, strict=True):
         assert not value.requires_grad, name

@@ -35,13 +35,37 @@ LEARNING = {
     "log_ratio": Measure(
         "nats per token", "mean of log q - log p of the written tokens, where the teacher scored them"
     ),
+    "log_ratio_p10/BIN": Measure(
+        "nats",
+        "one of the same, which a tenth of them does not exceed, over the tokens at these places of their completions, "
+        "counted from 0: BIN is 0-15, 16-63, 64-255, 256-1023 or 1024+; exact over the step, infinite ones left out",
+    ),
+    "log_ratio_p50/BIN": Measure("nats", "the same of half of them"),
+    "log_ratio_p90/BIN": Measure("nats", "the same of nine tenths; wider with the place: the teacher is lost there"),
     "student_entropy": Measure("nats per token", "entropy of the student over the whole vocabulary"),
     "teacher_entropy": Measure("nats per token", "the same of the teacher, with support full"),
+    "entropy_gap": Measure(
+        "nats per token",
+        "mean distance of the two entropies: with support full, or where the teacher sent its own; on a top-k those "
+        "of the distributions compared there",
+    ),
+    "top_k_overlap": Measure(
+        "share of tokens",
+        "of the teacher's k most probable tokens those among the student's k: k is 16 with support full, else the "
+        "support's; with support student_top_k unknown. About 0.7 to begin with and rising is healthy",
+    ),
+    "student_overlap_mass": Measure("probability", "the student's on the tokens of top_k_overlap"),
+    "teacher_overlap_mass": Measure("probability", "the teacher's on the same"),
+    "student_support_mass": Measure("probability", "the student's on the tokens of a top-k support, before any rest"),
+    "teacher_support_mass": Measure("probability", "the teacher's on the same; low: k is too small"),
     "ratio": Measure(
         "1",
         "mean of p / mu of the written tokens; 1 where the text is the student's own, fresh, at temperature 1",
     ),
     "ratio_max": Measure("1", "largest p / mu of the step"),
+    "ratio_ess": Measure(
+        "share of tokens", "effective sample size, (sum w)^2 / (n sum w^2) with w = p / mu; 1 where all weigh the same"
+    ),
     "ratio_clip_fraction": Measure("share of tokens", "p / mu outside the bounds of ratio_clip"),
     "signal_clip_fraction": Measure("share of tokens", "written tokens whose log q - log p is beyond signal_clip"),
     "infinite_fraction": Measure(
@@ -59,8 +83,14 @@ LEARNING = {
 WRITING = {
     "tokens": Measure("tokens", "completion tokens of the step"),
     "length": Measure("tokens", "mean length of a completion"),
+    "length_max": Measure("tokens", "longest completion"),
     "truncated": Measure("share of rollouts", "completions that ended at max_new_tokens"),
+    "repetition": Measure(
+        "share of 4-grams",
+        "runs of 4 tokens that stood in the same completion before; null: no completion has 4 tokens",
+    ),
     "lag": Measure("policy versions", "mean between writing and learning; 0 is on-policy, and data has none"),
+    "lag_max": Measure("policy versions", "the largest"),
     "dropped": Measure("rollouts", "left out since the run began, because the teacher gave them up"),
     "seconds": Measure("s", "wall-clock time of the step, without evaluation and checkpoint"),
     "learn_s": Measure("s", "of these: making tensors, forward, backward and optimiser step"),

@@ -12,7 +12,8 @@ A loss is states x support x target x divergence (or estimator, or credit) x wei
     f_weights     the advantage that descends each divergence
     credit        advantages for policy gradients
     stabilizers   what bounds or reweights a signal
-    metrics       sums and counts, divided once
+    metrics       sums and counts, divided once; quantiles keep the values
+    diagnostics   what is measured on the text that is learned from
     objective     the choices put together, checked
     loss          the objective of a batch, in chunks of rows
 

@@ -65,6 +65,7 @@ class TokenBatch:
     advantage_R: what `credit` made of the whole rollouts, where it looks ahead
     outcome_R: the advantage of the rollout by its reward, NaN where it has none
     rollout_R: which rollout a row is of; rows of one stand together, in order
+    position_R: the token's place in its completion, from 0
     vocabulary_size: the tokens that student and teacher share, where a head has padding entries behind them
     """
 
@@ -74,6 +75,7 @@ class TokenBatch:
     mask_R: Tensor
     behaviour_logprob_R: Tensor | None = None
     rollout_R: Tensor | None = None
+    position_R: Tensor | None = None
     advantage_R: Tensor | None = None
     outcome_R: Tensor | None = None
     teacher: TeacherSignals | None = None

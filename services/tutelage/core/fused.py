@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from tutelage.core.batch import OutputHead
+from tutelage.core.diagnostics import Observed
 from tutelage.core.divergences import measure
 from tutelage.core.pulls import PULLS
-from tutelage.core.tiles import TILE, Observed, Task, accurate, compare_tile, logits_into
+from tutelage.core.tiles import TILE, Task, accurate, compare_tile, logits_into
 
 
 class Fused(NamedTuple):

@@ -1,4 +1,4 @@
-"""KL divergence and mixtures of log-probabilities, safe where a probability is zero."""
+"""Entropy, KL divergence and mixtures of log-probabilities, safe where a probability is zero."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from torch import Tensor
 def floored(logp: Tensor) -> Tensor:
     """-inf as a finite number whose exp is zero, so that no product or difference with it is NaN."""
     return logp.clamp(min=torch.finfo(logp.dtype).min / 4)
+
+
+def entropy(logp_RV: Tensor) -> Tensor:
+    """Nats per row."""
+    return -(logp_RV.exp() * floored(logp_RV)).sum(-1)
 
 
 def kl(first_logp: Tensor, second_logp: Tensor) -> Tensor:

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from tutelage.core import metrics
+from tutelage.core import diagnostics, metrics
 from tutelage.core.batch import OutputHead, TokenBatch, at_tokens, log_probabilities
 from tutelage.core.credit import advantage, constant_penalty, credited, whole_rollouts
 from tutelage.core.divergences import measure
 from tutelage.core.estimators import ESTIMATORS, reinforce
 from tutelage.core.f_weights import F_WEIGHTS
 from tutelage.core.fused import fused_divergence
-from tutelage.core.kl import reverse_kl
-from tutelage.core.metrics import Metric, Partial
+from tutelage.core.kl import entropy, reverse_kl
+from tutelage.core.metrics import Measured, Partial
 from tutelage.core.objective import Objective
 from tutelage.core.outcome import surrogate
 from tutelage.core.pulls import PULLS
@@ -59,7 +59,7 @@ def fusible(batch: TokenBatch, objective: Objective) -> bool:
     return written and isinstance(batch.head, OutputHead) and not any(each is not None for each in altering)
 
 
-def loss(batch: TokenBatch, objective: Objective, *, chunk_rows: int = 1024) -> tuple[Tensor, dict[str, Metric]]:
+def loss(batch: TokenBatch, objective: Objective, *, chunk_rows: int = 1024) -> tuple[Tensor, dict[str, Measured]]:
     """The loss summed over the learned rows, in nats and with gradients, and the metrics of those rows.
 
     Divide by the number of learned rows of the whole optimiser step, not of the micro-batch. A row whose loss is
@@ -79,7 +79,8 @@ def loss(batch: TokenBatch, objective: Objective, *, chunk_rows: int = 1024) -> 
         chunk_sum, partials = compute(rows.take(slice(start, start + step)), objective)
         total = total + chunk_sum
         parts.append(partials)
-    counted = {"tokens": Metric(len(rows), 1), "learned_fraction": Metric(len(rows), int(batch.mask_R.sum()))}
+    learned = metrics.Metric(len(rows), int(batch.mask_R.sum()))
+    counted = {"tokens": metrics.Metric(len(rows), 1), "learned_fraction": learned}
     return total, metrics.merge([counted, *map(metrics.to_numbers, parts)])
 
 
@@ -118,18 +119,11 @@ def _fused(rows: TokenBatch, objective: Objective) -> tuple[Tensor, dict[str, Pa
         vocabulary_size=rows.vocabulary_size,
         **cast("dict[str, Any]", objective.parameters),
     )
-    seen = needed(observed, "what metrics need")
-    partials = metrics.of_sampled(seen.teacher_logprob_R - seen.student_logprob_R, None)
-    partials |= metrics.of_behaviour(seen.student_logprob_R, rows.behaviour_logprob_R, None)
-    partials |= {
+    partials: dict[str, Partial] = {
         "loss": (total.detach(), torch.tensor(len(rows), device=total.device)),
         "infinite_fraction": metrics.over(divergence_R.isposinf().double()),
-        "reverse_kl": metrics.over(seen.reverse_kl_R),
-        "forward_kl": metrics.over(seen.forward_kl_R),
-        "student_entropy": metrics.over(seen.student_entropy_R),
-        "teacher_entropy": metrics.over(seen.teacher_entropy_R),
     }
-    return total, partials
+    return total, partials | diagnostics.of_whole(needed(observed, "what metrics need"), objective, rows)
 
 
 def _recomputed(rows: TokenBatch, objective: Objective) -> tuple[Tensor, dict[str, Partial]]:
@@ -154,9 +148,11 @@ def _chunk(rows: TokenBatch, objective: Objective) -> tuple[Tensor, dict[str, Pa
     losses_R = losses_R * _gate(objective, student_logp_RV, rows, aligned)
     losses_R = losses_R + torch.where(infinite_R, 0.0, anchor_R)
     loss_sum = losses_R.sum()
-    observed = {"loss": (loss_sum.detach(), torch.tensor(len(rows), device=loss_sum.device))}
-    observed["infinite_fraction"] = metrics.over(infinite_R.double())
-    return loss_sum, observed | _observe(objective, rows, student_logp_RV, logp_R, aligned)
+    partials: dict[str, Partial] = {
+        "loss": (loss_sum.detach(), torch.tensor(len(rows), device=loss_sum.device)),
+        "infinite_fraction": metrics.over(infinite_R.double()),
+    }
+    return loss_sum, partials | diagnostics.of_chunk(objective, rows, student_logp_RV, logp_R, aligned)
 
 
 def _aimed(
@@ -235,34 +231,9 @@ def _gate(objective: Objective, student_logp_RV: Tensor, rows: TokenBatch, align
         return 1.0
     whose, minimum, maximum = objective.entropy_gate
     if whose == "student":
-        entropy_R = metrics.entropy(student_logp_RV)
+        entropy_R = entropy(student_logp_RV)
     elif objective.entropy_asked:
         entropy_R = needed(signals(rows).entropy_R, "entropies")
     else:
-        entropy_R = metrics.entropy(needed(aligned, "teacher signals").teacher_logp_RS)
+        entropy_R = entropy(needed(aligned, "teacher signals").teacher_logp_RS)
     return entropy_gate(entropy_R, minimum, maximum)
-
-
-@torch.no_grad()
-def _observe(
-    objective: Objective, rows: TokenBatch, student_logp_RV: Tensor, logp_R: Tensor, aligned: Aligned | None
-) -> dict[str, Partial]:
-    """What is measured on these rows; a full comparison overrides what written tokens only estimate."""
-    observed = {"student_entropy": metrics.over(metrics.entropy(student_logp_RV))}
-    observed |= metrics.of_behaviour(logp_R, rows.behaviour_logprob_R, objective.ratio_clip)
-    whole = aligned if objective.comparison == "full" else None
-    teacher_logp_R = _teacher_logp(rows, whole)
-    if teacher_logp_R is not None:
-        observed |= metrics.of_sampled(teacher_logp_R - logp_R, objective.signal_clip)
-    if whole is not None:
-        observed |= metrics.of_whole(whole)
-    elif rows.teacher is not None and rows.teacher.entropy_R is not None:
-        observed["teacher_entropy"] = metrics.over(rows.teacher.entropy_R)
-    return observed
-
-
-def _teacher_logp(rows: TokenBatch, whole: Aligned | None) -> Tensor | None:
-    """log q(y) from the whole distribution where it is there, else as the teacher sent it."""
-    if whole is not None:
-        return at_tokens(whole.teacher_logp_RS, rows.token_ids_R[:, None]).squeeze(-1)
-    return None if rows.teacher is None else rows.teacher.sampled_logprob_R

@@ -28,11 +28,23 @@ class Aligned(NamedTuple):
     teacher_logp_RS: Tensor
 
 
+class Chosen(NamedTuple):
+    """A set of tokens [R, S], id -1 pads; the teacher's log-probabilities there, and its probability outside [R]."""
+
+    ids_RS: Tensor
+    teacher_logp_RS: Tensor
+    rest_R: Tensor | None
+
+
 class Support(NamedTuple):
-    """usable: which rows can be aligned [R]; align: (student_logp_RV, batch of usable rows, rest) -> Aligned."""
+    """usable: which rows can be aligned [R]; align: (student_logp_RV, batch of usable rows, rest) -> Aligned.
+
+    chosen: the set of tokens, where it is one that teacher or student named
+    """
 
     usable: Callable[[TeacherSignals], Tensor]
     align: Callable[[Tensor, TokenBatch, str], Aligned]
+    chosen: Callable[[TeacherSignals], Chosen] | None = None
 
 
 def signals(batch: TokenBatch) -> TeacherSignals:
@@ -93,11 +105,9 @@ def teacher_top_k_rows(teacher: TeacherSignals) -> Tensor:
     return usable_R if teacher.topk_rest_R is None else usable_R & ~teacher.topk_rest_R.isnan()
 
 
-def teacher_top_k(student_logp_RV: Tensor, batch: TokenBatch, rest: str) -> Aligned:
+def teacher_top_k(teacher: TeacherSignals) -> Chosen:
     """The teacher's most probable tokens."""
-    teacher = signals(batch)
-    ids_RK, logprob_RK = needed(teacher.topk_ids_RK, "top-k"), needed(teacher.topk_logprob_RK, "top-k")
-    return RESTS[rest](student_logp_RV, ids_RK, logprob_RK, teacher.topk_rest_R)
+    return Chosen(needed(teacher.topk_ids_RK, "top-k"), needed(teacher.topk_logprob_RK, "top-k"), teacher.topk_rest_R)
 
 
 def student_top_k_rows(teacher: TeacherSignals) -> Tensor:
@@ -109,14 +119,10 @@ def student_top_k_rows(teacher: TeacherSignals) -> Tensor:
     )
 
 
-def student_top_k(student_logp_RV: Tensor, batch: TokenBatch, rest: str) -> Aligned:
+def student_top_k(teacher: TeacherSignals) -> Chosen:
     """The candidates that the student named when it asked."""
-    teacher = signals(batch)
-    ids_RC, logprob_RC = (
-        needed(teacher.candidate_ids_RC, "candidates"),
-        needed(teacher.candidate_logprob_RC, "candidates"),
-    )
-    return RESTS[rest](student_logp_RV, ids_RC, logprob_RC, None)
+    ids_RC = needed(teacher.candidate_ids_RC, "candidates")
+    return Chosen(ids_RC, needed(teacher.candidate_logprob_RC, "candidates"), None)
 
 
 def union_rows(teacher: TeacherSignals) -> Tensor:
@@ -124,16 +130,15 @@ def union_rows(teacher: TeacherSignals) -> Tensor:
     return teacher_top_k_rows(teacher) & student_top_k_rows(teacher)
 
 
-def union_top_k(student_logp_RV: Tensor, batch: TokenBatch, rest: str) -> Aligned:
+def union_top_k(teacher: TeacherSignals) -> Chosen:
     """The teacher's most probable tokens and the student's candidates; what both name stands in it once."""
-    teacher = signals(batch)
     ids_RK, ids_RC = needed(teacher.topk_ids_RK, "top-k"), needed(teacher.candidate_ids_RC, "candidates")
     known_RC = (ids_RC[:, :, None] == ids_RK[:, None, :]).any(-1)
     added_RC = needed(teacher.candidate_logprob_RC, "candidates").masked_fill(known_RC | (ids_RC < 0), -torch.inf)
     rest_R = None if teacher.topk_rest_R is None else teacher.topk_rest_R - added_RC.exp().sum(-1)
     ids_RS = torch.cat([ids_RK, ids_RC.masked_fill(known_RC, -1)], -1)
     teacher_logp_RS = torch.cat([needed(teacher.topk_logprob_RK, "top-k"), added_RC], -1)
-    return RESTS[rest](student_logp_RV, ids_RS, teacher_logp_RS, rest_R)
+    return Chosen(ids_RS, teacher_logp_RS, rest_R)
 
 
 def _usable_set(ids_RS: Tensor, logprob_RS: Tensor) -> Tensor:
@@ -160,11 +165,21 @@ def renormalised(student_logp_RV: Tensor, ids_RS: Tensor, teacher_logp_RS: Tenso
 
 RESTS = {"tail": with_tail, "renormalise": renormalised}
 
+
+def on_set(usable: Callable[[TeacherSignals], Tensor], chosen: Callable[[TeacherSignals], Chosen]) -> Support:
+    """The support of a set of tokens."""
+
+    def align(student_logp_RV: Tensor, batch: TokenBatch, rest: str) -> Aligned:
+        return RESTS[rest](student_logp_RV, *chosen(signals(batch)))
+
+    return Support(usable, align, chosen)
+
+
 SUPPORTS = {
     "full": Support(full_rows, full),
-    "teacher_top_k": Support(teacher_top_k_rows, teacher_top_k),
-    "student_top_k": Support(student_top_k_rows, student_top_k),
-    "union_top_k": Support(union_rows, union_top_k),
+    "teacher_top_k": on_set(teacher_top_k_rows, teacher_top_k),
+    "student_top_k": on_set(student_top_k_rows, student_top_k),
+    "union_top_k": on_set(union_rows, union_top_k),
     "sampled": Support(sampled_rows, sampled),
 }
 

@@ -6,29 +6,18 @@ Elementwise work runs over blocks of rows that fit a processor's caches. Shapes:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from tutelage.core.batch import OutputHead, at_tokens
+from tutelage.core.diagnostics import Observed, overlap_of_all
 from tutelage.core.pulls import Pair, Pull, dot, kl, paired, through_softmax
 
 # Elements of a side's tile by default: enough rows that products run at full speed, 64 MB in float32.
 TILE = 1 << 24
 # Elements of a block on a CPU.
 BLOCK = 1 << 19
-
-
-class Observed(NamedTuple):
-    """What metrics need of each row [R], without gradient, of the distributions that are compared."""
-
-    student_logprob_R: Tensor
-    teacher_logprob_R: Tensor
-    reverse_kl_R: Tensor
-    forward_kl_R: Tensor
-    student_entropy_R: Tensor
-    teacher_entropy_R: Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,6 +95,7 @@ def observe(pair: Pair, token_ids_B: Tensor) -> Observed:
         kl(pair.q, -log_ratio, pair.p_absent),
         -dot(pair.p, pair.logp),
         -dot(pair.q, pair.logq),
+        *overlap_of_all(pair.logp, pair.logq),
     )
 
 

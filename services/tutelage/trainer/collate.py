@@ -39,7 +39,7 @@ SIGNALS = {
 class MicroBatch:
     """B sequences, right-padded to T, and the R rows that are completion tokens, flattened in order.
 
-    rollout_R: which of the B sequences a row is of
+    rollout_R, position_R: which of the B sequences a row is of, and its place in the completion
     predictor_R: index into [B * T] of the hidden state that predicts the row's token
     """
 
@@ -49,6 +49,7 @@ class MicroBatch:
     token_ids_R: Tensor
     mask_R: Tensor
     rollout_R: Tensor
+    position_R: Tensor
     behaviour_logprob_R: Tensor
     teacher: TeacherSignals | None
 
@@ -97,6 +98,7 @@ def collate(
         token_ids_R=_joined([r.completion_ids.astype(np.int64) for r in rollouts], device),
         mask_R=_joined([r.mask for r in rollouts], device),
         rollout_R=_joined([np.full(len(r.completion_ids), row) for row, r in enumerate(rollouts)], device),
+        position_R=_joined([np.arange(len(r.completion_ids)) for r in rollouts], device),
         behaviour_logprob_R=_joined([_behaviour(r) for r in rollouts], device),
         teacher=signals(scored, device, head) if asks_teacher else None,
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.core.objective import Objective
-from tutelage.trainer import checkpoint, saving
+from tutelage.trainer import checkpoint, saving, writing
 from tutelage.trainer.collate import MicroBatch, micro_batches
 from tutelage.trainer.data import Example
 from tutelage.trainer.evaluate import evaluate
@@ -118,19 +118,11 @@ def timing(begun_s: float, scored_s: float, timeline: Timeline) -> Metrics:
 
 
 def counted(run: Run, scored: list[Scored]) -> Metrics:
-    """Adds the step's text to the run's totals and describes it. Data has no lag: no policy wrote it."""
-    tokens = sum(len(s.rollout.completion_ids) for s in scored)
-    run.ledger.student_tokens += tokens
-    lags = [
-        run.student.step - 1 - s.rollout.policy_version for s in scored if s.rollout.source in ("student", "pushed")
-    ]
-    return {
-        "tokens": tokens,
-        "lag": sum(lags) / len(lags) if lags else 0.0,
-        "length": tokens / len(scored),
-        "truncated": sum(s.rollout.finish_reason == "length" for s in scored) / len(scored),
-        "dropped": run.ledger.dropped_rollouts,
-    }
+    """Adds the step's text to the run's totals and describes it."""
+    rollouts = [s.rollout for s in scored]
+    told = writing.described(rollouts, run.student.step - 1)
+    run.ledger.student_tokens += sum(len(r.completion_ids) for r in rollouts)
+    return told | {"dropped": run.ledger.dropped_rollouts}
 
 
 async def report(run: Run, metrics: Metrics, scored: list[Scored]) -> None:

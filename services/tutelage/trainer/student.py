@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tutelage.core.batch import OutputHead, TokenBatch
 from tutelage.core.loss import loss
-from tutelage.core.metrics import Metric, merge, values
+from tutelage.core.metrics import Measured, merge, values
 from tutelage.core.objective import Objective
 from tutelage.engines.head import Head
 from tutelage.engines.sampling import Sampled, sample
@@ -109,7 +109,7 @@ class Student:
         """
         self.model.train()
         torch.manual_seed(self.spec.seed + self.step)  # dropout: a resumed step draws what the lost one drew
-        parts: list[dict[str, Metric]] = []
+        parts: list[dict[str, Measured]] = []
         for batch in batches:
             with self._precision():
                 total, metrics = loss(self._rows(batch, objective), objective)
@@ -136,6 +136,7 @@ class Student:
             token_ids_R=batch.token_ids_R,
             mask_R=batch.mask_R,
             rollout_R=batch.rollout_R,
+            position_R=batch.position_R,
             behaviour_logprob_R=batch.behaviour_logprob_R,
             teacher=batch.teacher,
             vocabulary_size=self._shared_vocabulary(),

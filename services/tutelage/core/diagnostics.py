@@ -1,0 +1,169 @@
+"""What a step tells of student and teacher on the text that was learned from, out of what its loss has in hand.
+
+Nothing here is computed a second time over the vocabulary but the two top-k of the overlap. Which of them a run reports
+follows from its support: over the full vocabulary all but the masses on a support; on a set of tokens these, and the
+overlap if the teacher named its own; on written tokens ratios and the student's entropy.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tutelage.core.batch import TokenBatch, at_tokens
+from tutelage.core.kl import entropy, forward_kl, reverse_kl
+from tutelage.core.metrics import Partial, over
+from tutelage.core.objective import Objective
+from tutelage.core.quantiles import ByPosition
+from tutelage.core.stabilizers import ratio
+from tutelage.core.support import SUPPORTS, Aligned, Chosen
+
+# The most probable tokens of each whose overlap is taken over the full vocabulary, as in arXiv:2604.13016.
+TOP = 16
+
+
+class Overlap(NamedTuple):
+    """Of the teacher's most probable tokens, those that are among as many of the student's: share, and masses [R]."""
+
+    share_R: Tensor
+    student_mass_R: Tensor
+    teacher_mass_R: Tensor
+
+
+class Observed(NamedTuple):
+    """Of each row [R], without gradient and before any clip: both distributions over the whole vocabulary."""
+
+    student_logprob_R: Tensor
+    teacher_logprob_R: Tensor
+    reverse_kl_R: Tensor
+    forward_kl_R: Tensor
+    student_entropy_R: Tensor
+    teacher_entropy_R: Tensor
+    overlap_R: Tensor
+    student_overlap_mass_R: Tensor
+    teacher_overlap_mass_R: Tensor
+
+
+def overlap(student_logp_RV: Tensor, teacher_ids_RK: Tensor, teacher_logp_RK: Tensor) -> Overlap:
+    """How far the student's top k are the teacher's top k; ids of -1 pad, tokens without probability count as none."""
+    k = min(teacher_ids_RK.shape[-1], student_logp_RV.shape[-1])
+    last_R1 = student_logp_RV.topk(k, sorted=True).values[:, -1:]
+    student_logp_RK = at_tokens(student_logp_RV, teacher_ids_RK)
+    p_RK, q_RK = student_logp_RK.exp(), teacher_logp_RK.exp().masked_fill(teacher_ids_RK < 0, 0.0)
+    both_RK = (student_logp_RK >= last_R1) & (p_RK > 0) & (q_RK > 0)
+    share_R = both_RK.to(p_RK.dtype).sum(-1) / (q_RK > 0).sum(-1)
+    return Overlap(share_R, (p_RK * both_RK).sum(-1), (q_RK * both_RK).sum(-1))
+
+
+def overlap_of_all(student_logp_RV: Tensor, teacher_logp_RV: Tensor) -> Overlap:
+    """That of the `TOP` most probable tokens of each."""
+    top = teacher_logp_RV.topk(min(TOP, teacher_logp_RV.shape[-1]))
+    return overlap(student_logp_RV, top.indices, top.values)
+
+
+@torch.no_grad()
+def of_chunk(
+    objective: Objective, rows: TokenBatch, student_logp_RV: Tensor, logp_R: Tensor, aligned: Aligned | None
+) -> dict[str, Partial]:
+    """What the rows tell, from the student's log-probabilities and how the support aligns them with the teacher's."""
+    if objective.comparison == "full" and aligned is not None:
+        return of_whole(_seen(aligned, logp_R, rows.token_ids_R), objective, rows)
+    entropy_R = entropy(student_logp_RV)
+    observed: dict[str, Partial] = {"student_entropy": over(entropy_R)}
+    observed |= of_behaviour(logp_R, rows.behaviour_logprob_R, objective.ratio_clip)
+    teacher = rows.teacher
+    if teacher is None or objective.comparison is None or aligned is None:
+        return observed
+    if teacher.sampled_logprob_R is not None:
+        observed |= of_written(teacher.sampled_logprob_R - logp_R, objective, rows)
+    if teacher.entropy_R is not None:
+        observed |= {
+            "teacher_entropy": over(teacher.entropy_R),
+            "entropy_gap": over((teacher.entropy_R - entropy_R).abs()),
+        }
+    if (choose := SUPPORTS[objective.comparison].chosen) is not None:
+        observed |= of_set(student_logp_RV, choose(teacher), aligned)
+        if teacher.topk_ids_RK is not None and teacher.topk_logprob_RK is not None:
+            observed |= of_overlap(overlap(student_logp_RV, teacher.topk_ids_RK, teacher.topk_logprob_RK))
+    return observed
+
+
+def _seen(aligned: Aligned, logp_R: Tensor, token_ids_R: Tensor) -> Observed:
+    return Observed(
+        logp_R,
+        at_tokens(aligned.teacher_logp_RS, token_ids_R[:, None]).squeeze(-1),
+        reverse_kl(*aligned),
+        forward_kl(*aligned),
+        entropy(aligned.student_logp_RS),
+        entropy(aligned.teacher_logp_RS),
+        *overlap_of_all(*aligned),
+    )
+
+
+def of_whole(seen: Observed, objective: Objective, rows: TokenBatch) -> dict[str, Partial]:
+    """Exact values, where both full distributions are there; they stand over what written tokens only estimate."""
+    observed = of_written(seen.teacher_logprob_R - seen.student_logprob_R, objective, rows)
+    observed |= of_behaviour(seen.student_logprob_R, rows.behaviour_logprob_R, objective.ratio_clip)
+    observed |= {
+        "reverse_kl": over(seen.reverse_kl_R),
+        "forward_kl": over(seen.forward_kl_R),
+        "student_entropy": over(seen.student_entropy_R),
+        "teacher_entropy": over(seen.teacher_entropy_R),
+        "entropy_gap": over((seen.teacher_entropy_R - seen.student_entropy_R).abs()),
+    }
+    return observed | of_overlap(Overlap(seen.overlap_R, seen.student_overlap_mass_R, seen.teacher_overlap_mass_R))
+
+
+def of_overlap(shared: Overlap) -> dict[str, Partial]:
+    return {
+        "top_k_overlap": over(shared.share_R),
+        "student_overlap_mass": over(shared.student_mass_R),
+        "teacher_overlap_mass": over(shared.teacher_mass_R),
+    }
+
+
+def of_set(student_logp_RV: Tensor, chosen: Chosen, aligned: Aligned) -> dict[str, Partial]:
+    """How much of each lies on the support, and how far their entropies are apart as they are compared there."""
+    teacher_logp_RS = chosen.teacher_logp_RS.masked_fill(chosen.ids_RS < 0, -torch.inf)
+    gap_R = entropy(aligned.teacher_logp_RS) - entropy(aligned.student_logp_RS)
+    return {
+        "student_support_mass": over(at_tokens(student_logp_RV, chosen.ids_RS).exp().sum(-1)),
+        "teacher_support_mass": over(teacher_logp_RS.exp().sum(-1)),
+        "entropy_gap": over(gap_R.abs()),
+    }
+
+
+def of_written(log_ratio_R: Tensor, objective: Objective, rows: TokenBatch) -> dict[str, Partial]:
+    """From log q(y) - log p(y) of the written tokens.
+
+    reverse_kl is the sampled mean, unbiased on the student's own text; signal_clip_fraction is the share of written
+    tokens whose own log-ratio is beyond the clip: on such text the student's mass on clipped entries, for any support.
+    """
+    named: dict[str, Partial] = {"log_ratio": over(log_ratio_R), "reverse_kl": over(-log_ratio_R)}
+    if rows.position_R is not None:
+        named["log_ratio_p"] = ByPosition.of(log_ratio_R, rows.position_R)
+    if objective.signal_clip is not None:
+        beyond_R = (log_ratio_R.abs() > objective.signal_clip).double()
+        named["signal_clip_fraction"] = over(beyond_R.masked_fill(log_ratio_R.isnan(), torch.nan))
+    return named
+
+
+def of_behaviour(
+    logp_R: Tensor, behaviour_logprob_R: Tensor | None, bounds: tuple[float, float] | None
+) -> dict[str, Partial]:
+    """From p / mu of the written tokens that have a behaviour policy."""
+    if behaviour_logprob_R is None:
+        return {}
+    ratio_R = ratio(logp_R, behaviour_logprob_R).double()
+    absent_R, mean = ratio_R.isnan(), over(ratio_R)
+    named: dict[str, Partial] = {
+        "ratio": mean,
+        "ratio_max": (ratio_R.masked_fill(absent_R, 0.0).max(), mean[1]),
+        "ratio_ess": over(ratio_R.square()),
+    }
+    if bounds is not None:
+        outside_R = ((ratio_R < bounds[0]) | (ratio_R > bounds[1])).double()
+        named["ratio_clip_fraction"] = over(outside_R.masked_fill(absent_R, torch.nan))
+    return named

@@ -1,0 +1,38 @@
+"""What the text of a step is like, whoever wrote it: how long, how stale, how repetitive."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage_client.wire import Rollout
+
+REPEATED = 4
+
+
+def described(rollouts: Sequence[Rollout], version: int) -> dict[str, float | None]:
+    """Figures of the rollouts that a step learned from; `version`: of the student that learned.
+
+    Data has no lag: no policy wrote it. Without any text of `REPEATED` tokens repetition is None.
+    """
+    lengths = [len(r.completion_ids) for r in rollouts]
+    lags = [version - r.policy_version for r in rollouts if r.source in ("student", "pushed")]
+    repeats = [repeated(r.completion_ids) for r in rollouts]
+    grams = sum(count for _, count in repeats)
+    return {
+        "tokens": sum(lengths),
+        "lag": sum(lags) / len(lags) if lags else 0.0,
+        "lag_max": max(lags, default=0),
+        "length": sum(lengths) / len(rollouts),
+        "length_max": max(lengths),
+        "truncated": sum(r.finish_reason == "length" for r in rollouts) / len(rollouts),
+        "repetition": sum(again for again, _ in repeats) / grams if grams else None,
+    }
+
+
+def repeated(token_ids: NDArray[np.int32], size: int = REPEATED) -> tuple[int, int]:
+    """How many of a text's n-grams of `size` tokens stood in it before, and how many it has."""
+    grams = list(zip(*(token_ids[shift:].tolist() for shift in range(size)), strict=False))
+    return len(grams) - len(set(grams)), len(grams)
