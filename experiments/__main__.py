@@ -10,8 +10,15 @@ from experiments.collapse import collapse
 from experiments.demo import demo
 from experiments.horizon import horizon
 from experiments.language import language
+from experiments.language_cause import language_cause
 
-EXPERIMENTS = {"collapse": collapse, "demo": demo, "horizon": horizon, "language": language}
+EXPERIMENTS = {
+    "collapse": collapse,
+    "demo": demo,
+    "horizon": horizon,
+    "language": language,
+    "language_cause": language_cause,
+}
 
 
 def main() -> None:

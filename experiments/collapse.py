@@ -111,7 +111,8 @@ def table(result: dict[str, Any]) -> list[str]:
         steps = "/".join(str(run["steps"]) for run in runs)
         most = statistics.mean(max(curve(run, "truncated")[1]) for run in runs)
         figures = f"{most:.0%} | {ends(runs, 'truncated'):.0%} | {ends(runs, 'student_entropy'):.2f}"
-        before = f"{case.arm} | {case.lr:g} | {case.limit} | {runs[0]['before']:.1%}"
+        start = statistics.mean(run["before"] for run in runs)
+        before = f"{case.arm} | {case.lr:g} | {case.limit} | {start:.1%}"
         lines.append(f"| {before} | {success} | {steps} | {figures} |")
     return lines
 
@@ -145,9 +146,10 @@ def page(result: dict[str, Any]) -> str:
     lines = [
         "# Where on-policy training fails: walks that do not stop",
         "",
-        f"Made by `{result['command']}` at commit {result['commit']} on {result['device']}. Specs of the horizon stage,",
-        f"seeds {', '.join(map(str, result['seeds']))}. `opd_small` has a student of a third of the size; `opd_small_far`",
-        "trains it on targets up to 22 moves away in place of 16. All but `opd_forward_kl` learn reverse KL.",
+        f"Made by `{result['command']}` at commit {result['commit']} on {result['device']}.",
+        f"Specs of the horizon stage, seeds {', '.join(map(str, result['seeds']))}. `opd_small` has a student of a",
+        "third of the size; `opd_small_far` trains it on targets up to 22 moves away in place of 16. All but",
+        "`opd_forward_kl` learn reverse KL.",
         "",
         *table(result),
         "",
@@ -156,7 +158,8 @@ def page(result: dict[str, Any]) -> str:
         "## Reverse KL",
         "",
         f"Below their start ended {fell(far)} small students on far targets at the upper end of the grid of learning",
-        f"rates, {fell(slow)} at its middle, and {fell(fast)} at the upper end on the targets of the stage. {course(far)}",
+        f"rates, {fell(slow)} at its middle, and {fell(fast)} at the upper end on the targets of the stage.",
+        course(far),
         "",
         "## Forward KL",
         "",

@@ -74,7 +74,7 @@ async def language(out: Path) -> None:
     result = {
         "name": "language",
         "command": f"python -m experiments language --json {out}",
-        "device": f"{platform.machine()}, 2 threads, torch {torch.__version__}",
+        "device": device(),
         "commit": commit(),
         "metric": "reverse KL to the teacher on the student's own text, nats per token",
         "tuning": {"seed": TUNING_SEED, "on": "tune.jsonl", "share": TUNING_SHARE, "runs": [asdict(o) for o in tuned]},
@@ -164,6 +164,10 @@ async def yardsticks() -> dict[str, Any]:
         before = await asyncio.to_thread(held_out.measure, LANGUAGE.model(ASSETS, "student"))
         kept.write_text(json.dumps({"before": before.figures, "teacher": held_out.yardstick}))
     return json.loads(kept.read_text())
+
+
+def device() -> str:
+    return f"{platform.machine()}, 2 threads, torch {torch.__version__}"
 
 
 def commit() -> str:

@@ -1,6 +1,6 @@
 """Why the language stage's arms lie so close: how far does text bring the student that no teacher wrote or marked?
 
-The student learns, by plain cross-entropy, prose of this project's documentation as the answer to every prompt: English,
+By plain cross-entropy the student learns prose of this project's documentation as the answer to every prompt: English,
 but no answer. What that lowers is the student's English coming back, and no merit of any teacher.
 """
 
@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from experiments.comparison import write_result
-from experiments.language import FOLDER, KEPT, SEEDS, Outcome, Plan, device, commit, outcomes, summary, yardsticks
+from experiments.language import FOLDER, KEPT, SEEDS, Plan, commit, device, outcomes, summary, yardsticks
 from experiments.language_page import METRIC, spread
 from tutelage_client.spec import load_spec, parse_spec
 
 TAUGHT = Path("docs/results/language.json")
-PROSE = ("docs/explanation.md", "docs/tutorial.md", "docs/architecture.md", "README.md")
+PROSE = (Path("docs"), Path("docs/howto"))
 WORDS = 50
-NOT_PROSE = re.compile(r"^([-|#<!*`]|\d+\.|    )|```")
+GENERATED = "algorithms.md"
+NOT_PROSE = re.compile(r"^([-|#<!*`]|\d+\.|    )|```|\]\(")
 
 
 async def language_cause(out: Path) -> None:
@@ -63,8 +64,8 @@ def write_text(path: Path) -> Path:
 
 def stretches() -> Iterator[str]:
     """Running text of the documentation in stretches of WORDS words, without code, tables, lists and headings."""
-    pages = [Path(name).read_text() for name in PROSE]
-    paragraphs = (paragraph for page in pages for paragraph in page.split("\n\n") if not NOT_PROSE.match(paragraph))
+    pages = [path.read_text() for folder in PROSE for path in sorted(folder.glob("*.md")) if path.name != GENERATED]
+    paragraphs = (paragraph for page in pages for paragraph in page.split("\n\n") if not NOT_PROSE.search(paragraph))
     words = " ".join(paragraphs).replace("`", "").split()
     for start in range(0, len(words) - WORDS, WORDS):
         yield " ".join(words[start : start + WORDS])
@@ -78,16 +79,14 @@ def page(result: dict[str, Any], taught: dict[str, Any]) -> str:
     """The result as a page of the docs, beside the arms of the stage."""
     own = result["arms"]["any_text"]["figures"]
     rows = {"any_text": own} | {arm: s["figures"] for arm, s in taught["arms"].items()}
-    share = {arm: lowered(own, result["before"]) / lowered(s["figures"], taught["before"]) for arm, s in taught["arms"].items()}
-    beyond = {arm: own[METRIC][0] - s["figures"][METRIC][0] for arm, s in taught["arms"].items()}
     lines = [
         "# Demo: stage `language`, why its arms lie so close",
         "",
         f"Made by `{result['command']}` on {result['device']}, commit `{result['commit'][:12]}`.",
         "",
-        "The arm `any_text` asks no teacher: it learns prose of this documentation as the answer to every prompt, with the",
-        "learning rate, the texts a step and the number of steps of `sft`. Beside it the stage's arms as its own page has",
-        f"them. Mean of seeds {', '.join(map(str, result['seeds']))}; lowest and highest in brackets.",
+        "The arm `any_text` asks no teacher: it learns prose of this documentation as the answer to every prompt, with",
+        "the learning rate, the texts a step and the number of steps of `sft`. Beside it the stage's arms as its own",
+        f"page has them. Mean of seeds {', '.join(map(str, result['seeds']))}; lowest and highest in brackets.",
         "",
         "| arm | reverse KL | teacher log-prob | log-prob of teacher text | repeated 4-grams |",
         "|---|---|---|---|---|",
@@ -98,14 +97,22 @@ def page(result: dict[str, Any], taught: dict[str, Any]) -> str:
         cells = [spread(f[METRIC], ".3f"), spread(f["teacher_logprob"], ".2f")]
         cells += [spread(f["teacher_text_logprob"], ".2f"), spread(f["repetition"], ".2%")]
         lines.append(f"| {arm} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *verdict(share, beyond)]) + "\n"
+    return "\n".join([*lines, "", *verdict(own, taught)]) + "\n"
 
 
-def verdict(share: dict[str, float], beyond: dict[str, float]) -> list[str]:
+def verdict(own: dict[str, Any], taught: dict[str, Any]) -> list[str]:
     """What part of the arms' effect needs no teacher, and how they compare in the rest."""
-    parts = ", ".join(f"{value:.0%} of what {arm} does" for arm, value in share.items())
-    rest = ", ".join(f"{arm} {value:.2f} nats" for arm, value in beyond.items())
-    lines = [f"Text from elsewhere alone lowers reverse KL by {parts}. Beyond it go: {rest}."]
+    arms, before = taught["arms"], taught["before"]
+    shares = (f"{lowered(own, before) / lowered(s['figures'], before):.0%} of {arm}" for arm, s in arms.items())
+    beyond = {arm: own[METRIC][0] - s["figures"][METRIC][0] for arm, s in arms.items()}
+    rest = (f"{arm} {value:.2f}" for arm, value in beyond.items())
+    lines = [
+        "How far text from elsewhere alone lowers reverse KL, as a share of what an arm lowers it: "
+        f"{', '.join(shares)}. What the arms add to it, in nats: {', '.join(rest)}."
+    ]
     if beyond["token_kd"] > 0:
-        lines[0] += f" Measured from there, opd goes {beyond['opd'] / beyond['token_kd']:.2f} times as far as token_kd."
+        lines += [
+            "",
+            f"Measured from there, opd goes {beyond['opd'] / beyond['token_kd']:.2f} times as far as token_kd.",
+        ]
     return lines
