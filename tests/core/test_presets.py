@@ -1,0 +1,107 @@
+"""Every preset that can be run equals its independent float64 reference on recorded tensors: loss and gradient."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+import torch
+from references import REFERENCES, SPECIAL, computed
+from references.record import RECORDED
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tutelage.core.batch import OutputHead, TeacherSignals, TokenBatch
+from tutelage.core.loss import loss
+from tutelage.core.metrics import values
+from tutelage.core.objective import Objective
+from tutelage.trainer.build import objective_of
+from tutelage.trainer.student import Student
+from tutelage_client.methods import METHODS
+from tutelage_client.spec import RunSpec, parse_spec, size_asked
+from tutelage_client.wire import Signal
+
+BUILT = [each for each in METHODS if each.composition is not None]
+BY_NAME = {each.name: each for each in BUILT}
+
+
+class Special:
+    """As much of a student as an objective asks: its special tokens."""
+
+    def special_ids(self, *, keep_eos: bool) -> frozenset[int]:
+        assert keep_eos
+        return SPECIAL
+
+
+def spec_of(name: str) -> RunSpec:
+    teachers = [] if BY_NAME[name].needs == ("nothing",) else [{"name": "toy"}]
+    given = {"name": "run", "student": {"model": "student"}, "teachers": teachers, "data": {"train": "prompts.jsonl"}}
+    return parse_spec(given | {"objective": {"kind": "preset", "name": name}})
+
+
+def signals_of(recorded: dict[str, Tensor], spec: RunSpec, student_RV: Tensor) -> TeacherSignals:
+    """What a teacher of these logits answers to the question of this spec."""
+    teacher_RV, ids_R = recorded["teacher_logits"].to(student_RV.dtype), recorded["token_ids"]
+    logp_RV, support = teacher_RV.log_softmax(-1), getattr(spec.objective, "support", None)
+    sizes = (size_asked(support, signal) for signal in (Signal.TOP_K, Signal.CANDIDATES))
+    k, c = (1 if size is None else size for size in sizes)
+    top, named_RC = logp_RV.topk(k), student_RV.topk(c).indices
+    return TeacherSignals(
+        valid_R=torch.ones_like(ids_R, dtype=torch.bool),
+        sampled_logprob_R=logp_RV.gather(-1, ids_R[:, None]).squeeze(-1),
+        topk_ids_RK=top.indices,
+        topk_logprob_RK=top.values,
+        topk_rest_R=1 - top.values.exp().sum(-1),
+        candidate_ids_RC=named_RC,
+        candidate_logprob_RC=logp_RV.gather(-1, named_RC),
+        candidate_valid_RC=torch.ones_like(named_RC, dtype=torch.bool),
+        hidden_RH=teacher_RV,
+        head=OutputHead(torch.eye(teacher_RV.shape[-1], dtype=teacher_RV.dtype)),
+    )
+
+
+def core_loss(name: str, dtype: torch.dtype) -> tuple[float, Tensor, int]:
+    """Through the spec and the trainer's reading of it. Logits are the hidden states: both heads are the identity."""
+    recorded, spec = load_file(RECORDED), spec_of(name)
+    objective: Objective = objective_of(spec, cast(Student, Special()))
+    student_RV = recorded["student_logits"].to(dtype).requires_grad_()
+    identity = OutputHead(torch.eye(student_RV.shape[-1], dtype=dtype))
+    batch = TokenBatch(
+        hidden_RH=student_RV,
+        head=identity,
+        token_ids_R=recorded["token_ids"],
+        mask_R=recorded["mask"],
+        behaviour_logprob_R=recorded["behaviour_logprob"].to(dtype),
+        rollout_R=recorded["rollout"],
+        teacher=signals_of(recorded, spec, student_RV.detach()),
+        reference_hidden_RH=recorded["reference_logits"].to(dtype),
+        reference_head=identity,
+    )
+    total, measured = loss(batch, objective.at(0), chunk_rows=7)
+    count = int(cast(Any, measured["tokens"])[0])
+    assert values(measured)["loss"] == pytest.approx(total.item() / count)
+    return total.item() / count, torch.autograd.grad(total, student_RV)[0], count
+
+
+def test_every_preset_has_its_reference_and_every_reference_a_preset() -> None:
+    assert set(REFERENCES) == set(BY_NAME)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=["f64", "f32"])
+@pytest.mark.parametrize("name", BY_NAME)
+def test_loss_and_gradient_of_a_preset_are_those_of_its_paper(name: str, dtype: torch.dtype, tolerance: float) -> None:
+    value, gradient_RV, count = core_loss(name, dtype)
+    expected, expected_RV, expected_count = computed(REFERENCES[name], load_file(RECORDED))
+    assert count == expected_count
+    assert value == pytest.approx(expected, rel=tolerance)
+    assert (gradient_RV - expected_RV).norm() <= 10 * tolerance * expected_RV.norm()
+
+
+def test_the_recorded_tokens_reach_what_presets_bound_and_mask() -> None:
+    recorded = load_file(RECORDED)
+    found = {
+        name: computed(REFERENCES[name], recorded) for name in ("sampled-k1", "opd-plus", "g-opd", "revisiting-opd")
+    }
+    assert len({value for value, _, _ in found.values()}) == 4
+    assert found["revisiting-opd"][2] < found["opd-plus"][2]
+    assert not recorded["mask"].all()

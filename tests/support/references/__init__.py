@@ -1,0 +1,164 @@
+"""Every preset's loss a second time: from its paper's formula, in float64, token by token, with nothing of the core.
+
+A reference takes what was recorded of one token and returns its loss, or None where the token is not learned from. The
+gradient is autograd's; what a paper holds constant is detached. They stand in the order of the methods' table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+SPECIAL = frozenset({0, 1})
+
+
+@dataclass(frozen=True)
+class Token:
+    """One written token and the logits [V] of the three models before it; z is the student's, a leaf."""
+
+    z: Tensor
+    teacher_z: Tensor
+    reference_z: Tensor
+    written: int
+    behaviour_logprob: float
+
+    @property
+    def p(self) -> Tensor:
+        return self.z.exp() / self.z.exp().sum()
+
+    @property
+    def q(self) -> Tensor:
+        return self.teacher_z.exp() / self.teacher_z.exp().sum()
+
+    @property
+    def ref(self) -> Tensor:
+        return self.reference_z.exp() / self.reference_z.exp().sum()
+
+    @property
+    def surprise(self) -> Tensor:
+        """-log p(y)."""
+        return -self.p[self.written].log()
+
+    @property
+    def log_ratio(self) -> float:
+        """R = log q(y) - log p(y), held constant."""
+        return math.log(float(self.q[self.written])) - math.log(float(self.p.detach()[self.written]))
+
+    @property
+    def ratio(self) -> float:
+        """p / mu of the token, held constant."""
+        return float(self.p.detach()[self.written]) / math.exp(self.behaviour_logprob)
+
+
+Reference = Callable[[Token], Tensor | None]
+
+
+def kl(a: Tensor, b: Tensor) -> Tensor:
+    return (a * (a / b).log()).sum()
+
+
+def top(values: Tensor, k: int) -> list[int]:
+    found = values.tolist()
+    return sorted(range(len(found)), key=lambda v: -found[v])[:k]
+
+
+def renormalised_reverse_kl(token: Token, kept: list[int]) -> Tensor:
+    p, q = token.p[kept], token.q[kept]
+    return kl(p / p.sum(), q / q.sum())
+
+
+def revisiting(token: Token) -> Tensor | None:
+    """Teacher's top 32; special tokens are not learned from, save the end of text."""
+    return None if token.written in SPECIAL else renormalised_reverse_kl(token, top(token.q, 32))
+
+
+def gkd(token: Token) -> Tensor:
+    mean = 0.5 * token.q + 0.5 * token.p
+    return 0.5 * kl(token.q, mean) + 0.5 * kl(token.p, mean)
+
+
+def concrete_score(token: Token) -> Tensor:
+    """Over all pairs of tokens, the squared difference of both models' logit differences, weighted q x q / 2."""
+    own = token.z[:, None] - token.z[None, :]
+    teachers = token.teacher_z[:, None] - token.teacher_z[None, :]
+    return 0.5 * (token.q[:, None] * token.q[None, :] * (own - teachers) ** 2).sum()
+
+
+def vopd(token: Token) -> Tensor:
+    return (token.log_ratio + kl(token.p, token.q).item()) * token.surprise
+
+
+def opd_plus(token: Token) -> Tensor:
+    """w_f = log u - 1 of reverse KL less its constant w_f(1) = -1; log u within 6 nats."""
+    return min(6.0, max(-6.0, token.log_ratio)) * token.surprise
+
+
+def akl(token: Token) -> Tensor:
+    mass, head, tail = 0.0, 0.0, 0.0
+    for v in top(token.q, len(token.q)):
+        gap = abs(float(token.q[v]) - float(token.p.detach()[v]))
+        head, tail = (head + gap, tail) if mass < 0.5 else (head, tail + gap)
+        mass += float(token.q[v])
+    return (head * kl(token.q, token.p) + tail * kl(token.p, token.q)) / (head + tail)
+
+
+def todi(token: Token) -> Tensor:
+    forward, reverse = token.q * (token.q / token.p).log(), token.p * (token.p / token.q).log()
+    a = (1 / (1 + token.p / token.q)).detach()
+    return (a * forward + (1 - a) * reverse).sum()
+
+
+def extrapolated(scale: float) -> Reference:
+    """(log q - log p) + (lambda - 1)(log q - log ref), weighted by p / mu of at most 5."""
+
+    def reference(token: Token) -> Tensor:
+        beyond = math.log(float(token.q[token.written])) - math.log(float(token.ref[token.written]))
+        return min(token.ratio, 5.0) * (token.log_ratio + (scale - 1) * beyond) * token.surprise
+
+    return reference
+
+
+REFERENCES: dict[str, Reference] = {
+    "sft": lambda token: token.surprise,
+    "seqkd": lambda token: token.surprise,
+    "token-kd": lambda token: kl(token.q, token.p),
+    "constant-penalty": lambda token: -1.0 * token.surprise,
+    "gkd": gkd,
+    "full-rkl": lambda token: kl(token.p, token.q),
+    "revisiting-opd": revisiting,
+    "rethinking-opd": lambda token: renormalised_reverse_kl(token, top(token.p, 16)),
+    "concrete-score": concrete_score,
+    "distillspec": lambda token: kl(token.p, token.q),
+    "distillm-skl": lambda token: kl(token.q, 0.1 * token.q + 0.9 * token.p),
+    "distillm-srkl": lambda token: kl(token.p, 0.9 * token.q + 0.1 * token.p),
+    "sampled-k1": lambda token: token.log_ratio * token.surprise,
+    "vopd": vopd,
+    "opd-plus": opd_plus,
+    "akl": akl,
+    "todi": todi,
+    "g-opd": extrapolated(1.0),
+    "exopd": extrapolated(1.25),
+    "glm-5": lambda token: token.log_ratio * token.surprise,
+}
+
+
+def computed(reference: Reference, recorded: dict[str, Tensor]) -> tuple[float, Tensor, int]:
+    """Mean loss over the learned tokens, the gradient of their sum [R, V], and how many they are."""
+    z_RV = recorded["student_logits"].double().requires_grad_()
+    losses = []
+    for row in range(len(z_RV)):
+        token = Token(
+            z_RV[row],
+            recorded["teacher_logits"][row].double(),
+            recorded["reference_logits"][row].double(),
+            int(recorded["token_ids"][row]),
+            float(recorded["behaviour_logprob"][row]),
+        )
+        if recorded["mask"][row] and (value := reference(token)) is not None:
+            losses.append(value)
+    total = torch.stack(losses).sum()
+    return total.item() / len(losses), torch.autograd.grad(total, z_RV)[0], len(losses)
