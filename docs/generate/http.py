@@ -15,8 +15,9 @@ from tutelage.coordinator.app import build_app
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.settings import Settings
 from tutelage.serving import create_app
+from tutelage.teacher.accounts import Budget
 from tutelage.teacher.app import add_routes
-from tutelage.teacher.keys import KeyCheck
+from tutelage.teacher.callers import Callers
 from tutelage_client.wire import ScoreRequest
 from tutelage_client.wire.codes import COMMON
 
@@ -65,7 +66,7 @@ def coordinator_page() -> str:
 
 def teacher_page() -> str:
     app: FastAPI = create_app("Tutelage teacher")
-    add_routes(app, KeyCheck(None))
+    add_routes(app, Callers(None, Budget()))
     openapi = app.openapi()
     asked = ScoreRequest.model_json_schema(ref_template="#/components/schemas/{model}")
     openapi["components"]["schemas"] |= {"ScoreRequest": asked} | asked["$defs"]

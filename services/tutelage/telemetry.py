@@ -90,11 +90,16 @@ class TeacherMetrics:
     score_seconds: Histogram
     queue_wait_seconds: Histogram
     waiting_tokens: Gauge
+    spent_tokens: Gauge
+    spent_usd: Gauge
 
     @classmethod
     def of(cls, registry: CollectorRegistry) -> Self:
         def counter(name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
             return Counter(f"tutelage_teacher_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
+            return Gauge(f"tutelage_teacher_{name}", text, labels, registry=registry)
 
         def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
             return Histogram(f"tutelage_teacher_{name}", text, buckets=buckets, registry=registry)
@@ -109,7 +114,9 @@ class TeacherMetrics:
             batch_tokens=histogram("batch_tokens", "Tokens of one engine call", tuple(2.0**n for n in range(5, 20))),
             score_seconds=histogram("score_seconds", "Seconds of one engine call", seconds),
             queue_wait_seconds=histogram("queue_wait_seconds", "Seconds from arrival to the engine call", seconds),
-            waiting_tokens=Gauge("tutelage_teacher_waiting_tokens", "Tokens that wait for a batch", registry=registry),
+            waiting_tokens=gauge("waiting_tokens", "Tokens that wait for a batch"),
+            spent_tokens=gauge("spent_tokens", "Tokens that an account holds, restarts included", ("account",)),
+            spent_usd=gauge("spent_usd", "Dollars that an account holds, restarts included", ("account",)),
         )
 
     def spent(self, usage: Mapping[str, int]) -> None:

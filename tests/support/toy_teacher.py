@@ -14,7 +14,9 @@ from tutelage.engines import FakeOptions
 from tutelage.engines.fake import FakeEngine
 from tutelage.engines.options import Fault
 from tutelage.queue import Delivery, Queue
+from tutelage.teacher.accounts import Accounts, Budget
 from tutelage.teacher.batcher import Batcher
+from tutelage.teacher.callers import Callers
 from tutelage.teacher.scorer import Scorer
 from tutelage.teacher.settings import Settings
 from tutelage.teacher.worker import QueueWorker
@@ -32,17 +34,20 @@ async def working(queue: Queue, engine: FakeEngine | None = None) -> AsyncGenera
     engine = engine or FakeEngine(FakeOptions(), "toy")
     settings = Settings.model_validate({"name": "toy", "engine": "fake"})
     metrics = TeacherMetrics.of(CollectorRegistry())
+    accounts = Accounts(None, settings.prices(), metrics)
     stopping = asyncio.Event()
     async with Batcher(engine, settings.max_batch_tokens, metrics) as batcher:
-        scorer = Scorer("toy", engine, batcher, settings.limits(), metrics)
+        scorer = Scorer("toy", engine, batcher, settings.limits(), accounts, metrics)
         await scorer.probe_once()
-        worker = QueueWorker(queue, scorer, "w", lease_s=30, max_tokens=1000, grace_s=0, stopping=stopping)
+        callers = Callers(None, Budget())
+        worker = QueueWorker(queue, scorer, callers, "w", lease_s=30, max_tokens=1000, grace_s=0, stopping=stopping)
         task = asyncio.create_task(worker.run())
         try:
             yield
         finally:
             stopping.set()
             await task
+            accounts.close()
 
 
 @asynccontextmanager

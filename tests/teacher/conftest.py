@@ -108,6 +108,7 @@ async def _started(
     *,
     poison: bool = False,
     key: str | None = None,
+    run_id: str | None = None,
     queue: Queue | None = None,
     **settings: Any,
 ) -> AsyncGenerator[RunningTeacher]:
@@ -120,7 +121,7 @@ async def _started(
     async with (
         app.router.lifespan_context(app),
         httpx2.AsyncClient(transport=transport, base_url="http://toy", headers=headers) as http,
-        TeacherClient("http://toy", key=key, transport=transport, retry=_NO_REPEATS) as client,
+        TeacherClient("http://toy", key, transport, _NO_REPEATS, run_id) as client,
     ):
         engine.calls.clear()
         engine.started.clear()

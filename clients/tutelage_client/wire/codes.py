@@ -54,6 +54,9 @@ COORDINATOR = {
 
 TEACHER = {
     "unauthorized": ProblemCode(401, "the bearer key is missing or not in the keys file"),
+    "out_of_scope": ProblemCode(403, "the key may not be used for this; the sentence says for what it may"),
+    "budget_spent": ProblemCode(402, "the key or the run has not enough left for the most that this can cost"),
+    "rate_limited": ProblemCode(429, "the key asks too fast; try again after `Retry-After`"),
     "not_acceptable": ProblemCode(406, "scores come as JSON or safetensors only"),
     "unsupported_media_type": ProblemCode(415, "a score request is JSON or safetensors"),
     "bad_scores": ProblemCode(502, "the engine's answer was no valid score and was not passed on"),

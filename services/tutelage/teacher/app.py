@@ -10,10 +10,12 @@ from fastapi.responses import JSONResponse
 from safetensors.numpy import save
 
 from tutelage.serving import ServiceProblem, answers, problem
+from tutelage.teacher.accounts import BudgetSpent
 from tutelage.teacher.admission import CapabilityMissing, require_head
 from tutelage.teacher.batcher import EngineFailed
-from tutelage.teacher.keys import KeyCheck
+from tutelage.teacher.callers import CallerOf, Callers
 from tutelage.teacher.negotiation import read_request, reply_form, write_reply
+from tutelage.teacher.rates import RateLimited
 from tutelage.teacher.scorer import Scorer
 from tutelage_client.errors import BadScores
 from tutelage_client.wire import (
@@ -23,6 +25,7 @@ from tutelage_client.wire import (
     RewardReply,
     RewardRequest,
     ScoreReply,
+    Spending,
     TeacherInfo,
     needs_model,
 )
@@ -33,8 +36,9 @@ def _scorer(request: Request) -> Scorer:
 
 
 Teacher = Annotated[Scorer, Depends(_scorer)]
-routes = APIRouter(prefix="/v1", tags=["teacher"], responses=answers("unauthorized"))
-BUSY = ("capability_missing", "engine_failed", "not_ready", "overloaded")
+routes = APIRouter(prefix="/v1", tags=["teacher"], responses=answers("unauthorized", "out_of_scope"))
+PAID = ("rate_limited", "budget_spent")
+BUSY = ("capability_missing", "engine_failed", "not_ready", "overloaded", *PAID)
 
 
 @routes.get("/teacher")
@@ -43,16 +47,22 @@ async def describe(teacher: Teacher) -> TeacherInfo:
     return teacher.info()
 
 
+@routes.get("/usage")
+async def usage(teacher: Teacher, caller: CallerOf) -> Spending:
+    """What the key of this request has spent, and the most that it may."""
+    return teacher.spending(caller)
+
+
 @routes.post(
     "/score",
     responses={200: {"model": ScoreReply}} | answers(*BUSY, "bad_scores", "not_acceptable", "unsupported_media_type"),
 )
-async def score(request: Request, teacher: Teacher) -> Response:
+async def score(request: Request, teacher: Teacher, caller: CallerOf) -> Response:
     """Log-probabilities of given tokens. The body is JSON or safetensors by Content-Type, the reply by Accept."""
     form = reply_form(request.headers.get("accept", ""))
     asked = read_request(await request.body(), request.headers.get("content-type", ""))
     _refuse_if_busy(teacher)
-    return write_reply(await teacher.score(asked, door="http"), form)
+    return write_reply(await teacher.score(asked, caller), form)
 
 
 @routes.get("/head", responses=answers("capability_missing"))
@@ -63,24 +73,26 @@ async def head(teacher: Teacher) -> Response:
 
 
 @routes.post("/generate", responses=answers(*BUSY))
-async def generate(asked: GenerateRequest, teacher: Teacher) -> GenerateReply:
+async def generate(asked: GenerateRequest, teacher: Teacher, caller: CallerOf) -> GenerateReply:
     """Text of the teacher: continuations of prompts, `n` each."""
     _refuse_if_busy(teacher)
-    return await teacher.generate(asked)
+    return await teacher.generate(asked, caller)
 
 
 @routes.post("/reward", responses=answers(*BUSY))
-async def reward(asked: RewardRequest, teacher: Teacher) -> RewardReply:
+async def reward(asked: RewardRequest, teacher: Teacher, caller: CallerOf) -> RewardReply:
     """Grade completions, or have the model judge them; an item that cannot be graded is not valid, never 0."""
     if needs_model(asked.reward):
         _refuse_if_busy(teacher)
-    return await teacher.reward(asked, door="http")
+    return await teacher.reward(asked, caller)
 
 
-def add_routes(app: FastAPI, keys: KeyCheck) -> None:
-    """Put the teacher's routes behind `keys`; they find the scorer in `app.state.scorer`."""
-    app.include_router(routes, dependencies=[Depends(keys)])
+def add_routes(app: FastAPI, callers: Callers) -> None:
+    """Let `callers` in; the routes find the scorer in `app.state.scorer`."""
+    app.include_router(routes, dependencies=[Depends(callers)])
     app.add_exception_handler(CapabilityMissing, _on_capability_missing)
+    app.add_exception_handler(RateLimited, _on_rate_limited)
+    app.add_exception_handler(BudgetSpent, _on_budget_spent)
     app.add_exception_handler(BadScores, _on_bad_scores)
     app.add_exception_handler(EngineFailed, _on_engine_failed)
 
@@ -98,6 +110,15 @@ def _refuse_if_busy(teacher: Scorer) -> None:
 async def _on_capability_missing(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, CapabilityMissing)
     return problem(422, "capability_missing", error.message, field=error.field)
+
+
+async def _on_rate_limited(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RateLimited)
+    return problem(429, "rate_limited", str(error), headers={"Retry-After": str(error.retry_after_s)})
+
+
+async def _on_budget_spent(_: Request, error: Exception) -> JSONResponse:
+    return problem(402, "budget_spent", str(error))
 
 
 async def _on_bad_scores(_: Request, error: Exception) -> JSONResponse:

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from tutelage.engines import Engine
 from tutelage.engines.upstream.failures import UpstreamAway, UpstreamFailed
+from tutelage.teacher.accounts import Bill
 from tutelage.teacher.admission import group_tokens
 from tutelage.teacher.checks import check_scores
 from tutelage.teacher.parts import cut, share_usage
@@ -47,11 +48,12 @@ class _Asked:
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """One part of one request. work: groups to score, or a generation, which is never merged."""
+    """One part of one request. work: groups to score, or a generation, which is never merged; bill: who pays for it"""
 
     work: list[ScoreGroup] | GenerateRequest
     asked: _Asked | None
     tokens: int
+    bill: Bill | None
     future: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     arrived_s: float = field(default_factory=perf_counter)
 
@@ -72,15 +74,17 @@ class Batcher:
         self._loop: asyncio.Task[None] | None = None
         self.waiting_tokens = 0
 
-    async def score(self, groups: Sequence[ScoreGroup], signals: frozenset[Signal], top_k: int | None) -> Scored:
-        """As `Engine.score`, checked. Work that is cancelled while it waits is never done.
+    async def score(
+        self, groups: Sequence[ScoreGroup], signals: frozenset[Signal], top_k: int | None, bill: Bill | None = None
+    ) -> Scored:
+        """As `Engine.score`, checked. Work that is cancelled while it waits is never done. bill: learns when it begins
 
         Raises:
             BadScores: the engine's answer must not leave. EngineFailed: it gave none.
         """
         asked = _Asked(signals, top_k)
         parts = cut(groups, self._max_batch_tokens)
-        items = [self._enter(_Waiting(part, asked, sum(map(group_tokens, part)))) for part in parts]
+        items = [self._enter(_Waiting(part, asked, sum(map(group_tokens, part)), bill)) for part in parts]
         try:
             done: list[Scored] = [await item.future for item in items]
         finally:
@@ -88,9 +92,9 @@ class Batcher:
                 _drop(item)
         return [block for blocks, _ in done for block in blocks], sum((usage for _, usage in done), Usage())
 
-    async def generate(self, request: GenerateRequest, tokens: int) -> Generated:
+    async def generate(self, request: GenerateRequest, tokens: int, bill: Bill | None = None) -> Generated:
         """As `Engine.generate`, when its turn comes. tokens: the most that it can write."""
-        item = self._enter(_Waiting(request, None, tokens))
+        item = self._enter(_Waiting(request, None, tokens, bill))
         try:
             return await item.future
         finally:
@@ -146,6 +150,8 @@ class Batcher:
             joins = not batch or (item.asked is not None and item.asked == batch[0].asked)
             if joins and (not batch or item.tokens <= room):
                 batch.append(item)
+                if item.bill is not None:
+                    item.bill.begun = True
                 room -= item.tokens
                 self._metrics.queue_wait_seconds.observe(perf_counter() - item.arrived_s)
             else:

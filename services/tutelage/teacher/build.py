@@ -15,9 +15,11 @@ from prometheus_client import CollectorRegistry
 from tutelage.engines import Engine
 from tutelage.queue import Queue, QueueLimits
 from tutelage.serving import create_app
+from tutelage.teacher.accounts import Accounts
 from tutelage.teacher.app import add_routes
 from tutelage.teacher.batcher import Batcher
-from tutelage.teacher.keys import KeyCheck, read_keys
+from tutelage.teacher.callers import Callers
+from tutelage.teacher.keys import read_keys
 from tutelage.teacher.registration import keep_registered
 from tutelage.teacher.scorer import Scorer
 from tutelage.teacher.settings import Settings
@@ -32,26 +34,30 @@ def build_app(settings: Settings, engine: Engine, queue: Queue | None = None) ->
 
     queue: work on this one too
     Raises:
-        InvalidInput: the keys file cannot be used.
+        InvalidInput: the keys file or the accounts file cannot be used.
     """
-    keys = KeyCheck(None if settings.keys_file is None else read_keys(settings.keys_file))
+    keys = None if settings.keys_file is None else read_keys(settings.keys_file)
+    settings.check_budgets(keys or ())
+    callers = Callers(keys, settings.run_budget())
     registry = CollectorRegistry()
     metrics = TeacherMetrics.of(registry)
+    accounts = Accounts(settings.accounts_file, settings.prices(), metrics)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         async with AsyncExitStack() as stack:
+            stack.callback(accounts.close)
             if queue is not None:
                 stack.push_async_callback(queue.close)
             stack.push_async_callback(engine.close)
             batcher = await stack.enter_async_context(Batcher(engine, settings.max_batch_tokens, metrics))
-            scorer = app.state.scorer = Scorer(settings.name, engine, batcher, settings.limits(), metrics)
+            scorer = app.state.scorer = Scorer(settings.name, engine, batcher, settings.limits(), accounts, metrics)
             await scorer.probe_once()
-            await stack.enter_async_context(_beside(app, settings, scorer, queue))
+            await stack.enter_async_context(_beside(app, settings, scorer, callers, queue))
             yield
 
     app = create_app(f"Tutelage teacher {settings.name}", lifespan, ready=lambda: _why_not(app), registry=registry)
-    add_routes(app, keys)
+    add_routes(app, callers)
     return app
 
 
@@ -60,12 +66,16 @@ def _why_not(app: FastAPI) -> str | None:
 
 
 @asynccontextmanager
-async def _beside(app: FastAPI, settings: Settings, scorer: Scorer, queue: Queue | None) -> AsyncGenerator[None]:
+async def _beside(
+    app: FastAPI, settings: Settings, scorer: Scorer, callers: Callers, queue: Queue | None
+) -> AsyncGenerator[None]:
     """What runs beside the HTTP door until `stopping` is set."""
     stopping: asyncio.Event = app.state.stopping
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
-        work = scorer.stay_ready(stopping) if queue is None else _worker(settings, scorer, queue, stopping).run()
-        tasks.create_task(_or_stop(work))
+        if queue is None:
+            tasks.create_task(_or_stop(scorer.stay_ready(stopping)))
+        else:
+            tasks.create_task(_or_stop(_worker(settings, scorer, callers, queue, stopping).run()))
         if settings.coordinator is not None:
             client = CoordinatorClient(settings.coordinator, retry=RetryPolicy(deadline_s=2.0))
             stack.push_async_callback(client.close)
@@ -84,10 +94,11 @@ async def _or_stop(work: Coroutine[None, None, None]) -> None:
         raise
 
 
-def _worker(settings: Settings, scorer: Scorer, queue: Queue, stopping: asyncio.Event) -> QueueWorker:
+def _worker(settings: Settings, scorer: Scorer, callers: Callers, queue: Queue, stopping: asyncio.Event) -> QueueWorker:
     return QueueWorker(
         queue,
         scorer,
+        callers,
         f"{socket.gethostname()}-{os.getpid()}",
         lease_s=QueueLimits().lease_s,
         max_tokens=2 * settings.max_batch_tokens,  # one batch with the engine and the next one waiting

@@ -6,13 +6,17 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 from tutelage.engines import Engine
 from tutelage.engines.probe import probe
 from tutelage.rewards import rewards_of
+from tutelage.teacher.accounts import Accounts, Bill, BudgetSpent
 from tutelage.teacher.admission import Limits, admit_generation, admit_reward, admit_score
 from tutelage.teacher.batcher import Batcher, EngineAway, EngineFailed
+from tutelage.teacher.callers import Caller
+from tutelage.teacher.prices import PICO, most_generated, most_scored
+from tutelage.teacher.rates import RateLimited
 from tutelage.teacher.waiting import is_set_within
 from tutelage.telemetry import TeacherMetrics, describe_error
 from tutelage_client.errors import BadScores, InvalidInput, TutelageError
@@ -23,7 +27,9 @@ from tutelage_client.wire import (
     RewardRequest,
     ScoreReply,
     ScoreRequest,
+    Spending,
     TeacherInfo,
+    Usage,
 )
 
 log = logging.getLogger(__name__)
@@ -36,13 +42,22 @@ class Scorer:
     not_ready: why it takes no work, None once the probe went well; set again when the engine's upstream goes away
     """
 
-    def __init__(self, name: str, engine: Engine, batcher: Batcher, limits: Limits, metrics: TeacherMetrics) -> None:
+    def __init__(
+        self,
+        name: str,
+        engine: Engine,
+        batcher: Batcher,
+        limits: Limits,
+        accounts: Accounts,
+        metrics: TeacherMetrics,
+    ) -> None:
         self.name = name
         self.engine = engine
         self.batcher = batcher
         self.limits = limits
         self.probe: dict[str, Any] = {"ok": False}
         self.not_ready: str | None = "the start-up probe has not run yet"
+        self._accounts = accounts
         self._metrics = metrics
 
     def info(self) -> TeacherInfo:
@@ -53,24 +68,41 @@ class Scorer:
             probe=self.probe,
         )
 
-    async def score(self, request: ScoreRequest, *, door: Literal["http", "queue"]) -> ScoreReply:
-        """Raises: CapabilityMissing, InvalidInput, BadScores, EngineFailed."""
-        with self._counted(door):
+    def spending(self, caller: Caller) -> Spending:
+        """What the caller's own account holds, and the most that it may."""
+        account = caller.account
+        total = self._accounts.total(account.name)
+        return Spending(
+            account=account.name,
+            tokens=total.tokens,
+            usd=total.picousd / PICO,
+            budget_tokens=account.budget.tokens,
+            budget_usd=account.budget.usd,
+        )
+
+    async def score(self, request: ScoreRequest, caller: Caller) -> ScoreReply:
+        """Raises: CapabilityMissing, InvalidInput, RateLimited, BudgetSpent, BadScores, EngineFailed."""
+        with self._counted(caller.door):
             groups = admit_score(request, self.engine.capabilities, self.limits, self.name)
-            blocks, usage = await self.batcher.score(groups, request.signals, request.top_k)
+            with self._paid(caller, most_scored(groups)) as bill:
+                blocks, usage = await self.batcher.score(groups, request.signals, request.top_k, bill)
+                bill.settle(usage)
             return ScoreReply(scores=tuple(blocks), provenance=self.engine.provenance, usage=usage)
 
-    async def generate(self, request: GenerateRequest) -> GenerateReply:
-        """Raises: CapabilityMissing, InvalidInput, EngineFailed."""
-        with self._counted("http"):
+    async def generate(self, request: GenerateRequest, caller: Caller) -> GenerateReply:
+        """Raises: CapabilityMissing, InvalidInput, RateLimited, BudgetSpent, EngineFailed."""
+        with self._counted(caller.door):
             tokens = admit_generation(request, self.engine.capabilities, self.limits, self.name)
-            generations, usage = await self.batcher.generate(request, tokens)
+            with self._paid(caller, most_generated(request, self.engine.capabilities.max_length)) as bill:
+                generations, usage = await self.batcher.generate(request, tokens, bill)
+                bill.settle(usage)
             return GenerateReply(generations=generations, provenance=self.engine.provenance, usage=usage)
 
-    async def reward(self, request: RewardRequest, *, door: Literal["http", "queue"]) -> RewardReply:
-        """Raises: CapabilityMissing, InvalidInput, EngineFailed."""
-        with self._counted(door):
+    async def reward(self, request: RewardRequest, caller: Caller) -> RewardReply:
+        """Raises: CapabilityMissing, InvalidInput, RateLimited, EngineFailed."""
+        with self._counted(caller.door):
             admit_reward(request, self.engine.capabilities, self.name)
+            caller.pace.take(tokens=0)
             rewards, usage = await rewards_of(request)
             return RewardReply(rewards=tuple(rewards), provenance=self.engine.provenance, usage=usage)
 
@@ -96,12 +128,19 @@ class Scorer:
             self.not_ready, self.probe = None, {"ok": True, **found}
 
     @contextmanager
+    def _paid(self, caller: Caller, most: Usage) -> Iterator[Bill]:
+        """What `most` costs is held on the caller's accounts until the bill is settled."""
+        caller.pace.take(most.forward_tokens + most.generated_tokens)
+        with self._accounts.reserved(caller.accounts, most) as bill:
+            yield bill
+
+    @contextmanager
     def _counted(self, door: str) -> Iterator[None]:
         outcome = "dropped"
         try:
             yield
             outcome = "ok"
-        except InvalidInput:
+        except (InvalidInput, RateLimited, BudgetSpent):
             outcome = "refused"
             raise
         except EngineAway as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -9,7 +10,11 @@ from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tutelage.engines import ChatOptions, EngineOptions, FakeOptions, HfOptions, UpstreamOptions
+from tutelage.teacher.accounts import Budget
 from tutelage.teacher.admission import Limits
+from tutelage.teacher.keys import Key
+from tutelage.teacher.prices import Prices
+from tutelage_client.errors import InvalidInput
 
 OPENAI_MAX_TOP_K = 5  # what completions with echo are documented to give
 NEEDS: dict[str, tuple[str, ...]] = {
@@ -64,7 +69,13 @@ class Settings(BaseSettings):
     public_url: str | None = Field(None, pattern=r"^https?://", description="address that others reach this teacher at")
     redis_url: str | None = Field(None, description="work on the queue at redis://HOST:PORT/DB too")
     coordinator: str | None = Field(None, pattern=r"^https?://", description="coordinator to register at")
-    keys_file: Path | None = Field(None, description="sha256 of each accepted bearer key, one in hex a line")
+    keys_file: Path | None = Field(None, description="TOML with a [[keys]] table for each accepted bearer key")
+    accounts_file: Path | None = Field(None, description="SQLite file of what was spent; without it a restart forgets")
+    run_budget_tokens: int | None = Field(None, ge=0, description="forward plus generated tokens of one run, at most")
+    run_budget_usd: float | None = Field(None, ge=0, le=1e6, description="dollars of one run, at most; needs prices")
+    usd_per_million_input: float = Field(0.0, ge=0, le=1e6, description="price of tokens that go through the model")
+    usd_per_million_cached: float | None = Field(None, ge=0, description="of those that need not; default: as input")
+    usd_per_million_output: float = Field(0.0, ge=0, le=1e6, description="price of tokens that are written")
     max_batch_tokens: int = Field(16_384, ge=1, description="tokens of one engine call")
     max_request_tokens: int = Field(1_048_576, ge=1, description="tokens of one request")
     max_waiting_tokens: int = Field(1_048_576, ge=1, description="tokens that may wait before HTTP answers 503")
@@ -77,7 +88,30 @@ class Settings(BaseSettings):
         for flag in NEEDS[self.engine]:
             if getattr(self, flag) is None:
                 raise ValueError(f"--engine {self.engine} needs --{flag.replace('_', '-')}, {MEANING[flag]}")
+        if self.prices().cached > self.usd_per_million_input:
+            raise ValueError("--usd-per-million-cached is over --usd-per-million-input; a cached token costs no more")
         return self
+
+    def check_budgets(self, keys: Sequence[Key]) -> None:
+        """Refuse budgets that could not be kept.
+
+        Raises:
+            InvalidInput: in tokens without a file to remember them in, or in dollars without prices.
+        """
+        budgets = [self.run_budget(), *(Budget(key.budget_tokens, key.budget_usd) for key in keys)]
+        if self.accounts_file is None and any(budget != Budget() for budget in budgets):
+            raise InvalidInput("a budget needs --accounts-file, or a restart would refill it", "accounts_file")
+        priced = self.usd_per_million_input or self.usd_per_million_output
+        if not priced and any(budget.usd is not None for budget in budgets):
+            raise InvalidInput("a budget in USD needs prices; give --usd-per-million-input and -output")
+
+    def prices(self) -> Prices:
+        cached = self.usd_per_million_cached
+        price = self.usd_per_million_input
+        return Prices(price, price if cached is None else cached, self.usd_per_million_output)
+
+    def run_budget(self) -> Budget:
+        return Budget(self.run_budget_tokens, self.run_budget_usd)
 
     def engine_options(self) -> EngineOptions:
         if self.engine == "fake":

@@ -13,7 +13,9 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from tutelage.queue.base import Delivery, Job, Queue
+from tutelage.teacher.accounts import BudgetSpent
 from tutelage.teacher.batcher import EngineAway, EngineFailed
+from tutelage.teacher.callers import Callers
 from tutelage.teacher.negotiation import read_request
 from tutelage.teacher.outbox import Outbox
 from tutelage.teacher.scorer import Scorer
@@ -46,6 +48,7 @@ class QueueWorker:
         self,
         queue: Queue,
         scorer: Scorer,
+        callers: Callers,
         worker: str,
         *,
         lease_s: float,
@@ -55,6 +58,7 @@ class QueueWorker:
     ) -> None:
         self._queue = queue
         self._scorer = scorer
+        self._callers = callers
         self._worker = worker
         self._lease_s = lease_s
         self._max_tokens = max_tokens
@@ -106,8 +110,8 @@ class QueueWorker:
     async def _work(self, delivery: Delivery) -> None:
         try:
             payload = await self._answered(delivery.job)
-        except InvalidInput as error:
-            reason = error.message
+        except (InvalidInput, BudgetSpent) as error:
+            reason = str(error)
             kept = await self._insist(lambda: self._queue.fail(delivery, reason, retry=False))
         except EngineAway as error:
             log.warning("a job is handed back", extra={"job": delivery.job.id, "reason": str(error)})
@@ -124,10 +128,10 @@ class QueueWorker:
 
     async def _answered(self, job: Job) -> bytes:
         """The payload's answer: it says itself whether it asks for scores or for rewards."""
+        caller = self._callers.for_run(job.run_id)
         if is_reward_request(job.payload):
-            request = decode_reward_request(job.payload)
-            return encode_reward_reply(await self._scorer.reward(request, door="queue"))
-        reply = await self._scorer.score(read_request(job.payload, MEDIA_TYPE), door="queue")
+            return encode_reward_reply(await self._scorer.reward(decode_reward_request(job.payload), caller))
+        reply = await self._scorer.score(read_request(job.payload, MEDIA_TYPE), caller)
         return encode_reply(reply)
 
     async def _renew(self) -> None:

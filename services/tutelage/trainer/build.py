@@ -57,7 +57,7 @@ async def build(
     student = await asyncio.to_thread(load_student, folder, spec)
     train, held_out = await load_data(spec, student, view, coordinator, artefacts)
     ledger, provenance = await resume(session, student, view, artefacts)
-    teacher = open_teacher(spec, view, teacher_key) if view else None
+    teacher = open_teacher(spec, view, teacher_key, session.run_id) if view else None
     if teacher and Signal.HIDDEN in required_signals(spec):
         with asking_teacher():
             student.teacher_head = output_head(await teacher.head(), student)
@@ -86,10 +86,11 @@ def pipeline_of(
     return Pipeline(Answers(asker, session, provenance, ledger, fail_on_loss=teacher.on_loss == "fail"))
 
 
-def open_teacher(spec: RunSpec, view: TeacherView, key: str | None) -> TeacherClient:
+def open_teacher(spec: RunSpec, view: TeacherView, key: str | None, run_id: str) -> TeacherClient:
     """The teacher's HTTP door; with `on_loss = "pause"` its absence is waited for, as that of the queue is."""
     waits = spec.teachers[0].on_loss == "pause"
-    return TeacherClient(view.url, key=key, retry=RetryPolicy(deadline_s=math.inf) if waits else None)
+    retry = RetryPolicy(deadline_s=math.inf) if waits else None
+    return TeacherClient(view.url, key=key, retry=retry, run_id=run_id)
 
 
 def output_head(arrays: dict[str, NDArray[Any]], student: Student) -> OutputHead:

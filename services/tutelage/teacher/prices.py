@@ -1,0 +1,66 @@
+"""What work costs, in tokens and in money, and the most that a request can come to before it is done.
+
+Money is counted in whole picodollars (1e-12 USD), so that sums are exact: a dollar a million tokens is 10**6 a token.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tutelage_client.wire import GenerateRequest, Prompt, ScoreGroup, Usage
+
+PICO = 10**12
+_TEMPLATE_TOKENS = 64  # what a chat template may add to a message
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """tokens: those that went through the model and those that were written, as in the budget of a run's spec"""
+
+    tokens: int = 0
+    picousd: int = 0
+
+    def __sub__(self, other: Cost) -> Cost:
+        return Cost(self.tokens - other.tokens, self.picousd - other.picousd)
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """USD a million tokens. A cached token costs no more than one that went through the model."""
+
+    input: float = 0.0
+    cached: float = 0.0
+    output: float = 0.0
+
+    def cost(self, usage: Usage) -> Cost:
+        return Cost(
+            usage.forward_tokens + usage.generated_tokens,
+            usage.forward_tokens * _pico_a_token(self.input)
+            + usage.cached_tokens * _pico_a_token(self.cached)
+            + usage.generated_tokens * _pico_a_token(self.output),
+        )
+
+
+def most_scored(groups: Sequence[ScoreGroup]) -> Usage:
+    """The most that scoring takes: nothing is shared, and no last token is spared."""
+    return Usage(forward_tokens=sum(len(g.prompt_ids) * len(g.completions) + g.scored_tokens for g in groups))
+
+
+def most_generated(request: GenerateRequest, max_length: int) -> Usage:
+    """The most that generation takes. max_length: of a prompt, in tokens"""
+    prompts = sum(min(_most_tokens(prompt), max_length) for prompt in request.prompts)
+    written = len(request.prompts) * request.n * request.max_tokens
+    return Usage(forward_tokens=prompts, cached_tokens=prompts * (request.n - 1), generated_tokens=written)
+
+
+def _most_tokens(prompt: Prompt) -> int:
+    """A token of text is at least a byte."""
+    if isinstance(prompt, str):
+        return len(prompt.encode()) + _TEMPLATE_TOKENS
+    return sum(1 if isinstance(p, int) else len(json.dumps(p).encode()) + _TEMPLATE_TOKENS for p in prompt)
+
+
+def _pico_a_token(usd_a_million: float) -> int:
+    return round(usd_a_million * PICO / 10**6)
