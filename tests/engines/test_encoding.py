@@ -69,7 +69,18 @@ def test_a_long_sequence_does_not_pad_short_ones(base: Any) -> None:
     with torch.no_grad():
         Encoder(base, last_hidden, 0, shares=True).states([group(4, 5), group(200, 201), group(10, 11), group(150, 60)])
     handle.remove()
-    assert sorted(shapes) == [(2, 20), (2, 400)]
+    assert sorted(shapes) == [(1, 209), (1, 400), (2, 20)]
+
+
+def test_completions_of_a_group_are_padded_to_their_like_alone(base: Any) -> None:
+    shapes: list[tuple[int, ...]] = []
+    handle = base.register_forward_pre_hook(
+        lambda _, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    with torch.no_grad():
+        Encoder(base, last_hidden, 0, shares=True).states([group(100, 9, 301, 11, 291), group(100, 8, 1)])
+    handle.remove()
+    assert sorted(shapes) == [(2, 100), (2, 300), (3, 10)]
 
 
 def test_sharing_is_given_up_where_the_cache_does_not_carry_the_prompt(base: Any) -> None:

@@ -75,7 +75,7 @@ def engine_of(model: PreTrainedModel, tokenizer: Any) -> HfEngine:
         engine_version="1",
         dtype="float32",
     )
-    return HfEngine(model.eval(), tokenizer, provenance, logit_chunk_rows=4)
+    return HfEngine(model.eval(), tokenizer, provenance, logit_tile_bytes=4 * 4 * 259)
 
 
 @torch.no_grad()

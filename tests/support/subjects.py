@@ -92,5 +92,5 @@ async def of_upstream(name: str, url: str, tokenizer_dir: Path) -> Subject:
 
 
 async def of_hf(model_dir: Path, model: Any) -> Subject:
-    options = HfOptions(model=str(model_dir), device="cpu", logit_chunk_rows=5)
+    options = HfOptions(model=str(model_dir), device="cpu", logit_tile_bytes=5 * 4 * 259)
     return Subject(await open_engine(options, "tiny"), plain_forward(model))

@@ -6,8 +6,9 @@ last completion token is never fed. Shapes: R rows, T padded width, H hidden siz
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,12 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from tutelage.engines.padding import left_pad, right_pad
+from tutelage.engines.bucketing import buckets
+from tutelage.engines.padding import Padded, left_pad, right_pad
 from tutelage_client.wire import ScoreGroup
 
-# Below this length a forward costs its overhead and padding is free.
-SHORT = 64
+# Where a completion is: its group, and its number in there.
+Place = tuple[int, int]
 
 
 class Encoder:
@@ -35,45 +37,47 @@ class Encoder:
 
     def states(self, groups: Sequence[ScoreGroup]) -> Tensor:
         """States [N, H] of all N scored tokens, in the order of groups and completions."""
-        parts: list[list[Tensor]] = [[] for _ in groups]
-        shared = [i for i, g in enumerate(groups) if self.shares and len(g.completions) > 1]
-        plain = [i for i in range(len(groups)) if i not in set(shared)]
-        for members in _alike(plain, [groups[i].longest for i in plain]):
-            for i, states in zip(members, self._plain([groups[i] for i in members]), strict=True):
-                parts[i] = states
-        for members in _alike(shared, [len(groups[i].prompt_ids) for i in shared]):
-            for i, states in zip(members, self._shared([groups[i] for i in members]), strict=True):
-                parts[i] = states
-        return torch.cat([states for part in parts for states in part])
+        places = [(i, j) for i, group in enumerate(groups) for j in range(len(group.completions))]
+        shared = [i for i, group in enumerate(groups) if self.shares and len(group.completions) > 1]
+        done = self._plain(groups, [place for place in places if place[0] not in set(shared)])
+        for members in buckets([len(groups[i].prompt_ids) for i in shared]):
+            done |= self._shared(groups, [shared[m] for m in members])
+        return torch.cat([done[place] for place in places])
 
-    def _plain(self, groups: Sequence[ScoreGroup]) -> Iterator[list[Tensor]]:
+    def _plain(self, groups: Sequence[ScoreGroup], places: Sequence[Place]) -> dict[Place, Tensor]:
         """Whole sequences, padded on the right: causal attention never sees that padding, so no mask is needed."""
-        rows = [np.concatenate([g.prompt_ids, c.token_ids[:-1]]) for g in groups for c in g.completions]
-        batch = right_pad(rows, self._pad_id, self._device)
-        states_RTH = self._read(self._model(input_ids=batch.ids, use_cache=False))
-        row = iter(states_RTH)
-        for group in groups:
-            first = len(group.prompt_ids) - 1
-            yield [next(row)[first : first + len(c.token_ids)] for c in group.completions]
+        rows = [np.concatenate([groups[i].prompt_ids, groups[i].completions[j].token_ids[:-1]]) for i, j in places]
+        done: dict[Place, Tensor] = {}
+        for members in buckets([len(row) for row in rows]):
+            batch = right_pad([rows[m] for m in members], self._pad_id, self._device)
+            states_RTH = self._read(self._model(input_ids=batch.ids, use_cache=False))
+            for m, states_TH in zip(members, states_RTH, strict=True):
+                first = len(groups[places[m][0]].prompt_ids) - 1
+                done[places[m]] = states_TH[first : len(rows[m])]
+        return done
 
-    def _shared(self, groups: Sequence[ScoreGroup]) -> Iterator[list[Tensor]]:
+    def _shared(self, groups: Sequence[ScoreGroup], members: Sequence[int]) -> dict[Place, Tensor]:
         """Prompts into a cache, the cache out to the completions, the completions on top of it."""
         cache = DynamicCache(config=self._model.config)
-        prompts = left_pad([g.prompt_ids for g in groups], self._pad_id, self._device)
-        before_RTH = self._forward(prompts.ids, prompts.positions, prompts.attention_mask, cache)[:, -1:]
-        rest = [(i, c.token_ids[:-1]) for i, g in enumerate(groups) for c in g.completions if len(c.token_ids) > 1]
-        after = iter(self._continue(cache, prompts.mask, rest) if rest else ())
-        for i, group in enumerate(groups):
-            longer = (len(c.token_ids) - 1 for c in group.completions)
-            yield [torch.cat([before_RTH[i], next(after)[:n]]) if n else before_RTH[i] for n in longer]
+        prompts = left_pad([groups[i].prompt_ids for i in members], self._pad_id, self._device)
+        before_R1H = self._forward(prompts.ids, prompts.positions, prompts.attention_mask, cache)[:, -1:]
+        rows = [(row, (i, j)) for row, i in enumerate(members) for j in range(len(groups[i].completions))]
+        done = {place: before_R1H[row] for row, place in rows}
+        longer = [(row, place, groups[place[0]].completions[place[1]].token_ids[:-1]) for row, place in rows]
+        longer = [each for each in longer if len(each[2])]
+        for batch in buckets([len(ids) for _, _, ids in longer], cached=prompts.ids.shape[1]):
+            owners, places, ids = zip(*(longer[b] for b in batch), strict=True)
+            for place, after_TH, fed in zip(places, self._continue(cache, prompts, owners, ids), ids, strict=True):
+                done[place] = torch.cat([done[place], after_TH[: len(fed)]])
+        return done
 
-    def _continue(self, cache: Any, mask_RT: Tensor, rest: list[tuple[int, Any]]) -> Tensor:
-        owner_R = torch.tensor([i for i, _ in rest], device=self._device)
-        cache.reorder_cache(owner_R)
-        batch = right_pad([ids for _, ids in rest], self._pad_id, self._device)
-        mask_RT = mask_RT[owner_R]
-        positions_RT = batch.positions + mask_RT.sum(1, keepdim=True)
-        return self._forward(batch.ids, positions_RT, torch.cat([mask_RT, torch.ones_like(batch.ids)], 1), cache)
+    def _continue(self, cache: Any, prompts: Padded, owners: Sequence[int], ids: Sequence[Any]) -> Tensor:
+        """States [R, T, H] of rows on top of the prompts that `owners` names in the cache, which stays as it is."""
+        owner_R = torch.tensor(owners, device=self._device)
+        batch = right_pad(ids, self._pad_id, self._device)
+        positions_RT = batch.positions + prompts.lengths[owner_R, None]
+        mask = None if prompts.even else torch.cat([prompts.mask[owner_R], torch.ones_like(batch.ids)], 1)
+        return self._forward(batch.ids, positions_RT, mask, _rows_of(cache, owner_R))
 
     def _forward(self, ids_RT: Tensor, positions_RT: Tensor, mask: Tensor | None, cache: Any) -> Tensor:
         positions = {"position_ids": positions_RT} if self._takes_positions else {}
@@ -96,11 +100,9 @@ def shares_prompts(model: Any, read: Callable[[Any], Tensor], pad_id: int) -> bo
     return bool((whole_NH - shared_NH).abs().max() <= 0.05 * whole_NH.abs().max())
 
 
-def _alike(members: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Batches of members in which none is padded to more than twice its length, if it is longer than SHORT."""
-    ordered = sorted(zip(lengths, members, strict=True), reverse=True)
-    while ordered:
-        limit = max(ordered[0][0], SHORT)
-        batch = [member for length, member in ordered if 2 * max(length, SHORT) >= limit]
-        yield batch
-        ordered = ordered[len(batch) :]
+def _rows_of(cache: Any, owner_R: Tensor) -> Any:
+    """A cache of these rows. Layers replace their tensors when rows are picked or added, so shallow copies do."""
+    picked = copy.copy(cache)
+    picked.layers = [copy.copy(layer) for layer in cache.layers]
+    picked.reorder_cache(owner_R)
+    return picked

@@ -29,7 +29,7 @@ class Head:
         if self.scale is not None:
             logits_RV *= self.scale
         if self.softcap is not None:
-            logits_RV = self.softcap * torch.tanh(logits_RV / self.softcap)
+            logits_RV = logits_RV.div_(self.softcap).tanh_().mul_(self.softcap)
         return logits_RV
 
     def arrays(self) -> dict[str, NDArray[Any]]:

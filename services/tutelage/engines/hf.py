@@ -52,7 +52,7 @@ def open_hf(options: HfOptions, name: str) -> HfEngine:
         engine_version=transformers.__version__,
         dtype=str(model.dtype).removeprefix("torch."),
     )
-    return HfEngine(model, tokenizer, provenance, options.logit_chunk_rows)
+    return HfEngine(model, tokenizer, provenance, options.logit_tile_bytes)
 
 
 class HfEngine:
@@ -62,14 +62,14 @@ class HfEngine:
     at a time, and no prompt is shared.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, provenance: Provenance, logit_chunk_rows: int) -> None:
+    def __init__(self, model: Any, tokenizer: Any, provenance: Provenance, logit_tile_bytes: int) -> None:
         self._model = model
         self._tokenizer = tokenizer
-        self._chunk_rows = logit_chunk_rows
         self._head = proven_head(model)
         self._encoder = _encoder(model, self._head is not None)
         self.provenance = provenance
         self.capabilities = _capabilities(model, tokenizer, hidden=self._head is not None)
+        self._chunk_rows = max(1, logit_tile_bytes // (4 * model.config.get_text_config(decoder=True).vocab_size))
 
     async def connect(self) -> dict[str, Any]:
         """There is nothing to reach."""
@@ -111,7 +111,7 @@ class HfEngine:
 
     def _score_by_own_logits(self, question: Question) -> list[TokenScores]:
         logits_NV = self._encoder.states(question.groups)
-        return answer(question, logits_NV, lambda logits_RV: logits_RV, self._chunk_rows)
+        return answer(question, logits_NV, torch.clone, self._chunk_rows)
 
 
 def _encoder(model: Any, proven: bool) -> Encoder:

@@ -34,7 +34,7 @@ class HfOptions(_Options):
     """A causal language model of the transformers library.
 
     model: a directory, or a hub id; revision: pins a hub id
-    logit_chunk_rows: rows of which the full vocabulary is held at once while scoring
+    logit_tile_bytes: float32 logits that are held at once while scoring, whatever the vocabulary and the tokens
     """
 
     kind: Literal["hf"] = "hf"
@@ -42,7 +42,7 @@ class HfOptions(_Options):
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "auto"] = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    logit_chunk_rows: int = Field(default=1024, ge=1)
+    logit_tile_bytes: int = Field(default=64 * 2**20, ge=1)
 
 
 class _Reached(_Options):

@@ -44,38 +44,41 @@ def answer(
 ) -> list[TokenScores]:
     """One block a completion, from the states of all its rows in order and the function that turns them into logits.
 
-    The function sees `chunk_rows` rows at a time, and is not called where hidden states alone are asked for.
+    The function sees `chunk_rows` rows at a time, and is not called where hidden states alone are asked for. What it
+    returns is overwritten.
     """
     device = states_NX.device
     ids_N, ids_NC = question.target_ids(), question.candidate_ids()
+    columns = {"hidden": _to_numpy(states_NX)} if Signal.HIDDEN in question.signals else {}
     reduced: list[dict[str, NDArray[Any]]] = []
-    for first in range(0, len(ids_N), chunk_rows):
+    for first in range(0, len(ids_N) if question.signals != {Signal.HIDDEN} else 0, chunk_rows):
         rows = slice(first, first + chunk_rows)
-        columns: dict[str, Tensor] = {}
-        if question.signals != {Signal.HIDDEN}:
-            ids_R = torch.from_numpy(ids_N[rows]).to(device)
-            ids_RC = None if ids_NC is None else torch.from_numpy(ids_NC[rows]).to(device)
-            columns = _reduce(logits(states_NX[rows]), ids_R, ids_RC, question)
-        if Signal.HIDDEN in question.signals:
-            columns["hidden"] = states_NX[rows]
-        reduced.append({name: _to_numpy(column) for name, column in columns.items()})
-    return _blocks(question, {name: np.concatenate([part[name] for part in reduced]) for name in reduced[0]})
+        ids_R = torch.from_numpy(ids_N[rows]).to(device)
+        ids_RC = None if ids_NC is None else torch.from_numpy(ids_NC[rows]).to(device)
+        part = _reduce(logits(states_NX[rows]).float(), ids_R, ids_RC, question)
+        reduced.append({name: _to_numpy(column) for name, column in part.items()})
+    for name in reduced[0] if reduced else ():
+        columns[name] = np.concatenate([part[name] for part in reduced])
+    return _blocks(question, columns)
 
 
 def _reduce(logits_RV: Tensor, ids_R: Tensor, ids_RC: Tensor | None, question: Question) -> dict[str, Tensor]:
-    logprob_RV = logits_RV.float().log_softmax(-1)
+    """Columns of a chunk. Only the rows' log-normaliser is needed, except by the entropy, which reuses the tile."""
+    lse_R1 = logits_RV.logsumexp(-1, keepdim=True)
     out: dict[str, Tensor] = {}
     if Signal.SAMPLED in question.signals:
-        out["sampled_logprob"] = logprob_RV.gather(-1, ids_R[:, None])[:, 0]
+        out["sampled_logprob"] = (logits_RV.gather(-1, ids_R[:, None]) - lse_R1)[:, 0]
     if question.top_k is not None:
-        out["topk_logprob"], out["topk_ids"] = logprob_RV.topk(question.top_k)
+        top_Rk, out["topk_ids"] = logits_RV.topk(question.top_k)
+        out["topk_logprob"] = top_Rk - lse_R1
         out["topk_rest_mass"] = (1 - out["topk_logprob"].exp().sum(-1)).clamp(min=0)
     if ids_RC is not None:
         out["candidate_valid"] = ids_RC >= 0
-        logprob_RC = logprob_RV.gather(-1, ids_RC.clamp(min=0))
+        logprob_RC = logits_RV.gather(-1, ids_RC.clamp(min=0)) - lse_R1
         out["candidate_logprob"] = logprob_RC.masked_fill(~out["candidate_valid"], torch.nan)
     if Signal.ENTROPY in question.signals:
-        out["entropy"] = torch.special.entr(logprob_RV.exp()).sum(-1)
+        p_RV = logits_RV.sub_(lse_R1).exp_()
+        out["entropy"] = torch.special.entr(p_RV, out=p_RV).sum(-1)
     return out
 
 
