@@ -24,7 +24,7 @@ kinds = st.builds(
     discount=st.floats(0.05, 1),
     length_normalised=st.booleans(),
     floor=st.none() | st.floats(-5, -0.1),
-)
+) | st.builds(Credit, steps=st.none() | st.integers(2, 9), length_normalised=st.booleans(), own=st.just(False))
 
 
 def flat(rows: list[list[float]]) -> tuple[Tensor, Tensor]:
@@ -38,8 +38,8 @@ def by_definition(rows: list[list[float]], credit: Credit) -> list[float]:
         own = [value if credit.floor is None else max(value, credit.floor) for value in row]
         for t in range(len(own)):
             ahead = own[t:] if credit.steps is None else own[t : t + credit.steps]
-            total = sum(credit.discount**k * value for k, value in enumerate(ahead))
-            got.append(total / len(ahead) if credit.length_normalised else total)
+            terms = [credit.discount**k * value for k, value in enumerate(ahead)][0 if credit.own else 1 :]
+            got.append(sum(terms) / max(1, len(terms)) if credit.length_normalised else sum(terms))
     return got
 
 

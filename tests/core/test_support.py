@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from tutelage.core.batch import OutputHead, at_tokens, log_probabilities
 from tutelage.core.divergences import DIVERGENCES, F_DIVERGENCES
+from tutelage.core.loss import loss
+from tutelage.core.objective import Objective
 from tutelage.core.support import SUPPORTS
 
 TOP_K = ("teacher_top_k", "student_top_k", "union_top_k")
@@ -160,3 +162,26 @@ def test_the_output_head_applies_bias_scale_and_softcap():
     got = head(torch.tensor([[1.0, -1.0]]))
     assert torch.allclose(got, 4 * torch.tanh(3 * torch.tensor([[2.5, -1.0]]) / 4))
     assert torch.allclose(replace(head, softcap=None)(torch.tensor([[1.0, -1.0]])), torch.tensor([[7.5, -3.0]]))
+
+
+def test_forward_kl_to_a_truncated_teacher_is_that_of_its_renormalised_set_to_the_whole_student(logits, make_batch):
+    student, teacher = logits(1, 6, 9), logits(2, 6, 9)
+    batch = make_batch(student, teacher, k=3)
+    total, _ = loss(batch, Objective("divergence", "forward_kl", support="teacher_top_k", rest="truncate"))
+    leaf, exact = student.clone().requires_grad_(), 0.0
+    for row, ids in enumerate(batch.teacher.topk_ids_RK):
+        q = teacher[row].softmax(-1)[ids]
+        q = q / q.sum()
+        exact = exact + (q * (q / leaf[row].softmax(-1)[ids]).log()).sum()
+    assert torch.allclose(total, exact)
+    gradient = torch.autograd.grad(exact, leaf)[0]
+    assert torch.allclose(torch.autograd.grad(total, batch.hidden_RH)[0], gradient, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"divergence": "reverse_kl"}, {"divergence": "todi"}, {"divergence": "jsd", "beta": 1.0}, {"divergence": "akl"}],
+)
+def test_a_divergence_that_is_infinite_to_a_truncated_teacher_is_refused(fields):
+    with pytest.raises(ValueError, match="infinite to a truncated teacher; use rest tail"):
+        Objective("divergence", support="teacher_top_k", rest="truncate", **fields)

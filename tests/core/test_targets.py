@@ -127,3 +127,26 @@ def test_a_target_is_refused_on_a_support_that_cannot_carry_it():
         Objective("divergence", "forward_kl", support="sampled", target=Target("extrapolation"))
     with pytest.raises(ValueError, match="an extrapolation is normalised"):
         Objective("divergence", support="teacher_top_k", target=Target("extrapolation"))
+
+
+@few
+@given(seed=seeds, weight=st.floats(0, 0.95), alpha=alphas)
+def test_a_mixture_in_the_students_place_is_learned_through(logits, make_batch, seed, weight, alpha):
+    """AMiD: KL(q || r) with the gradient through r, against autodiff of the definition."""
+    student, teacher = logits(seed, 3, 6), logits(seed + 1, 3, 6)
+    target = Target("mixture", weight=weight, alpha=alpha, stands_for="student")
+    batch = make_batch(student, teacher)
+    total, _ = loss(batch, Objective("divergence", "forward_kl", target=target))
+    leaf, q = student.clone().requires_grad_(), teacher.softmax(-1)
+    p, power = leaf.softmax(-1), (1 - alpha) / 2
+    mixed = (weight * q**power + (1 - weight) * p**power) ** (1 / power) if power else q**weight * p ** (1 - weight)
+    exact = (q * (q / (mixed / mixed.sum(-1, keepdim=True))).log()).sum()
+    assert torch.allclose(total, exact, rtol=1e-6)
+    assert torch.allclose(
+        torch.autograd.grad(total, batch.hidden_RH)[0], torch.autograd.grad(exact, leaf)[0], atol=1e-7
+    )
+
+
+def test_a_mixture_without_the_student_cannot_stand_for_it():
+    with pytest.raises(ValueError, match="give less than 1"):
+        Target("mixture", weight=1.0, stands_for="student")

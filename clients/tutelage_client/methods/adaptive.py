@@ -53,7 +53,14 @@ ADAPTIVE = (
         on_policy="adjacent",
         evidence="primary",
         defaults="code: al 0.5, lam 0.5",
-        missing="a gradient through the mixture; a target of kind mixture is the same r, detached, with KL(r || p)",
+        composition={
+            "objective": {
+                "kind": "divergence",
+                "divergence": "forward_kl",
+                "target": {"kind": "mixture", "alpha": 0.5, "weight": 0.5, "stands_for": "student"},
+            },
+        },
+        differs="published on fixed text; whose text is learned from is the spec's choice",
     ),
     Method(
         name="taid",
@@ -85,7 +92,17 @@ ADAPTIVE = (
         on_policy="strict",
         evidence="second_hand",
         defaults="the schedule of the exponents was not captured",
-        missing="the schedule of the exponents; a target of kind mixture with alpha 1 is a bridge with a fixed one",
+        failures="a bridge that stays near the student pulls weakly; one at the teacher is plain reverse KL",
+        composition={
+            "rollout": {"source": "student"},
+            "objective": {
+                "kind": "divergence",
+                "divergence": "reverse_kl",
+                "target": {"kind": "mixture", "alpha": 1.0, "weight": 0.5},
+            },
+        },
+        differs="the bridge is q^w p^(1-w), normalised; w is 0.5 or moves linearly, where the paper's schedule was not "
+        "seen",
     ),
     Method(
         name="eopd",

@@ -54,8 +54,13 @@ CREDIT = (
         needs=("sampled",),
         on_policy="strict",
         evidence="second_hand",
-        missing="rewards by the Bellman equation on the teacher's logits; a return of R over K steps is there, as "
-        "credit",
+        failures="a short return is biased: it does not see what the token leads to later",
+        composition={
+            "rollout": {"source": "student"},
+            "objective": {"kind": "policy_gradient", "credit": {"kind": "k_step_return", "steps": 8}},
+        },
+        differs="the rewards are R = log q - log p; those by the Bellman equation on the teacher's logits were not seen "
+        "in full; K is yours to set",
     ),
     Method(
         name="vopd",

@@ -27,6 +27,9 @@ class ReturnToGo(Message):
     kind: Literal["return_to_go"] = "return_to_go"
     discount: Discount = Field(default=1.0, description="what the next token counts, compared with this one")
     length_normalised: bool = Field(default=False, description="the mean over the tokens instead of their sum")
+    own: bool = Field(
+        default=True, description="false: what follows alone, beside a term that has the token's own part"
+    )
     floor: Floor | None = Field(default=None, description=FLOOR)
 
 

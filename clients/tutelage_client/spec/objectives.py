@@ -28,6 +28,9 @@ class MixtureTarget(Message):
     alpha: Annotated[float, Field(ge=-5, le=1, allow_inf_nan=False)] = Field(
         default=1.0, description="-1: the plain mixture; 1: the geometric one, which interpolates logits"
     )
+    stands_for: Literal["teacher", "student"] = Field(
+        default="teacher", description="in whose place it is compared; in the student's it carries the gradient (AMiD)"
+    )
     final_weight: Unit | None = Field(default=None, description="w moves linearly to this, and stays; TAID's clock")
     over_steps: Count | None = Field(default=None, description="with final_weight: the steps until it is reached")
 
@@ -35,6 +38,8 @@ class MixtureTarget(Message):
     def _check(self) -> Self:
         if (self.final_weight is None) != (self.over_steps is None):
             raise refused("over_steps", "goes with final_weight; give both or neither")
+        if self.stands_for == "student" and 1 in (self.weight, self.final_weight):
+            raise refused("weight", "1 in the student's place holds nothing of the student; give less than 1")
         if 0.99 < self.alpha < 1:
             raise refused("alpha", f"{self.alpha} is too near to 1 for its digits; give 1 or at most 0.99")
         return self
@@ -106,6 +111,18 @@ def check_parameters(objective: DivergenceObjective | PolicyGradientObjective) -
         raise refused("alpha", f"{alpha} is too near to 0 or 1 for its digits; give that number itself")
 
 
+def check_rest(objective: DivergenceObjective) -> None:
+    """A teacher cut to a set gives no mass where the student may: some divergences are infinite there."""
+    name, alpha = objective.divergence, objective.alpha
+    ends = (name == "jsd" and objective.beta == 1) or (name == "skew_reverse_kl" and alpha == 0)
+    order = name == "alpha" and alpha is not None and alpha <= 0
+    if getattr(objective.support, "rest", None) == "truncate" and (
+        name in ("reverse_kl", "akl", "todi") or ends or order
+    ):
+        sentence = f"{name} is infinite to a truncated teacher"
+        raise refused("support.rest", f'{sentence}; use "tail" or "renormalise", or divergence forward_kl')
+
+
 class DivergenceObjective(Message):
     """Minimise a divergence between student and teacher at every token."""
 
@@ -129,6 +146,7 @@ class DivergenceObjective(Message):
     @model_validator(mode="after")
     def _check(self) -> Self:
         check_parameters(self)
+        check_rest(self)
         if self.target.kind == "mixture" and self.support.kind == "sampled":
             raise refused("target", 'a mixture needs distributions; use support kind "full" or a top_k')
         if self.target.kind == "extrapolation" and self.support.kind not in ("full", "sampled"):

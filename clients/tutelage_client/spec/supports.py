@@ -10,8 +10,11 @@ from tutelage_client.spec.ranges import TopK
 from tutelage_client.wire.message import ByKind, Message
 from tutelage_client.wire.teachers import Signal
 
-Rest = Literal["tail", "renormalise"]
-REST = "tail: one bucket for all other tokens; renormalise: the set alone"
+Rest = Literal["tail", "renormalise", "truncate"]
+REST = (
+    "tail: one bucket for all other tokens; renormalise: the set alone; truncate: the teacher is cut to the set, the "
+    "student is not"
+)
 
 
 class FullSupport(Message):

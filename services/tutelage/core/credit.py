@@ -13,6 +13,7 @@ class Credit:
     """For what a token answers: itself (steps = 1), the next steps - 1 as well, or all that follow (steps None).
 
     discount: what the next token counts, in (0, 1]; length_normalised: the mean of the terms, not their sum
+    own: False for what follows alone, where another term has the token's own part exactly (MiniLLM's split)
     baseline: add KL(p || q) of the state, the mean of -A there, which takes variance and no gradient (vOPD,
         arXiv:2605.07865); it needs the whole distribution
     floor: nats below which no token's own advantage counts
@@ -25,6 +26,7 @@ class Credit:
     discount: float = 1.0
     length_normalised: bool = False
     floor: float | None = None
+    own: bool = True
     baseline: bool = False
 
     def __post_init__(self) -> None:
@@ -34,6 +36,10 @@ class Credit:
             raise ValueError(f"discount is {self.discount}; it lies above 0, up to 1; with steps 1 nothing follows")
         if self.floor is not None and not self.floor < 0:
             raise ValueError(f"floor is {self.floor}; give nats below 0, where the teacher finds the token worse")
+        if not (self.own or self.looks_ahead):
+            raise ValueError(
+                "a token that answers neither for itself nor for what follows learns nothing; use steps None"
+            )
         if self.baseline and self.looks_ahead:
             raise ValueError("a baseline at each token takes from a return what follows; use steps 1, or no baseline")
 
@@ -69,9 +75,14 @@ def returns(advantage_R: Tensor, rollout_R: Tensor, credit: Credit) -> Tensor:
     last_R[:-1] = rollout_R[1:] != rollout_R[:-1]
     longest = int(rollout_R.unique_consecutive(return_counts=True)[1].max()) if len(rollout_R) else 1
     total_R, terms_R = advantage_R, torch.ones_like(advantage_R)
-    for _ in range(min(credit.steps or longest, longest) - 1):  # adding anew, for a difference of sums may be inf - inf
+    for _ in range(
+        min(credit.steps or longest, longest) - (1 if credit.own else 2)
+    ):  # adding anew, for a difference of sums may be inf - inf
         total_R = advantage_R + credit.discount * total_R.roll(-1).masked_fill(last_R, 0.0)
         terms_R = 1 + terms_R.roll(-1).masked_fill(last_R, 0.0)
+    if not credit.own:
+        total_R = credit.discount * total_R.roll(-1).masked_fill(last_R, 0.0)
+        terms_R = terms_R.roll(-1).masked_fill(last_R, 1.0)
     return total_R / terms_R if credit.length_normalised else total_R
 
 

@@ -28,7 +28,7 @@ from tutelage.core.outcome import surrogate
 from tutelage.core.pulls import PULLS
 from tutelage.core.stabilizers import entropy_gate, ordinary_tokens, ratio_clip, reference_kl, signal_clip
 from tutelage.core.support import SUPPORTS, Aligned, needed, signals
-from tutelage.core.targets import towards
+from tutelage.core.targets import mixture, towards
 
 
 def learned_rows(batch: TokenBatch, objective: Objective) -> Tensor:
@@ -158,9 +158,11 @@ def _chunk(rows: TokenBatch, objective: Objective) -> tuple[Tensor, dict[str, Pa
 def _aimed(
     objective: Objective, aligned: Aligned | None, reference_logp_RV: Tensor | None, rows: TokenBatch
 ) -> Aligned | None:
-    """The target in the teacher's place."""
+    """The target in the place of the teacher, or of the student."""
     if aligned is None or objective.target.kind == "teacher":
         return aligned
+    if objective.target.stands_for == "student":
+        return aligned._replace(student_logp_RS=mixture(objective.target, *aligned, None))
     reference_logp_RS = reference_logp_RV
     if reference_logp_RV is not None and objective.comparison == "sampled":
         reference_logp_RS = at_tokens(reference_logp_RV, rows.token_ids_R[:, None])

@@ -37,7 +37,7 @@ class Objective:
     head_mass: float | None = None
     slope: float | None = None
     support: Literal["full", "teacher_top_k", "student_top_k", "union_top_k", "sampled"] = "full"
-    rest: Literal["tail", "renormalise"] = "tail"
+    rest: Literal["tail", "renormalise", "truncate"] = "tail"
     target: Target = field(default_factory=Target)
     credit: Credit = field(default_factory=Credit)
     penalty: float = 1.0
@@ -62,6 +62,7 @@ class Objective:
         if self.kind != "reward" and self.outcome is not None and self.outcome.teacher_share:
             raise ValueError("a ratio with a share of the teacher is its signal; use kind reward, or no share")
         measure(self.divergence, **self.parameters)
+        self._check_rest()
         if self.kind == "policy_gradient":
             self._check_advantage()
         if self.target.kind == "mixture" and self.comparison == "sampled":
@@ -76,6 +77,14 @@ class Objective:
                 f"{self.divergence} has no sampled-token estimator; use the full support or a top-k, "
                 f"or one of {', '.join(ESTIMATORS)}"
             )
+
+    def _check_rest(self) -> None:
+        """A teacher cut to a set has zeros where the student does not: some divergences are infinite there."""
+        name, parameter = self.divergence, next(iter(self.parameters.values()), None)
+        ends = (name, parameter) in (("jsd", 1), ("skew_reverse_kl", 0))
+        order = name == "alpha" and self.alpha is not None and self.alpha <= 0
+        if self.rest == "truncate" and (name in ("reverse_kl", "akl", "todi") or ends or order):
+            raise ValueError(f"{name} is infinite to a truncated teacher; use rest tail or renormalise, or forward_kl")
 
     def _check_advantage(self) -> None:
         if self.divergence not in F_WEIGHTS:

@@ -5,6 +5,7 @@ A support turns the student's log-probabilities [R, V] and the teacher's signals
 
     tail          one bucket for all of them: exact on the coarsened vocabulary, a lower bound of the full divergence
     renormalise   left out, both sides renormalised on the set
+    truncate      the teacher is cut to the set and renormalised; the student keeps all of its mass
 """
 
 from __future__ import annotations
@@ -163,7 +164,18 @@ def renormalised(student_logp_RV: Tensor, ids_RS: Tensor, teacher_logp_RS: Tenso
     return Aligned(_normalise(at_tokens(student_logp_RV, ids_RS)), _normalise(teacher_logp_RS))
 
 
-RESTS = {"tail": with_tail, "renormalise": renormalised}
+def truncated(student_logp_RV: Tensor, ids_RS: Tensor, teacher_logp_RS: Tensor, _rest_R: Tensor | None) -> Aligned:
+    """The set and a bucket in which the student has its mass outside and the teacher none.
+
+    KL(q || p) of it is sum_S q^ log(q^ / p), q^ the teacher renormalised on S and p as it is (EOPD, arXiv:2603.07079).
+    """
+    teacher_logp_RS = _normalise(teacher_logp_RS.masked_fill(ids_RS < 0, -torch.inf))
+    nothing_R = teacher_logp_RS.new_full((len(ids_RS),), -torch.inf)
+    student_logp_RS = _append(at_tokens(student_logp_RV, ids_RS), _outside(student_logp_RV, ids_RS))
+    return Aligned(student_logp_RS, _append(teacher_logp_RS, nothing_R))
+
+
+RESTS = {"tail": with_tail, "renormalise": renormalised, "truncate": truncated}
 
 
 def on_set(usable: Callable[[TeacherSignals], Tensor], chosen: Callable[[TeacherSignals], Chosen]) -> Support:

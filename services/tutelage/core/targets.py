@@ -1,6 +1,6 @@
 """Targets: the distribution that the student is pulled to, made of teacher, student and reference.
 
-Every target is detached and over the entries of a support. A `mixture` lies between student and teacher, an
+Every target that stands for the teacher is detached, and all are over the entries of a support. A `mixture` lies between student and teacher, an
 `extrapolation` on the line through reference and teacher, beyond the teacher where its scale is above 1.
 """
 
@@ -22,6 +22,7 @@ class Target:
 
     weight, alpha: of a mixture, the teacher's share and the family (-1 arithmetic, 1 geometric)
     final_weight, over_steps: the share rises or falls linearly from `weight` to this, and stays
+    stands_for: of a mixture, in whose place it is compared; in the student's it carries the gradient, as in AMiD
     scale: of an extrapolation, G-OPD's lambda; 1 is the teacher, whatever the reference
 
     Raises:
@@ -33,6 +34,7 @@ class Target:
     alpha: float = 1.0
     final_weight: float | None = None
     over_steps: int = 1
+    stands_for: Literal["teacher", "student"] = "teacher"
     scale: float = 1.0
 
     def __post_init__(self) -> None:
@@ -41,6 +43,8 @@ class Target:
         for weight in (self.weight, self.weight if self.final_weight is None else self.final_weight):
             if not 0 <= weight <= 1:
                 raise ValueError(f"the weight is {weight}; the teacher's share in a mixture lies between 0 and 1")
+            if self.stands_for == "student" and weight == 1:
+                raise ValueError("a mixture of weight 1 in the student's place holds nothing of it; give less than 1")
         if not (self.alpha == 1 or -5 <= self.alpha <= 0.99):
             raise ValueError(f"alpha is {self.alpha}; the family of a mixture is 1, or lies between -5 and 0.99")
         if not 0 <= self.scale <= 10:
