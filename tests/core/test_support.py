@@ -168,7 +168,7 @@ def test_forward_kl_to_a_truncated_teacher_is_that_of_its_renormalised_set_to_th
     student, teacher = logits(1, 6, 9), logits(2, 6, 9)
     batch = make_batch(student, teacher, k=3)
     total, _ = loss(batch, Objective("divergence", "forward_kl", support="teacher_top_k", rest="truncate"))
-    leaf, exact = student.clone().requires_grad_(), 0.0
+    leaf, exact = student.clone().requires_grad_(), torch.zeros(()).double()
     for row, ids in enumerate(batch.teacher.topk_ids_RK):
         q = teacher[row].softmax(-1)[ids]
         q = q / q.sum()

@@ -59,8 +59,8 @@ CREDIT = (
             "rollout": {"source": "student"},
             "objective": {"kind": "policy_gradient", "credit": {"kind": "k_step_return", "steps": 8}},
         },
-        differs="the rewards are R = log q - log p; those by the Bellman equation on the teacher's logits were not seen "
-        "in full; K is yours to set",
+        differs="the rewards are R = log q - log p; those by the Bellman equation on the teacher's logits were not "
+        "seen in full; K is yours to set",
     ),
     Method(
         name="vopd",

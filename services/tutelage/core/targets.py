@@ -1,7 +1,8 @@
 """Targets: the distribution that the student is pulled to, made of teacher, student and reference.
 
-Every target that stands for the teacher is detached, and all are over the entries of a support. A `mixture` lies between student and teacher, an
-`extrapolation` on the line through reference and teacher, beyond the teacher where its scale is above 1.
+Every target that stands for the teacher is detached, and all are over the entries of a support. A `mixture` lies
+between student and teacher, an `extrapolation` on the line through reference and teacher, beyond the teacher where its
+scale is above 1.
 """
 
 from __future__ import annotations
