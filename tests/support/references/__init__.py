@@ -18,13 +18,17 @@ SPECIAL = frozenset({0, 1})
 
 @dataclass(frozen=True)
 class Token:
-    """One written token and the logits [V] of the three models before it; z is the student's, a leaf."""
+    """One written token and the logits [V] of the three models before it; z is the student's, a leaf.
+
+    following: log q - log p of the rollout's later tokens that are learned from, in order
+    """
 
     z: Tensor
     teacher_z: Tensor
     reference_z: Tensor
     written: int
     behaviour_logprob: float
+    following: tuple[float, ...]
 
     @property
     def p(self) -> Tensor:
@@ -97,6 +101,11 @@ def opd_plus(token: Token) -> Tensor:
     return min(6.0, max(-6.0, token.log_ratio)) * token.surprise
 
 
+def ketchup(token: Token) -> Tensor:
+    """The token's own R and those of the next seven."""
+    return sum(token.following[:7], token.log_ratio) * token.surprise
+
+
 def akl(token: Token) -> Tensor:
     mass, head, tail = 0.0, 0.0, 0.0
     for v in top(token.q, len(token.q)):
@@ -110,6 +119,17 @@ def todi(token: Token) -> Tensor:
     forward, reverse = token.q * (token.q / token.p).log(), token.p * (token.p / token.q).log()
     a = (1 / (1 + token.p / token.q)).detach()
     return (a * forward + (1 - a) * reverse).sum()
+
+
+def amid(token: Token) -> Tensor:
+    """KL(q || r) through r, whose fourth root is the mean of those of p and q (alpha 0.5, lambda 0.5), normalised."""
+    mixed = (0.5 * token.q**0.25 + 0.5 * token.p**0.25) ** 4
+    return kl(token.q, mixed / mixed.sum())
+
+
+def veto(token: Token) -> Tensor:
+    bridge = (token.q * token.p.detach()).sqrt()
+    return kl(token.p, bridge / bridge.sum())
 
 
 def extrapolated(scale: float) -> Reference:
@@ -136,10 +156,13 @@ REFERENCES: dict[str, Reference] = {
     "distillm-skl": lambda token: kl(token.q, 0.1 * token.q + 0.9 * token.p),
     "distillm-srkl": lambda token: kl(token.p, 0.9 * token.q + 0.1 * token.p),
     "sampled-k1": lambda token: token.log_ratio * token.surprise,
+    "ketchup": ketchup,
     "vopd": vopd,
     "opd-plus": opd_plus,
     "akl": akl,
     "todi": todi,
+    "amid": amid,
+    "veto": veto,
     "g-opd": extrapolated(1.0),
     "exopd": extrapolated(1.25),
     "glm-5": lambda token: token.log_ratio * token.surprise,
@@ -149,16 +172,21 @@ REFERENCES: dict[str, Reference] = {
 def computed(reference: Reference, recorded: dict[str, Tensor]) -> tuple[float, Tensor, int]:
     """Mean loss over the learned tokens, the gradient of their sum [R, V], and how many they are."""
     z_RV = recorded["student_logits"].double().requires_grad_()
-    losses = []
-    for row in range(len(z_RV)):
+    losses: list[Tensor] = []
+    following: dict[int, tuple[float, ...]] = {}
+    for row in reversed(range(len(z_RV))):
+        rollout = int(recorded["rollout"][row])
         token = Token(
             z_RV[row],
             recorded["teacher_logits"][row].double(),
             recorded["reference_logits"][row].double(),
             int(recorded["token_ids"][row]),
             float(recorded["behaviour_logprob"][row]),
+            following.get(rollout, ()),
         )
-        if recorded["mask"][row] and (value := reference(token)) is not None:
-            losses.append(value)
+        if recorded["mask"][row]:
+            following[rollout] = (token.log_ratio, *token.following)
+            if (value := reference(token)) is not None:
+                losses.append(value)
     total = torch.stack(losses).sum()
     return total.item() / len(losses), torch.autograd.grad(total, z_RV)[0], len(losses)
