@@ -14,7 +14,7 @@ import pytest
 from fastapi import FastAPI
 from numpy.typing import NDArray
 
-from tutelage.engines import FakeOptions
+from tutelage.engines import FakeOptions, Tokenizer
 from tutelage.engines.fake import FakeEngine
 from tutelage.queue import Queue
 from tutelage.teacher.build import build_app
@@ -48,6 +48,7 @@ class WatchedEngine:
         self.gate = asyncio.Event()
         self.gate.set()
         self.close_at: int | None = None  # the gate closes as this many calls have been made
+        self.shows_tokens = True
         self.busy = False
         self.closed = False
 
@@ -58,6 +59,10 @@ class WatchedEngine:
     @property
     def provenance(self) -> Provenance:
         return self.inner.provenance
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        return self.inner.tokenizer if self.shows_tokens else None
 
     async def connect(self) -> dict[str, Any]:
         return await self.inner.connect()

@@ -2,6 +2,18 @@
 
 from tutelage_client.wire.accounting import RUN_HEADER, Spending
 from tutelage_client.wire.codec import MEDIA_TYPE, decode_reply, decode_request, encode_reply, encode_request
+from tutelage_client.wire.completions import (
+    CompletionsChoice,
+    CompletionsReply,
+    CompletionsRequest,
+    CompletionsUsage,
+    ModelCard,
+    ModelList,
+    OpenaiError,
+    OpenaiErrorReply,
+    PromptLogprob,
+    TextLogprobs,
+)
 from tutelage_client.wire.generating import GenerateReply, GenerateRequest, Generation, Prompt
 from tutelage_client.wire.grading import Contains, ExactMatch, Grader, LastNumber, Pattern, Walk
 from tutelage_client.wire.judging import Pairwise, RewardModel, Rubric
@@ -55,6 +67,10 @@ __all__ = [
     "CheckpointCommit",
     "CheckpointView",
     "Completion",
+    "CompletionsChoice",
+    "CompletionsReply",
+    "CompletionsRequest",
+    "CompletionsUsage",
     "Contains",
     "EventReport",
     "EventView",
@@ -70,13 +86,18 @@ __all__ = [
     "Lease",
     "LeaseRequest",
     "Message",
+    "ModelCard",
+    "ModelList",
     "ModelReward",
+    "OpenaiError",
+    "OpenaiErrorReply",
     "Outcome",
     "Page",
     "Pairwise",
     "Pattern",
     "Problem",
     "Prompt",
+    "PromptLogprob",
     "Provenance",
     "PushResult",
     "PushedRollouts",
@@ -102,6 +123,7 @@ __all__ = [
     "TeacherInfo",
     "TeacherRegistration",
     "TeacherView",
+    "TextLogprobs",
     "TokenScores",
     "Usage",
     "Walk",

@@ -59,6 +59,7 @@ TEACHER = {
     "rate_limited": ProblemCode(429, "the key asks too fast; try again after `Retry-After`"),
     "not_acceptable": ProblemCode(406, "scores come as JSON or safetensors only"),
     "unsupported_media_type": ProblemCode(415, "a score request is JSON or safetensors"),
+    "model_not_found": ProblemCode(404, "for `/v1/completions`: this teacher has another name, see `/v1/models`"),
     "bad_scores": ProblemCode(502, "the engine's answer was no valid score and was not passed on"),
     "engine_failed": ProblemCode(502, "the engine failed on this request"),
     "overloaded": ProblemCode(503, "too many tokens wait; try again after `Retry-After`"),

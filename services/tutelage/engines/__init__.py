@@ -1,6 +1,6 @@
 """Models that score and generate, each behind the contract in `base`; the only place that touches a model library."""
 
-from tutelage.engines.base import Engine
+from tutelage.engines.base import Engine, Tokenizer
 from tutelage.engines.opening import open_engine
 from tutelage.engines.options import ChatOptions, EngineOptions, FakeOptions, HfOptions, UpstreamOptions
 
@@ -10,6 +10,7 @@ __all__ = [
     "EngineOptions",
     "FakeOptions",
     "HfOptions",
+    "Tokenizer",
     "UpstreamOptions",
     "open_engine",
 ]

@@ -15,12 +15,30 @@ from tutelage_client.wire import (
     Capabilities,
     GenerateRequest,
     Generation,
+    Prompt,
     Provenance,
     ScoreGroup,
     Signal,
     TokenScores,
     Usage,
 )
+
+
+class Tokenizer(Protocol):
+    """Text to token ids of this model, and back."""
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Tokens that a text does not show, such as its end."""
+        ...
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """Raises: InvalidInput: no tokens come out, or the messages fit no chat template."""
+        ...
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text, special tokens spelt out."""
+        ...
 
 
 class Engine(Protocol):
@@ -31,6 +49,11 @@ class Engine(Protocol):
 
     @property
     def provenance(self) -> Provenance: ...
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """None where the model takes text alone."""
+        ...
 
     async def connect(self) -> dict[str, Any]:
         """Reach the model, before anything else is asked; facts about it, for people.

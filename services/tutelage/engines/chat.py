@@ -39,6 +39,7 @@ class ChatEngine:
         self._client = client
         self._answers_as: tuple[str, str] | None = None
         self._gives_logprobs = True
+        self.tokenizer = None
         self.capabilities = Capabilities(
             signals=frozenset(),
             max_top_k=0,

@@ -34,6 +34,28 @@ from tutelage_client.wire import (
 EOS_ID = 0
 
 
+class FakeTokenizer:
+    """Words "t<i>" are token i; any other word is some fixed token. An empty prompt is the end token."""
+
+    special_ids = frozenset({EOS_ID})
+
+    def __init__(self, vocabulary_size: int) -> None:
+        self._size = vocabulary_size
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        if isinstance(prompt, str):
+            return [self._word_id(word) for word in prompt.split()] or [EOS_ID]
+        words = [part if isinstance(part, int) else str(part["content"]) for part in prompt]
+        return [i for w in words for i in ([w] if isinstance(w, int) else self.encode(w))] or [EOS_ID]
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return " ".join(f"t{i}" for i in token_ids)
+
+    def _word_id(self, word: str) -> int:
+        known = re.fullmatch(r"t(\d+)", word)
+        return int(known[1]) if known else zlib.crc32(word.encode()) % self._size
+
+
 class FakeEngine:
     """The toy teacher behind the contract of `base.Engine`.
 
@@ -48,6 +70,7 @@ class FakeEngine:
         self._weight_VH = rng.normal(scale=2.0 / np.sqrt(h), size=(v, h)).astype(np.float32)
         self.logprob_VV = _log_softmax(self._embedding_VH.astype(np.float64) @ self._weight_VH.T)
         self._faults = list(options.faults)
+        self.tokenizer = FakeTokenizer(v)
         self.capabilities = Capabilities(
             signals=frozenset(Signal), max_top_k=v, max_length=options.max_length, vocabulary_size=v, eos_ids=(EOS_ID,)
         )
@@ -79,7 +102,7 @@ class FakeEngine:
 
     async def generate(self, request: GenerateRequest) -> tuple[list[list[Generation]], Usage]:
         """Samples of the toy model itself; a text ends at token 0, at a stop string or at `max_tokens`."""
-        prompts = [self._encode(prompt) for prompt in request.prompts]
+        prompts = [self.tokenizer.encode(prompt) for prompt in request.prompts]
         for i, ids in enumerate(prompts):
             check_ids(ids, self.capabilities, f"prompts.{i}")
             check_length(len(ids) + request.max_tokens, self.capabilities, f"prompts.{i}")
@@ -124,22 +147,11 @@ class FakeEngine:
             last_id = int(logprob_V.argmax() if greedy else rng.choice(len(logprob_V), p=np.exp(logprob_V)))
             token_ids.append(last_id)
             logprobs.append(float(logprob_V[last_id]))
-            text = " ".join(f"t{i}" for i in token_ids if i != EOS_ID)
+            text = self.tokenizer.decode([i for i in token_ids if i != EOS_ID])
             stop_at = min((at for s in request.stop if (at := text.find(s)) >= 0), default=None)
             if last_id == EOS_ID or stop_at is not None:
                 return Generation(text=text[:stop_at], token_ids=token_ids, logprobs=logprobs, finish_reason="stop")
         return Generation(text=text, token_ids=token_ids, logprobs=logprobs, finish_reason="length")
-
-    def _encode(self, prompt: Prompt) -> list[int]:
-        """Words "t<i>" are token i; any other word is some fixed token. An empty prompt is the end token."""
-        if isinstance(prompt, str):
-            return [self._word_id(word) for word in prompt.split()] or [EOS_ID]
-        words = [part if isinstance(part, int) else str(part["content"]) for part in prompt]
-        return [i for w in words for i in ([w] if isinstance(w, int) else self._encode(w))] or [EOS_ID]
-
-    def _word_id(self, word: str) -> int:
-        known = re.fullmatch(r"t(\d+)", word)
-        return int(known[1]) if known else zlib.crc32(word.encode()) % self._options.vocabulary_size
 
 
 def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:

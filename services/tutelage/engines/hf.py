@@ -19,7 +19,7 @@ from tutelage.engines.loading import load_model, pick_device, weights_revision
 from tutelage.engines.options import HfOptions
 from tutelage.engines.signals import Question, answer
 from tutelage.engines.texts import write_texts
-from tutelage.engines.tokenizer import encode_prompt, eos_ids, load_tokenizer, tokenizer_fingerprint
+from tutelage.engines.tokenizer import ModelTokenizer, encode_prompt, eos_ids, load_tokenizer, tokenizer_fingerprint
 from tutelage_client.errors import InvalidInput
 from tutelage_client.wire import (
     Capabilities,
@@ -67,6 +67,7 @@ class HfEngine:
         self._tokenizer = tokenizer
         self._head = proven_head(model)
         self._encoder = _encoder(model, self._head is not None)
+        self.tokenizer = ModelTokenizer(tokenizer)
         self.provenance = provenance
         self.capabilities = _capabilities(model, tokenizer, hidden=self._head is not None)
         self._chunk_rows = max(1, logit_tile_bytes // (4 * model.config.get_text_config(decoder=True).vocab_size))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +13,22 @@ from transformers import AutoTokenizer
 
 from tutelage_client.errors import InvalidInput
 from tutelage_client.wire import Prompt
+
+
+class ModelTokenizer:
+    """A tokenizer of the transformers library behind the contract of `base.Tokenizer`."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self.special_ids = frozenset(tokenizer.all_special_ids)
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """See `encode_prompt`."""
+        return encode_prompt(self._tokenizer, prompt)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """As the tokens stand, without tidying of spaces."""
+        return self._tokenizer.decode(list(token_ids), clean_up_tokenization_spaces=False)
 
 
 def load_tokenizer(path: str | Path, revision: str | None = None) -> Any:

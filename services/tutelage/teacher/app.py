@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from safetensors.numpy import save
 
-from tutelage.serving import ServiceProblem, answers, problem
+from tutelage.serving import answers, problem
 from tutelage.teacher.accounts import BudgetSpent
 from tutelage.teacher.admission import CapabilityMissing, require_head
 from tutelage.teacher.batcher import EngineFailed
 from tutelage.teacher.callers import CallerOf, Callers
+from tutelage.teacher.entrance import Teacher, refuse_if_busy
 from tutelage.teacher.negotiation import read_request, reply_form, write_reply
+from tutelage.teacher.openai_face import openai_routes
 from tutelage.teacher.rates import RateLimited
-from tutelage.teacher.scorer import Scorer
 from tutelage_client.errors import BadScores
 from tutelage_client.wire import (
     MEDIA_TYPE,
@@ -30,12 +30,6 @@ from tutelage_client.wire import (
     needs_model,
 )
 
-
-def _scorer(request: Request) -> Scorer:
-    return request.app.state.scorer
-
-
-Teacher = Annotated[Scorer, Depends(_scorer)]
 routes = APIRouter(prefix="/v1", tags=["teacher"], responses=answers("unauthorized", "out_of_scope"))
 PAID = ("rate_limited", "budget_spent")
 BUSY = ("capability_missing", "engine_failed", "not_ready", "overloaded", *PAID)
@@ -61,7 +55,7 @@ async def score(request: Request, teacher: Teacher, caller: CallerOf) -> Respons
     """Log-probabilities of given tokens. The body is JSON or safetensors by Content-Type, the reply by Accept."""
     form = reply_form(request.headers.get("accept", ""))
     asked = read_request(await request.body(), request.headers.get("content-type", ""))
-    _refuse_if_busy(teacher)
+    refuse_if_busy(teacher)
     return write_reply(await teacher.score(asked, caller), form)
 
 
@@ -75,7 +69,7 @@ async def head(teacher: Teacher) -> Response:
 @routes.post("/generate", responses=answers(*BUSY))
 async def generate(asked: GenerateRequest, teacher: Teacher, caller: CallerOf) -> GenerateReply:
     """Text of the teacher: continuations of prompts, `n` each."""
-    _refuse_if_busy(teacher)
+    refuse_if_busy(teacher)
     return await teacher.generate(asked, caller)
 
 
@@ -83,28 +77,19 @@ async def generate(asked: GenerateRequest, teacher: Teacher, caller: CallerOf) -
 async def reward(asked: RewardRequest, teacher: Teacher, caller: CallerOf) -> RewardReply:
     """Grade completions, or have the model judge them; an item that cannot be graded is not valid, never 0."""
     if needs_model(asked.reward):
-        _refuse_if_busy(teacher)
+        refuse_if_busy(teacher)
     return await teacher.reward(asked, caller)
 
 
 def add_routes(app: FastAPI, callers: Callers) -> None:
     """Let `callers` in; the routes find the scorer in `app.state.scorer`."""
     app.include_router(routes, dependencies=[Depends(callers)])
+    app.include_router(openai_routes, dependencies=[Depends(callers)])
     app.add_exception_handler(CapabilityMissing, _on_capability_missing)
     app.add_exception_handler(RateLimited, _on_rate_limited)
     app.add_exception_handler(BudgetSpent, _on_budget_spent)
     app.add_exception_handler(BadScores, _on_bad_scores)
     app.add_exception_handler(EngineFailed, _on_engine_failed)
-
-
-def _refuse_if_busy(teacher: Scorer) -> None:
-    """Refuse work that would wait too long, or that this teacher cannot do yet."""
-    if teacher.not_ready is not None:
-        raise ServiceProblem(503, "not_ready", teacher.not_ready, retry_after_s=1)
-    waiting, limit = teacher.batcher.waiting_tokens, teacher.limits.max_waiting_tokens
-    if waiting >= limit:
-        detail = f"{waiting} tokens wait already, at most {limit} may; try again later or use another replica"
-        raise ServiceProblem(503, "overloaded", detail, retry_after_s=1)
 
 
 async def _on_capability_missing(_: Request, error: Exception) -> JSONResponse:

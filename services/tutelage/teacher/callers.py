@@ -17,11 +17,12 @@ from tutelage_client.errors import InvalidInput
 from tutelage_client.wire import RUN_HEADER
 
 # What a key must be allowed by route; a route that is not here needs a key alone.
-SCOPES: dict[str, Scope] = {
-    "/v1/score": Scope.SCORE,
-    "/v1/head": Scope.SCORE,
-    "/v1/generate": Scope.GENERATE,
-    "/v1/reward": Scope.REWARD,
+SCOPES: dict[str, frozenset[Scope]] = {
+    "/v1/score": frozenset({Scope.SCORE}),
+    "/v1/head": frozenset({Scope.SCORE}),
+    "/v1/generate": frozenset({Scope.GENERATE}),
+    "/v1/reward": frozenset({Scope.REWARD}),
+    "/v1/completions": frozenset({Scope.SCORE, Scope.GENERATE}),  # one body may ask for both
 }
 
 
@@ -66,10 +67,10 @@ class Callers:
         if key is None:
             detail = "this teacher needs a key it knows; send it as 'Authorization: Bearer KEY'"
             raise ServiceProblem(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})
-        needed = SCOPES.get(request.scope["route"].path)
-        if needed is not None and needed not in key.scopes:
+        lacks = SCOPES.get(request.scope["route"].path, frozenset()) - key.scopes
+        if lacks:
             has = ", ".join(sorted(key.scopes)) or "none"
-            detail = f"the key {key.name!r} lacks the scope {needed.value!r}; it has {has}"
+            detail = f"the key {key.name!r} lacks the scope {min(lacks).value!r}; it has {has}"
             raise ServiceProblem(403, "out_of_scope", detail)
         return self._by_name[key.name]
 

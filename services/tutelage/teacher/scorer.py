@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -38,7 +39,7 @@ log = logging.getLogger(__name__)
 class Scorer:
     """One teacher.
 
-    probe: what it found out about itself
+    started_at: Unix time, seconds; probe: what it found out about itself
     not_ready: why it takes no work, None once the probe went well; set again when the engine's upstream goes away
     """
 
@@ -55,6 +56,7 @@ class Scorer:
         self.engine = engine
         self.batcher = batcher
         self.limits = limits
+        self.started_at = int(time.time())
         self.probe: dict[str, Any] = {"ok": False}
         self.not_ready: str | None = "the start-up probe has not run yet"
         self._accounts = accounts

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from tutelage.engines.checks import check_groups, check_ids, check_length, generation_usage
 from tutelage.engines.options import UpstreamOptions
-from tutelage.engines.tokenizer import encode_prompt
+from tutelage.engines.tokenizer import ModelTokenizer, encode_prompt
 from tutelage.engines.upstream.asked import Answer, Asked, asked_of
 from tutelage.engines.upstream.calls import all_of
 from tutelage.engines.upstream.canary import Canary
@@ -44,6 +44,7 @@ class UpstreamEngine:
         self._dialect = dialect
         self._keeps_prompts = False
         self._canary = Canary(self._known_scores, options.recheck_s)
+        self.tokenizer = ModelTokenizer(local.tokenizer)
         self.capabilities = self._able(None)
         self.provenance = Provenance(
             teacher=name,
