@@ -59,6 +59,7 @@ from tutelage_client.wire.runs import (
 from tutelage_client.wire.scores import TokenScores
 from tutelage_client.wire.scoring import Completion, ScoreGroup, ScoreReply, ScoreRequest, ScoreSequence
 from tutelage_client.wire.teachers import Capabilities, Provenance, Signal, TeacherInfo, Usage
+from tutelage_client.wire.tensors import EntryDtype
 
 __all__ = [
     "MEDIA_TYPE",
@@ -72,6 +73,7 @@ __all__ = [
     "CompletionsRequest",
     "CompletionsUsage",
     "Contains",
+    "EntryDtype",
     "EventReport",
     "EventView",
     "ExactMatch",

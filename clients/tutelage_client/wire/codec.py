@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 from tutelage_client.errors import BadScores, InvalidInput
-from tutelage_client.wire.scores import TokenScores
+from tutelage_client.wire.scores import PER_ENTRY, TokenScores
 from tutelage_client.wire.scoring import Completion, ScoreGroup, ScoreReply, ScoreRequest
 from tutelage_client.wire.teachers import Provenance, Usage
+from tutelage_client.wire.tensors import EntryDtype, load, narrow, save
 
 MEDIA_TYPE = "application/vnd.tutelage.safetensors"
 _CANDIDATES = ("candidate_logprob", "candidate_valid")
@@ -41,8 +41,10 @@ def encode_request(request: ScoreRequest) -> bytes:
     if ids:
         tensors["candidate_ids"] = np.concatenate([rows.ravel() for rows in ids])
         tensors["candidate_width"] = np.array([rows.shape[1] for rows in ids], dtype=np.int64)
-    control = {"signals": sorted(request.signals), "top_k": request.top_k}
-    return save(tensors, metadata=_metadata("score-request.v1", control))
+    control: dict[str, Any] = {"signals": sorted(request.signals), "top_k": request.top_k}
+    if request.entry_dtype != "float32":
+        control["entry_dtype"] = request.entry_dtype
+    return save(tensors, _metadata("score-request.v1", control))
 
 
 def decode_request(body: bytes) -> ScoreRequest:
@@ -77,8 +79,12 @@ def decode_request(body: bytes) -> ScoreRequest:
         raise InvalidInput(f"the binary score request does not fit together: {error!r}") from error
 
 
-def encode_reply(reply: ScoreReply) -> bytes:
-    """A score reply as bytes."""
+def encode_reply(reply: ScoreReply, entry_dtype: EntryDtype = "float32") -> bytes:
+    """A score reply as bytes. What a row has several of travels as `entry_dtype`, what it has one of always in full.
+
+    Raises:
+        InvalidInput: float16 cannot hold one of the numbers.
+    """
     tensors: dict[str, NDArray[Any]] = {
         "row_splits": _splits(block.rows for block in reply.scores),
         "start": np.array([block.start for block in reply.scores], dtype=np.int64),
@@ -88,10 +94,12 @@ def encode_reply(reply: ScoreReply) -> bytes:
         if name in _CANDIDATES:
             tensors["candidate_width"] = np.array([part.shape[1] for part in parts], dtype=np.int64)
             parts = [part.ravel() for part in parts]
-        array = np.concatenate(parts)
-        tensors[name] = array.astype(np.uint8) if array.dtype == np.bool_ else array
+        array = np.concatenate(parts) if len(parts) > 1 else parts[0]
+        if name in PER_ENTRY:
+            array = narrow(array, entry_dtype)
+        tensors[name] = array.view(np.uint8) if array.dtype == np.bool_ else array
     spoken = {"provenance": reply.provenance.model_dump(mode="json"), "usage": reply.usage.model_dump(mode="json")}
-    return save(tensors, metadata=_metadata("score-reply.v1", spoken))
+    return save(tensors, _metadata("score-reply.v1", spoken), PER_ENTRY if entry_dtype == "bfloat16" else ())
 
 
 def decode_reply(body: bytes) -> ScoreReply:
@@ -109,7 +117,7 @@ def decode_reply(body: bytes) -> ScoreReply:
             TokenScores.model_validate({"start": int(start)} | {name: parts[i] for name, parts in columns.items()})
             for i, start in enumerate(starts)
         )
-        return ScoreReply(
+        return ScoreReply.model_construct(  # all of it is validated already
             scores=scores,
             provenance=Provenance.model_validate(spoken["provenance"]),
             usage=Usage.model_validate(spoken["usage"]),

@@ -96,10 +96,10 @@ class TokenScores(Message):
                 assert scored is not None
                 self._check_array(name, array, scored)
         if self.topk_ids is not None and self.topk_logprob is not None:
-            _check_top_k(self.topk_ids[self.valid], self.topk_logprob[self.valid])
+            _check_top_k(_where(self.topk_ids, self.valid), _where(self.topk_logprob, self.valid))
 
     def _check_array(self, name: str, array: NDArray[Any], scored: NDArray[np.bool_]) -> None:
-        values = array[scored]
+        values = _where(array, scored)
         if name == "candidate_upper_bound":
             assert self.candidate_valid is not None or self.rows == 0
             values = values[~np.isnan(values)]  # only rows with an uncovered candidate have a bound
@@ -135,6 +135,11 @@ class TokenScores(Message):
                 raise BadScores(f"the teacher returned {got} {name} columns, asked were {width}")
 
 
+def _where(array: NDArray[Any], scored: NDArray[np.bool_]) -> NDArray[Any]:
+    """The scored part, without a copy where that is all of it."""
+    return array if scored.all() else array[scored]
+
+
 def _nulls_to_numbers(value: list[Any], scored: NDArray[np.bool_]) -> NDArray[np.float32]:
     array = np.asarray(value, dtype=np.float32)  # None becomes NaN
     mask = scored.reshape(scored.shape + (1,) * (array.ndim - scored.ndim)) if scored.ndim <= array.ndim else scored
@@ -149,5 +154,5 @@ def _check_top_k(ids: NDArray[np.int32], logprob: NDArray[np.float32]) -> None:
     if (logprob[:, 1:] > logprob[:, :-1] + LOGPROB_SLACK).any():  # no difference: both may be -inf
         raise ValueError("topk_logprob must descend")
     ordered = np.sort(ids, axis=1)
-    if ids.shape[1] > 1 and (np.diff(ordered, axis=1) == 0).any():
+    if (ordered[:, 1:] == ordered[:, :-1]).any():
         raise ValueError("topk_ids repeats an id within a row")

@@ -11,6 +11,7 @@ from tutelage_client.wire.arrays import IdRows, TokenIds
 from tutelage_client.wire.message import Message
 from tutelage_client.wire.scores import TokenScores
 from tutelage_client.wire.teachers import Provenance, Signal, Usage
+from tutelage_client.wire.tensors import EntryDtype
 
 
 class Completion(Message):
@@ -100,6 +101,11 @@ class ScoreRequest(Message):
         default=frozenset({Signal.SAMPLED}), description="what is wanted for each token"
     )
     top_k: int | None = Field(default=None, ge=1, description="how many; goes with the signal of that name")
+    entry_dtype: EntryDtype = Field(
+        default="float32",
+        description="how top-k and candidate log-probs and hidden states travel in a safetensors reply; "
+        "what a row has one of stays float32",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

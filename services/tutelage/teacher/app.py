@@ -56,7 +56,7 @@ async def score(request: Request, teacher: Teacher, caller: CallerOf) -> Respons
     form = reply_form(request.headers.get("accept", ""))
     asked = read_request(await request.body(), request.headers.get("content-type", ""))
     refuse_if_busy(teacher)
-    return write_reply(await teacher.score(asked, caller), form)
+    return write_reply(await teacher.score(asked, caller), form, asked.entry_dtype)
 
 
 @routes.get("/head", responses=answers("capability_missing"))

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from tutelage.serving import ServiceProblem
 from tutelage_client.errors import InvalidInput
 from tutelage_client.spec import explain
-from tutelage_client.wire import MEDIA_TYPE, ScoreReply, ScoreRequest, decode_request, encode_reply
+from tutelage_client.wire import MEDIA_TYPE, EntryDtype, ScoreReply, ScoreRequest, decode_request, encode_reply
 
 JSON = "application/json"
 
@@ -18,8 +18,8 @@ READERS: dict[str, Callable[[bytes], ScoreRequest]] = {
     JSON: ScoreRequest.model_validate_json,
     MEDIA_TYPE: decode_request,
 }
-WRITERS: dict[str, Callable[[ScoreReply], bytes]] = {
-    JSON: lambda reply: reply.model_dump_json(exclude_none=True).encode(),
+WRITERS: dict[str, Callable[[ScoreReply, EntryDtype], bytes]] = {
+    JSON: lambda reply, _: reply.model_dump_json(exclude_none=True).encode(),
     MEDIA_TYPE: encode_reply,
 }
 
@@ -55,8 +55,8 @@ def reply_form(accept: str) -> str:
     )
 
 
-def write_reply(reply: ScoreReply, form: str) -> Response:
-    return Response(WRITERS[form](reply), media_type=form)
+def write_reply(reply: ScoreReply, form: str, entry_dtype: EntryDtype) -> Response:
+    return Response(WRITERS[form](reply, entry_dtype), media_type=form)
 
 
 def _media_type(header: str) -> str:

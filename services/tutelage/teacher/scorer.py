@@ -89,7 +89,8 @@ class Scorer:
             with self._paid(caller, most_scored(groups)) as bill:
                 blocks, usage = await self.batcher.score(groups, request.signals, request.top_k, bill)
                 bill.settle(usage)
-            return ScoreReply(scores=tuple(blocks), provenance=self.engine.provenance, usage=usage)
+            # The batcher has checked every block; validation would do so again.
+            return ScoreReply.model_construct(scores=tuple(blocks), provenance=self.engine.provenance, usage=usage)
 
     async def generate(self, request: GenerateRequest, caller: Caller) -> GenerateReply:
         """Raises: CapabilityMissing, InvalidInput, RateLimited, BudgetSpent, EngineFailed."""

@@ -131,8 +131,8 @@ class QueueWorker:
         caller = self._callers.for_run(job.run_id)
         if is_reward_request(job.payload):
             return encode_reward_reply(await self._scorer.reward(decode_reward_request(job.payload), caller))
-        reply = await self._scorer.score(read_request(job.payload, MEDIA_TYPE), caller)
-        return encode_reply(reply)
+        request = read_request(job.payload, MEDIA_TYPE)
+        return encode_reply(await self._scorer.score(request, caller), request.entry_dtype)
 
     async def _renew(self) -> None:
         while True:
