@@ -8,10 +8,11 @@ from pathlib import Path
 
 from benchmarks.loss import loss
 from benchmarks.measure import Cell, described
+from benchmarks.scoring import scoring
 from benchmarks.step import step
 from benchmarks.transport import transport
 
-BENCHMARKS = {"transport": transport, "loss": loss, "step": step}
+BENCHMARKS = {"transport": transport, "scoring": scoring, "loss": loss, "step": step}
 
 
 def main() -> None:
