@@ -19,7 +19,7 @@ DECIDED = (
         "TAID: are logits interpolated (code), or probabilities (survey)?",
         "logits",
         "The published results come from the code. A mixture of probabilities is another target and would bear another "
-        "name. A `mixture` with alpha 1 interpolates logits; `taid` itself waits for a share that follows the loss.",
+        "name. A `mixture` with alpha 1 interpolates logits; `taid` is built on it.",
     ),
     (
         "RLAD: which end of alpha is GRPO?",

@@ -37,6 +37,12 @@ from tutelage_client.wire import (
 )
 
 SAMPLED = {"kind": "divergence", "divergence": "reverse_kl", "support": {"kind": "sampled"}}
+TAID = {
+    "kind": "divergence",
+    "divergence": "forward_kl",
+    "support": {"kind": "student_top_k", "k": 4},
+    "target": {"kind": "mixture", "weight": 0.4, "final_weight": 1.0, "over_steps": 1000, "adaptive": True},
+}
 DEADLINE_S = 30.0
 
 
@@ -155,11 +161,13 @@ class CutWorker(RecordingWorker):
         await super().report_step(run_id, report)
 
 
+@pytest.mark.parametrize("objective", [SAMPLED, TAID], ids=["sampled", "clock"])
 async def test_a_run_that_was_cut_and_resumed_ends_where_one_that_was_not_ends(
-    spec_of: Any, building: Build, engine: FakeEngine
+    spec_of: Any, building: Build, engine: FakeEngine, objective: dict[str, Any]
 ) -> None:
     """Cut after step 3, resumed from the checkpoint of step 2: the same weights, moments, totals and text."""
-    spec, straight, cut, resumed = spec_of(4), RecordingWorker(), CutWorker(3), RecordingWorker()
+    spec = RunSpec.model_validate(spec_of(4).model_dump(mode="json") | {"objective": objective})
+    straight, cut, resumed = RecordingWorker(), CutWorker(3), RecordingWorker()
     one, other = MemoryQueue(), MemoryQueue()
     async with working(one, engine):
         whole = await building(spec, straight, one, "whole")
@@ -177,6 +185,7 @@ async def test_a_run_that_was_cut_and_resumed_ends_where_one_that_was_not_ends(
         for key, moment in whole.student.optimizer.adamw.state[mine].items():
             assert torch.equal(moment, second.student.optimizer.adamw.state[theirs][key]), (name, key)
     assert whole.ledger == second.ledger
+    assert (whole.ledger.clock.share is None) == (objective is SAMPLED)
     assert [r.id for r in straight.steps[-1].rollouts] == [r.id for r in resumed.steps[-1].rollouts]
     assert straight.commits[-1].weights_sha256 == resumed.commits[-1].weights_sha256
 

@@ -76,7 +76,23 @@ ADAPTIVE = (
         on_policy="adjacent",
         evidence="primary",
         defaults="code: t 0.4 to 1, momentum 0.99, step 5e-4 sigmoid(m)(1-t), never below the linear schedule",
-        missing="a share that follows the loss; a target of kind mixture with alpha 1 has the linear schedule",
+        failures="a share that rises too fast for the student leaves it the capacity gap that the clock is to bridge",
+        composition={
+            "objective": {
+                "kind": "divergence",
+                "divergence": "forward_kl",
+                "target": {
+                    "kind": "mixture",
+                    "alpha": 1.0,
+                    "weight": 0.4,
+                    "final_weight": 1.0,
+                    "over_steps": 1000,
+                    "adaptive": True,
+                },
+            },
+        },
+        differs="over_steps is yours to set, the paper's is the length of the run; whose text is learned from is the "
+        "spec's choice",
     ),
     Method(
         name="veto",

@@ -31,11 +31,17 @@ class MixtureTarget(Message):
     stands_for: Literal["teacher", "student"] = Field(
         default="teacher", description="in whose place it is compared; in the student's it carries the gradient (AMiD)"
     )
-    final_weight: Unit | None = Field(default=None, description="w moves linearly to this, and stays; TAID's clock")
+    final_weight: Unit | None = Field(default=None, description="w moves linearly to this, and stays")
     over_steps: Count | None = Field(default=None, description="with final_weight: the steps until it is reached")
+
+    adaptive: bool = Field(
+        default=False, description="with final_weight: w rises faster while the loss falls, as TAID's clock has it"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.adaptive and (self.final_weight is None or self.final_weight <= self.weight):
+            raise refused("adaptive", "it needs a share that rises; give a final_weight above weight, and over_steps")
         if (self.final_weight is None) != (self.over_steps is None):
             raise refused("over_steps", "goes with final_weight; give both or neither")
         if self.stands_for == "student" and 1 in (self.weight, self.final_weight):

@@ -14,6 +14,7 @@ A loss is states x support x target x divergence (or estimator, or credit) x wei
     stabilizers   what bounds or reweights a signal
     metrics       sums and counts, divided once; quantiles keep the values
     diagnostics   what is measured on the text that is learned from
+    clock         a share of the teacher that follows the loss
     objective     the choices put together, checked
     loss          the objective of a batch, in chunks of rows
 

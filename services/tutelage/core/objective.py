@@ -112,9 +112,9 @@ class Objective:
         extrapolates = self.target.kind == "extrapolation" and self.comparison is not None and self.target.scale != 1
         return self.reference_coef is not None or extrapolates
 
-    def at(self, step: int) -> Objective:
-        """The objective of this optimiser step, counted from 0."""
-        return replace(self, target=self.target.at(step))
+    def at(self, step: int, share: float | None = None) -> Objective:
+        """The objective of this optimiser step, counted from 0; share: the teacher's in the target, from a clock."""
+        return replace(self, target=self.target.at(step, share))
 
     @property
     def looks_ahead(self) -> bool:

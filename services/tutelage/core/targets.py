@@ -23,6 +23,7 @@ class Target:
 
     weight, alpha: of a mixture, the teacher's share and the family (-1 arithmetic, 1 geometric)
     final_weight, over_steps: the share rises or falls linearly from `weight` to this, and stays
+    adaptive: it rises faster while the loss falls, see `clock`
     stands_for: of a mixture, in whose place it is compared; in the student's it carries the gradient, as in AMiD
     scale: of an extrapolation, G-OPD's lambda; 1 is the teacher, whatever the reference
 
@@ -35,6 +36,7 @@ class Target:
     alpha: float = 1.0
     final_weight: float | None = None
     over_steps: int = 1
+    adaptive: bool = False
     stands_for: Literal["teacher", "student"] = "teacher"
     scale: float = 1.0
 
@@ -53,12 +55,19 @@ class Target:
         if self.over_steps < 1:
             raise ValueError(f"over_steps is {self.over_steps}; give at least 1")
 
-    def at(self, step: int) -> Target:
-        """The target of this optimiser step, counted from 0."""
+        if self.adaptive and (self.final_weight is None or self.final_weight <= self.weight):
+            raise ValueError("a share that follows the loss rises; give a final_weight above weight, or adaptive False")
+
+    def at(self, step: int, share: float | None = None) -> Target:
+        """The target of this optimiser step, counted from 0; share: the teacher's, where a clock has set it."""
         if self.final_weight is None:
             return self
+        if share is not None:
+            return replace(self, weight=share, final_weight=None, adaptive=False)
         way = min(1.0, step / self.over_steps)
-        return replace(self, weight=(1 - way) * self.weight + way * self.final_weight, final_weight=None)
+        return replace(
+            self, weight=(1 - way) * self.weight + way * self.final_weight, final_weight=None, adaptive=False
+        )
 
 
 def teacher(_target: Target, _student_logp: Tensor, teacher_logp: Tensor, _reference_logp: Tensor | None) -> Tensor:

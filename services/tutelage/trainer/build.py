@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from tutelage.core.batch import OutputHead
+from tutelage.core.clock import Clock
 from tutelage.core.credit import Credit
 from tutelage.core.objective import Objective
 from tutelage.core.targets import Target
@@ -182,7 +183,8 @@ async def resume(
     await session.event("checkpoint", f"resumed at step {state['step']}", step=state["step"])
     if state["provenance"] is not None and Provenance.model_validate(state["provenance"]) != provenance:
         raise TeacherFailed("teacher_changed", "the teacher is not the one that this run began with; start a new run")
-    return Ledger(**state["ledger"]), provenance
+    saved = state["ledger"]
+    return Ledger(**(saved | {"clock": Clock(**saved["clock"])})), provenance
 
 
 async def local_path(value: str, coordinator: CoordinatorClient, artefacts: Path, field: str) -> Path:

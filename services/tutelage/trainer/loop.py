@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tutelage.core.clock import advanced
 from tutelage.core.objective import Objective
 from tutelage.trainer import checkpoint, saving, writing
 from tutelage.trainer.collate import MicroBatch, micro_batches
@@ -62,8 +63,10 @@ async def step(run: Run) -> str | None:
     rollouts = SOURCES[run.spec.rollout.source](run.sources, run.student.step)
     scored, timeline = await run.session.while_wanted(marked(run, rollouts))
     scored_s = time.monotonic()
-    objective = run.objective.at(run.student.step)
+    objective = run.objective.at(run.student.step, run.ledger.clock.share)
     metrics: Metrics = await asyncio.to_thread(run.student.learn, batches(run, scored), objective)
+    if run.objective.target.adaptive:
+        run.ledger.clock = advanced(run.ledger.clock, run.objective.target, run.student.step, metrics.get("loss"))
     metrics |= timing(begun_s, scored_s, timeline) | counted(run, scored)
     ended = ended_by(run)
     if ended or run.student.step % run.spec.eval.every == 0:

@@ -127,6 +127,12 @@ def amid(token: Token) -> Tensor:
     return kl(token.q, mixed / mixed.sum())
 
 
+def taid(token: Token) -> Tensor:
+    """At the first step, t = 0.4: KL of softmax(0.6 z_p + 0.4 z_q), held constant, to p."""
+    between = (0.6 * token.z.detach() + 0.4 * token.teacher_z).exp()
+    return kl(between / between.sum(), token.p)
+
+
 def veto(token: Token) -> Tensor:
     bridge = (token.q * token.p.detach()).sqrt()
     return kl(token.p, bridge / bridge.sum())
@@ -162,6 +168,7 @@ REFERENCES: dict[str, Reference] = {
     "akl": akl,
     "todi": todi,
     "amid": amid,
+    "taid": taid,
     "veto": veto,
     "g-opd": extrapolated(1.0),
     "exopd": extrapolated(1.25),
