@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import runpy
 import socket
 import subprocess
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +19,7 @@ import torch
 from subjects import Subject, plain_forward
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from tutelage.engines import UpstreamOptions, open_engine
+from tutelage.engines import Engine, UpstreamOptions, VllmOptions, open_engine
 
 Runner = Literal["v1", "v2"]  # the second scores ids of each row, the first refuses them
 PYTHON = os.environ.get("TUTELAGE_TEST_VLLM")  # of an environment with vLLM; there are real servers if it is named
@@ -25,7 +27,8 @@ SERVERS: dict[str, tuple[Runner, list[str]]] = {
     "real-vllm": ("v2", ["--enable-scale-out", "--max-logprobs", "256"]),
     "real-vllm-v1": ("v1", ["--enable-scale-out"]),
 }
-REAL = tuple(SERVERS) if PYTHON else ()
+IN_PROCESS = ("vllm-in-process",) if find_spec("vllm") else ()
+REAL = (*(SERVERS if PYTHON else ()), *IN_PROCESS)
 START_S = 300.0
 MAX_LENGTH = 96
 ENVIRONMENT = {
@@ -35,9 +38,11 @@ ENVIRONMENT = {
     "TORCHDYNAMO_DISABLE": "1",  # compiling a helper would make the first scores wait for 20 s
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
 }
+SHIM = Path(__file__).parent / "vllm_shim"
 V2 = {
-    "PYTHONPATH": str(Path(__file__).parent / "vllm_shim"),
+    "PYTHONPATH": str(SHIM),
     "TRITON_INTERPRET": "1",
     "VLLM_USE_V2_MODEL_RUNNER": "1",
 }
@@ -77,16 +82,27 @@ async def open_real(directory: Path, tokenizer: PreTrainedTokenizerFast) -> Asyn
     save_wide(directory, tokenizer)
     logprobs = plain_forward(wide_model(len(tokenizer)))
     async with AsyncExitStack() as stack:
-        servers = {name: stack.enter_context(started(directory, *how)) for name, how in SERVERS.items()}
+        how = SERVERS if PYTHON else {}
+        servers = {name: stack.enter_context(started(directory, *how[name])) for name in how}
         subjects: dict[str, Subject] = {}
-        for name, server in servers.items():
-            options = UpstreamOptions(kind="vllm", upstream=server.wait(), model=str(directory))
-            engine = await open_engine(options, "tiny")
+        for name in REAL:
+            engine = await (_in_process(directory) if name in IN_PROCESS else _reached(servers[name], directory))
             stack.push_async_callback(engine.close)
             await engine.connect()
-            assert engine.capabilities.covers_candidates == (SERVERS[name][0] == "v2")
+            assert engine.capabilities.covers_candidates == (name != "real-vllm-v1")
             subjects[name] = Subject(engine, logprobs, (3 * 30 + 6, 0))
         yield subjects
+
+
+async def _reached(server: Server, directory: Path) -> Engine:
+    return await open_engine(UpstreamOptions(kind="vllm", upstream=server.wait(), model=str(directory)), "tiny")
+
+
+async def _in_process(directory: Path) -> Engine:
+    """This process and those that it starts are made ready for the V2 runner."""
+    os.environ.update(ENVIRONMENT | V2)
+    runpy.run_path(str(SHIM / "sitecustomize.py"))
+    return await open_engine(VllmOptions(model=str(directory), vllm_args={"enforce_eager": True}), "tiny")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from tutelage.engines.base import Engine, Tokenizer
 from tutelage.engines.opening import open_engine
-from tutelage.engines.options import ChatOptions, EngineOptions, FakeOptions, HfOptions, UpstreamOptions
+from tutelage.engines.options import ChatOptions, EngineOptions, FakeOptions, HfOptions, UpstreamOptions, VllmOptions
 
 __all__ = [
     "ChatOptions",
@@ -12,5 +12,6 @@ __all__ = [
     "HfOptions",
     "Tokenizer",
     "UpstreamOptions",
+    "VllmOptions",
     "open_engine",
 ]

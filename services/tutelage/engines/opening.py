@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from tutelage.engines.base import Engine
-from tutelage.engines.options import ChatOptions, EngineOptions, FakeOptions, HfOptions, UpstreamOptions
+from tutelage.engines.options import ChatOptions, EngineOptions, FakeOptions, HfOptions, UpstreamOptions, VllmOptions
+from tutelage_client.errors import InvalidInput
 
 
 async def open_engine(options: EngineOptions, name: str) -> Engine:
@@ -38,6 +39,17 @@ def _vllm(options: UpstreamOptions, name: str) -> Engine:
     return open_http(options, name, Vllm)
 
 
+def _vllm_in_process(options: VllmOptions, name: str) -> Engine:
+    try:
+        from tutelage.engines.vllm import open_vllm
+    except ModuleNotFoundError as error:
+        if error.name != "vllm":
+            raise
+        message = "vLLM is not installed here; install tutelage[vllm], or name a server with --upstream"
+        raise InvalidInput(message, "engine") from error
+    return open_vllm(options, name)
+
+
 def _sglang(options: UpstreamOptions, name: str) -> Engine:
     from tutelage.engines.sglang import Sglang
     from tutelage.engines.upstream.opening import open_http
@@ -61,6 +73,7 @@ _OPENERS: dict[str, Callable[[Any, str], Engine]] = {
     "fake": _fake,
     "hf": _hf,
     "vllm": _vllm,
+    "vllm-in-process": _vllm_in_process,
     "sglang": _sglang,
     "openai": _openai,
     "chat": _chat,

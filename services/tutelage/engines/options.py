@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -75,6 +75,25 @@ class UpstreamOptions(_Reached):
     recheck_s: float = Field(default=60.0, ge=0, allow_inf_nan=False)
 
 
+class VllmOptions(_Options):
+    """A causal language model that vLLM runs in this process.
+
+    model: a directory, or a hub id; revision: pins a hub id
+    max_top_k: top-k entries and candidates of one call; max_length: tokens of a sequence, the model's own if None
+    vllm_args: further arguments of vLLM's engine, by name
+    recheck_s: how old the last look at a known answer may be when work comes
+    """
+
+    kind: Literal["vllm-in-process"] = "vllm-in-process"
+    model: str = Field(min_length=1)
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "auto"] = "float32"
+    max_top_k: int = Field(default=256, ge=1, le=4096)
+    max_length: int | None = Field(default=None, ge=2)
+    vllm_args: dict[str, Any] = Field(default_factory=dict)
+    recheck_s: float = Field(default=60.0, ge=0, allow_inf_nan=False)
+
+
 class ChatOptions(_Reached):
     """A hosted model that returns text. upstream_model: the name it is hosted under"""
 
@@ -83,4 +102,6 @@ class ChatOptions(_Reached):
     max_length: int = Field(default=8192, ge=2)
 
 
-EngineOptions = Annotated[FakeOptions | HfOptions | UpstreamOptions | ChatOptions, Field(discriminator="kind")]
+EngineOptions = Annotated[
+    FakeOptions | HfOptions | UpstreamOptions | VllmOptions | ChatOptions, Field(discriminator="kind")
+]

@@ -8,27 +8,25 @@ first column, and row i speaks of prompt token `prompt_logprob_start + i + 1`. S
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from tutelage.engines.options import UpstreamOptions
-from tutelage.engines.upstream.asked import Answer, Asked, Ids, Logprobs, given_candidates, logprobs_of, top_k_arrays
+from tutelage.engines.upstream.asked import Answer, Asked, Ids, Logprobs, logprobs_of
 from tutelage.engines.upstream.choices import read_choices
 from tutelage.engines.upstream.dialect import Learned
 from tutelage.engines.upstream.discovery import largest_taken, model_length, served_model
 from tutelage.engines.upstream.failures import UpstreamRefused
 from tutelage.engines.upstream.http import UpstreamHttp
 from tutelage.engines.upstream.npy import read_npy
-from tutelage.engines.upstream.prompt_logprobs import answer_from_top_k, read_prompt_logprobs
+from tutelage.engines.upstream.prompt_logprobs import read_prompt_logprobs
+from tutelage.engines.vllm_scores import UNCHANGED, TopK, score_by_ids, score_by_top_k
 from tutelage_client.errors import BadScores
 from tutelage_client.wire import GenerateRequest, Generation, Signal
 
 PER_ROW_SINCE = (0, 32)
-MAX_CELLS = 1 << 20  # scores of one call; more candidates are asked for in several
-# A server's generation config may hold other defaults; what is asked for is always said.
-UNCHANGED = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 
 
 class Vllm:
@@ -60,17 +58,9 @@ class Vllm:
         )
 
     async def score(self, asked: Asked) -> Answer:
-        if not self._per_row:
-            k = self._max_logprobs if asked.candidate_ids is not None else asked.top_k or 0
-            ids, logprobs, own = read_prompt_logprobs(await self._prompt_logprobs(asked, k), asked, k)
-            return answer_from_top_k(asked, ids, logprobs, own)
-        columns = asked.scored_ids[:, None]
-        if asked.candidate_ids is not None:
-            columns = np.concatenate([columns, asked.candidate_ids], axis=1)
-        parts = list(self._parts(columns))
-        answers = [await self._generate(asked, part, asked.top_k if i == 0 else None) for i, part in enumerate(parts)]
-        logprobs = np.concatenate([_scores(body, part) for body, part in zip(answers, parts, strict=True)], axis=1)
-        return Answer(self._arrays(asked, logprobs, answers[0]), len(asked.token_ids) * len(parts))
+        if self._per_row:
+            return await score_by_ids(asked, self._max_logprobs, self._of_ids)
+        return await score_by_top_k(asked, self._max_logprobs, self._top_k)
 
     async def write(self, prompt_ids: Sequence[int], request: GenerateRequest, seed: int | None) -> list[Generation]:
         body = UNCHANGED | {
@@ -100,8 +90,7 @@ class Vllm:
         await self._http.close()
 
     async def _take_top_k(self, k: int) -> None:
-        asked = Asked([0, 0], 1, frozenset({Signal.TOP_K}), k)
-        read_prompt_logprobs(await self._prompt_logprobs(asked, k), asked, k)
+        await self._top_k(Asked([0, 0], 1, frozenset({Signal.TOP_K}), k), k)
 
     async def _why_not_per_row(self, version: str) -> str | None:
         """None if the server scores ids of each row; tried, as versions alone do not tell."""
@@ -109,9 +98,8 @@ class Vllm:
         if known and (int(known[1]), int(known[2])) < PER_ROW_SINCE:
             return f"vLLM {version} is older than 0.32"
         asked = Asked([0, 0, 0], 1, frozenset({Signal.SAMPLED}))
-        columns = np.array([[0, -1], [0, 1]])
         try:
-            _scores(await self._generate(asked, columns, None), columns)
+            await self._of_ids(asked, np.array([[0, -1], [0, 1]]), None)
         except UpstreamRefused as error:
             if error.status == 403:
                 return "the server was started without --enable-scale-out"
@@ -120,7 +108,7 @@ class Vllm:
             return str(error)
         return None
 
-    async def _prompt_logprobs(self, asked: Asked, k: int) -> Any:
+    async def _top_k(self, asked: Asked, k: int) -> TopK:
         body = UNCHANGED | {
             "model": self._model,
             "prompt": asked.token_ids,
@@ -129,9 +117,9 @@ class Vllm:
             "prompt_logprobs": k,
         }
         choices = (await self._http.post("/v1/completions", body)).get("choices") or [{}]
-        return choices[0].get("prompt_logprobs")
+        return read_prompt_logprobs(choices[0].get("prompt_logprobs"), asked, k)
 
-    async def _generate(self, asked: Asked, columns: Ids, top_k: int | None) -> dict[str, Any]:
+    async def _of_ids(self, asked: Asked, columns: Ids, top_k: int | None) -> tuple[Logprobs, TopK | None]:
         parameters = UNCHANGED | {
             "max_tokens": 1,  # left out, the server would write until its context is full
             "temperature": asked.temperature,
@@ -141,24 +129,9 @@ class Vllm:
         if top_k is not None:
             parameters["prompt_logprobs"] = top_k
         body = {"model": self._model, "token_ids": asked.token_ids, "sampling_params": parameters}
-        return await self._http.post("/inference/v1/generate", body)
-
-    def _parts(self, columns: Ids) -> Iterator[Ids]:
-        """Columns that one call takes."""
-        width = max(1, min(self._max_logprobs, MAX_CELLS // len(columns)))
-        for first in range(0, columns.shape[1], width):
-            yield columns[:, first : first + width]
-
-    def _arrays(self, asked: Asked, logprobs: Logprobs, body: dict[str, Any]) -> dict[str, Any]:
-        arrays: dict[str, Any] = {}
-        if Signal.SAMPLED in asked.signals:
-            arrays["sampled_logprob"] = logprobs[:, 0]
-        if asked.candidate_ids is not None:
-            arrays |= given_candidates(asked.candidate_ids, logprobs[:, 1:])
-        if asked.top_k is not None:
-            ids, top, _ = read_prompt_logprobs(body.get("prompt_logprobs"), asked, asked.top_k)
-            arrays |= top_k_arrays(ids, top)
-        return arrays
+        answer = await self._http.post("/inference/v1/generate", body)
+        top = None if top_k is None else read_prompt_logprobs(answer.get("prompt_logprobs"), asked, top_k)
+        return _scores(answer, columns), top
 
 
 def _scores(body: dict[str, Any], columns: Ids) -> Logprobs:

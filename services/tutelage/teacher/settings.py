@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from tutelage.engines import ChatOptions, EngineOptions, FakeOptions, HfOptions, UpstreamOptions
+from tutelage.engines import ChatOptions, EngineOptions, FakeOptions, HfOptions, UpstreamOptions, VllmOptions
 from tutelage.teacher.accounts import Budget
 from tutelage.teacher.admission import Limits
 from tutelage.teacher.keys import Key
@@ -20,7 +20,7 @@ OPENAI_MAX_TOP_K = 5  # what completions with echo are documented to give
 NEEDS: dict[str, tuple[str, ...]] = {
     "fake": (),
     "hf": ("model",),
-    "vllm": ("upstream", "model"),
+    "vllm": ("model",),
     "sglang": ("upstream", "model"),
     "openai": ("upstream", "model"),
     "chat": ("upstream", "upstream_model"),
@@ -48,6 +48,7 @@ class Settings(BaseSettings):
     engine: Literal["hf", "vllm", "sglang", "openai", "chat", "fake"] = Field(
         "hf",
         description="hf: a transformers model; vllm, sglang, openai: a server that scores, at --upstream; "
+        "vllm without --upstream: vLLM in this process; "
         "chat: a hosted model that returns text; fake: a toy model for tests",
     )
     model: str | None = Field(
@@ -63,6 +64,9 @@ class Settings(BaseSettings):
     max_length: int | None = Field(None, ge=2, description="longest sequence, where the upstream does not say")
     dtype: Literal["float32", "bfloat16", "auto"] = Field("float32", description="of the weights")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the model runs")
+    vllm_args: dict[str, Any] = Field(
+        default_factory=dict, description="JSON of further engine arguments for vLLM in this process"
+    )
     fake_options: FakeOptions = Field(FakeOptions(), description="JSON options of the fake engine")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8200, ge=0, le=65535, description="port to listen on; 0 takes a free one")
@@ -118,6 +122,8 @@ class Settings(BaseSettings):
             return self.fake_options
         if self.engine == "hf":
             return HfOptions(model=str(self.model), revision=self.revision, dtype=self.dtype, device=self.device)
+        if self.engine == "vllm" and self.upstream is None:
+            return self._vllm_options()
         reached: dict[str, Any] = {
             "upstream": self.upstream,
             "api_key_file": self.api_key_file,
@@ -132,6 +138,11 @@ class Settings(BaseSettings):
         reached |= {"kind": self.engine, "model": self.model, "revision": self.revision}
         top_k = OPENAI_MAX_TOP_K if self.max_top_k is None and self.engine == "openai" else self.max_top_k
         return UpstreamOptions.model_validate(reached | ({} if top_k is None else {"max_top_k": top_k}))
+
+    def _vllm_options(self) -> VllmOptions:
+        given: dict[str, Any] = {"model": self.model, "revision": self.revision, "dtype": self.dtype}
+        given |= {"max_length": self.max_length, "vllm_args": self.vllm_args}
+        return VllmOptions.model_validate(given | ({} if self.max_top_k is None else {"max_top_k": self.max_top_k}))
 
     def limits(self) -> Limits:
         return Limits(self.max_request_tokens, self.max_candidates, self.max_waiting_tokens)

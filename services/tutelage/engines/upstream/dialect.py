@@ -16,6 +16,7 @@ class Learned:
 
     covers_candidates: every candidate gets a score, not only one in the top k
     keeps_prompts: completions after one prompt are cheaper one after the other
+    revision, dtype: of the weights, where they can be known
     facts: for people, served in the result of the probe
     """
 
@@ -25,6 +26,8 @@ class Learned:
     max_length: int
     covers_candidates: bool
     keeps_prompts: bool = False
+    revision: str | None = None
+    dtype: str = "unknown"
     facts: dict[str, Any] = field(default_factory=dict)
 
 

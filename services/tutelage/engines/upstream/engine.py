@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from tutelage.engines.checks import check_groups, check_ids, check_length, generation_usage
-from tutelage.engines.options import UpstreamOptions
+from tutelage.engines.options import UpstreamOptions, VllmOptions
 from tutelage.engines.tokenizer import ModelTokenizer, encode_prompt
 from tutelage.engines.upstream.asked import Answer, Asked, asked_of
 from tutelage.engines.upstream.calls import all_of
@@ -38,7 +38,7 @@ _SAMPLE = "On-policy distillation: 3 + 4 = 7, ça va? 你好\n\tdef f(x):"
 class UpstreamEngine:
     """A server behind the contract of `base.Engine`. It can do nothing before `connect` has reached it."""
 
-    def __init__(self, options: UpstreamOptions, name: str, local: LocalModel, dialect: Dialect) -> None:
+    def __init__(self, options: UpstreamOptions | VllmOptions, name: str, local: LocalModel, dialect: Dialect) -> None:
         self._options = options
         self._local = local
         self._dialect = dialect
@@ -61,8 +61,8 @@ class UpstreamEngine:
         learned = await self._dialect.learn()
         self._keeps_prompts = learned.keeps_prompts
         self.capabilities = self._able(learned)
-        revision = self._options.revision or learned.model
-        changes = {"model_revision": revision, "engine_version": learned.version}
+        revision = learned.revision or self._options.revision or learned.model
+        changes = {"model_revision": revision, "engine_version": learned.version, "dtype": learned.dtype}
         self.provenance = self.provenance.model_copy(update=changes)
         await self._canary.remember()
         return {
@@ -103,7 +103,7 @@ class UpstreamEngine:
 
     def head(self) -> dict[str, NDArray[Any]]:
         """Refused: no server gives hidden states."""
-        raise InvalidInput("an upstream gives no hidden states, so it has no head; use top_k or candidates")
+        raise InvalidInput(f"{self.provenance.engine} gives no hidden states, so no head; use top_k or candidates")
 
     async def close(self) -> None:
         await self._dialect.close()
