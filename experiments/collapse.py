@@ -178,7 +178,7 @@ def page(result: dict[str, Any]) -> str:
 
 def plot(result: dict[str, Any], path: Path) -> None:
     """One panel a curve, one line a seed."""
-    figure = Figure(figsize=(9.6, 3.0), layout="constrained")
+    figure = Figure(figsize=(9.6, 3.5), layout="constrained")
     panels = figure.subplots(1, len(CURVES))
     for axes, name in zip(panels, CURVES, strict=True):
         for case, colour in zip(CASES, COLOURS, strict=True):
@@ -188,6 +188,6 @@ def plot(result: dict[str, Any], path: Path) -> None:
         axes.set(xlabel="step", title=name)
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(
-        *panels[0].get_legend_handles_labels(), frameon=False, fontsize=9, loc="outside lower center", ncols=4
+        *panels[0].get_legend_handles_labels(), frameon=False, fontsize=9, loc="outside lower center", ncols=3
     )
     figure.savefig(path, format="svg", metadata={"Date": None})
