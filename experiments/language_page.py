@@ -52,9 +52,9 @@ def at_every_rate(result: dict[str, Any]) -> str:
     return (
         f"Where it does: in the tuning runs (half of the budget, one seed) opd against token_kd ended at "
         f"{'; '.join(pairs)}. opd has about twice the steps for the same teacher tokens, since nobody writes for it "
-        "first; where little was learned yet that counts most. A reading, not a tested cause: most of what the "
-        "shortened student lost is which words are likely at all, which is relearned from any text and fills both "
-        "sides of the ratio."
+        "first; where little was learned yet that counts most. Why the ratio is no larger: more than half of what each "
+        "arm does is the shortened student's English coming back, which text that no teacher wrote brings back too, "
+        "and which fills both sides of the ratio ([measured](language_cause.md))."
     )
 
 

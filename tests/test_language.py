@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from experiments import language_cause
 from experiments.language import GRID, SEEDS, TUNING_SEED
 from experiments.language_page import METRIC, page
 
@@ -48,3 +49,10 @@ def test_the_summary_is_that_of_the_runs(arm: str) -> None:
         values = [figures[name] for figures in runs]
         assert (lowest, highest) == (min(values), max(values))
         assert mean == pytest.approx(sum(values) / len(values))
+
+
+def test_the_page_of_the_cause_is_made_from_its_result_and_text_from_elsewhere_does_more_than_half() -> None:
+    result = json.loads((ROOT / "docs/results/language_cause.json").read_text())
+    assert (ROOT / "docs/results/language_cause.md").read_text() == language_cause.page(result, RESULT)
+    gained = language_cause.lowered(result["arms"]["any_text"]["figures"], result["before"])
+    assert all(gained > language_cause.lowered(s["figures"], RESULT["before"]) / 2 for s in RESULT["arms"].values())
