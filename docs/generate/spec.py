@@ -19,6 +19,7 @@ from tutelage_client.spec import (
     Lora,
     Objective,
     Optim,
+    RewardSpec,
     RolloutSpec,
     RunSpec,
     Stabilizer,
@@ -43,6 +44,7 @@ SECTIONS: Sequence[tuple[str, type[BaseModel]]] = (
     ("[[teachers]]", TeacherRef),
     ("[data]", Data),
     ("[rollout]", RolloutSpec),
+    ("[reward]", RewardSpec),
     ("[optim]", Optim),
     ("[checkpoint]", CheckpointSpec),
     ("[eval]", EvalSpec),
@@ -58,10 +60,10 @@ CHOICES: Sequence[tuple[str, Any]] = (
 )
 PRESET = """### `kind = "preset"`
 
-A method by its [name](../algorithms.md). Its composition takes the preset's place, in `objective`, `rollout` and
-`stabilizers`, when the spec is read; the stored spec names no preset. Numbers of yours replace the method's, and what
-it leaves open is yours. Refused are a word that contradicts one which the method fixes, a method that is not built,
-and an unknown name.
+A method by its [name](../algorithms.md). Its composition takes the preset's place, in `objective`, `rollout`,
+`reward` and `stabilizers`, when the spec is read; the stored spec names no preset. Numbers of yours replace the
+method's, so does a judge's rubric, and what it leaves open is yours. Refused are a word that contradicts one which the
+method fixes, a method that is not built, and an unknown name.
 
 | key | type | default | limits | meaning |
 |---|---|---|---|---|
@@ -78,6 +80,9 @@ RULES = """## What goes together
 - Support `sampled` has the two KL divergences alone.
 - In a policy gradient a return and target `extrapolation` go with divergence `reverse_kl`.
 - Support `sampled` needs text of the student: source `student` or `pushed`.
+- `[reward]` goes with objective kind `reward`, which needs it, `divergence` or `policy_gradient`, on text of the
+  student (source `student` or `pushed`). Group advantages and pairwise rewards need `samples_per_prompt` of 2 or more.
+- `reward.teacher_share` goes with objective kind `reward` alone.
 - `signal_clip` and `entropy_gate` need an objective that hears a teacher; `ratio_clip` needs source `student`, `mix` or
   `pushed`.
 - Each kind of stabilizer is there once.

@@ -79,10 +79,10 @@ def test_texts_name_only_methods_and_stabilizers_that_are_there(each: Method) ->
 @pytest.mark.parametrize("each", BUILT, ids=by_name)
 def test_a_composition_is_a_spec_that_asks_what_the_method_needs(each: Method) -> None:
     assert each.composition is not None
-    assert each.composition.keys() <= {"objective", "rollout", "stabilizers"}
+    assert each.composition.keys() <= {"objective", "rollout", "reward", "stabilizers"}
     spec = parse_spec(base(each) | each.composition)
     assert required_signals(spec) == frozenset().union(*(SIGNALS[need] for need in each.needs))
-    assert ("text" in each.needs) == (spec.rollout.source == "teacher")
+    assert ("text" in each.needs) == (spec.rollout.source == "teacher" or spec.asks_teacher_rewards)
 
 
 @pytest.mark.parametrize("each", BUILT, ids=by_name)

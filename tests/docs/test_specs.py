@@ -22,6 +22,8 @@ def completed(given: dict[str, Any]) -> dict[str, Any]:
     asks = (
         spec["objective"]["kind"] in ("divergence", "policy_gradient", "preset")
         or spec["rollout"]["source"] == "teacher"
+        or spec.get("reward", {}).get("by", {}).get("kind") in ("reward_model", "rubric", "pairwise")
+        or "teacher_share" in spec.get("reward", {})
     )
     if "teachers" not in given and not asks:
         del spec["teachers"]

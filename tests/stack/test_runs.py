@@ -48,6 +48,8 @@ def spec_of(data: Path, kind: str, source: str) -> dict[str, Any]:
     rollout: dict[str, Any] = {"source": source} | ({"on_policy_fraction": 0.5} if source == "mix" else {})
     needs_teacher = kind in ("divergence", "policy_gradient") or source == "teacher"
     changed: dict[str, Any] = {"rollout": rollout, "objective": {"kind": kind}}
+    if kind == "reward":
+        changed["reward"] = {"by": {"kind": "last_number"}, "advantage": "batch_normalised"}
     if not needs_teacher:
         changed["teachers"] = None
     if source == "pushed":
@@ -67,6 +69,7 @@ def pushed(count: int) -> list[Rollout]:
             prompt_ids=np.array([ids[c] for c in "3+4:"]),
             completion_ids=np.array(completion),
             mask=np.array([True] * len(completion)),
+            answer="7",
             behaviour_logprob=np.full(len(completion), -0.5, dtype=np.float32),
         )
         for i in range(count)

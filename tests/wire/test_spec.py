@@ -276,6 +276,7 @@ MEMBERS = list(unions(RunSpec))
 @pytest.mark.parametrize(("place", "member"), MEMBERS, ids=lambda each: getattr(each, "__name__", each))
 def test_an_error_inside_a_member_of_a_union_names_fields_only(place: str, member: type[BaseModel]) -> None:
     inside = {"kind": member.model_fields["kind"].default}
+    inside |= {"rubric": "It is right."} if "rubric" in member.model_fields else {}
     for key, value in (inside | {"zzz": 1}).items():
         with pytest.raises(InvalidInput) as refused:
             parse_spec(nested(place, inside | {key: value if key != "kind" else "zzz"}))
@@ -308,6 +309,8 @@ def test_every_union_of_the_spec_is_walked() -> None:
 @pytest.mark.parametrize("objective", sorted(SOURCES))
 def test_each_objective_takes_its_sources_and_no_other(objective: str, source: str) -> None:
     spec = without_teacher(objective, source)
+    if objective == "reward":
+        spec["reward"] = {"advantage": "batch_normalised"}
     if objective in ("divergence", "policy_gradient") or source == "teacher":
         spec["teachers"] = [{"name": "toy"}]
     if source == "mix":

@@ -35,7 +35,7 @@ BLACK_BOX = (
         evidence="second_hand",
         defaults="warm-up of both, then in turns",
         failures="a frozen discriminator is hacked",
-        missing="a discriminator that learns beside the student, and its reward in the loss",
+        missing="a discriminator that learns beside the student; a judge in its place is `ovd`",
     ),
     Method(
         name="ovd",
@@ -50,7 +50,16 @@ BLACK_BOX = (
         needs=("text",),
         on_policy="strict",
         evidence="second_hand",
-        missing="rewards of judges in the loss",
+        composition={
+            "rollout": {"source": "student", "temperature": 1.0, "samples_per_prompt": 8},
+            "objective": {"kind": "reward"},
+            "reward": {
+                "by": {"kind": "rubric", "rubric": "The completion answers the prompt rightly and completely."},
+                "advantage": "group_normalised",
+            },
+            "stabilizers": [{"kind": "reference_kl", "coef": 0.01}],
+        },
+        differs="a score of the whole text, learned from as in GRPO with a KL to the start; the rubric is yours",
     ),
     Method(
         name="ropd",
@@ -65,7 +74,19 @@ BLACK_BOX = (
         needs=("text",),
         on_policy="strict",
         evidence="second_hand",
-        missing="rewards of judges in the loss",
+        composition={
+            "rollout": {"source": "student", "temperature": 1.0, "samples_per_prompt": 8},
+            "objective": {"kind": "reward"},
+            "reward": {
+                "by": {
+                    "kind": "rubric",
+                    "rubric": "The completion answers the prompt rightly, completely and clearly.",
+                },
+                "advantage": "group_normalised",
+            },
+            "stabilizers": [{"kind": "reference_kl", "coef": 0.01}],
+        },
+        differs="a score of the whole text, learned from as in GRPO with a KL to the start; the rubric is yours",
     ),
     Method(
         name="orpo-distill",

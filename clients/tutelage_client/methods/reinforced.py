@@ -64,7 +64,12 @@ REINFORCED = (
         evidence="second_hand",
         defaults="notes: beta 5e-3 falling linearly to 1e-3; no KL to a reference",
         failures="naively added GRPO and OPD advantages collapse the entropy",
-        missing="rewards of graders in the loss",
+        composition={
+            "rollout": {"source": "student", "temperature": 1.0, "samples_per_prompt": 8},
+            "objective": {"kind": "divergence", "divergence": "reverse_kl", "support": {"kind": "sampled"}},
+            "reward": {"advantage": "group_normalised", "weight": 200.0},
+        },
+        differs="weight is 1/beta and stays; no mask of what is solved already",
     ),
     Method(
         name="rlad",
@@ -80,7 +85,13 @@ REINFORCED = (
         on_policy="strict",
         evidence="primary",
         defaults="clamp log(p/q)",
-        missing="rewards of graders in the loss",
+        composition={
+            "rollout": {"source": "student", "temperature": 1.0, "samples_per_prompt": 8},
+            "objective": {"kind": "reward"},
+            "reward": {"advantage": "group_normalised", "teacher_share": 0.5},
+            "stabilizers": [{"kind": "signal_clip", "max": 6.0}],
+        },
+        differs="teacher_share is 1 - a; its 0.5 and the clip's 6 are ours, the paper's were not captured",
     ),
     Method(
         name="luffy",
@@ -96,7 +107,7 @@ REINFORCED = (
         on_policy="partial",
         evidence="primary",
         defaults="paper: gamma 0.1; the teacher's probability is taken as 1",
-        missing="rewards of graders in the loss",
+        missing="text of the teacher in one group with the student's; its shaped ratio is there for pushed text",
     ),
     Method(
         name="aligndistil",

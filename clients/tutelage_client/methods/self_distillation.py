@@ -96,7 +96,7 @@ SELF_DISTILLATION = (
         needs=("full",),
         on_policy="strict",
         evidence="second_hand",
-        missing="a teacher that reads another prompt than the student's, and rewards of graders in the loss",
+        missing="a teacher that reads another prompt than the student's",
     ),
     Method(
         name="opsdl",
@@ -190,6 +190,6 @@ SELF_DISTILLATION = (
         on_policy="strict",
         evidence="second_hand",
         failures="it answers the leak of privileged information that pure matching has (a claim)",
-        missing="rewards of graders in the loss, and a teacher that reads another prompt than the student's",
+        missing="a teacher that reads another prompt than the student's",
     ),
 )

@@ -49,7 +49,7 @@ SYSTEMS = (
         on_policy="strict",
         evidence="second_hand",
         failures="the window is on p/mu, for engines that differ, and is no clip of the teacher",
-        missing="several teachers in a run, rewards in the loss, and a window that zeroes",
+        missing="several teachers in a run, and a window that zeroes",
     ),
     Method(
         name="nemotron-cascade-2",

@@ -114,6 +114,6 @@ WEIGHTING = (
         needs=("sampled",),
         on_policy="strict",
         evidence="second_hand",
-        missing="rewards of graders in the loss",
+        missing="a mask or shift of returns by whether the rollout was right",
     ),
 )

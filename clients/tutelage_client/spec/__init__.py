@@ -12,11 +12,13 @@ from tutelage_client.spec.objectives import (
     MixtureTarget,
     Objective,
     PolicyGradientObjective,
+    RewardObjective,
     SupervisedObjective,
     Target,
     TeacherTarget,
 )
 from tutelage_client.spec.reading import load_spec, parse_spec, resolve_paths
+from tutelage_client.spec.rewards import RewardSpec
 from tutelage_client.spec.rules import SOURCES
 from tutelage_client.spec.run import RunSpec, required_signals
 from tutelage_client.spec.sections import (
@@ -71,6 +73,8 @@ __all__ = [
     "RatioClip",
     "ReferenceKl",
     "ReturnToGo",
+    "RewardObjective",
+    "RewardSpec",
     "RolloutSpec",
     "RunSpec",
     "SampledSupport",

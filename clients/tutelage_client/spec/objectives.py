@@ -207,8 +207,14 @@ class ConstantPenaltyObjective(Message):
     )
 
 
+class RewardObjective(Message):
+    """The rewards of `[reward]` alone: GRPO and its kin. No teacher is needed where a grader gives them."""
+
+    kind: Literal["reward"] = "reward"
+
+
 Objective = Annotated[
-    DivergenceObjective | PolicyGradientObjective | SupervisedObjective | ConstantPenaltyObjective,
+    DivergenceObjective | PolicyGradientObjective | SupervisedObjective | ConstantPenaltyObjective | RewardObjective,
     ByKind(),
 ]
 
@@ -221,5 +227,5 @@ def signals_asked(objective: Objective) -> frozenset[Signal]:
         case PolicyGradientObjective():
             whole = objective.credit.kind == "control_variate"
             return frozenset({Signal.HIDDEN if whole else Signal.SAMPLED})
-        case SupervisedObjective() | ConstantPenaltyObjective():
+        case SupervisedObjective() | ConstantPenaltyObjective() | RewardObjective():
             return frozenset()

@@ -12,6 +12,7 @@ from tutelage_client.errors import InvalidInput
 from tutelage_client.methods import Method, method
 
 PRESET = "preset"
+PROSE = ("rubric",)  # text for a judge, which its author words
 
 
 def resolved(spec: Any) -> Any:
@@ -54,7 +55,7 @@ def _merged(fixed: Any, own: Any, field: str, name: str) -> Any:
         return fixed | own | common
     if isinstance(fixed, list) and isinstance(own, list):
         return _merged_stabilizers(fixed, own)
-    if isinstance(fixed, str) and own != fixed:
+    if isinstance(fixed, str) and own != fixed and field.rpartition(".")[2] not in PROSE:
         remedy = f"remove it, or write the objective out: `tutelage methods show {name}` prints it"
         raise InvalidInput(f"{field}: {own!r} contradicts the preset {name!r}, which has {fixed!r}; {remedy}", field)
     return own

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tutelage_client.spec.objectives import DivergenceObjective, Objective, signals_asked
+from tutelage_client.spec.objectives import DivergenceObjective, Objective
+from tutelage_client.spec.rewards import RewardSpec, signals_heard
 from tutelage_client.spec.sections import Data, RolloutSpec, TeacherRef
 from tutelage_client.spec.stabilizers import EntropyGate, Stabilizer
 from tutelage_client.wire.refusal import refused
+from tutelage_client.wire.rewarding import needs_model
 
 # Which objective can learn from whose text.
 SOURCES: dict[str, tuple[str, ...]] = {
@@ -15,6 +17,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "policy_gradient": ("student", "pushed"),
     "supervised": ("teacher", "data", "pushed"),
     "constant_penalty": ("student", "pushed"),
+    "reward": ("student", "pushed"),
 }
 
 
@@ -32,13 +35,21 @@ def check_source(rollout: RolloutSpec, objective: Objective) -> None:
         raise refused("objective.support", sentence)
 
 
-def check_teachers(teachers: Sequence[TeacherRef], rollout: RolloutSpec, objective: Objective) -> None:
+def check_teachers(
+    teachers: Sequence[TeacherRef], rollout: RolloutSpec, objective: Objective, reward: RewardSpec | None
+) -> None:
     """A teacher is named exactly if one is asked."""
-    needed = bool(signals_asked(objective)) or rollout.source == "teacher"
+    judges = reward is not None and needs_model(reward.by)
+    needed = bool(signals_heard(objective, reward)) or judges or rollout.source == "teacher"
     if needed and not teachers:
-        raise refused("teachers", "the objective or rollout.source needs a teacher; add [[teachers]] with a known name")
+        raise refused(
+            "teachers",
+            "the objective, the reward or rollout.source needs a teacher; add [[teachers]] with a known name",
+        )
     if teachers and not needed:
-        raise refused("teachers", "neither the objective nor rollout.source asks a teacher; remove [[teachers]]")
+        raise refused(
+            "teachers", "neither the objective, the reward nor rollout.source asks a teacher; remove [[teachers]]"
+        )
 
 
 def check_data(data: Data, rollout: RolloutSpec) -> None:
@@ -49,19 +60,24 @@ def check_data(data: Data, rollout: RolloutSpec) -> None:
         raise refused("data.train", 'not read with rollout.source = "pushed"; remove it')
 
 
-def check_stabilizers(stabilizers: Sequence[Stabilizer], rollout: RolloutSpec, objective: Objective) -> None:
+def check_stabilizers(
+    stabilizers: Sequence[Stabilizer], rollout: RolloutSpec, objective: Objective, reward: RewardSpec | None
+) -> None:
     """Each stabilizer is there once and has what it works on."""
+    hears = bool(signals_heard(objective, reward))
     kinds = [stabilizer.kind for stabilizer in stabilizers]
     for index, kind in enumerate(kinds):
         field = f"stabilizers.{index}"
         if kind in kinds[:index]:
             raise refused(field, f"{kind!r} is there more than once; keep one")
-        if kind == "signal_clip" and not signals_asked(objective):
+        if kind == "signal_clip" and not hears:
             raise refused(
                 field, f"{kind!r} needs a teacher signal, objective.kind = {objective.kind!r} has none; remove it"
             )
-        if isinstance(stabilizers[index], EntropyGate) and not signals_asked(objective):
+        if isinstance(stabilizers[index], EntropyGate) and not hears:
             sentence = f"{kind!r} needs an objective that hears a teacher, this is {objective.kind!r}; remove it"
             raise refused(field, sentence)
+        if kind == "ratio_clip" and objective.kind == "reward":
+            raise refused(field, "reward.clip_below and reward.clip_above bound the ratio of a reward; remove it")
         if kind == "ratio_clip" and rollout.source not in ("student", "mix", "pushed"):
             raise refused(field, f"{kind!r} needs student text, rollout.source is {rollout.source!r}; remove it")

@@ -6,7 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tutelage_client.spec.objectives import ExtrapolationTarget, Objective, signals_asked
+from tutelage_client.spec.objectives import ExtrapolationTarget, Objective
+from tutelage_client.spec.rewards import RewardSpec, check_reward, signals_heard
 from tutelage_client.spec.rules import check_data, check_source, check_stabilizers, check_teachers
 from tutelage_client.spec.sections import (
     Budget,
@@ -20,6 +21,7 @@ from tutelage_client.spec.sections import (
 )
 from tutelage_client.spec.stabilizers import EntropyGate, Stabilizer
 from tutelage_client.wire.message import Message
+from tutelage_client.wire.rewarding import needs_model
 from tutelage_client.wire.teachers import Signal
 
 
@@ -43,6 +45,7 @@ class RunSpec(Message):
     data: Data = Field(default=Data(), description="prompts, and how answers are graded")
     rollout: RolloutSpec = Field(default=RolloutSpec(), description="whose text is learned from")
     objective: Objective = Field(description="what is minimised")
+    reward: RewardSpec | None = Field(default=None, description="a reward of each rollout, where one is learned from")
     stabilizers: list[Stabilizer] = Field(default=[], description="clips, masks and anchors, each kind once")
     optim: Optim = Field(default=Optim(), description="the optimiser")
     checkpoint: CheckpointSpec = Field(default=CheckpointSpec(), description="what survives a crash")
@@ -52,9 +55,10 @@ class RunSpec(Message):
     @model_validator(mode="after")
     def _check(self) -> Self:
         check_source(self.rollout, self.objective)
-        check_teachers(self.teachers, self.rollout, self.objective)
+        check_reward(self.reward, self.rollout, self.objective)
+        check_teachers(self.teachers, self.rollout, self.objective, self.reward)
         check_data(self.data, self.rollout)
-        check_stabilizers(self.stabilizers, self.rollout, self.objective)
+        check_stabilizers(self.stabilizers, self.rollout, self.objective, self.reward)
         return self
 
     @property
@@ -65,12 +69,17 @@ class RunSpec(Message):
         return extrapolates or any(stabilizer.kind == "reference_kl" for stabilizer in self.stabilizers)
 
     @property
+    def asks_teacher_rewards(self) -> bool:
+        return self.reward is not None and needs_model(self.reward.by)
+
+    @property
     def asks_teacher_scores(self) -> bool:
         return bool(required_signals(self))
 
 
 def required_signals(spec: RunSpec) -> frozenset[Signal]:
     """The signals without which the loss cannot be computed; empty where it asks for no scores."""
+    heard = signals_heard(spec.objective, spec.reward)
     gated = any(isinstance(s, EntropyGate) and s.of == "teacher" for s in spec.stabilizers)
-    apart = gated and Signal.HIDDEN not in signals_asked(spec.objective)  # the whole distribution has its entropy in it
-    return signals_asked(spec.objective) | ({Signal.ENTROPY} if apart else frozenset())
+    apart = gated and Signal.HIDDEN not in heard  # the whole distribution has its entropy in it
+    return heard | ({Signal.ENTROPY} if apart else frozenset())

@@ -80,6 +80,7 @@ RUN_ERRORS = {
         "teacher", "the teacher's weights, tokenizer, engine or dtype are not those of the start"
     ),
     "bad_scores": RunCode("teacher", "three answers to one question were no valid scores"),
+    "no_rewards": RunCode("teacher", "no rollout of a step has a valid reward"),
     "no_scores": RunCode("teacher", "the teacher gave up every question of a step"),
     "teacher_refused": RunCode("teacher", "the teacher refused over HTTP, for instance for want of a key"),
     "no_text": RunCode("teacher", "the teacher wrote no tokens to any prompt of a step"),

@@ -91,7 +91,13 @@ WRITING = {
     ),
     "lag": Measure("policy versions", "mean between writing and learning; 0 is on-policy, and data has none"),
     "lag_max": Measure("policy versions", "the largest"),
-    "dropped": Measure("rollouts", "left out since the run began, because the teacher gave them up"),
+    "dropped": Measure(
+        "rollouts", "left out since the run began, because the teacher gave them up, refused or cut them"
+    ),
+    "reward": Measure("reward", "mean over the rollouts of the step that have a valid one; absent without [reward]"),
+    "reward_std": Measure("reward", "deviation of the same over the step"),
+    "equal_groups": Measure("share of prompts", "prompts whose rewards are all equal, from which nothing is learned"),
+    "unrewarded": Measure("rollouts", "left out since the run began, because their reward was not valid"),
     "seconds": Measure("s", "wall-clock time of the step, without evaluation and checkpoint"),
     "learn_s": Measure("s", "of these: making tensors, forward, backward and optimiser step"),
     "wait_s": Measure("s", "of these: from the last rollout to the last score; null: nobody asked"),

@@ -41,6 +41,10 @@ def _check_signals(spec: RunSpec, name: str, able: Capabilities) -> None:
     if missing:
         offered = ", ".join(sorted(able.signals)) or "none"
         raise _missing("objective", f"teacher {name!r} cannot return {', '.join(missing)}; its signals are {offered}")
+    if spec.reward and spec.asks_teacher_rewards and spec.reward.by.kind not in able.rewards:
+        offered = ", ".join(sorted(able.rewards)) or "none"
+        detail = f"teacher {name!r} does not give {spec.reward.by.kind}; of the rewards that need a model: {offered}"
+        raise _missing("reward.by.kind", detail)
     if spec.rollout.source == "teacher" and not able.generates:
         raise _missing("rollout.source", f"teacher {name!r} does not write text; use another source or teacher")
 

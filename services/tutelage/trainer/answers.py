@@ -10,10 +10,18 @@ from tutelage.trainer.asking import Asker
 from tutelage.trainer.exits import TeacherFailed
 from tutelage.trainer.ledger import Ledger
 from tutelage.trainer.marking import Marking, Question
-from tutelage.trainer.questions import TeacherChanged, checked
+from tutelage.trainer.questions import TeacherChanged, checked, rewards_checked
 from tutelage.trainer.session import Session
 from tutelage_client.errors import BadScores
-from tutelage_client.wire import Provenance, decode_reply
+from tutelage_client.wire import (
+    Provenance,
+    Reward,
+    RewardRequest,
+    TokenScores,
+    Usage,
+    decode_reply,
+    decode_reward_reply,
+)
 
 # A reply that breaks the contract is asked for again, under a new job id, this many times in all.
 MAX_ATTEMPTS = 3
@@ -49,13 +57,20 @@ class Answers:
             await self._give_up(marking, question, answer.reason or "no reason given")
             return
         try:
-            reply = decode_reply(answer.payload)
-            scores = checked(question.request, reply, self.provenance)
+            said, usage = self._said(question, answer.payload)
         except BadScores as error:
             await self._refuse(marking, question, error)
             return
-        self.ledger.charge(reply.usage)
-        marking.end(question, scores)
+        self.ledger.charge(usage)
+        marking.end(question, said)
+
+    def _said(self, question: Question, payload: bytes) -> tuple[TokenScores | tuple[Reward, ...], Usage]:
+        """Raises BadScores where the payload is no answer to the question."""
+        if isinstance(question.request, RewardRequest):
+            rewarded = decode_reward_reply(payload)
+            return rewards_checked(question.request, rewarded, self.provenance), rewarded.usage
+        scored = decode_reply(payload)
+        return checked(question.request, scored, self.provenance), scored.usage
 
     async def _refuse(self, marking: Marking, question: Question, error: BadScores) -> None:
         teacher = self.asker.teacher
@@ -71,9 +86,10 @@ class Answers:
         await self.ask(marking, [again])
 
     async def _give_up(self, marking: Marking, question: Question, reason: str) -> None:
-        message = f"rollout {question.rollout.id} is left out: {reason}"
+        names = [rollout.id for rollout in question.rollouts]
+        message = f"rollout {', '.join(names)} is left out: {reason}"
         if self.fail_on_loss:
             raise TeacherFailed("question_failed", message)
-        self.ledger.dropped_rollouts += 1
+        self.ledger.dropped_rollouts += len(set(names) - marking.lost)
         marking.end(question, None)
-        await self.session.event("teacher", message, "warning", rollout=question.rollout.id)
+        await self.session.event("teacher", message, "warning", rollout=names[0])

@@ -16,40 +16,66 @@ from tutelage.trainer.marking import Question
 from tutelage.trainer.questions import job_id, question
 from tutelage_client.errors import ServiceUnreachable
 from tutelage_client.spec import RunSpec
-from tutelage_client.wire import Rollout, encode_request
+from tutelage_client.wire import (
+    RewardItem,
+    RewardRequest,
+    Rollout,
+    ScoreRequest,
+    encode_request,
+    encode_reward_request,
+)
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class Asker:
-    """Asks one teacher on behalf of one run. `candidates` names the student's own top tokens where they are wanted."""
+    """Asks one teacher on behalf of one run, for scores, for rewards, or for both.
+
+    candidates: names the student's own top tokens where they are wanted; item: what is graded of a rollout
+    """
 
     queue: Queue
     run_id: str
     teacher: str
     spec: RunSpec
     candidates: Callable[[Rollout], NDArray[np.int32]] | None = None
+    item: Callable[[Rollout], RewardItem] | None = None
 
     async def question(self, rollout: Rollout) -> Question:
         """What the objective wants to know of this rollout."""
         ids = None if self.candidates is None else await asyncio.to_thread(self.candidates, rollout)
         request = question(self.spec, rollout, ids)
-        payload = encode_request(request)
+        return self._asked([rollout], request, encode_request(request), ids)
+
+    def reward_question(self, rollouts: Sequence[Rollout]) -> Question:
+        """What rewards these rollouts, in one question."""
+        assert self.item is not None
+        assert self.spec.reward is not None
+        request = RewardRequest(items=[self.item(rollout) for rollout in rollouts], reward=self.spec.reward.by)
+        return self._asked(rollouts, request, encode_reward_request(request), None)
+
+    def _asked(
+        self,
+        rollouts: Sequence[Rollout],
+        request: ScoreRequest | RewardRequest,
+        payload: bytes,
+        ids: NDArray[np.int32] | None,
+    ) -> Question:
         job = Job(
-            id=job_id(self.run_id, rollout, self.teacher, payload, attempt=1),
+            id=job_id(self.run_id, rollouts, self.teacher, payload, attempt=1),
             queue=self.teacher,
             reply_to=self.run_id,
             run_id=self.run_id,
-            tokens=len(rollout.prompt_ids) + len(rollout.completion_ids),
+            tokens=sum(len(rollout.prompt_ids) + len(rollout.completion_ids) for rollout in rollouts),
             payload=payload,
         )
-        return Question(rollout, request, ids, job, attempt=1)
+        return Question(tuple(rollouts), request, ids, job, attempt=1)
 
     def again(self, question: Question) -> Question:
         """The same question as another job, whose answer the queue does not have yet."""
         attempt = question.attempt + 1
-        own_id = job_id(self.run_id, question.rollout, self.teacher, question.job.payload, attempt)
+        own_id = job_id(self.run_id, question.rollouts, self.teacher, question.job.payload, attempt)
         return replace(question, job=replace(question.job, id=own_id), attempt=attempt)
 
     async def put(self, jobs: Sequence[Job]) -> list[Put]:

@@ -19,6 +19,7 @@ from tutelage.core.batch import OutputHead
 from tutelage.core.clock import Clock
 from tutelage.core.credit import Credit
 from tutelage.core.objective import Objective
+from tutelage.core.outcome import Outcome
 from tutelage.core.targets import Target
 from tutelage.queue.base import Queue
 from tutelage.trainer import checkpoint, saving, validate
@@ -31,6 +32,7 @@ from tutelage.trainer.loading import load_student
 from tutelage.trainer.loop import Run
 from tutelage.trainer.pipeline import Pipeline
 from tutelage.trainer.questions import needs_candidates
+from tutelage.trainer.rewarding import item
 from tutelage.trainer.rollouts import Sources
 from tutelage.trainer.session import Session
 from tutelage.trainer.student import Student
@@ -62,11 +64,14 @@ async def build(
     if teacher and Signal.HIDDEN in required_signals(spec):
         with asking_teacher():
             student.teacher_head = output_head(await teacher.head(), student)
+    asks_text = view is not None and not writes_tokens(view)
     return Run(
         spec=spec,
         session=session,
         student=student,
-        sources=Sources(session.run_id, spec.seed, spec.rollout, train, student, session.worker, teacher, ledger),
+        sources=Sources(
+            session.run_id, spec.seed, spec.rollout, train, student, session.worker, teacher, ledger, asks_text
+        ),
         pipeline=pipeline_of(session, spec, student, queue, provenance, ledger) if provenance else None,
         objective=objective_of(spec, student),
         ledger=ledger,
@@ -78,12 +83,12 @@ async def build(
 def pipeline_of(
     session: Session, spec: RunSpec, student: Student, queue: Queue, provenance: Provenance, ledger: Ledger
 ) -> Pipeline | None:
-    """The way to the teacher of `provenance` and back, where the objective asks for scores."""
-    if not spec.asks_teacher_scores:
+    """The way to the teacher of `provenance` and back, where the run asks for scores or rewards."""
+    if not (spec.asks_teacher_scores or spec.asks_teacher_rewards):
         return None
     [teacher], k = spec.teachers, needs_candidates(spec)
     candidates = (lambda rollout: student.top_ids(rollout, k)) if k else None
-    asker = Asker(queue, session.run_id, teacher.name, spec, candidates)
+    asker = Asker(queue, session.run_id, teacher.name, spec, candidates, lambda rollout: item(rollout, student.text))
     return Pipeline(Answers(asker, session, provenance, ledger, fail_on_loss=teacher.on_loss == "fail"))
 
 
@@ -118,6 +123,8 @@ def objective_of(spec: RunSpec, student: Student) -> Objective:
         wanted["target"] = Target(**spec.objective.target.model_dump(exclude_none=True))
     if isinstance(spec.objective, PolicyGradientObjective):
         wanted["credit"] = credit_of(spec.objective.credit)
+    if spec.reward is not None:
+        wanted["outcome"] = Outcome(**spec.reward.model_dump(exclude={"by", "advantage"}))
     for stabilizer in spec.stabilizers:
         if stabilizer.kind == "signal_clip":
             wanted["signal_clip"] = stabilizer.max
@@ -146,7 +153,7 @@ async def load_data(
 ) -> tuple[list[Example], list[Example] | None]:
     """Training and held-out examples, checked against student and teacher."""
     limits = {"student": student.max_length}
-    if view:
+    if view and reads_tokens(spec, view):
         limits[f"teacher {view.name!r}"] = view.info.capabilities.max_length
         validate.check_tokenizer(student.tokenizer, view.info)
     train: list[Example] = []
@@ -156,6 +163,8 @@ async def load_data(
         train = encode(read_lines(path, "data.train", need=need), student.tokenizer, "data.train")
         validate.check_lengths(spec, train, "data.train", limits)
         validate.check_completions(train, limits)
+        if spec.reward is not None:
+            validate.check_references(spec.reward.by, train, "data.train")
     if spec.data.eval is None:
         return train, None
     path = await local_path(spec.data.eval, coordinator, artefacts, "data.eval")
@@ -163,6 +172,16 @@ async def load_data(
     validate.check_lengths(spec, held_out, "data.eval", {"student": student.max_length})
     validate.check_grading(spec, held_out)
     return train, held_out
+
+
+def reads_tokens(spec: RunSpec, view: TeacherView) -> bool:
+    """Whether token ids pass between student and teacher, so that they must share a tokenizer."""
+    return spec.asks_teacher_scores or (spec.rollout.source == "teacher" and writes_tokens(view))
+
+
+def writes_tokens(view: TeacherView) -> bool:
+    """Whether its text comes as token ids; a hosted model reads and writes text alone."""
+    return view.info.capabilities.vocabulary_size is not None
 
 
 async def resume(

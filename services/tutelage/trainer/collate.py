@@ -7,6 +7,7 @@ did not score stays, with `valid` False and NaN, and the core takes nothing from
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,7 @@ class MicroBatch:
     """B sequences, right-padded to T, and the R rows that are completion tokens, flattened in order.
 
     rollout_R, position_R: which of the B sequences a row is of, and its place in the completion
+    outcome_R: advantage by the reward of the rollout, the same for all its rows; None where there are no rewards
     predictor_R: index into [B * T] of the hidden state that predicts the row's token
     """
 
@@ -51,6 +53,7 @@ class MicroBatch:
     rollout_R: Tensor
     position_R: Tensor
     behaviour_logprob_R: Tensor
+    outcome_R: Tensor | None
     teacher: TeacherSignals | None
 
 
@@ -65,6 +68,7 @@ def micro_batches(
 ) -> Iterator[MicroBatch]:
     """Rollouts sorted by length, in batches of at most `max_tokens` padded tokens (a longer rollout goes alone)."""
     usable = [s for s in scored if s.scores is not None or not asks_teacher]
+    usable = [s for s in usable if s.advantage is None or not math.isnan(s.advantage)]
     ordered = sorted(usable, key=lambda s: (_length(s.rollout), s.rollout.id))
     batch: list[Scored] = []
     for item in ordered:
@@ -100,6 +104,7 @@ def collate(
         rollout_R=_joined([np.full(len(r.completion_ids), row) for row, r in enumerate(rollouts)], device),
         position_R=_joined([np.arange(len(r.completion_ids)) for r in rollouts], device),
         behaviour_logprob_R=_joined([_behaviour(r) for r in rollouts], device),
+        outcome_R=_outcomes(scored, device),
         teacher=signals(scored, device, head) if asks_teacher else None,
     )
 
@@ -137,6 +142,11 @@ def _told(layout: dict[str, tuple[int, ...]]) -> str:
 
 def _joined(parts: Sequence[NDArray[Any]], device: torch.device) -> Tensor:
     return torch.from_numpy(np.concatenate(parts)).to(device)
+
+
+def _outcomes(scored: Sequence[Scored], device: torch.device) -> Tensor | None:
+    advantages = [np.full(len(s.rollout.completion_ids), s.advantage) for s in scored if s.advantage is not None]
+    return _joined(advantages, device) if advantages else None
 
 
 def _behaviour(rollout: Rollout) -> NDArray[np.float32]:

@@ -88,14 +88,19 @@ def _example(line: Line, number: int, tokenizer: PreTrainedTokenizerBase, field:
     return Example(
         prompt=line.prompt,
         prompt_ids=prompt_ids,
-        completion_ids=None if line.completion is None else _completion_ids(tokenizer, line.completion),
+        completion_ids=None if line.completion is None else completion_ids(tokenizer, line.completion),
         answer=line.answer,
         tag=line.tag,
         line=number,
     )
 
 
-def _completion_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def completion_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """The text as tokens, ended by the end-of-sequence token.
+
+    Raises:
+        InvalidInput: the tokenizer has none.
+    """
     end = tokenizer.eos_token_id
     if not isinstance(end, int):
         raise InvalidInput(

@@ -15,6 +15,7 @@ class Ledger:
     student_tokens: int = 0
     teacher_tokens: int = 0
     dropped_rollouts: int = 0
+    unrewarded_rollouts: int = 0
     pushed_after: int = 0
     clock: Clock = field(default_factory=Clock)
 

@@ -16,13 +16,16 @@ from tutelage.trainer import checkpoint, saving, writing
 from tutelage.trainer.collate import MicroBatch, micro_batches
 from tutelage.trainer.data import Example
 from tutelage.trainer.evaluate import evaluate
+from tutelage.trainer.exits import TeacherFailed
 from tutelage.trainer.ledger import Ledger
 from tutelage.trainer.marking import Scored, Timeline
 from tutelage.trainer.pipeline import Pipeline
+from tutelage.trainer.rewarding import graded, with_advantages
 from tutelage.trainer.rollouts import SOURCES, Sources
 from tutelage.trainer.session import Session
 from tutelage.trainer.student import Student
 from tutelage_client.spec import RunSpec
+from tutelage_client.wire import ModelReward
 
 Metrics = dict[str, float | None]
 SAMPLES_SHOWN = 4
@@ -62,12 +65,13 @@ async def step(run: Run) -> str | None:
     begun_s = time.monotonic()
     rollouts = SOURCES[run.spec.rollout.source](run.sources, run.student.step)
     scored, timeline = await run.session.while_wanted(marked(run, rollouts))
+    scored, rewards = rewarded(run, scored)
     scored_s = time.monotonic()
     objective = run.objective.at(run.student.step, run.ledger.clock.share)
     metrics: Metrics = await asyncio.to_thread(run.student.learn, batches(run, scored), objective)
     if run.objective.target.adaptive:
         run.ledger.clock = advanced(run.ledger.clock, run.objective.target, run.student.step, metrics.get("loss"))
-    metrics |= timing(begun_s, scored_s, timeline) | counted(run, scored)
+    metrics |= timing(begun_s, scored_s, timeline) | counted(run, scored) | rewards
     ended = ended_by(run)
     if ended or run.student.step % run.spec.eval.every == 0:
         await report(run, metrics | await evaluated(run), scored[:SAMPLES_SHOWN])
@@ -80,15 +84,37 @@ async def step(run: Run) -> str | None:
 
 def batches(run: Run, scored: list[Scored]) -> Iterator[MicroBatch]:
     student, tokens = run.student, run.spec.optim.micro_batch_tokens
-    asks = run.pipeline is not None
+    asks = run.spec.asks_teacher_scores
     return micro_batches(scored, tokens, student.pad_id, student.device, student.teacher_head, asks_teacher=asks)
 
 
 async def marked(run: Run, rollouts: Any) -> tuple[list[Scored], Timeline]:
-    """The step's rollouts with the teacher's marks, where the objective wants any."""
+    """The step's rollouts with the teacher's marks and the graders' rewards, where any are wanted."""
     if run.pipeline is not None:
-        return await run.pipeline.scored(rollouts)
-    return [Scored(rollout, None) async for ended in rollouts for rollout in ended], Timeline()
+        scored, timeline = await run.pipeline.scored(rollouts)
+    else:
+        scored, timeline = [Scored(rollout, None) async for ended in rollouts for rollout in ended], Timeline()
+    reward = run.spec.reward
+    if reward is not None and not isinstance(reward.by, ModelReward):
+        scored = await graded(scored, reward.by, run.student.text)
+    return scored, timeline
+
+
+def rewarded(run: Run, scored: list[Scored]) -> tuple[list[Scored], Metrics]:
+    """The rollouts with their advantages, where the run learns from rewards.
+
+    Raises:
+        TeacherFailed: no rollout of the step has a valid reward.
+    """
+    if run.spec.reward is None:
+        return scored, {}
+    scored, metrics = with_advantages(scored, run.spec.reward)
+    run.ledger.unrewarded_rollouts += sum(s.reward is not None and not s.reward.valid for s in scored)
+    if metrics["reward"] is None:
+        reasons = [s.reward.detail.get("reason") for s in scored if s.reward is not None]
+        reason = next(filter(None, reasons), "none was given")
+        raise TeacherFailed("no_rewards", f"no rollout of this step has a valid {run.spec.reward.by.kind}: {reason}")
+    return scored, metrics | {"unrewarded": run.ledger.unrewarded_rollouts}
 
 
 async def evaluated(run: Run) -> Metrics:

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.queue.base import Job
-from tutelage_client.wire import Rollout, ScoreRequest, TokenScores
+from tutelage_client.wire import Reward, RewardRequest, Rollout, ScoreRequest, TokenScores
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A rollout with what the teacher said of it; `scores` is None where nobody asked or no valid answer came."""
+    """A rollout with what was said of it; `scores` and `reward` are None where nobody asked or no answer came.
+
+    advantage: by its reward, among those of the step; NaN: no valid reward, so it is not learned from
+    """
 
     rollout: Rollout
     scores: TokenScores | None
     candidate_ids: NDArray[np.int32] | None = None
+    reward: Reward | None = None
+    advantage: float | None = None
 
 
 @dataclass
@@ -48,10 +54,13 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Question:
-    """A rollout on its way to the teacher. `attempt` counts from 1 and goes up when a reply was refused."""
+    """One rollout, or a group that is judged together, on its way to the teacher.
 
-    rollout: Rollout
-    request: ScoreRequest
+    `attempt` counts from 1 and goes up when a reply was refused.
+    """
+
+    rollouts: tuple[Rollout, ...]
+    request: ScoreRequest | RewardRequest
     candidate_ids: NDArray[np.int32] | None
     job: Job
     attempt: int
@@ -61,15 +70,24 @@ class Question:
 class Marking:
     """One step. Once abandoned it holds no question any more, so that late answers find nothing to change.
 
+    marked: what is known so far of each rollout that was asked about, by its id
+    lost: ids of the rollouts of which a question was given up
     heard_s, asked_s: when an answer of any kind last came, and when the questions were last put, while there are any
     """
 
     timeline: Timeline = field(default_factory=Timeline)
-    done: list[Scored] = field(default_factory=list)
+    marked: dict[str, Scored] = field(default_factory=dict)
+    lost: set[str] = field(default_factory=set)
     heard_s: float = 0.0
     asked_s: float = 0.0
     _outstanding: dict[str, Question] = field(default_factory=dict)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def done(self) -> list[Scored]:
+        """The rollouts of which every question has ended."""
+        waiting = {rollout.id for question in self._outstanding.values() for rollout in question.rollouts}
+        return [scored for name, scored in self.marked.items() if name not in waiting]
 
     @property
     def outstanding(self) -> list[Question]:
@@ -88,17 +106,26 @@ class Marking:
             self.heard_s = self.asked_s = now_s
         self.timeline.first_question_s = self.timeline.first_question_s or now_s
         self._outstanding[question.job.id] = question
+        for rollout in question.rollouts:
+            self.marked.setdefault(rollout.id, Scored(rollout, None))
 
     def replace(self, question: Question, by: Question) -> None:
         """Wait for another job in place of this one."""
         del self._outstanding[question.job.id]
         self._outstanding[by.job.id] = by
 
-    def end(self, question: Question, scores: TokenScores | None) -> None:
-        """The question's one end: its scores, or None when it was given up."""
+    def end(self, question: Question, said: TokenScores | Sequence[Reward] | None) -> None:
+        """The question's one end: scores of its rollout, rewards of its rollouts, or None when it was given up."""
         del self._outstanding[question.job.id]
-        self.done.append(Scored(question.rollout, scores, question.candidate_ids if scores else None))
-        if scores is not None:
+        if said is None:
+            self.lost |= {rollout.id for rollout in question.rollouts}
+        for index, rollout in enumerate(question.rollouts):
+            known = self.marked[rollout.id]
+            if isinstance(said, TokenScores):
+                self.marked[rollout.id] = replace(known, scores=said, candidate_ids=question.candidate_ids)
+            elif said is not None:
+                self.marked[rollout.id] = replace(known, reward=said[index])
+        if said is not None:
             self.timeline.last_answer_s = time.monotonic()
             self.timeline.first_answer_s = self.timeline.first_answer_s or self.timeline.last_answer_s
         if not self._outstanding:
@@ -111,4 +138,7 @@ class Marking:
             await self._idle.wait()
 
     def abandon(self) -> None:
+        for question in self._outstanding.values():
+            for rollout in question.rollouts:
+                self.marked.pop(rollout.id, None)
         self._outstanding.clear()

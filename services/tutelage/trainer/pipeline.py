@@ -16,7 +16,8 @@ from typing import Self
 from tutelage.queue.base import Answer
 from tutelage.trainer.answers import Answers
 from tutelage.trainer.exits import TeacherFailed
-from tutelage.trainer.marking import Marking, Scored, Timeline
+from tutelage.trainer.marking import Marking, Question, Scored, Timeline
+from tutelage.trainer.rewarding import Groups
 from tutelage_client.errors import ServiceUnreachable
 from tutelage_client.wire import Rollout
 
@@ -62,20 +63,34 @@ class Pipeline:
             marking.abandon()
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
-        if marking.done and all(s.scores is None for s in marking.done):
+        if marking.done and len(marking.lost) == len(marking.done):
             teacher = self.answers.asker.teacher
             raise TeacherFailed("no_scores", f"teacher {teacher!r} gave up every question of this step")
         return sorted(marking.done, key=lambda s: s.rollout.id), marking.timeline
 
     async def _ask(self, marking: Marking, rollouts: AsyncIterator[list[Rollout]]) -> None:
         """Ask about every rollout, then wait for the last answer."""
+        asker, groups = self.answers.asker, Groups(self.answers.asker.spec.rollout.samples_per_prompt)
         async for ended in rollouts:
-            questions = [await self.answers.asker.question(rollout) for rollout in ended]
-            for question in questions:
-                marking.add(question)
-            await self.answers.ask(marking, questions)
+            questions = [await asker.question(rollout) for rollout in ended] if asker.spec.asks_teacher_scores else []
+            await self._put(marking, questions + self._judged(ended, groups))
+        await self._put(marking, [asker.reward_question(group) for group in groups.rest()])
         marking.timeline.last_rollout_s = time.monotonic()
         await marking.all_ended()
+
+    def _judged(self, ended: list[Rollout], groups: Groups) -> list[Question]:
+        """What is asked of the teacher's judgement now: of each rollout, or of each group that is complete."""
+        asker = self.answers.asker
+        if not asker.spec.asks_teacher_rewards:
+            return []
+        together = asker.spec.reward is not None and asker.spec.reward.judged_together
+        asked = groups.full(ended) if together else [[rollout] for rollout in ended]
+        return [asker.reward_question(rollouts) for rollouts in asked]
+
+    async def _put(self, marking: Marking, questions: list[Question]) -> None:
+        for question in questions:
+            marking.add(question)
+        await self.answers.ask(marking, questions)
 
     async def _read(self) -> None:
         cursor = "0"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from tutelage_client.spec import RunSpec, required_signals, size_asked
 from tutelage_client.wire import (
     Completion,
     Provenance,
+    Reward,
+    RewardReply,
+    RewardRequest,
     Rollout,
     ScoreGroup,
     ScoreReply,
@@ -42,10 +46,30 @@ def question(spec: RunSpec, rollout: Rollout, candidate_ids: NDArray[np.int32] |
     )
 
 
-def job_id(run_id: str, rollout: Rollout, teacher: str, payload: bytes, attempt: int) -> str:
+def job_id(run_id: str, rollouts: Sequence[Rollout], teacher: str, payload: bytes, attempt: int) -> str:
     """The same question of the same run is the same job, so that asking again after a crash costs nothing."""
-    parts = f"{run_id}/{rollout.id}/{teacher}/{attempt}/".encode()
+    about = "+".join(rollout.id for rollout in rollouts)
+    parts = f"{run_id}/{about}/{teacher}/{attempt}/".encode()
     return hashlib.sha256(parts + payload).hexdigest()[:32]
+
+
+def rewards_checked(request: RewardRequest, reply: RewardReply, provenance: Provenance) -> tuple[Reward, ...]:
+    """The reply's rewards, if there is one for each item and they come from the teacher that this run began with.
+
+    Raises:
+        TeacherChanged, BadScores: as `checked`.
+    """
+    check_unchanged(reply.provenance, provenance)
+    if len(reply.rewards) != len(request.items):
+        raise BadScores(f"the teacher returned {len(reply.rewards)} rewards for {len(request.items)} items")
+    return reply.rewards
+
+
+def check_unchanged(found: Provenance, provenance: Provenance) -> None:
+    """Raises TeacherChanged where the reply is another teacher's than at the start."""
+    changed = [k for k, v in provenance if getattr(found, k) != v]
+    if changed:
+        raise TeacherChanged(f"the teacher's {', '.join(changed)} changed while the run was going on")
 
 
 def checked(request: ScoreRequest, reply: ScoreReply, provenance: Provenance) -> TokenScores:
@@ -55,9 +79,7 @@ def checked(request: ScoreRequest, reply: ScoreReply, provenance: Provenance) ->
         TeacherChanged: another model, tokenizer, engine or precision than at the start.
         BadScores: other rows or columns than asked.
     """
-    if reply.provenance != provenance:
-        changed = [k for k, v in provenance if getattr(reply.provenance, k) != v]
-        raise TeacherChanged(f"the teacher's {', '.join(changed)} changed while the run was going on")
+    check_unchanged(reply.provenance, provenance)
     group = request.groups()[0]
     completion = group.completions[0]
     if len(reply.scores) != 1:

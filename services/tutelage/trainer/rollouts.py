@@ -15,13 +15,13 @@ import numpy as np
 import torch
 
 from tutelage.engines.sampling import Sampled
-from tutelage.trainer.data import Example
+from tutelage.trainer.data import Example, completion_ids
 from tutelage.trainer.exits import TeacherFailed, asking_teacher
 from tutelage.trainer.ledger import Ledger
 from tutelage.trainer.student import Student
 from tutelage_client.spec import RolloutSpec
 from tutelage_client.teacher import TeacherClient
-from tutelage_client.wire import GenerateRequest, Rollout
+from tutelage_client.wire import GenerateRequest, Generation, Rollout
 from tutelage_client.worker import WorkerClient
 
 PUSHED_POLL_S = 0.5
@@ -44,7 +44,7 @@ def prompts_of_step(seed: int, step: int, count: int, size: int) -> list[int]:
 
 @dataclass
 class Sources:
-    """What the sources draw on."""
+    """What the sources draw on. asks_text: the teacher reads and writes text, not tokens."""
 
     run_id: str
     seed: int
@@ -54,6 +54,7 @@ class Sources:
     worker: WorkerClient
     teacher: TeacherClient | None
     ledger: Ledger
+    asks_text: bool = False
 
     def chosen(self, step: int) -> list[tuple[int, Example]]:
         indices = prompts_of_step(self.seed, step, self.spec.prompts_per_step, len(self.examples))
@@ -72,13 +73,16 @@ async def student_rollouts(sources: Sources, step: int) -> AsyncIterator[list[Ro
 async def teacher_rollouts(sources: Sources, step: int) -> AsyncIterator[list[Rollout]]:
     """Text of the teacher (SeqKD, off-policy token KD), asked for over HTTP.
 
+    What a hosted model wrote is cut into the student's tokens. A text that it refused, or that was cut on the way, is
+    left out and counted.
+
     Raises:
         TeacherFailed: it refuses, or wrote nothing at all.
     """
     assert sources.teacher is not None
     chosen, spec = sources.chosen(step), sources.spec
     request = GenerateRequest(
-        prompts=[example.prompt_ids for _, example in chosen],
+        prompts=[example.prompt if sources.asks_text else example.prompt_ids for _, example in chosen],
         n=spec.samples_per_prompt,
         max_tokens=spec.max_new_tokens,
         temperature=spec.temperature,
@@ -88,14 +92,26 @@ async def teacher_rollouts(sources: Sources, step: int) -> AsyncIterator[list[Ro
     with asking_teacher():
         reply = await sources.teacher.generate(request)
     sources.ledger.charge(reply.usage)
-    if not any(generation.token_ids for generations in reply.generations for generation in generations):
-        raise TeacherFailed("no_text", "the teacher wrote no tokens to any prompt of this step; nothing can be learned")
-    yield [
-        _rollout(sources, step, row, k, example, generation.token_ids, "teacher", generation.finish_reason)
+    written = [
+        (row, k, example, _written_ids(sources, example, generation), generation.finish_reason)
         for row, ((_, example), generations) in enumerate(zip(chosen, reply.generations, strict=True))
         for k, generation in enumerate(generations)
-        if generation.token_ids
     ]
+    kept = [(row, k, example, ids, reason) for row, k, example, ids, reason in written if ids]
+    sources.ledger.dropped_rollouts += len(written) - len(kept)
+    if not kept:
+        raise TeacherFailed("no_text", "the teacher wrote no tokens to any prompt of this step; nothing can be learned")
+    yield [_rollout(sources, step, row, k, example, ids, "teacher", reason) for row, k, example, ids, reason in kept]
+
+
+def _written_ids(sources: Sources, example: Example, generation: Generation) -> list[int] | None:
+    """The teacher's text as the student's tokens; None where empty, refused, cut, or too long for it."""
+    if not sources.asks_text:
+        return generation.token_ids
+    if generation.finish_reason != "stop" or not generation.text:
+        return None
+    ids = completion_ids(sources.student.tokenizer, generation.text)
+    return ids if len(example.prompt_ids) + len(ids) <= sources.student.max_length else None
 
 
 async def data_rollouts(sources: Sources, step: int) -> AsyncIterator[list[Rollout]]:

@@ -138,6 +138,7 @@ class Student:
             rollout_R=batch.rollout_R,
             position_R=batch.position_R,
             behaviour_logprob_R=batch.behaviour_logprob_R,
+            outcome_R=batch.outcome_R,
             teacher=batch.teacher,
             vocabulary_size=self._shared_vocabulary(),
             reference_hidden_RH=reference_RH,

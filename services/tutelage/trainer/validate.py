@@ -8,7 +8,7 @@ from tutelage.engines.tokenizer import tokenizer_fingerprint
 from tutelage.trainer.data import Example
 from tutelage_client.errors import InvalidInput
 from tutelage_client.spec import RunSpec
-from tutelage_client.wire import TeacherInfo
+from tutelage_client.wire import RewardKind, TeacherInfo, needs_model
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, teacher: TeacherInfo) -> None:
@@ -58,14 +58,18 @@ def check_completions(examples: list[Example], limits: dict[str, int]) -> None:
 
 def check_grading(spec: RunSpec, examples: list[Example]) -> None:
     """Raises InvalidInput where evaluation would need answers that the file does not have."""
-    if spec.data.grader.kind == "pattern":
+    check_references(spec.data.grader, examples, "data.eval")
+
+
+def check_references(reward: RewardKind, examples: list[Example], field: str) -> None:
+    """Raises InvalidInput where a reward compares with answers that the file does not have."""
+    judged = needs_model(reward) and getattr(reward, "against", None) != "reference"
+    if reward.kind == "pattern" or judged:
         return
     for example in examples:
         if example.answer is None:
             raise InvalidInput(
-                f'data.eval: grader {spec.data.grader.kind!r} needs an "answer" on every line; line {example.line} '
-                "has none",
-                "data.eval",
+                f'{field}: {reward.kind!r} needs an "answer" on every line; line {example.line} has none', field
             )
 
 
