@@ -57,6 +57,7 @@ TEACHER = {
     "out_of_scope": ProblemCode(403, "the key may not be used for this; the sentence says for what it may"),
     "budget_spent": ProblemCode(402, "the key or the run has not enough left for the most that this can cost"),
     "rate_limited": ProblemCode(429, "the key asks too fast; try again after `Retry-After`"),
+    "deadline_exceeded": ProblemCode(504, "not done within the seconds that the header `Tutelage-Timeout-S` gives"),
     "not_acceptable": ProblemCode(406, "scores come as JSON or safetensors only"),
     "unsupported_media_type": ProblemCode(415, "a score request is JSON or safetensors"),
     "model_not_found": ProblemCode(404, "for `/v1/completions`: this teacher has another name, see `/v1/models`"),

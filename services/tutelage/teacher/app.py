@@ -16,6 +16,7 @@ from tutelage.teacher.callers import CallerOf, Callers
 from tutelage.teacher.entrance import Teacher, refuse_if_busy
 from tutelage.teacher.negotiation import read_request, reply_form, write_reply
 from tutelage.teacher.openai_face import openai_routes
+from tutelage.teacher.patience import HungUp, while_wanted
 from tutelage.teacher.rates import RateLimited
 from tutelage_client.errors import BadScores
 from tutelage_client.wire import (
@@ -32,7 +33,7 @@ from tutelage_client.wire import (
 
 routes = APIRouter(prefix="/v1", tags=["teacher"], responses=answers("unauthorized", "out_of_scope"))
 PAID = ("rate_limited", "budget_spent")
-BUSY = ("capability_missing", "engine_failed", "not_ready", "overloaded", *PAID)
+BUSY = ("capability_missing", "engine_failed", "not_ready", "overloaded", "deadline_exceeded", *PAID)
 
 
 @routes.get("/teacher")
@@ -55,8 +56,8 @@ async def score(request: Request, teacher: Teacher, caller: CallerOf) -> Respons
     """Log-probabilities of given tokens. The body is JSON or safetensors by Content-Type, the reply by Accept."""
     form = reply_form(request.headers.get("accept", ""))
     asked = read_request(await request.body(), request.headers.get("content-type", ""))
-    refuse_if_busy(teacher)
-    return write_reply(await teacher.score(asked, caller), form, asked.entry_dtype)
+    refuse_if_busy(teacher, caller)
+    return write_reply(await while_wanted(request, teacher.score(asked, caller)), form, asked.entry_dtype)
 
 
 @routes.get("/head", responses=answers("capability_missing"))
@@ -67,18 +68,18 @@ async def head(teacher: Teacher) -> Response:
 
 
 @routes.post("/generate", responses=answers(*BUSY))
-async def generate(asked: GenerateRequest, teacher: Teacher, caller: CallerOf) -> GenerateReply:
+async def generate(asked: GenerateRequest, request: Request, teacher: Teacher, caller: CallerOf) -> GenerateReply:
     """Text of the teacher: continuations of prompts, `n` each."""
-    refuse_if_busy(teacher)
-    return await teacher.generate(asked, caller)
+    refuse_if_busy(teacher, caller)
+    return await while_wanted(request, teacher.generate(asked, caller))
 
 
 @routes.post("/reward", responses=answers(*BUSY))
-async def reward(asked: RewardRequest, teacher: Teacher, caller: CallerOf) -> RewardReply:
+async def reward(asked: RewardRequest, request: Request, teacher: Teacher, caller: CallerOf) -> RewardReply:
     """Grade completions, or have the model judge them; an item that cannot be graded is not valid, never 0."""
     if needs_model(asked.reward):
-        refuse_if_busy(teacher)
-    return await teacher.reward(asked, caller)
+        refuse_if_busy(teacher, caller)
+    return await while_wanted(request, teacher.reward(asked, caller))
 
 
 def add_routes(app: FastAPI, callers: Callers) -> None:
@@ -88,6 +89,7 @@ def add_routes(app: FastAPI, callers: Callers) -> None:
     app.add_exception_handler(CapabilityMissing, _on_capability_missing)
     app.add_exception_handler(RateLimited, _on_rate_limited)
     app.add_exception_handler(BudgetSpent, _on_budget_spent)
+    app.add_exception_handler(HungUp, _on_hung_up)
     app.add_exception_handler(BadScores, _on_bad_scores)
     app.add_exception_handler(EngineFailed, _on_engine_failed)
 
@@ -104,6 +106,10 @@ async def _on_rate_limited(_: Request, error: Exception) -> JSONResponse:
 
 async def _on_budget_spent(_: Request, error: Exception) -> JSONResponse:
     return problem(402, "budget_spent", str(error))
+
+
+async def _on_hung_up(_: Request, __: Exception) -> Response:
+    return Response(status_code=499)  # for the count of answers alone
 
 
 async def _on_bad_scores(_: Request, error: Exception) -> JSONResponse:

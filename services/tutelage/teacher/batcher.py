@@ -1,14 +1,14 @@
 """Micro-batching: many requests, one engine call at a time, each call as full as its token budget allows.
 
-An engine that is idle takes what is there; while it works, requests gather. The oldest request is in every next call,
-and requests that ask for the same signals join it in order of arrival.
+An engine that is idle takes what is there; while it works, requests gather. The request whose turn it is (see
+`fairness`; with one owner the oldest) is in the next call, and those that ask for the same signals join it in order.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -19,6 +19,7 @@ from tutelage.engines.upstream.failures import UpstreamAway, UpstreamFailed
 from tutelage.teacher.accounts import Bill
 from tutelage.teacher.admission import group_tokens
 from tutelage.teacher.checks import check_scores
+from tutelage.teacher.fairness import FairLine
 from tutelage.teacher.parts import cut, share_usage
 from tutelage.telemetry import TeacherMetrics, describe_error
 from tutelage_client.errors import BadScores, InvalidInput, TutelageError
@@ -54,8 +55,13 @@ class _Waiting:
     asked: _Asked | None
     tokens: int
     bill: Bill | None
+    start: float = 0.0
     future: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     arrived_s: float = field(default_factory=perf_counter)
+
+    @property
+    def owner(self) -> str:
+        return "" if self.bill is None else self.bill.owner
 
 
 class Batcher:
@@ -63,16 +69,19 @@ class Batcher:
 
     max_batch_tokens: of one engine call; a single longer completion goes alone
     waiting_tokens: of requests that no engine call has taken up yet
+    tokens_per_s: of engine calls, a moving mean; None before the first
     """
 
     def __init__(self, engine: Engine, max_batch_tokens: int, metrics: TeacherMetrics) -> None:
         self._engine = engine
         self._max_batch_tokens = max_batch_tokens
         self._metrics = metrics
-        self._queue: deque[_Waiting] = deque()
+        self._queue: list[_Waiting] = []  # by where they start on the line
+        self._line = FairLine()
         self._arrived = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
         self.waiting_tokens = 0
+        self.tokens_per_s: float | None = None
 
     async def score(
         self, groups: Sequence[ScoreGroup], signals: frozenset[Signal], top_k: int | None, bill: Bill | None = None
@@ -100,10 +109,19 @@ class Batcher:
         finally:
             _drop(item)
 
+    def has_room(self, owner: str, most_tokens: int) -> bool:
+        """Whether one more request of `owner` may wait. When all room is taken, less than an equal share lets in."""
+        if self.waiting_tokens < most_tokens:
+            return True
+        waiting = [item for item in self._queue if not item.future.done()]
+        owners = {item.owner for item in waiting} | {owner}
+        return sum(item.tokens for item in waiting if item.owner == owner) < most_tokens / len(owners)
+
     def _enter(self, item: _Waiting) -> _Waiting:
         if self._loop is None or self._loop.done():
             raise EngineFailed("the teacher is stopping")
-        self._queue.append(item)
+        item.start = self._line.place(item.owner, item.tokens)
+        insort(self._queue, item, key=lambda each: each.start)
         self._count_waiting(self.waiting_tokens + item.tokens)
         self._arrived.set()
         return item
@@ -140,9 +158,9 @@ class Batcher:
                     await self._attempt([item], last=True)
 
     def _take(self) -> list[_Waiting]:
-        """The oldest request, and those after it that fit into the same call."""
+        """The request whose turn it is, and those after it that fit into the same call."""
         batch: list[_Waiting] = []
-        rest: deque[_Waiting] = deque()
+        rest: list[_Waiting] = []
         room = self._max_batch_tokens
         for item in self._queue:
             if item.future.done():
@@ -150,6 +168,7 @@ class Batcher:
             joins = not batch or (item.asked is not None and item.asked == batch[0].asked)
             if joins and (not batch or item.tokens <= room):
                 batch.append(item)
+                self._line.serve(batch[0].start)
                 if item.bill is not None:
                     item.bill.begun = True
                 room -= item.tokens
@@ -158,6 +177,8 @@ class Batcher:
                 rest.append(item)
                 room = 0 if joins else room  # nobody overtakes who asked for the same and did not fit
         self._queue = rest
+        if not rest:
+            self._line.clear()
         self._count_waiting(sum(item.tokens for item in rest))
         return batch
 
@@ -176,10 +197,15 @@ class Batcher:
             return last
         finally:
             self._metrics.score_seconds.observe(perf_counter() - began_s)
+        self._measure(sum(item.tokens for item in batch) / max(perf_counter() - began_s, 1e-6))
         for item, result in zip(batch, results, strict=True):
             if not item.future.done():
                 item.future.set_result(result)
         return True
+
+    def _measure(self, tokens_per_s: float) -> None:
+        before = self.tokens_per_s
+        self.tokens_per_s = tokens_per_s if before is None else 0.8 * before + 0.2 * tokens_per_s
 
     async def _call(self, batch: list[_Waiting]) -> Sequence[Scored | Generated]:
         first = batch[0]

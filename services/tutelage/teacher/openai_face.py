@@ -19,6 +19,7 @@ from tutelage.serving import ServiceProblem
 from tutelage.teacher.callers import CallerOf
 from tutelage.teacher.completions import choices, complete
 from tutelage.teacher.entrance import Teacher, refuse_if_busy
+from tutelage.teacher.patience import while_wanted
 from tutelage_client.errors import TutelageError
 from tutelage_client.wire import (
     CompletionsReply,
@@ -79,15 +80,15 @@ async def models(teacher: Teacher) -> ModelList:
 @openai_routes.post(
     "/completions",
     response_model=None,
-    responses={200: {"model": CompletionsReply}} | _refusals(400, 402, 404, 413, 422, 429, 502, 503),
+    responses={200: {"model": CompletionsReply}} | _refusals(400, 402, 404, 413, 422, 429, 502, 503, 504),
 )
-async def completions(asked: CompletionsRequest, teacher: Teacher, caller: CallerOf) -> Response:
+async def completions(asked: CompletionsRequest, request: Request, teacher: Teacher, caller: CallerOf) -> Response:
     """Texts, and log-probs of given tokens: `echo` with `logprobs`, or vLLM's `prompt_logprobs`. Refusals are 400."""
     if asked.model not in (None, teacher.name):
         message = f"there is no model {asked.model!r} here, this teacher is {teacher.name!r}"
         raise ServiceProblem(404, "model_not_found", message, field="model")
-    refuse_if_busy(teacher)
-    written, usage = await complete(teacher, asked, caller)
+    refuse_if_busy(teacher, caller)
+    written, usage = await while_wanted(request, complete(teacher, asked, caller))
     made = await asyncio.to_thread(lambda: list(choices(asked, written, teacher.engine.tokenizer)))
     reply = CompletionsReply(
         id=f"cmpl-{uuid.uuid4().hex}", created=int(time.time()), model=teacher.name, choices=made, usage=usage
