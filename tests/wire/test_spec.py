@@ -277,9 +277,9 @@ MEMBERS = list(unions(RunSpec))
 def test_an_error_inside_a_member_of_a_union_names_fields_only(place: str, member: type[BaseModel]) -> None:
     inside = {"kind": member.model_fields["kind"].default}
     inside |= {"rubric": "It is right."} if "rubric" in member.model_fields else {}
-    for key, value in (inside | {"zzz": 1}).items():
+    for key in ("kind", "zzz"):
         with pytest.raises(InvalidInput) as refused:
-            parse_spec(nested(place, inside | {key: value if key != "kind" else "zzz"}))
+            parse_spec(nested(place, inside | {key: "zzz"}))
         assert refused.value.field == f"{place}.{key}"
     for key in member.model_fields.keys() - {"kind"}:
         with pytest.raises(InvalidInput) as refused:
@@ -300,6 +300,7 @@ def test_every_union_of_the_spec_is_walked() -> None:
         "objective.credit",
         "objective.support",
         "objective.target",
+        "reward.by",
         "stabilizers.0",
     }
     assert len({member for _, member in MEMBERS}) > 15

@@ -12,6 +12,7 @@ from tutelage_client.wire.completions import (
     OpenaiError,
     OpenaiErrorReply,
     PromptLogprob,
+    StreamOptions,
     TextLogprobs,
 )
 from tutelage_client.wire.generating import GenerateReply, GenerateRequest, Generation, Prompt
@@ -122,6 +123,7 @@ __all__ = [
     "Signal",
     "Spending",
     "StepReport",
+    "StreamOptions",
     "TeacherInfo",
     "TeacherRegistration",
     "TeacherView",
