@@ -1,4 +1,4 @@
-"""A hosted chat model that returns text: it writes, it never scores.
+"""A hosted chat model that returns text: it writes and judges, it never scores.
 
 Log-probs of its own text, where it gives them, are no score of a student's text and are not offered as one.
 """
@@ -47,6 +47,7 @@ class ChatEngine:
             vocabulary_size=None,
             covers_candidates=False,
             exact=False,
+            rewards=frozenset({"rubric", "pairwise"}),
         )
         self.provenance = Provenance(
             teacher=name,

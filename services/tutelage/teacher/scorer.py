@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from tutelage.engines import Engine
@@ -14,7 +15,7 @@ from tutelage.engines.probe import probe
 from tutelage.rewards import rewards_of
 from tutelage.teacher.accounts import Accounts, Bill, BudgetSpent
 from tutelage.teacher.admission import Limits, admit_generation, admit_reward, admit_score
-from tutelage.teacher.batcher import Batcher, EngineAway, EngineFailed
+from tutelage.teacher.batcher import Batcher, EngineAway, EngineFailed, Generated
 from tutelage.teacher.callers import Caller
 from tutelage.teacher.prices import PICO, most_generated, most_scored
 from tutelage.teacher.rates import RateLimited
@@ -31,6 +32,7 @@ from tutelage_client.wire import (
     Spending,
     TeacherInfo,
     Usage,
+    needs_model,
 )
 
 log = logging.getLogger(__name__)
@@ -95,18 +97,16 @@ class Scorer:
     async def generate(self, request: GenerateRequest, caller: Caller) -> GenerateReply:
         """Raises: CapabilityMissing, InvalidInput, RateLimited, BudgetSpent, EngineFailed."""
         with self._counted(caller.door):
-            tokens = admit_generation(request, self.engine.capabilities, self.limits, self.name)
-            with self._paid(caller, most_generated(request, self.engine.capabilities.max_length)) as bill:
-                generations, usage = await self.batcher.generate(request, tokens, bill)
-                bill.settle(usage)
+            generations, usage = await self._written(request, caller)
             return GenerateReply(generations=generations, provenance=self.engine.provenance, usage=usage)
 
     async def reward(self, request: RewardRequest, caller: Caller) -> RewardReply:
-        """Raises: CapabilityMissing, InvalidInput, RateLimited, EngineFailed."""
+        """Raises: CapabilityMissing, InvalidInput, RateLimited, BudgetSpent, EngineFailed."""
         with self._counted(caller.door):
             admit_reward(request, self.engine.capabilities, self.name)
-            caller.pace.take(tokens=0)
-            rewards, usage = await rewards_of(request)
+            if not needs_model(request.reward):
+                caller.pace.take(tokens=0)
+            rewards, usage = await rewards_of(request, partial(self._written, caller=caller))
             return RewardReply(rewards=tuple(rewards), provenance=self.engine.provenance, usage=usage)
 
     async def become_ready(self, stopping: asyncio.Event, again_after_s: float = 2.0) -> None:
@@ -129,6 +129,14 @@ class Scorer:
             self.not_ready, self.probe = str(error), {"ok": False, "reason": str(error)}
         else:
             self.not_ready, self.probe = None, {"ok": True, **found}
+
+    async def _written(self, request: GenerateRequest, caller: Caller) -> Generated:
+        """What the model writes, paid by the caller."""
+        tokens = admit_generation(request, self.engine.capabilities, self.limits, self.name)
+        with self._paid(caller, most_generated(request, self.engine.capabilities.max_length)) as bill:
+            generations, usage = await self.batcher.generate(request, tokens, bill)
+            bill.settle(usage)
+        return generations, usage
 
     @contextmanager
     def _paid(self, caller: Caller, most: Usage) -> Iterator[Bill]:

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 from tutelage.engines.fakes.chat import chat_app
 from tutelage.engines.fakes.completions import completions_app
+from tutelage.engines.fakes.judge import judge_app
 from tutelage.engines.fakes.sglang import sglang_app
 from tutelage.engines.fakes.toy import ToyServer
 from tutelage.engines.fakes.vllm import vllm_app
@@ -17,4 +18,5 @@ APPS: dict[str, Callable[[ToyServer], FastAPI]] = {
     "sglang": sglang_app,
     "openai": completions_app,
     "chat": chat_app,
+    "judge": judge_app,
 }

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fastapi import FastAPI
 
 from tutelage.engines.fakes.toy import Body, Json, ToyServer
 from tutelage_client.errors import InvalidInput
+from tutelage_client.wire import Generation
 
 
 def chat_app(toy: ToyServer) -> FastAPI:
@@ -17,23 +20,28 @@ def chat_app(toy: ToyServer) -> FastAPI:
             raise InvalidInput("logprobs is not supported by this model")
         prompt = " ".join(message["content"] for message in body["messages"])
         texts = await toy.write(prompt, body, max_tokens=body["max_completion_tokens"])
-        choices = [_choice(toy, i, one.text, one.finish_reason) for i, one in enumerate(texts)]
+        reply = completion(toy, texts)
         if body.get("logprobs"):
-            for choice, one in zip(choices, texts, strict=True):
+            for choice, one in zip(reply["choices"], texts, strict=True):
                 content = [{"token": "", "logprob": lp, "top_logprobs": []} for lp in one.logprobs or ()]
                 choice["logprobs"] = {"content": content}
-        written = sum(len(one.token_ids or ()) for one in texts)
-        return {
-            "id": "chat",
-            "object": "chat.completion",
-            "created": 0,
-            "model": f"{toy.name}-2026-{'11' if toy.changed else '01'}-01",
-            "system_fingerprint": "fp_1",
-            "choices": choices,
-            "usage": {"prompt_tokens": 7, "completion_tokens": written, "total_tokens": 7 + written},
-        }
+        return reply
 
     return app
+
+
+def completion(toy: ToyServer, texts: Sequence[Generation]) -> Json:
+    """The body that answers with these texts."""
+    written = sum(len(one.token_ids or ()) for one in texts)
+    return {
+        "id": "chat",
+        "object": "chat.completion",
+        "created": 0,
+        "model": f"{toy.name}-2026-{'11' if toy.changed else '01'}-01",
+        "system_fingerprint": "fp_1",
+        "choices": [_choice(toy, i, one.text, one.finish_reason) for i, one in enumerate(texts)],
+        "usage": {"prompt_tokens": 7, "completion_tokens": written, "total_tokens": 7 + written},
+    }
 
 
 def _choice(toy: ToyServer, i: int, text: str, reason: str) -> Json:
