@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 import torch
-from references import REFERENCES, SPECIAL, computed
+from references import PROMPTS, REFERENCES, REWARDS, SPECIAL, computed
 from references.record import RECORDED
 from safetensors.torch import load_file
 from torch import Tensor
@@ -15,6 +15,7 @@ from tutelage.core.batch import OutputHead, TeacherSignals, TokenBatch
 from tutelage.core.loss import loss
 from tutelage.core.metrics import values
 from tutelage.core.objective import Objective
+from tutelage.core.outcome import advantages
 from tutelage.trainer.build import objective_of
 from tutelage.trainer.student import Student
 from tutelage_client.methods import METHODS
@@ -60,6 +61,14 @@ def signals_of(recorded: dict[str, Tensor], spec: RunSpec, student_RV: Tensor) -
     )
 
 
+def outcomes_of(recorded: dict[str, Tensor], spec: RunSpec) -> Tensor | None:
+    """The advantage of each row's rollout, where the spec learns from rewards."""
+    if spec.reward is None:
+        return None
+    advantage_B = advantages(spec.reward.advantage, torch.tensor(REWARDS), torch.tensor(PROMPTS))
+    return advantage_B[recorded["rollout"]]
+
+
 def core_loss(name: str, dtype: torch.dtype) -> tuple[float, Tensor, int]:
     """Through the spec and the trainer's reading of it. Logits are the hidden states: both heads are the identity."""
     recorded, spec = load_file(RECORDED), spec_of(name)
@@ -76,6 +85,7 @@ def core_loss(name: str, dtype: torch.dtype) -> tuple[float, Tensor, int]:
         teacher=signals_of(recorded, spec, student_RV.detach()),
         reference_hidden_RH=recorded["reference_logits"].to(dtype),
         reference_head=identity,
+        outcome_R=outcomes_of(recorded, spec),
     )
     total, measured = loss(batch, objective.at(0), chunk_rows=7)
     count = int(cast(Any, measured["tokens"])[0])

