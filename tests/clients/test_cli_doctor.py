@@ -30,7 +30,7 @@ def test_that_no_teacher_is_there_yet_is_a_warning_and_not_a_failure(cli: Cli, g
     assert "tutelage up --teacher NAME=DIR" in str(warned.remedy)
 
 
-async def test_where_everything_is_there_each_check_is_a_line_that_says_ok(
+async def test_where_everything_that_one_machine_needs_is_there_each_check_of_it_is_a_line_that_says_ok(
     cli: Cli, coordinator_url: str, teacher_url: str
 ) -> None:
     async with TeacherClient(teacher_url) as teacher, CoordinatorClient(coordinator_url) as client:
@@ -38,10 +38,11 @@ async def test_where_everything_is_there_each_check_is_a_line_that_says_ok(
     done = cli("doctor", "--json")
     results = {name: check.result for name, check in found(done).items()}
     assert done.returncode == 0
+    assert results.pop("extra vllm") == "absent"  # for a host with a GPU
     assert results == dict.fromkeys(["python", "extras", "coordinator", "teacher walker"], "ok")
     lines = [line.split() for line in cli("doctor").stdout.splitlines()]
     assert lines[0] == ["RESULT", "CHECK", "FOUND"]
-    assert [line[:2] for line in lines[1:]] == [["ok", name.split()[0]] for name in results]
+    assert [line[:2] for line in lines[1:] if line[0] == "ok"] == [["ok", name.split()[0]] for name in results]
     row = cli("teachers", "ls").stdout.splitlines()[1].split()
     assert (row[0], row[1]) == ("walker", "yes")
     assert teacher_url in row
