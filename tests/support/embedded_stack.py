@@ -102,5 +102,16 @@ async def finished(up: Up, run_id: str) -> RunView:
     return await until(up, run_id, lambda run: run.status.final)
 
 
+def until_registered(up: Up, names: set[str]) -> None:
+    """Wait until the coordinator knows teachers of all these names as available."""
+
+    async def wait() -> None:
+        async with up.client() as client, asyncio.timeout(START_S):
+            while not names <= {teacher.name for teacher in await client.teachers() if teacher.available}:
+                await asyncio.sleep(0.1)
+
+    asyncio.run(wait())
+
+
 def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
