@@ -30,6 +30,7 @@ SAID = {
     "docs/howto/your-own-model.md": ["step 2/2", "accuracy", "succeeded"],
     "docs/howto/remote-teacher.md": ["remote", "4 tokens scored"],
     "docs/howto/upstream-teacher.md": ['"covers_candidates":true', "4 tokens scored"],
+    "docs/howto/black-box-teacher.md": ['"detail":{"score":2}', '"detail":{"score":0}'],
     "docs/howto/keys-and-budgets.md": ["4 tokens scored", '"account":"key alice","tokens":4'],
     "docs/howto/watching.md": ["event: metrics", "finalizing -> succeeded", "tutelage_teacher_scored_tokens_total"],
     "docs/howto/operating.md": [],
