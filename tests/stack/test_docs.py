@@ -48,6 +48,7 @@ def measured(up: Up, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     problems.write_text('{"prompt": "3+4:", "answer": "7", "tag": "short"}\n')
     clips = [{"kind": "signal_clip"}, {"kind": "ratio_clip"}]
     objective = {"kind": "divergence", "support": {"kind": "teacher_top_k", "k": 4}}
+    reward = {"by": {"kind": "last_number"}, "advantage": "batch_normalised"}
 
     async def succeed(**own: Any) -> str:
         async with up.client() as client:
@@ -55,7 +56,7 @@ def measured(up: Up, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         assert (await finished(up, run_id)).error is None
         return run_id
 
-    return [asyncio.run(succeed()), asyncio.run(succeed(objective=objective))]
+    return [asyncio.run(succeed()), asyncio.run(succeed(objective=objective, reward=reward))]
 
 
 @pytest.fixture(scope="module")
