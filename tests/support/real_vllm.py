@@ -8,7 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -117,11 +117,10 @@ class Server:
         """Its address, once it takes work."""
         until_s = time.monotonic() + START_S
         while self.process.poll() is None and time.monotonic() < until_s:
-            try:
+            with suppress(httpx2.TransportError):
                 if httpx2.get(f"{self.url}/health").is_success:
                     return self.url
-            except httpx2.TransportError:
-                time.sleep(0.5)
+            time.sleep(0.5)  # polled: nobody is told when it has loaded its model
         raise AssertionError(f"vLLM did not start:\n{self.log.read_text(errors='replace')[-4000:]}")
 
 
