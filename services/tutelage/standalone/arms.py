@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,7 +88,12 @@ class Finished:
     spec: RunSpec
     view: RunView
     rows: list[dict[str, Any]]
-    seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """From the trainer that took it to its end; waiting for a free trainer is not counted."""
+        assert self.view.started_at and self.view.ended_at
+        return round((self.view.ended_at - self.view.started_at).total_seconds(), 1)
 
 
 async def follow(bench: Bench, spec: RunSpec, progress: Progress) -> Finished:
@@ -100,7 +104,6 @@ async def follow(bench: Bench, spec: RunSpec, progress: Progress) -> Finished:
     """
     budget = spec.budget.teacher_tokens
     task = progress.add_task(spec.name, total=budget or spec.optim.steps, shown="")
-    begun_s = time.monotonic()
     run = await bench.client.submit(spec)
     progress.console.print(f"{spec.name:<8} {bench.url}/v1/runs/{run.id}", soft_wrap=True)
     while not run.status.final:
@@ -111,8 +114,7 @@ async def follow(bench: Bench, spec: RunSpec, progress: Progress) -> Finished:
     if run.status != RunStatus.SUCCEEDED:
         raise TutelageError(f"arm {spec.name} {run.status}: {run.error.message if run.error else run.status_reason}")
     progress.update(task, total=1, completed=1)  # whichever limit came first, it is done
-    seconds = round(time.monotonic() - begun_s, 1)
-    return Finished(spec, run, await bench.client.metrics(run.id), seconds)
+    return Finished(spec, run, await bench.client.metrics(run.id))
 
 
 def arm_of(

@@ -48,7 +48,9 @@ async def demo(out: Path, assets: Path, stages: Sequence[Stage], *, short: bool)
     data = out / "data"
     shutil.rmtree(data, ignore_errors=True)
     done: list[StageRuns] = []
-    async with running(StackOptions(data_dir=data, port=0, teachers=teachers, threads=threads(stages))) as stack:
+    trainers, threads = processes(stages)
+    options = StackOptions(data_dir=data, port=0, teachers=teachers, trainers=trainers, threads=threads)
+    async with running(options) as stack:
         console.print(f"[bold]Tutelage[/bold] is up at {stack.url}")
         async with CoordinatorClient(stack.url) as client:
             bench = Bench(client, stack.url, console, assets, out / "models")
@@ -63,9 +65,15 @@ async def demo(out: Path, assets: Path, stages: Sequence[Stage], *, short: bool)
     console.print(f"look again: tutelage up --data-dir {data}, then tutelage runs ls", soft_wrap=True)
 
 
-def threads(stages: Sequence[Stage]) -> int | None:
-    """All cores for each process where models are large: student and teacher then mostly take turns."""
-    return os.cpu_count() if any(stage.models for stage in stages) else None
+def processes(stages: Sequence[Stage]) -> tuple[int, int]:
+    """How many trainers, and with how many threads each process computes.
+
+    Small models gain nothing from a second thread: every arm has a trainer of its own with one. Where models are large,
+    student and teacher mostly take turns: one trainer, and all cores for each process.
+    """
+    if any(stage.models for stage in stages):
+        return 1, os.cpu_count() or 1
+    return max(len(stage.arms) for stage in stages), 1
 
 
 def shortened(spec: RunSpec, short: bool) -> RunSpec:

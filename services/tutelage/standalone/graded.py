@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,9 +14,9 @@ from tutelage_client.spec import RunSpec
 
 
 async def run_stage(bench: Bench, stage: Stage, specs: Sequence[RunSpec]) -> StageRuns:
-    """Every arm, one after another so that their seconds can be compared."""
+    """All arms at once, as far as there are trainers; they share the cores, so their seconds compare nothing."""
     with bench.progress() as progress:
-        finished = [await follow(bench, spec, progress) for spec in specs]
+        finished = await asyncio.gather(*(follow(bench, spec, progress) for spec in specs))
     runs = []
     for run in finished:
         by_tag = {tag: first_and_last(run.rows, f"accuracy/{tag}") for tag in tags(run.rows)}
@@ -31,7 +32,8 @@ def tags(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def table(done: StageRuns) -> Table:
     """Before, after, and what it cost."""
-    rows = Table(title=f"{done.stage.name}: share of right answers on held-out prompts")
+    title = f"{done.stage.name}: share of right answers on held-out prompts"
+    rows = Table(title=title, caption="The arms shared the cores: their seconds compare nothing.")
     for column in ("arm", "before", "after", "change", "student tokens", "teacher tokens", "seconds"):
         rows.add_column(column, justify="left" if column == "arm" else "right")
     for arm in (run.arm for run in done.runs):
