@@ -10,6 +10,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar
+from urllib.parse import quote
 
 from pydantic import BaseModel, RootModel
 
@@ -109,6 +110,10 @@ class CoordinatorClient(ServiceClient):
         """Enter or refresh a teacher under `name`; without a refresh it counts as unavailable after 20 seconds."""
         body = TeacherRegistration(name=name, url=url, info=info)
         return await self._http.request_json("POST", "/v1/teachers", TeacherView, body, repeatable=True)
+
+    async def remove_teacher(self, name: str) -> None:
+        """Take a stopped teacher off the list; one that still runs registers itself again."""
+        await self._http.request_json("DELETE", f"/v1/teachers/{quote(name, safe='')}", type(None))
 
     async def upload(self, content: Path | bytes, filename: str | None = None) -> FileView:
         """Upload bytes or a file; the same content is the same file and is stored once."""

@@ -66,6 +66,9 @@ async def test_a_teacher_that_fell_silent_is_a_failure(
     check = found(done)["teacher walker"]
     assert (done.returncode, check.result) == (1, "failed")
     assert check.detail.startswith(f"silent, was at {teacher_url}")
+    assert check.remedy is not None and check.remedy.endswith("tutelage teachers rm walker")
+    assert cli("teachers", "rm", "walker").stdout.startswith("walker is off the list")
+    assert cli("teachers", "ls").stdout.startswith("no teachers yet")
 
 
 def test_an_address_that_is_no_coordinators_is_named(cli: Cli, teacher_url: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -15,7 +16,7 @@ from tutelage.coordinator.settings import Settings
 from tutelage.coordinator.tables import TeacherRow
 from tutelage.coordinator.teachers import FRESH_S
 from tutelage_client.coordinator import CoordinatorClient
-from tutelage_client.errors import InvalidInput
+from tutelage_client.errors import InvalidInput, ProblemResponse
 from tutelage_client.wire import TeacherInfo
 
 
@@ -103,6 +104,31 @@ async def test_a_teacher_that_went_silent_is_not_available(
     with database.write() as session:
         session.execute(update(TeacherRow).values(seen_at=now() - FRESH_S - 1))
     assert [t.available for t in await coordinator.teachers()] == [False]
+
+
+async def test_a_teacher_that_was_taken_off_the_list_can_come_back(
+    coordinator: CoordinatorClient, teacher_info: Callable[..., TeacherInfo]
+):
+    await coordinator.register_teacher("walker", "http://127.0.0.1:1", teacher_info())
+    await coordinator.remove_teacher("walker")
+    assert await coordinator.teachers() == []
+    with pytest.raises(ProblemResponse, match="there is no teacher 'walker'") as refused:
+        await coordinator.remove_teacher("walker")
+    assert (refused.value.status, refused.value.code) == (404, "teacher_not_found")
+    await coordinator.register_teacher("walker", "http://127.0.0.1:1", teacher_info())
+    assert [teacher.name for teacher in await coordinator.teachers()] == ["walker"]
+
+
+async def test_a_teacher_stays_on_the_list_while_a_run_that_goes_on_asks_it(
+    coordinator: CoordinatorClient, teacher_info: Callable[..., TeacherInfo], taught: Callable[..., dict[str, Any]]
+):
+    await coordinator.register_teacher("walker", "http://127.0.0.1:1", teacher_info())
+    run = await coordinator.submit(taught())
+    with pytest.raises(ProblemResponse, match=f"{run.id}, which is queued, asks teacher 'walker'") as refused:
+        await coordinator.remove_teacher("walker")
+    assert (refused.value.status, refused.value.code) == (409, "teacher_in_use")
+    await coordinator.cancel(run.id)
+    await coordinator.remove_teacher("walker")
 
 
 @pytest.mark.parametrize("change", [{"name": "a/b"}, {"url": "ftp://x"}, {"url": "walker:8000"}])

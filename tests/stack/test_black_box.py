@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from embedded_stack import Up, finished, small_spec, until_registered
+from embedded_stack import Up, finished, removed, small_spec, until_registered
 
 from tutelage_client.errors import ProblemResponse
 from tutelage_client.wire import RunStatus
@@ -43,6 +43,7 @@ def hosted(up: Up) -> Iterator[None]:
         for process in reversed(processes):
             process.terminate()
             process.communicate(timeout=60)
+    removed(up, ("writer", "judge"))
 
 
 async def rows_of(up: Up, spec: dict[str, Any]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,17 @@ def until_registered(up: Up, names: set[str]) -> None:
                 await asyncio.sleep(0.1)
 
     asyncio.run(wait())
+
+
+def removed(up: Up, names: Iterable[str]) -> None:
+    """Take teachers that a test has started and stopped off the list of the stack that all tests share."""
+
+    async def remove() -> None:
+        async with up.client() as client:
+            for name in names:
+                await client.remove_teacher(name)
+
+    asyncio.run(remove())
 
 
 def kill(pid: int) -> None:

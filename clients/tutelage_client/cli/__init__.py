@@ -68,6 +68,7 @@ def commands() -> dict[str, Command]:
         "runs events": runs.events,
         "runs model": runs.model,
         "teachers ls": store.teachers_ls,
+        "teachers rm": store.teachers_rm,
         "files put": store.files_put,
         "files ls": store.files_ls,
         "score": score.score,

@@ -103,5 +103,5 @@ def _teacher(teacher: TeacherView) -> Check:
         name=f"teacher {teacher.name}",
         result="ok" if teacher.available else "failed",
         detail=f"{'' if teacher.available else 'silent, was '}at {teacher.url}, seen {show.ago(teacher.seen_at)}",
-        remedy=None if teacher.available else "start it again, or see its log",
+        remedy=None if teacher.available else f"start it again, see its log, or: tutelage teachers rm {teacher.name}",
     )

@@ -25,6 +25,16 @@ async def teachers_ls(args: argparse.Namespace) -> int:
     return 0
 
 
+async def teachers_rm(args: argparse.Namespace) -> int:
+    async with coordinator(args) as client:
+        await client.remove_teacher(args.name)
+    if args.json:
+        show.document({"removed": args.name})
+    else:
+        show.say(f"{args.name} is off the list; one that still runs is back within seconds")
+    return 0
+
+
 def _teacher_row(teacher: TeacherView) -> list[show.Cell]:
     signals = " ".join(sorted(teacher.info.capabilities.signals))
     available = show.styled("yes" if teacher.available else "no")

@@ -36,10 +36,12 @@ COMMON = {
 
 COORDINATOR = {
     "run_not_found": ProblemCode(404, "no run has this id"),
+    "teacher_not_found": ProblemCode(404, "no teacher is registered under this name"),
     "file_not_found": ProblemCode(404, "no file has this id"),
     "content_missing": ProblemCode(404, "the file is known but its bytes are gone from disk; upload it again"),
     "model_missing": ProblemCode(404, "the run succeeded but its model is gone from disk"),
     "model_not_ready": ProblemCode(409, "the run has not succeeded (yet)"),
+    "teacher_in_use": ProblemCode(409, "a run that has not ended asks this teacher; wait for its end or cancel it"),
     "run_is_final": ProblemCode(409, "the run has ended; submit a new one"),
     "run_is_cancelling": ProblemCode(409, "a cancellation cannot be taken back"),
     "run_not_queued": ProblemCode(409, "for workers: only a queued run can be claimed"),

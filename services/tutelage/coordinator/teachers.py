@@ -9,8 +9,9 @@ from sqlalchemy.orm import Session
 
 from tutelage.coordinator.db import now, put
 from tutelage.coordinator.pages import page
-from tutelage.coordinator.tables import TeacherRow
-from tutelage_client.wire import Page, TeacherRegistration, TeacherView
+from tutelage.coordinator.tables import RunRow, TeacherRow
+from tutelage.serving import ServiceProblem
+from tutelage_client.wire import Page, RunStatus, TeacherRegistration, TeacherView
 
 FRESH_S = 20.0
 
@@ -27,6 +28,23 @@ def named(session: Session, names: Sequence[str]) -> list[TeacherView]:
     rows = session.scalars(select(TeacherRow).where(TeacherRow.name.in_(names))).all()
     view = _View(session)
     return [view(row) for row in rows]
+
+
+def remove(session: Session, name: str) -> None:
+    """Take a teacher off the list; one that still runs is back with its next registration.
+
+    Raises:
+        ServiceProblem: 404 `teacher_not_found`; 409 `teacher_in_use` while a run that has not ended names it.
+    """
+    row = session.get(TeacherRow, name)
+    if row is None:
+        raise ServiceProblem(404, "teacher_not_found", f"there is no teacher {name!r}; GET /v1/teachers lists them")
+    going_on = select(RunRow).where(RunRow.status.not_in([status for status in RunStatus if status.final]))
+    for run in session.scalars(going_on):
+        if name in [teacher["name"] for teacher in run.spec["teachers"]]:
+            detail = f"{run.id}, which is {run.status}, asks teacher {name!r}; wait for its end or cancel it"
+            raise ServiceProblem(409, "teacher_in_use", detail)
+    session.delete(row)
 
 
 def teachers(session: Session, after: str | None, limit: int) -> Page[TeacherView]:

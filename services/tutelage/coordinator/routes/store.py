@@ -87,3 +87,11 @@ def _add_teachers(api: APIRouter, database: Database) -> None:
         """Registered teachers by name, with address, capabilities and whether they were heard of lately."""
         with database.read() as session:
             return teachers.teachers(session, after, limit)
+
+    gone = answers("teacher_not_found", "teacher_in_use")
+
+    @api.delete("/teachers/{name}", status_code=204, tags=["teachers"], responses=gone)
+    def remove_teacher(name: str) -> None:
+        """Take a stopped teacher off the list; one that still runs is back within seconds."""
+        with database.write() as session:
+            teachers.remove(session, name)
