@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from docs.generate.markdown import Schema, code, fields, prose, table, type_of
-from fastapi import FastAPI
+from docs.generate.openapi import coordinator_openapi, teacher_openapi
 
-from tutelage.coordinator.app import build_app
-from tutelage.coordinator.db import Database
-from tutelage.coordinator.settings import Settings
-from tutelage.serving import create_app
-from tutelage.teacher.accounts import Budget
-from tutelage.teacher.app import add_routes
-from tutelage.teacher.callers import Callers
-from tutelage_client.wire import ScoreRequest
 from tutelage_client.wire.codes import COMMON
 
 COORDINATOR = """# The coordinator's HTTP API
 
 Lists are pages: `{"data": [..], "next": cursor}`; give `next` as `after` for the page behind it. Every route may also
-answer the [codes of every route](errors.md#of-every-route). The running service has the same at `/docs` and
-`/openapi.json`. [A run with curl alone](../http.md) shows the routes at work.
+answer the [codes of every route](errors.md#of-every-route). For programs the same is in
+[openapi-coordinator.json](openapi-coordinator.json), and the running service has it at `/docs` and `/openapi.json`. [A
+run with curl alone](../http.md) shows the routes at work.
 """
 TEACHER = """# The teacher's HTTP API
 
 Row `r` of a score block speaks of token `token_ids[start + r]` and of nothing else. A teacher with a keys file wants
 `Authorization: Bearer KEY` on every route below `/v1`. Large bodies travel as safetensors:
 `Content-Type` and `Accept: application/vnd.tutelage.safetensors`. Every route may also answer the
-[codes of every route](errors.md#of-every-route).
+[codes of every route](errors.md#of-every-route). For programs the same is in
+[openapi-teacher.json](openapi-teacher.json), and the running service has it at `/docs` and `/openapi.json`.
 """
 # What OpenAPI does not know, because the route reads the body itself.
 BODIES = {
@@ -54,10 +46,7 @@ HIDDEN = re.compile(r"^(Page_|RootModel|HTTPValidationError|ValidationError)")
 
 
 def coordinator_page() -> str:
-    with tempfile.TemporaryDirectory() as folder:
-        database = Database(f"sqlite:///{Path(folder) / 'empty.db'}")
-        openapi = build_app(Settings(data_dir=Path(folder)), database).openapi()
-        database.close()
+    openapi = coordinator_openapi()
     public = {path: verbs for path, verbs in openapi["paths"].items() if not path.startswith("/internal")}
     internal = {path: verbs for path, verbs in openapi["paths"].items() if path.startswith("/internal")}
     workers = "## For workers\n\nEvery write carries the epoch of its lease.\n"
@@ -65,11 +54,7 @@ def coordinator_page() -> str:
 
 
 def teacher_page() -> str:
-    app: FastAPI = create_app("Tutelage teacher")
-    add_routes(app, Callers(None, Budget()))
-    openapi = app.openapi()
-    asked = ScoreRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-    openapi["components"]["schemas"] |= {"ScoreRequest": asked} | asked["$defs"]
+    openapi = teacher_openapi()
     return "\n".join([TEACHER, "## Routes\n", *_routes(openapi["paths"]), *_messages(openapi)])
 
 
@@ -95,7 +80,7 @@ def _facts(verb: str, path: str, route: Schema) -> Iterator[list[str]]:
         yield [status, REPLIES.get((verb, path)) or _content(answer) or answer["description"]]
     for status, answer in sorted(route["responses"].items()):
         own = [name for name in answer["description"].split(", ") if name not in COMMON]
-        if status not in good and own:
+        if status not in good and own and "content" in answer:
             yield [status, ", ".join(map(code, own))]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import sys
 import textwrap
 from asyncio.subprocess import PIPE
@@ -111,6 +112,21 @@ async def test_a_body_is_limited_by_path_however_it_is_sent(make: Callable[[int]
     for answer, limit in ((large, "200 bytes"), (elsewhere, "100 bytes")):
         assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
         assert limit in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd", "br", "gzip, gzip", "nonsense"])
+async def test_a_packed_body_is_refused_unread(encoding: str) -> None:
+    """So there is nothing that a few bytes could grow into."""
+    bomb = gzip.compress(bytes(10_000))
+    async with client(small_app()) as http:
+        for path in ("/upload", "/things/1"):
+            answer = await http.post(path, content=bomb, headers={"content-encoding": encoding})
+            problem = answer.json()
+            assert (answer.status_code, problem["code"]) == (415, "unsupported_content_encoding")
+            assert (problem["field"], answer.headers["accept-encoding"]) == ("Content-Encoding", "identity")
+            assert repr(encoding) in problem["detail"]
+        plain = await http.post("/upload", content=bomb, headers={"content-encoding": "identity"})
+    assert plain.json() == {"bytes": len(bomb)}
 
 
 async def test_readiness_tells_the_reason_and_health_does_not_depend_on_it() -> None:

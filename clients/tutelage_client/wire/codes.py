@@ -28,6 +28,7 @@ class RunCode(NamedTuple):
 COMMON = {
     "invalid_input": ProblemCode(422, "a value is wrong; `field` says which, the sentence says what is possible"),
     "too_large": ProblemCode(413, "the body is over the limit"),
+    "unsupported_content_encoding": ProblemCode(415, "a body travels as it is; leave `Content-Encoding` out"),
     "not_found": ProblemCode(404, "no such route"),
     "method_not_allowed": ProblemCode(405, "the route is there, the method is not; `Allow` lists those that are"),
     "bad_request": ProblemCode(400, "the body could not be read"),

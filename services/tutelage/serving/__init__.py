@@ -1,17 +1,23 @@
 """HTTP for every service of this project."""
 
 from tutelage.serving.app import MAX_BODY_BYTES, Lifespan, Ready, create_app
-from tutelage.serving.problems import PROBLEM_TYPE, ServiceProblem, answers, problem
+from tutelage.serving.openapi import EVERYWHERE, PROBLEM_TYPE, Responses, answers, body_of, by_status, in_bytes
+from tutelage.serving.problems import ServiceProblem, problem
 from tutelage.serving.process import serve
 
 __all__ = [
+    "EVERYWHERE",
     "MAX_BODY_BYTES",
     "PROBLEM_TYPE",
     "Lifespan",
     "Ready",
+    "Responses",
     "ServiceProblem",
     "answers",
+    "body_of",
+    "by_status",
     "create_app",
+    "in_bytes",
     "problem",
     "serve",
 ]

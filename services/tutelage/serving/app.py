@@ -10,8 +10,10 @@ from contextlib import AbstractAsyncContextManager
 from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from tutelage.serving.middleware import LimitBody, Measure
-from tutelage.serving.problems import ServiceProblem, add_problem_handlers, answers
+import tutelage
+from tutelage.serving.middleware import GuardBody, Measure
+from tutelage.serving.openapi import EVERYWHERE, DescribedApp, answers, in_bytes
+from tutelage.serving.problems import ServiceProblem, add_problem_handlers
 from tutelage.telemetry import HttpMetrics
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -35,11 +37,11 @@ def create_app(
     max_body_bytes: larger bodies are refused with 413; body_limits: other limits by path prefix, as for uploads
     `app.state.stopping` is an event that is set when the process was told to stop: long answers end then.
     """
-    everywhere = answers("invalid_input", "too_large", "internal")
-    app = FastAPI(title=title, lifespan=lifespan, docs_url="/docs", redoc_url=None, responses=everywhere)
+    described = {"title": title, "version": tutelage.__version__, "responses": answers(*EVERYWHERE)}
+    app = DescribedApp(lifespan=lifespan, docs_url="/docs", redoc_url=None, **described)
     app.state.stopping = asyncio.Event()
     app.state.registry = registry or CollectorRegistry()
-    app.add_middleware(LimitBody, default=max_body_bytes, by_prefix=body_limits or {})
+    app.add_middleware(GuardBody, default=max_body_bytes, by_prefix=body_limits or {})
     app.add_middleware(Measure, metrics=HttpMetrics.of(app.state.registry))
     add_problem_handlers(app)
     _add_health(app, ready)
@@ -63,7 +65,7 @@ def _add_health(app: FastAPI, ready: Ready) -> None:
             raise ServiceProblem(503, "not_ready", reason, retry_after_s=1)
         return {"status": "ready"}
 
-    @app.get("/metrics", tags=["health"])
+    @app.get("/metrics", tags=["health"], response_class=Response, responses=in_bytes("text/plain"))
     async def metrics() -> Response:
         """Prometheus metrics."""
         return Response(generate_latest(app.state.registry), media_type=CONTENT_TYPE_LATEST)

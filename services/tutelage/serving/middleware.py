@@ -1,4 +1,4 @@
-"""What wraps every request: the body limit, and the count and time of answers."""
+"""What wraps every request: what a body may be, and the count and time of answers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tutelage.serving.problems import ServiceProblem
 from tutelage.telemetry import HttpMetrics
 
 
-class LimitBody:
-    """ASGI middleware that refuses a body over its limit, by its declared length or as it arrives."""
+class GuardBody:
+    """ASGI middleware that refuses a body over its limit, by its declared length or as it arrives, and a packed one."""
 
     def __init__(self, app: ASGIApp, default: int, by_prefix: Mapping[str, int]) -> None:
         self._app = app
@@ -26,11 +26,14 @@ class LimitBody:
             return
         limits = (limit for prefix, limit in self._by_prefix.items() if scope["path"].startswith(prefix))
         limit = next(limits, self._default)
-        declared = Headers(scope=scope).get("content-length", "0")
+        headers = Headers(scope=scope)
+        declared, packed = headers.get("content-length", "0"), headers.get("content-encoding", "identity")
         arrived = 0
 
         async def count() -> Message:
             nonlocal arrived
+            if packed.strip().lower() != "identity":
+                raise _packed(packed)
             if declared.isdigit() and int(declared) > limit:
                 raise _too_large(limit)
             message = await receive()
@@ -44,6 +47,13 @@ class LimitBody:
 
 def _too_large(limit: int) -> ServiceProblem:
     return ServiceProblem(413, "too_large", f"the body is larger than {limit} bytes, the limit here; send it in parts")
+
+
+def _packed(encoding: str) -> ServiceProblem:
+    detail = f"Content-Encoding is {encoding!r}, but a body travels as it is here; send it plain, without that header"
+    return ServiceProblem(
+        415, "unsupported_content_encoding", detail, field="Content-Encoding", headers={"Accept-Encoding": "identity"}
+    )
 
 
 class Measure:

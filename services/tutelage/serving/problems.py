@@ -11,11 +11,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as AnyHTTPException
 
+from tutelage.serving.openapi import PROBLEM_TYPE
 from tutelage_client.errors import InvalidInput
 from tutelage_client.wire import Problem
-from tutelage_client.wire.codes import PROBLEMS
-
-PROBLEM_TYPE = "application/problem+json"
 
 
 class ServiceProblem(HTTPException):
@@ -35,17 +33,6 @@ class ServiceProblem(HTTPException):
         super().__init__(status, detail, (headers or {}) | retry)
         self.code = code
         self.field = field
-
-
-def answers(*codes: str) -> dict[int | str, dict[str, Any]]:
-    """The problems that a route may answer with, for OpenAPI: `responses` of a route, of a router, of an app."""
-    by_status: dict[int | str, dict[str, Any]] = {}
-    for code in codes:
-        status = PROBLEMS[code].status
-        known = by_status.get(status, {}).get("description", "invalid_input" if status == 422 else "")
-        listed = dict.fromkeys([*known.split(", "), code])
-        by_status[status] = {"model": Problem, "description": ", ".join(name for name in listed if name)}
-    return by_status
 
 
 def add_problem_handlers(app: FastAPI) -> None:

@@ -8,12 +8,12 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from safetensors.numpy import save
 
-from tutelage.serving import answers, problem
+from tutelage.serving import answers, body_of, in_bytes, problem
 from tutelage.teacher.accounts import BudgetSpent
 from tutelage.teacher.admission import CapabilityMissing, require_head
 from tutelage.teacher.batcher import EngineFailed
 from tutelage.teacher.callers import CallerOf, Callers
-from tutelage.teacher.entrance import Teacher, refuse_if_busy
+from tutelage.teacher.entrance import BUSY, Teacher, refuse_if_busy
 from tutelage.teacher.negotiation import read_request, reply_form, write_reply
 from tutelage.teacher.openai_face import openai_routes
 from tutelage.teacher.patience import HungUp, while_wanted
@@ -26,14 +26,13 @@ from tutelage_client.wire import (
     RewardReply,
     RewardRequest,
     ScoreReply,
+    ScoreRequest,
     Spending,
     TeacherInfo,
     needs_model,
 )
 
 routes = APIRouter(prefix="/v1", tags=["teacher"], responses=answers("unauthorized", "out_of_scope"))
-PAID = ("rate_limited", "budget_spent")
-BUSY = ("capability_missing", "engine_failed", "not_ready", "overloaded", "deadline_exceeded", *PAID)
 
 
 @routes.get("/teacher")
@@ -50,7 +49,9 @@ async def usage(teacher: Teacher, caller: CallerOf) -> Spending:
 
 @routes.post(
     "/score",
-    responses={200: {"model": ScoreReply}} | answers(*BUSY, "bad_scores", "not_acceptable", "unsupported_media_type"),
+    response_model=ScoreReply,
+    responses=in_bytes(MEDIA_TYPE) | answers(*BUSY, "bad_scores", "not_acceptable", "unsupported_media_type"),
+    openapi_extra=body_of(ScoreRequest, MEDIA_TYPE),
 )
 async def score(request: Request, teacher: Teacher, caller: CallerOf) -> Response:
     """Log-probabilities of given tokens. The body is JSON or safetensors by Content-Type, the reply by Accept."""
@@ -60,7 +61,7 @@ async def score(request: Request, teacher: Teacher, caller: CallerOf) -> Respons
     return write_reply(await while_wanted(request, teacher.score(asked, caller)), form, asked.entry_dtype)
 
 
-@routes.get("/head", responses=answers("capability_missing"))
+@routes.get("/head", response_class=Response, responses=in_bytes(MEDIA_TYPE) | answers("capability_missing"))
 async def head(teacher: Teacher) -> Response:
     """The output head as safetensors: logits = softcap * tanh(scale * (hidden @ weight.T + bias) / softcap)."""
     require_head(teacher.engine.capabilities, teacher.name)

@@ -11,6 +11,10 @@ from tutelage.serving import ServiceProblem
 from tutelage.teacher.callers import Caller
 from tutelage.teacher.scorer import Scorer
 
+# What every route with work for the model may answer.
+PAID = ("rate_limited", "budget_spent")
+BUSY = ("capability_missing", "engine_failed", "not_ready", "overloaded", "deadline_exceeded", *PAID)
+
 
 def _scorer(request: Request) -> Scorer:
     return request.app.state.scorer

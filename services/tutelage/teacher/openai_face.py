@@ -15,10 +15,10 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from tutelage.serving import ServiceProblem
+from tutelage.serving import EVERYWHERE, Responses, ServiceProblem, by_status, in_bytes
 from tutelage.teacher.callers import CallerOf
 from tutelage.teacher.completions import choices, complete
-from tutelage.teacher.entrance import Teacher, refuse_if_busy
+from tutelage.teacher.entrance import BUSY, Teacher, refuse_if_busy
 from tutelage.teacher.patience import while_wanted
 from tutelage_client.errors import TutelageError
 from tutelage_client.wire import (
@@ -39,6 +39,7 @@ TYPES = {
     429: "rate_limit_error",
 }
 STATUSES = {422: 400}  # what OpenAI answers where a value is wrong
+SHARED = tuple(code for code in EVERYWHERE if code != "internal")
 
 
 class OpenaiRoute(APIRoute):
@@ -58,14 +59,21 @@ class OpenaiRoute(APIRoute):
         return answer
 
 
-def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": OpenaiErrorReply, "description": "an error as OpenAI writes it"} for status in statuses}
+def _refusals(*codes: str) -> Responses:
+    """As `answers`, in OpenAI's shape and with its statuses. A bug is a problem here too."""
+    known: dict[int, list[str]] = {}
+    for status, listed in by_status("unauthorized", "out_of_scope", *SHARED, *codes).items():
+        known.setdefault(STATUSES.get(status, status), []).extend(listed)
+    found: Responses = {status: {"description": f"{instead} is said instead"} for status, instead in STATUSES.items()}
+    for status, listed in known.items():
+        found[status] = {"model": OpenaiErrorReply, "description": ", ".join(listed)}
+    return found
 
 
-openai_routes = APIRouter(prefix="/v1", tags=["openai"], route_class=OpenaiRoute, responses=_refusals(401, 403))
+openai_routes = APIRouter(prefix="/v1", tags=["openai"], route_class=OpenaiRoute)
 
 
-@openai_routes.get("/models")
+@openai_routes.get("/models", responses=_refusals())
 async def models(teacher: Teacher) -> ModelList:
     """The teacher under its name, as the one model that is served."""
     card = ModelCard(
@@ -79,8 +87,8 @@ async def models(teacher: Teacher) -> ModelList:
 
 @openai_routes.post(
     "/completions",
-    response_model=None,
-    responses={200: {"model": CompletionsReply}} | _refusals(400, 402, 404, 413, 422, 429, 502, 503, 504),
+    response_model=CompletionsReply,
+    responses=in_bytes("text/event-stream") | _refusals("model_not_found", "bad_scores", *BUSY),
 )
 async def completions(asked: CompletionsRequest, request: Request, teacher: Teacher, caller: CallerOf) -> Response:
     """Texts, and log-probs of given tokens: `echo` with `logprobs`, or vLLM's `prompt_logprobs`. Refusals are 400."""

@@ -15,7 +15,7 @@ from tutelage.coordinator.db import Database
 from tutelage.coordinator.pushed import push
 from tutelage.coordinator.routes.params import After, Limit
 from tutelage.coordinator.stream import follow
-from tutelage.serving import ServiceProblem, answers
+from tutelage.serving import ServiceProblem, answers, in_bytes
 from tutelage_client.errors import InvalidInput
 from tutelage_client.wire import (
     CheckpointView,
@@ -29,6 +29,7 @@ from tutelage_client.wire import (
 )
 
 EVENT_STREAM = "text/event-stream"
+TAR = "application/x-tar"
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
 LastEventId = Annotated[str | None, Header()]
 
@@ -84,7 +85,9 @@ def _add_verbs(api: APIRouter, database: Database) -> None:
 
 
 def _add_history(api: APIRouter, database: Database) -> None:
-    @api.get("/{run_id}/events", response_model=Page[EventView], responses=answers("run_not_found"))
+    either = in_bytes(EVENT_STREAM) | answers("run_not_found")
+
+    @api.get("/{run_id}/events", response_model=Page[EventView], responses=either)
     async def list_events(
         request: Request, run_id: str, after: After = None, limit: Limit = 200, last_event_id: LastEventId = None
     ) -> Any:
@@ -134,7 +137,7 @@ def _add_bytes(api: APIRouter, database: Database) -> None:
         with database.write() as session:
             return push(session, run_id, body.rollouts)
 
-    gone = answers("run_not_found", "model_missing", "model_not_ready")
+    gone = in_bytes(TAR) | answers("run_not_found", "model_missing", "model_not_ready")
 
     @api.get("/{run_id}/model", response_class=StreamingResponse, responses=gone)
     def get_model(run_id: str) -> StreamingResponse:
@@ -147,7 +150,7 @@ def _add_bytes(api: APIRouter, database: Database) -> None:
         if not Path(path).is_dir():
             raise ServiceProblem(404, "model_missing", f"{path} of {run_id} is not on the coordinator's disk any more")
         headers = {"Content-Disposition": f'attachment; filename="{run_id}.tar"'}
-        return StreamingResponse(tar_of(Path(path)), headers=headers, media_type="application/x-tar")
+        return StreamingResponse(tar_of(Path(path)), headers=headers, media_type=TAR)
 
 
 def _event_number(given: str | None) -> int:

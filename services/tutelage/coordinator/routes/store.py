@@ -12,9 +12,10 @@ from starlette.concurrency import run_in_threadpool
 from tutelage.coordinator import files, teachers
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.routes.params import After, Limit
-from tutelage.serving import ServiceProblem, answers
+from tutelage.serving import ServiceProblem, answers, body_of, in_bytes
 from tutelage_client.wire import FileView, Page, TeacherRegistration, TeacherView
 
+RAW = "application/octet-stream"
 Filename = Annotated[str, Query(min_length=1, max_length=255, description="for people; the id is the content's hash")]
 
 
@@ -27,7 +28,7 @@ def router(database: Database, folder: Path) -> APIRouter:
 
 
 def _add_files(api: APIRouter, database: Database, folder: Path) -> None:
-    @api.post("/files", status_code=201, tags=["files"])
+    @api.post("/files", status_code=201, tags=["files"], openapi_extra=body_of(None, RAW))
     async def upload(request: Request, response: Response, filename: Filename = "upload") -> FileView:
         """Store the raw body. Content that is there already is the same file (200 instead of 201)."""
         sha256, size = await _receive(request, folder)
@@ -51,7 +52,7 @@ def _add_files(api: APIRouter, database: Database, folder: Path) -> None:
         with database.read() as session:
             return files.find(session, file_id)
 
-    gone = answers("file_not_found", "content_missing")
+    gone = in_bytes(RAW) | answers("file_not_found", "content_missing")
 
     @api.get("/files/{file_id}/content", response_class=FileResponse, tags=["files"], responses=gone)
     def get_content(file_id: str) -> FileResponse:
@@ -63,7 +64,7 @@ def _add_files(api: APIRouter, database: Database, folder: Path) -> None:
             raise ServiceProblem(
                 404, "content_missing", f"the bytes of {file_id} are gone from disk; upload them again"
             )
-        return FileResponse(path, media_type="application/octet-stream", filename=file.filename)
+        return FileResponse(path, media_type=RAW, filename=file.filename)
 
 
 async def _receive(request: Request, folder: Path) -> tuple[str, int]:
