@@ -92,6 +92,8 @@ class TeacherMetrics:
     waiting_tokens: Gauge
     spent_tokens: Gauge
     spent_usd: Gauge
+    score_cache: Counter
+    score_cache_bytes: Gauge
 
     @classmethod
     def of(cls, registry: CollectorRegistry) -> Self:
@@ -117,6 +119,10 @@ class TeacherMetrics:
             waiting_tokens=gauge("waiting_tokens", "Tokens that wait for a batch"),
             spent_tokens=gauge("spent_tokens", "Tokens that an account holds, restarts included", ("account",)),
             spent_usd=gauge("spent_usd", "Dollars that an account holds, restarts included", ("account",)),
+            score_cache=counter(
+                "score_cache_completions_total", "Completions by outcome: hit, joined (asked once), miss", ("outcome",)
+            ),
+            score_cache_bytes=gauge("score_cache_bytes", "Bytes of kept scores, in memory or file", ("place",)),
         )
 
     def spent(self, usage: Mapping[str, int]) -> None:

@@ -59,7 +59,7 @@ from tutelage_client.wire.runs import (
 )
 from tutelage_client.wire.scores import TokenScores
 from tutelage_client.wire.scoring import Completion, ScoreGroup, ScoreReply, ScoreRequest, ScoreSequence
-from tutelage_client.wire.teachers import Capabilities, Provenance, Signal, TeacherInfo, Usage
+from tutelage_client.wire.teachers import Capabilities, Provenance, ScoreCacheView, Signal, TeacherInfo, Usage
 from tutelage_client.wire.tensors import EntryDtype
 
 __all__ = [
@@ -116,6 +116,7 @@ __all__ = [
     "RunError",
     "RunStatus",
     "RunView",
+    "ScoreCacheView",
     "ScoreGroup",
     "ScoreReply",
     "ScoreRequest",

@@ -64,6 +64,17 @@ class Usage(Message):
         return Usage(**{name: getattr(self, name) + getattr(other, name) for name in Usage.model_fields})
 
 
+class ScoreCacheView(Message):
+    """What a teacher's score cache did since its start. Completions are counted, each by where its answer came from."""
+
+    hits: int = Field(description="found")
+    joined: int = Field(description="not found, but another request was asking for the same")
+    misses: int = Field(description="asked of the model")
+    memory_bytes: int = Field(description="kept in memory")
+    file_bytes: int = Field(description="used of the file")
+    corrupt: int = Field(description="entries or files that were dropped as damaged")
+
+
 class TeacherInfo(Message):
     """A teacher as it describes itself."""
 
@@ -71,3 +82,4 @@ class TeacherInfo(Message):
     capabilities: Capabilities = Field(description="what it can do")
     provenance: Provenance = Field(description="who it is")
     probe: dict[str, Any] = Field(default={}, description="what its test of itself found at the start")
+    score_cache: ScoreCacheView | None = Field(default=None, description="its score cache, where it has one")

@@ -18,6 +18,7 @@ from tutelage.serving import create_app
 from tutelage.teacher.accounts import Accounts
 from tutelage.teacher.app import add_routes
 from tutelage.teacher.batcher import Batcher
+from tutelage.teacher.cache import DiskStore, MemoryStore, ScoreCache
 from tutelage.teacher.callers import Callers
 from tutelage.teacher.keys import read_keys
 from tutelage.teacher.registration import keep_registered
@@ -34,13 +35,14 @@ def build_app(settings: Settings, engine: Engine, queue: Queue | None = None) ->
 
     queue: work on this one too
     Raises:
-        InvalidInput: the keys file or the accounts file cannot be used.
+        InvalidInput: the keys file, the accounts file or the score cache's file cannot be used.
     """
     keys = None if settings.keys_file is None else read_keys(settings.keys_file)
     settings.check_budgets(keys or ())
     callers = Callers(keys, settings.run_budget())
     registry = CollectorRegistry()
     metrics = TeacherMetrics.of(registry)
+    cache = _cache(settings, engine, metrics)
     accounts = Accounts(settings.accounts_file, settings.prices(), metrics)
 
     @asynccontextmanager
@@ -50,8 +52,12 @@ def build_app(settings: Settings, engine: Engine, queue: Queue | None = None) ->
             if queue is not None:
                 stack.push_async_callback(queue.close)
             stack.push_async_callback(engine.close)
+            if cache is not None:
+                stack.push_async_callback(cache.close)
             batcher = await stack.enter_async_context(Batcher(engine, settings.max_batch_tokens, metrics))
-            scorer = app.state.scorer = Scorer(settings.name, engine, batcher, settings.limits(), accounts, metrics)
+            scorer = app.state.scorer = Scorer(
+                settings.name, engine, batcher, settings.limits(), accounts, metrics, cache
+            )
             await scorer.probe_once()
             await stack.enter_async_context(_beside(app, settings, scorer, callers, queue))
             yield
@@ -59,6 +65,14 @@ def build_app(settings: Settings, engine: Engine, queue: Queue | None = None) ->
     app = create_app(f"Tutelage teacher {settings.name}", lifespan, ready=lambda: _why_not(app), registry=registry)
     add_routes(app, callers)
     return app
+
+
+def _cache(settings: Settings, engine: Engine, metrics: TeacherMetrics) -> ScoreCache | None:
+    path = settings.score_cache_file
+    if path is None and settings.score_cache_bytes == 0:
+        return None
+    disk = None if path is None else DiskStore(path, settings.score_cache_file_bytes)
+    return ScoreCache(engine, MemoryStore(settings.score_cache_bytes), disk, metrics)
 
 
 def _why_not(app: FastAPI) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -13,9 +13,10 @@ from typing import Any
 from tutelage.engines import Engine
 from tutelage.engines.probe import probe
 from tutelage.rewards import rewards_of
-from tutelage.teacher.accounts import Accounts, Bill, BudgetSpent
+from tutelage.teacher.accounts import Accounts, BudgetSpent
 from tutelage.teacher.admission import Limits, admit_generation, admit_reward, admit_score
-from tutelage.teacher.batcher import Batcher, EngineAway, EngineFailed, Generated
+from tutelage.teacher.batcher import Batcher, EngineAway, EngineFailed, Generated, Scored
+from tutelage.teacher.cache import ScoreCache
 from tutelage.teacher.callers import Caller
 from tutelage.teacher.prices import PICO, most_generated, most_scored
 from tutelage.teacher.rates import RateLimited
@@ -27,11 +28,12 @@ from tutelage_client.wire import (
     GenerateRequest,
     RewardReply,
     RewardRequest,
+    ScoreGroup,
     ScoreReply,
     ScoreRequest,
+    Signal,
     Spending,
     TeacherInfo,
-    Usage,
     needs_model,
 )
 
@@ -53,6 +55,7 @@ class Scorer:
         limits: Limits,
         accounts: Accounts,
         metrics: TeacherMetrics,
+        cache: ScoreCache | None = None,
     ) -> None:
         self.name = name
         self.engine = engine
@@ -63,6 +66,7 @@ class Scorer:
         self.not_ready: str | None = "the start-up probe has not run yet"
         self._accounts = accounts
         self._metrics = metrics
+        self._cache = cache
 
     def info(self) -> TeacherInfo:
         return TeacherInfo(
@@ -70,6 +74,7 @@ class Scorer:
             capabilities=self.engine.capabilities,
             provenance=self.engine.provenance,
             probe=self.probe,
+            score_cache=self._cache.view() if self._cache else None,
         )
 
     def spending(self, caller: Caller) -> Spending:
@@ -88,9 +93,12 @@ class Scorer:
         """Raises: CapabilityMissing, InvalidInput, RateLimited, BudgetSpent, BadScores, EngineFailed."""
         with self._counted(caller.door):
             groups = admit_score(request, self.engine.capabilities, self.limits, self.name)
-            with self._paid(caller, most_scored(groups)) as bill:
-                blocks, usage = await self.batcher.score(groups, request.signals, request.top_k, bill)
-                bill.settle(usage)
+            caller.pace.take(most_scored(groups).forward_tokens)
+            ask = partial(self._scored, signals=request.signals, top_k=request.top_k, caller=caller)
+            if self._cache is None:
+                blocks, usage = await ask(groups)
+            else:
+                blocks, usage = await self._cache.score(groups, request.signals, request.top_k, ask)
             # The batcher has checked every block; validation would do so again.
             return ScoreReply.model_construct(scores=tuple(blocks), provenance=self.engine.provenance, usage=usage)
 
@@ -128,22 +136,28 @@ class Scorer:
             log.warning("the probe failed", extra=describe_error(error))
             self.not_ready, self.probe = str(error), {"ok": False, "reason": str(error)}
         else:
+            if self._cache is not None:
+                await self._cache.begin(found.get("known_answer", ()))
             self.not_ready, self.probe = None, {"ok": True, **found}
+
+    async def _scored(
+        self, groups: Sequence[ScoreGroup], *, signals: frozenset[Signal], top_k: int | None, caller: Caller
+    ) -> Scored:
+        """What the engine says, paid by the caller."""
+        with self._accounts.reserved(caller.accounts, most_scored(groups)) as bill:
+            blocks, usage = await self.batcher.score(groups, signals, top_k, bill)
+            bill.settle(usage)
+        return blocks, usage
 
     async def _written(self, request: GenerateRequest, caller: Caller) -> Generated:
         """What the model writes, paid by the caller."""
         tokens = admit_generation(request, self.engine.capabilities, self.limits, self.name)
-        with self._paid(caller, most_generated(request, self.engine.capabilities.max_length)) as bill:
+        most = most_generated(request, self.engine.capabilities.max_length)
+        caller.pace.take(most.forward_tokens + most.generated_tokens)
+        with self._accounts.reserved(caller.accounts, most) as bill:
             generations, usage = await self.batcher.generate(request, tokens, bill)
             bill.settle(usage)
         return generations, usage
-
-    @contextmanager
-    def _paid(self, caller: Caller, most: Usage) -> Iterator[Bill]:
-        """What `most` costs is held on the caller's accounts until the bill is settled."""
-        caller.pace.take(most.forward_tokens + most.generated_tokens)
-        with self._accounts.reserved(caller.accounts, most) as bill:
-            yield bill
 
     @contextmanager
     def _counted(self, door: str) -> Iterator[None]:

@@ -84,6 +84,11 @@ class Settings(BaseSettings):
     max_request_tokens: int = Field(1_048_576, ge=1, description="tokens of one request")
     max_waiting_tokens: int = Field(1_048_576, ge=1, description="tokens that may wait before HTTP answers 503")
     max_candidates: int = Field(4096, ge=1, description="candidate ids at one position")
+    score_cache_bytes: int = Field(
+        0, ge=0, le=2**40, description="of scores kept in memory, for equal questions; 0 keeps none"
+    )
+    score_cache_file: Path | None = Field(None, description="SQLite file of scores that outlive a restart")
+    score_cache_file_bytes: int = Field(2**30, ge=2**20, le=2**44, description="of that file, at most")
     grace_s: int = Field(10, ge=0, description="seconds for open work at shutdown")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
 
