@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutelage.rewards.graders import GRADERS, PATTERN_CHARACTERS, grade
+from tutelage.rewards.graders import GRADERS, ISOLATED, PATTERN_CHARACTERS, grade
 from tutelage_client.wire import (
     Contains,
     ExactMatch,
@@ -106,7 +106,7 @@ def test_a_pattern_of_quadratic_cost_ends_on_a_text_of_a_million_characters() ->
 
 
 def test_every_kind_on_the_wire_has_a_function() -> None:
-    assert {member.model_fields["kind"].default for member in get_args(ModelFree)} == GRADERS.keys()
+    assert {member.model_fields["kind"].default for member in get_args(ModelFree)} == GRADERS.keys() | ISOLATED.keys()
 
 
 @given(st.decimals(allow_nan=False, allow_infinity=False, places=3, min_value=-(10**9), max_value=10**9), st.booleans())

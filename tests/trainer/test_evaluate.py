@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from tutelage.trainer.data import Example
-from tutelage.trainer.evaluate import evaluate
+from tutelage.trainer.evaluate import averaged, evaluate
 from tutelage.trainer.student import Student
 from tutelage_client.errors import InvalidInput
+from tutelage_client.wire import Reward
 
 PENALTY = {"kind": "constant_penalty"}
 PROMPTS = [[2, 3], [4], [5, 6, 7], [8, 9]]
@@ -75,3 +76,12 @@ def test_samples_that_cannot_be_graded_are_an_error_and_no_zero(student_for: Any
     with pytest.raises(InvalidInput, match="3 of 12 samples cannot be graded by 'exact_match'") as refused:
         evaluate(student, examples(["a", None, "a", "a"]), student.spec)
     assert refused.value.field == "data.eval"
+
+
+def test_an_answer_that_the_grader_gave_up_on_is_counted_and_in_no_accuracy() -> None:
+    right, wrong = Reward(value=1.0, valid=True), Reward(value=0.0, valid=True)
+    late = Reward(value=None, valid=False, detail={"outcome": "timed_out", "reason": "it took longer than 5 s"})
+    found = averaged([right, wrong, late, right], ["a", "a", "b", "b"], "math")
+    assert found == {"accuracy": pytest.approx(2 / 3), "accuracy/a": 0.5, "accuracy/b": 1.0, "eval_ungraded": 0.25}
+    with pytest.raises(InvalidInput, match="2 of 2 samples cannot be graded by 'math': it took longer than 5 s"):
+        averaged([late, late], ["a", "b"], "math")

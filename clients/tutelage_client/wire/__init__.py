@@ -16,7 +16,7 @@ from tutelage_client.wire.completions import (
     TextLogprobs,
 )
 from tutelage_client.wire.generating import GenerateReply, GenerateRequest, Generation, Prompt
-from tutelage_client.wire.grading import Contains, ExactMatch, Grader, LastNumber, Pattern, Walk
+from tutelage_client.wire.grading import Contains, ExactMatch, Grader, LastNumber, Math, Pattern, Walk
 from tutelage_client.wire.judging import Pairwise, RewardModel, Rubric
 from tutelage_client.wire.message import Message
 from tutelage_client.wire.rewarding import (
@@ -88,6 +88,7 @@ __all__ = [
     "LastNumber",
     "Lease",
     "LeaseRequest",
+    "Math",
     "Message",
     "ModelCard",
     "ModelList",

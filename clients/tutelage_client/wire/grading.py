@@ -58,5 +58,15 @@ class Walk(Message):
     kind: Literal["walk"] = "walk"
 
 
-ModelFree = ExactMatch | LastNumber | Contains | Pattern | Walk
+class Math(Message):
+    """1.0 where the answer in the completion equals the reference as mathematics: 1/2, 0.5 and \\frac12 are one answer.
+
+    An answer that takes longer than `timeout_s` to compare is not valid, with `detail.outcome` "timed_out".
+    """
+
+    kind: Literal["math"] = "math"
+    timeout_s: float = Field(default=5.0, gt=0, le=60, description="for each answer, seconds")
+
+
+ModelFree = ExactMatch | LastNumber | Contains | Pattern | Walk | Math
 Grader = Annotated[ModelFree, ByKind()]

@@ -113,6 +113,7 @@ EVALUATION = {
     "accuracy/TAG": Measure("mean reward", "the same over the prompts of one tag"),
     "eval_length": Measure("tokens", "mean length of an answer"),
     "eval_truncated": Measure("share of samples", "answers that ended at max_new_tokens"),
+    "eval_ungraded": Measure("share of samples", "answers that the grader gave up on, which are in no accuracy"),
 }
 
 MEASURES = COUNTED | LEARNING | WRITING | EVALUATION

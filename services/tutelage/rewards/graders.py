@@ -1,4 +1,4 @@
-"""Graders: rewards that need no model. The table is the list of kinds; their data is `tutelage_client.wire.grading`.
+"""Graders: rewards that need no model. The tables are the list of kinds; their data is `tutelage_client.wire.grading`.
 
 An item that cannot be graded, such as one without the reference that its grader compares with, is not valid and says
 why. It never counts as 0.0, which would be an opinion.
@@ -7,10 +7,12 @@ why. It never counts as 0.0, which would be an opinion.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
+from tutelage.rewards.mathematics import equal_answers
+from tutelage.rewards.outcomes import no_reference, scored, ungraded
 from tutelage_client.wire import Contains, ExactMatch, Grader, LastNumber, Pattern, Reward, RewardItem, Walk
 
 # A sign counts where it is not between two operands; digits come in groups of three with commas, or without.
@@ -24,17 +26,19 @@ PATTERN_CHARACTERS = 10_000
 
 def grade(grader: Grader, items: Iterable[RewardItem]) -> list[Reward]:
     """One reward an item, in order."""
+    if grader.kind in ISOLATED:
+        return list(ISOLATED[grader.kind](grader, list(items)))
     return [GRADERS[grader.kind](grader, item) for item in items]
 
 
 def exact_match(grader: ExactMatch, item: RewardItem) -> Reward:
     """1.0 where completion and reference are equal without outer white space."""
     if item.reference is None:
-        return _no_reference(grader)
+        return no_reference(grader)
     completion, reference = item.completion.strip(), item.reference.strip()
     if grader.ignore_case:
         completion, reference = completion.casefold(), reference.casefold()
-    return _scored(completion == reference)
+    return scored(completion == reference)
 
 
 def last_number(grader: LastNumber, item: RewardItem) -> Reward:
@@ -43,25 +47,25 @@ def last_number(grader: LastNumber, item: RewardItem) -> Reward:
     A completion without a number is a wrong answer, 0.0; a reference without one leaves nothing to compare with.
     """
     if item.reference is None:
-        return _no_reference(grader)
+        return no_reference(grader)
     wanted = _last_number(item.reference)
     if wanted is None:
-        return _ungraded("the reference holds no number")
+        return ungraded("the reference holds no number")
     found = _last_number(item.completion)
     if found is None:
-        return _scored(False, found=None)
-    return _scored(abs(found - wanted) <= Decimal(str(grader.tolerance)), found=str(found))
+        return scored(False, found=None)
+    return scored(abs(found - wanted) <= Decimal(str(grader.tolerance)), found=str(found))
 
 
 def contains(grader: Contains, item: RewardItem) -> Reward:
     """1.0 where the reference, without outer white space, occurs in the completion."""
     reference = (item.reference or "").strip()
     if not reference:
-        return _no_reference(grader)
+        return no_reference(grader)
     completion = item.completion
     if grader.ignore_case:
         completion, reference = completion.casefold(), reference.casefold()
-    return _scored(reference in completion)
+    return scored(reference in completion)
 
 
 def pattern(grader: Pattern, item: RewardItem) -> Reward:
@@ -72,22 +76,22 @@ def pattern(grader: Pattern, item: RewardItem) -> Reward:
     """
     expression = re.compile(grader.pattern)
     if expression.groups and item.reference is None:
-        return _no_reference(grader)
+        return no_reference(grader)
     found = expression.search(item.completion[-PATTERN_CHARACTERS:])
     if found is None or item.reference is None or not expression.groups:
-        return _scored(found is not None)
+        return scored(found is not None)
     group = found[1]
-    return _scored(group is not None and group.strip() == item.reference.strip(), found=group)
+    return scored(group is not None and group.strip() == item.reference.strip(), found=group)
 
 
 def walk(grader: Walk, item: RewardItem) -> Reward:
     """1.0 where the completion is nothing but moves and they lead to the reference: the verifier of a grid world."""
     target = POINT.fullmatch((item.reference or "").strip())
     if target is None:
-        return _ungraded(f'the grader {grader.kind} needs a reference such as "3,-2"')
+        return ungraded(f'the grader {grader.kind} needs a reference such as "3,-2"')
     moves = item.completion.strip()
     x, y = moves.count("R") - moves.count("L"), moves.count("U") - moves.count("D")
-    return _scored(not moves.strip("RLUD") and (x, y) == (int(target[1]), int(target[2])), found=f"{x},{y}")
+    return scored(not moves.strip("RLUD") and (x, y) == (int(target[1]), int(target[2])), found=f"{x},{y}")
 
 
 GRADERS: dict[str, Callable[[Any, RewardItem], Reward]] = {
@@ -97,18 +101,10 @@ GRADERS: dict[str, Callable[[Any, RewardItem], Reward]] = {
     "pattern": pattern,
     "walk": walk,
 }
-
-
-def _scored(right: bool, **detail: Any) -> Reward:
-    return Reward(value=float(right), valid=True, detail=detail)
-
-
-def _ungraded(reason: str) -> Reward:
-    return Reward(value=None, valid=False, detail={"reason": reason})
-
-
-def _no_reference(grader: Grader) -> Reward:
-    return _ungraded(f"the grader {grader.kind} needs a reference to compare with")
+# These run in processes of their own, one or more for all items of a request.
+ISOLATED: dict[str, Callable[[Any, Sequence[RewardItem]], Iterable[Reward]]] = {
+    "math": equal_answers,
+}
 
 
 def _last_number(text: str) -> Decimal | None:

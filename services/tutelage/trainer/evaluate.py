@@ -13,7 +13,7 @@ from tutelage.trainer.rollouts import seed_for
 from tutelage.trainer.student import Student
 from tutelage_client.errors import InvalidInput
 from tutelage_client.spec import RunSpec
-from tutelage_client.wire import RewardItem
+from tutelage_client.wire import Reward, RewardItem
 
 
 def evaluate(student: Student, examples: list[Example], spec: RunSpec) -> dict[str, float]:
@@ -38,26 +38,33 @@ def evaluate(student: Student, examples: list[Example], spec: RunSpec) -> dict[s
         tags.append(example.tag)
         lengths.append(len(sampled.token_ids))
         truncated += sampled.finish_reason == "length"
-    rewards = grade(spec.data.grader, items)
-    values = [reward.value for reward in rewards if reward.value is not None]
-    if len(values) != len(items):
-        raise InvalidInput(
-            f"data.eval: {len(items) - len(values)} of {len(items)} samples cannot be graded by "
-            f"{spec.data.grader.kind!r}; give every line an answer",
-            "data.eval",
-        )
     return {
-        "accuracy": mean(values),
+        **averaged(grade(spec.data.grader, items), tags, spec.data.grader.kind),
         "eval_length": mean(lengths),
         "eval_truncated": truncated / len(items),
-        **_by_tag(tags, values),
     }
 
 
-def _by_tag(tags: Sequence[str | None], values: Sequence[float]) -> dict[str, float]:
-    """The mean value of each tag, in the order of the tags' names."""
-    grouped: dict[str, list[float]] = {}
-    for tag, value in zip(tags, values, strict=True):
+def averaged(rewards: Sequence[Reward], tags: Sequence[str | None], grader: str) -> dict[str, float]:
+    """`accuracy`, `accuracy/TAG` of each tag, and `eval_ungraded`: the share of answers that the grader gave up on.
+
+    Raises:
+        InvalidInput: a line of the data lacks what the grader needs, or no answer could be graded.
+    """
+    ungraded = [reward for reward in rewards if not reward.valid]
+    unfit = [reward for reward in ungraded if "outcome" not in reward.detail]
+    if unfit or len(ungraded) == len(rewards):
+        found = unfit or ungraded
+        message = f"data.eval: {len(found)} of {len(rewards)} samples cannot be graded by {grader!r}: "
+        remedy = "; give every line an answer that it can use" if unfit else ""
+        raise InvalidInput(message + found[0].detail["reason"] + remedy, "data.eval")
+    graded = [(reward.value, tag) for reward, tag in zip(rewards, tags, strict=True) if reward.value is not None]
+    by_tag: dict[str, list[float]] = {}
+    for value, tag in graded:
         if tag is not None:
-            grouped.setdefault(tag, []).append(value)
-    return {f"accuracy/{tag}": mean(grouped[tag]) for tag in sorted(grouped)}
+            by_tag.setdefault(tag, []).append(value)
+    return {
+        "accuracy": mean(value for value, _ in graded),
+        **{f"accuracy/{tag}": mean(by_tag[tag]) for tag in sorted(by_tag)},
+        "eval_ungraded": len(ungraded) / len(rewards),
+    }
