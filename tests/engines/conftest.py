@@ -33,7 +33,9 @@ CHAT = (
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
     """One token a byte, after <pad>, <bos> and <eos> with the ids 0, 1, 2."""
-    vocabulary = {token: i for i, token in enumerate(["<pad>", "<bos>", "<eos>", *pre_tokenizers.ByteLevel.alphabet()])}
+    vocabulary = {
+        token: i for i, token in enumerate(["<pad>", "<bos>", "<eos>", *sorted(pre_tokenizers.ByteLevel.alphabet())])
+    }
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
     tokenizer.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]

@@ -9,22 +9,26 @@ import numpy as np
 import pytest
 import pytest_asyncio
 from numpy.typing import NDArray
-from real_vllm import REAL, open_real
+from real_vllm import REAL, SERVERS, open_real, open_recorded, recording_of
 from subjects import UPSTREAMS, VOCABULARY, Subject, by_hand, group, of_hf, of_upstream
 
 from tutelage.engines import FakeOptions
 from tutelage.engines.fakes import APPS, ToyServer
+from tutelage.engines.fakes.replay import load_recording, replay_app
 from tutelage_client.errors import InvalidInput
 from tutelage_client.wire import GenerateRequest, ScoreGroup, Signal, TokenScores
 
 TOLERANCE = 1e-4
+RECORDED = {name.replace("real", "replayed"): name for name in SERVERS}
 
 
 @pytest.fixture(scope="module")
 def upstream_urls(serve: Any) -> Iterator[dict[str, str]]:
     """Every fake server on a port of this machine."""
     options = FakeOptions(vocabulary_size=VOCABULARY, max_length=256)
-    with serve({name: APPS[kind](ToyServer(options, traps)) for name, (kind, traps) in UPSTREAMS.items()}) as urls:
+    apps = {name: APPS[kind](ToyServer(options, traps)) for name, (kind, traps) in UPSTREAMS.items()}
+    replays = {recorded: replay_app(load_recording(recording_of(name))) for recorded, name in RECORDED.items()}
+    with serve(apps | replays) as urls:
         yield urls
 
 
@@ -38,7 +42,7 @@ async def real_subjects(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory
         yield subjects
 
 
-@pytest.fixture(params=["fake", "gpt2", "llama", "qwen3", *UPSTREAMS, *REAL])
+@pytest.fixture(params=["fake", "gpt2", "llama", "qwen3", *UPSTREAMS, *RECORDED, *REAL])
 async def subject(request: pytest.FixtureRequest, real_subjects: dict[str, Subject]) -> AsyncIterator[Subject]:
     if request.param in real_subjects:
         yield real_subjects[request.param]
@@ -46,6 +50,9 @@ async def subject(request: pytest.FixtureRequest, real_subjects: dict[str, Subje
     if request.param in UPSTREAMS:
         urls, tokenizer_dir = request.getfixturevalue("upstream_urls"), request.getfixturevalue("toy_tokenizer_dir")
         made = await of_upstream(request.param, urls[request.param], tokenizer_dir)
+    elif request.param in RECORDED:
+        url, folder = request.getfixturevalue("upstream_urls")[request.param], request.getfixturevalue("tmp_path")
+        made = await open_recorded(url, folder, request.getfixturevalue("tokenizer"))
     elif request.param == "fake":
         made = await by_hand()
     else:

@@ -69,6 +69,7 @@ def check_blocks(blocks: Sequence[TokenScores], toy: ToyServer) -> None:
 SCORING: list[tuple[str, tuple[Trap, ...], str | None]] = [
     ("vllm", ("scale_out_off",), None),
     ("vllm", ("flat_ids",), None),
+    ("vllm", ("v1_runner",), None),
     ("vllm", ("ids_ignored",), None),
     ("vllm", ("null_scores",), None),
     ("vllm", ("dtype",), None),

@@ -12,10 +12,11 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, supp
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import httpx2
 import torch
+from recording import recorded
 from subjects import Subject, plain_forward
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
@@ -31,6 +32,9 @@ IN_PROCESS = ("vllm-in-process",) if find_spec("vllm") else ()
 REAL = (*(SERVERS if PYTHON else ()), *IN_PROCESS)
 START_S = 300.0
 MAX_LENGTH = 96
+SHARED = (3 * 30 + 6, 0)  # vLLM does not say what its prefix cache spared
+RECORD = "TUTELAGE_RECORD_VLLM" in os.environ  # what the real servers answer replaces the recordings
+RECORDED_TOP_K = 8  # keeps the recordings small
 ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "HF_HUB_OFFLINE": "1",
@@ -46,6 +50,33 @@ V2 = {
     "TRITON_INTERPRET": "1",
     "VLLM_USE_V2_MODEL_RUNNER": "1",
 }
+
+
+def _by_ids(ids: list[int], **parameters: Any) -> tuple[str, dict[str, Any]]:
+    return "/inference/v1/generate", {"model": "tiny", "token_ids": ids, "sampling_params": parameters}
+
+
+def _by_top_k(prompt: list[int], **parameters: Any) -> tuple[str, dict[str, Any]]:
+    return "/v1/completions", {"model": "tiny", "prompt": prompt} | parameters
+
+
+# What a server cuts short or refuses: more tokens than there is room for, none, a longer sequence, ids that it does not
+# know, more entries than its cap, rows that do not match, another model.
+AMISS = (
+    _by_top_k([5, 6], max_tokens=0, prompt_logprobs=1),
+    _by_top_k([5] * MAX_LENGTH, max_tokens=2, prompt_logprobs=1),
+    _by_top_k([5] * (MAX_LENGTH + 1), max_tokens=1, prompt_logprobs=1),
+    _by_top_k([5, 999], max_tokens=1, prompt_logprobs=1),
+    _by_top_k([5, 6], max_tokens=1, prompt_logprobs=300),
+    _by_top_k([5, 6], max_tokens=1, prompt_logprobs=1, model="other"),
+    _by_ids([5, 6], max_tokens=0),
+    _by_ids([5] * MAX_LENGTH, max_tokens=2),
+    _by_ids([5] * (MAX_LENGTH + 1), max_tokens=1),
+    _by_ids([5, 999], max_tokens=1),
+    _by_ids([5, 6], max_tokens=1, prompt_logprobs=300),
+    _by_ids([5, 6, 7], max_tokens=1, prompt_logprob_start=0, prompt_logprob_token_ids=[[1]]),
+    _by_ids([5, 6, 7], max_tokens=1, prompt_logprob_start=0, prompt_logprob_token_ids=[[1], [999]]),
+)
 
 
 def wide_model(vocabulary_size: int) -> Qwen3ForCausalLM:
@@ -86,16 +117,44 @@ async def open_real(directory: Path, tokenizer: PreTrainedTokenizerFast) -> Asyn
         servers = {name: stack.enter_context(started(directory, *how[name])) for name in how}
         subjects: dict[str, Subject] = {}
         for name in REAL:
-            engine = await (_in_process(directory) if name in IN_PROCESS else _reached(servers[name], directory))
+            if name in IN_PROCESS:
+                engine = await _in_process(directory)
+            elif RECORD:
+                url = await stack.enter_async_context(recorded(servers[name].wait(), recording_of(name)))
+                await ask_amiss(url)
+                engine = await reached(url, directory, RECORDED_TOP_K)
+            else:
+                engine = await reached(servers[name].wait(), directory)
             stack.push_async_callback(engine.close)
             await engine.connect()
             assert engine.capabilities.covers_candidates == (name != "real-vllm-v1")
-            subjects[name] = Subject(engine, logprobs, (3 * 30 + 6, 0))
+            subjects[name] = Subject(engine, logprobs, SHARED)
         yield subjects
 
 
-async def _reached(server: Server, directory: Path) -> Engine:
-    return await open_engine(UpstreamOptions(kind="vllm", upstream=server.wait(), model=str(directory)), "tiny")
+async def open_recorded(url: str, directory: Path, tokenizer: PreTrainedTokenizerFast) -> Subject:
+    """The engine before a recording that is served at `url`."""
+    save_wide(directory, tokenizer)
+    engine = await reached(url, directory, RECORDED_TOP_K)
+    await engine.connect()
+    return Subject(engine, plain_forward(wide_model(len(tokenizer))), SHARED)
+
+
+async def ask_amiss(url: str) -> None:
+    """Requests that a server refuses, for the record."""
+    async with httpx2.AsyncClient(base_url=url) as client:
+        for path, body in AMISS:
+            await client.post(path, json=body)
+
+
+async def reached(url: str, directory: Path, max_top_k: int = 256) -> Engine:
+    options = UpstreamOptions(kind="vllm", upstream=url, model=str(directory), max_top_k=max_top_k)
+    return await open_engine(options, "tiny")
+
+
+def recording_of(name: str) -> Path:
+    """What the server answered when it was recorded, by `tests/e2e/record-vllm`."""
+    return Path(__file__).parents[1] / "engines" / "recorded" / f"{name}.json"
 
 
 async def _in_process(directory: Path) -> Engine:
@@ -131,12 +190,12 @@ def started(model: Path, runner: Runner, flags: Sequence[str]) -> Iterator[Serve
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
-    command = [PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--port", str(port)]
+    command = [PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--model", model.name, "--port", str(port)]
     command += ["--host", "127.0.0.1", "--served-model-name", "tiny", "--dtype", "float32", "--enforce-eager", *flags]
     environment = os.environ | ENVIRONMENT | (V2 if runner == "v2" else {"PYTHONPATH": ""})
     log = model / f"{port}.log"
     with log.open("wb") as out:
-        process = subprocess.Popen(command, env=environment, stdout=out, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, env=environment, stdout=out, stderr=subprocess.STDOUT, cwd=model.parent)
     try:
         yield Server(f"http://127.0.0.1:{port}", process, log)
     finally:

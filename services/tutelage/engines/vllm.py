@@ -10,12 +10,12 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
-import vllm  # pyright: ignore[reportMissingImports]
 from vllm.engine.arg_utils import AsyncEngineArgs  # pyright: ignore[reportMissingImports]
 from vllm.exceptions import VLLMClientError, VLLMServerError  # pyright: ignore[reportMissingImports]
 from vllm.sampling_params import RequestOutputKind, SamplingParams  # pyright: ignore[reportMissingImports]
 from vllm.v1.engine.async_llm import AsyncLLM  # pyright: ignore[reportMissingImports]
 from vllm.v1.engine.exceptions import EngineDeadError  # pyright: ignore[reportMissingImports]
+from vllm.version import __version__  # pyright: ignore[reportMissingImports]
 
 from tutelage.engines.loading import weights_revision
 from tutelage.engines.options import VllmOptions
@@ -84,7 +84,7 @@ class VllmInProcess:
         revision = self._options.revision
         return Learned(
             model=self._options.model,
-            version=vllm.__version__,
+            version=__version__,
             max_top_k=self._max_logprobs,
             max_length=config.max_model_len - 1,
             covers_candidates=self._per_row,

@@ -37,6 +37,7 @@ Trap = Literal[
     "low_cap",  # --max-logprobs 20, its default
     "null_scores",  # rows that came out of the prefix cache have no scores
     "scale_out_off",  # started without --enable-scale-out
+    "v1_runner",  # only the V2 model runner scores given ids
     # SGLang
     "output_only",  # logprob_start_len is ignored
     # completions
@@ -93,11 +94,11 @@ class ToyServer:
         return np.roll(rows, 1, axis=0) if "row_shifted" in self.traps else rows
 
     def prompt_logprobs(self, ids: list[int], k: int) -> list[Json | None]:
-        """The map of each row: the best k by rank, and the token itself. -inf is -9999, as JSON has none."""
+        """The map of each row: the token itself, then the best k by rank. -inf is -9999, as JSON has none."""
         rows: list[Json | None] = [None]
         for logprob_V, own in zip(self.logprobs(ids), ids[1:], strict=False):
             order = np.argsort(-logprob_V, kind="stable")
-            best = [*order[:k].tolist(), own]
+            best = [own, *order[:k].tolist()]
             rank = {int(i): r for r, i in enumerate(order, 1)}
             rows.append(
                 {
@@ -140,7 +141,7 @@ class ToyServer:
 
         @app.exception_handler(InvalidInput)
         async def refuse(_: Request, refused: Exception) -> JSONResponse:
-            return error(400, str(refused))
+            return error(400, str(refused), refused.field if isinstance(refused, InvalidInput) else None)
 
         return app
 
@@ -162,6 +163,7 @@ class ToyServer:
         return ids
 
 
-def error(status: int, message: str) -> JSONResponse:
+def error(status: int, message: str, param: str | None = None) -> JSONResponse:
     """An error as OpenAI-style servers write it."""
-    return JSONResponse({"error": {"message": message, "type": "error", "code": status}}, status)
+    content = {"message": message, "type": "BadRequestError", "param": param, "code": status}
+    return JSONResponse({"error": content}, status)

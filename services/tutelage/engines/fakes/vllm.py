@@ -22,7 +22,7 @@ def vllm_app(toy: ToyServer) -> FastAPI:
 
     @app.get("/version")
     async def version() -> Json:
-        return {"version": "0.31.0" if "flat_ids" in toy.traps else "0.33.0"}
+        return {"version": "0.31.0" if "flat_ids" in toy.traps else "0.32.0"}
 
     @app.get("/v1/models")
     async def models() -> Json:
@@ -35,10 +35,12 @@ def vllm_app(toy: ToyServer) -> FastAPI:
 
     @app.post("/v1/completions")
     async def completions(body: Body) -> Any:
-        ids = toy.check_ids(body["prompt"], longest + 1 - body.get("max_tokens", 16))
+        if body["model"] != toy.name:
+            return error(404, f"The model `{body['model']}` does not exist.", "model")
+        room = _room(body.get("max_tokens", 16), body["prompt"], longest)
+        ids = toy.check_ids(body["prompt"], longest)
         rows = _prompt_logprobs(toy, ids, body.get("prompt_logprobs"))
-        defaults = {"temperature": 0.0} if "defaults" in toy.traps and "top_k" not in body else {}
-        choices = written(await toy.write(ids, body, **defaults), by_id=True)
+        choices = await _choices(toy, ids, body | {"max_tokens": room})
         for choice in choices:
             choice["prompt_logprobs"] = rows
         return {"id": "cmpl", "object": "text_completion", "model": toy.name, "choices": choices}
@@ -48,8 +50,8 @@ def vllm_app(toy: ToyServer) -> FastAPI:
         if "scale_out_off" in toy.traps:
             return error(403, "this endpoint needs --enable-scale-out")
         asked = body["sampling_params"]
-        _check_max_tokens(asked, len(body["token_ids"]), longest)
         ids = toy.check_ids(body["token_ids"], longest)
+        _room(asked.get("max_tokens", longest), ids, longest)
         scores = None if "ids_ignored" in toy.traps else _id_logprobs(toy, ids, asked)
         return {
             "choices": [{"index": 0, "token_ids": [0], "finish_reason": "length"}],
@@ -60,11 +62,21 @@ def vllm_app(toy: ToyServer) -> FastAPI:
     return app
 
 
-def _check_max_tokens(asked: Json, prompt: int, longest: int) -> None:
-    """Left out it is the rest of the context, and 0 is refused."""
-    wanted = asked.get("max_tokens", longest)
-    if wanted < 1 or prompt + wanted > longest + 1:
-        raise InvalidInput(f"max_tokens {wanted} after {prompt} tokens does not go")
+async def _choices(toy: ToyServer, ids: list[int], body: Json) -> list[Json]:
+    """What is written, with its ids and log-probs where they were asked for."""
+    defaults = {"temperature": 0.0} if "defaults" in toy.traps and "top_k" not in body else {}
+    choices = written(await toy.write(ids, body, **defaults), by_id=False)
+    unasked = [] if body.get("return_token_ids") else ["token_ids"]
+    unasked += ["logprobs"] if body.get("logprobs") is None else []
+    return [choice | dict.fromkeys(unasked) for choice in choices]
+
+
+def _room(wanted: int, ids: list[int], longest: int) -> int:
+    """The tokens that may be written: as many as wanted, and as the context has room for."""
+    room = min(wanted, longest + 1 - len(ids))
+    if room < 1:
+        raise InvalidInput(f"max_tokens must be at least 1, got {room}", "max_tokens")
+    return room
 
 
 def _cap(toy: ToyServer) -> int:
@@ -75,7 +87,9 @@ def _prompt_logprobs(toy: ToyServer, ids: list[int], k: int | None) -> list[Json
     if k is None:
         return None
     if k > _cap(toy):
-        raise InvalidInput(f"Requested prompt logprobs of {k}, which is greater than max allowed: {_cap(toy)}")
+        raise InvalidInput(
+            f"Requested prompt logprobs of {k}, which is greater than max allowed: {_cap(toy)}", "prompt_logprobs"
+        )
     return toy.prompt_logprobs(ids, k)
 
 
@@ -84,16 +98,20 @@ def _id_logprobs(toy: ToyServer, ids: list[int], asked: Json) -> str | None:
     named = asked.get("prompt_logprob_token_ids")
     if named is None:
         return None
+    if "v1_runner" in toy.traps:
+        raise InvalidInput("prompt_logprob_token_ids requires the V2 model runner", "prompt_logprob_token_ids")
     start = asked.get("prompt_logprob_start", 0)
     rows = max(len(ids) - 1 - start, 0)
     if "flat_ids" in toy.traps or len(named) != rows:
-        raise InvalidInput(f"prompt_logprob_token_ids must have {rows} rows, not {len(named)}")
+        raise InvalidInput(
+            f"prompt_logprob_token_ids must have {rows} rows, not {len(named)}", "prompt_logprob_token_ids"
+        )
     width = max(map(len, named))
     if width > _cap(toy):
         raise InvalidInput(f"{width} ids a row is greater than max allowed: {_cap(toy)}")
     padded = np.array([[*row, *[-1] * (width - len(row))] for row in named])
     if padded.max() >= toy.options.vocabulary_size:
-        raise InvalidInput("Token id out of vocabulary")
+        raise InvalidInput("prompt_logprob_token_ids contain out-of-vocab token ids", "prompt_logprob_token_ids")
     scores = np.take_along_axis(toy.logprobs(ids)[start : start + rows], np.maximum(padded, 0), 1)
     return _npy(toy, np.where(padded >= 0, scores, -np.inf).astype(np.float32))
 
