@@ -157,7 +157,7 @@ TOP = {"topk_ids": [[1, 2]], "topk_logprob": [[-1.0, -2.0]], "topk_rest_mass": [
         ({"sampled_logprob": [0.5]}, "a log-probability is at most 0"),
         ({"sampled_logprob": [np.inf]}, "a log-probability is at most 0"),
         ({"sampled_logprob": [-1.0, -1.0]}, "expected 1 rows"),
-        ({"sampled_logprob": [[-1.0]]}, "1 axes"),
+        ({"sampled_logprob": [[-1.0]]}, "one list"),
         ({"valid": [False], "sampled_logprob": [0.0]}, "such a row is NaN"),
         (TOP | {"topk_logprob": [[-2.0, -1.0]]}, "must descend"),
         (TOP | {"topk_ids": [[1, 1]]}, "repeats an id"),

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
 
 _INT32 = np.iinfo(np.int32)
 
@@ -21,25 +21,41 @@ def _numbers(array: NDArray[Any]) -> Any:
     return boxed.tolist()
 
 
+def _listed(value: Any, kinds: str, what: str) -> NDArray[Any]:
+    """What lists hold. kinds: of numpy's that may be in them; what: they are in words"""
+    if not isinstance(value, list | tuple | np.ndarray):
+        raise ValueError(f"give a list of {what}")  # noqa: TRY004 - pydantic wants a ValueError
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"the lists of {what} differ in length; give rows of one length") from error
+    if array.size and array.dtype.kind not in kinds:
+        raise ValueError(f"{what} are expected here")
+    return array
+
+
 def _to_int32(value: Any) -> NDArray[np.int32]:
-    array = np.asarray(value)
-    if array.size == 0:
-        return array.astype(np.int32)
-    if array.dtype.kind not in "iu":
-        raise ValueError("token ids are whole numbers")
-    if array.max() > _INT32.max or array.min() < _INT32.min:
+    array = _listed(value, "iu", "token ids, which are whole numbers")
+    if array.size and (array.max() > _INT32.max or array.min() < _INT32.min):
         raise ValueError(f"token ids lie between {_INT32.min} and {_INT32.max}")
     return array.astype(np.int32)
 
 
 def _to_float32(value: Any) -> NDArray[np.float32]:
-    return np.asarray(value, dtype=np.float32)
+    array = _listed(value, "iufO", "numbers or null")  # a null makes it one of objects
+    if array.dtype.kind == "O" and not all(each is None or isinstance(each, int | float) for each in array.flat):
+        raise ValueError("numbers or null are expected here")
+    try:
+        with np.errstate(over="ignore"):  # beyond float32 is infinity
+            return array.astype(np.float32)
+    except OverflowError as error:
+        raise ValueError("a number is beyond what a float can be") from error
 
 
 def _to_bool(value: Any) -> NDArray[np.bool_]:
-    array = np.asarray(value)
-    if array.size and array.dtype != np.bool_ and not (array.dtype == np.uint8 and array.max() <= 1):
-        raise ValueError("expected true or false")
+    array = _listed(value, "bu", "true or false")
+    if array.dtype.kind == "u" and array.size and array.max() > 1:
+        raise ValueError("true or false are expected here")
     return array.astype(np.bool_)
 
 
@@ -47,8 +63,16 @@ def _ragged_ids(value: Any) -> NDArray[np.int32]:
     """Rows of ids to [rows, width]; a shorter row is padded with -1."""
     if isinstance(value, np.ndarray):
         return _to_int32(value)
+    if not isinstance(value, list | tuple) or not all(isinstance(row, list | tuple | np.ndarray) for row in value):
+        raise ValueError("give a list of token ids for each row")
     width = max((len(row) for row in value), default=0)
     return _to_int32([list(row) + [-1] * (width - len(row)) for row in value]).reshape(len(value), width)
+
+
+def _flat(array: NDArray[Any]) -> NDArray[Any]:
+    if array.ndim != 1:
+        raise ValueError("give one list of numbers, not lists in a list")
+    return array
 
 
 _vector = {"type": "array", "items": {"type": ["number", "null"]}}
@@ -56,7 +80,11 @@ _ids = {"type": "array", "items": {"type": "integer"}}
 _matrix = {"type": "array", "items": _vector}
 
 TokenIds = Annotated[
-    NDArray[np.int32], BeforeValidator(_to_int32), PlainSerializer(lambda a: a.tolist()), WithJsonSchema(_ids)
+    NDArray[np.int32],
+    BeforeValidator(_to_int32),
+    AfterValidator(_flat),
+    PlainSerializer(lambda a: a.tolist()),
+    WithJsonSchema(_ids),
 ]
 IdRows = Annotated[
     NDArray[np.int32],
@@ -65,7 +93,11 @@ IdRows = Annotated[
     WithJsonSchema({"type": "array", "items": _ids}),
 ]
 Floats = Annotated[
-    NDArray[np.float32], BeforeValidator(_to_float32), PlainSerializer(_numbers), WithJsonSchema(_vector)
+    NDArray[np.float32],
+    BeforeValidator(_to_float32),
+    AfterValidator(_flat),
+    PlainSerializer(_numbers),
+    WithJsonSchema(_vector),
 ]
 FloatRows = Annotated[
     NDArray[np.float32], BeforeValidator(_to_float32), PlainSerializer(_numbers), WithJsonSchema(_matrix)
@@ -73,6 +105,7 @@ FloatRows = Annotated[
 Flags = Annotated[
     NDArray[np.bool_],
     BeforeValidator(_to_bool),
+    AfterValidator(_flat),
     PlainSerializer(lambda a: a.tolist()),
     WithJsonSchema({"type": "array", "items": {"type": "boolean"}}),
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,7 @@ def decode_request(body: bytes) -> ScoreRequest:
     """
     tensors, control = _open(body, "score-request.v1")
     try:
+        _check_whole(tensors)
         rows = _ragged(tensors["token_ids"], tensors["row_splits"])
         prompts = _ragged(tensors["prompt_ids"], tensors["prompt_splits"])
         widths = tensors.get("candidate_width")
@@ -75,8 +76,8 @@ def decode_request(body: bytes) -> ScoreRequest:
         return ScoreRequest(sequences=groups, **control)
     except ValidationError:
         raise
-    except (KeyError, TypeError, ValueError) as error:
-        raise InvalidInput(f"the binary score request does not fit together: {error!r}") from error
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise InvalidInput(f"the binary score request does not fit together: {_said(error)}") from error
 
 
 def encode_reply(reply: ScoreReply, entry_dtype: EntryDtype = "float32") -> bytes:
@@ -137,11 +138,22 @@ def _open(body: bytes, schema: str) -> tuple[dict[str, NDArray[Any]], dict[str, 
         tensors = load(body)
         metadata = json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")]).get("__metadata__", {})
         content = json.loads(metadata.get(schema, "null"))
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise InvalidInput(f"the body is not safetensors: {error}") from error
     if not isinstance(content, dict):
         raise InvalidInput(f"the body's schema is {', '.join(metadata) or None!r}, expected {schema!r}")
     return tensors, content
+
+
+def _check_whole(tensors: Mapping[str, NDArray[Any]]) -> None:
+    """All that a request holds are ids and lengths."""
+    for name, array in tensors.items():
+        if array.dtype.kind not in "iu":
+            raise ValueError(f"{name} is {array.dtype}, and whole numbers are expected")
+
+
+def _said(error: Exception) -> str:
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
 
 
 def _splits(lengths: Iterable[int]) -> NDArray[np.int64]:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema, model_validator
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
+from tutelage_client.wire.generating import StopText
 from tutelage_client.wire.message import Message
 from tutelage_client.wire.refusal import refused
 
@@ -71,7 +72,7 @@ class CompletionsRequest(Message):
     n: int = Field(default=1, ge=1, le=256, description="continuations of each prompt")
     temperature: float = Field(default=1.0, ge=0, le=10, allow_inf_nan=False, description="0 is greedy")
     top_p: float = Field(default=1.0, gt=0, le=1, description="nucleus; 1 samples from the whole vocabulary")
-    stop: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_to_list)] = Field(
+    stop: Annotated[list[StopText], BeforeValidator(_to_list)] = Field(
         default=[], description="texts that end a continuation"
     )
     seed: int | None = Field(default=None, ge=0, lt=2**63, description="the same seed gives the same draws")

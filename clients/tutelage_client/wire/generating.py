@@ -4,12 +4,32 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from tutelage_client.wire.message import Message
 from tutelage_client.wire.teachers import Provenance, Usage
 
-Prompt = str | list[dict[str, Any]] | list[int]
+
+def _has_role_and_content(message: dict[str, Any]) -> dict[str, Any]:
+    if not all(isinstance(message.get(key), str) for key in ("role", "content")):
+        raise ValueError("a chat message has a role and a content, both texts")
+    return message
+
+
+ChatMessage = Annotated[
+    dict[str, Any],
+    AfterValidator(_has_role_and_content),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "properties": {"role": {"type": "string"}, "content": {"type": "string"}},
+            "required": ["role", "content"],
+        }
+    ),
+]
+TokenId = Annotated[int, Field(strict=True, ge=0)]
+Prompt = str | list[ChatMessage] | list[TokenId]
+StopText = Annotated[str, Field(min_length=1)]
 
 
 class GenerateRequest(Message):
@@ -20,7 +40,7 @@ class GenerateRequest(Message):
     max_tokens: int = Field(default=256, ge=1, description="longest continuation")
     temperature: float = Field(default=1.0, ge=0, le=10, allow_inf_nan=False, description="0 is greedy")
     top_p: float = Field(default=1.0, gt=0, le=1, description="nucleus; 1 samples from the whole vocabulary")
-    stop: list[str] = Field(default=[], description="texts that end a continuation")
+    stop: list[StopText] = Field(default=[], description="texts that end a continuation")
     seed: int | None = Field(default=None, ge=0, lt=2**63, description="the same seed gives the same draws")
 
 

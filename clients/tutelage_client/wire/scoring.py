@@ -22,7 +22,7 @@ class Completion(Message):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.token_ids.ndim != 1 or len(self.token_ids) == 0:
+        if len(self.token_ids) == 0:
             raise ValueError("token_ids must hold at least one token to score")
         if self.token_ids.min() < 0:
             raise ValueError("token_ids must not be negative")

@@ -1,11 +1,23 @@
 """HTTP for every service of this project."""
 
 from tutelage.serving.app import MAX_BODY_BYTES, Lifespan, Ready, create_app
-from tutelage.serving.openapi import EVERYWHERE, PROBLEM_TYPE, Responses, answers, body_of, by_status, in_bytes
+from tutelage.serving.openapi import (
+    EVENT_STREAM,
+    EVERYWHERE,
+    PROBLEM_TYPE,
+    Responses,
+    again,
+    answers,
+    body_of,
+    by_status,
+    in_bytes,
+    in_events,
+)
 from tutelage.serving.problems import ServiceProblem, problem
 from tutelage.serving.process import serve
 
 __all__ = [
+    "EVENT_STREAM",
     "EVERYWHERE",
     "MAX_BODY_BYTES",
     "PROBLEM_TYPE",
@@ -13,11 +25,13 @@ __all__ = [
     "Ready",
     "Responses",
     "ServiceProblem",
+    "again",
     "answers",
     "body_of",
     "by_status",
     "create_app",
     "in_bytes",
+    "in_events",
     "problem",
     "serve",
 ]

@@ -14,6 +14,7 @@ from tutelage_client.wire.codes import PROBLEMS
 
 PROBLEM_TYPE = "application/problem+json"
 JSON = "application/json"
+EVENT_STREAM = "text/event-stream"
 BYTES = {"schema": {"type": "string", "format": "binary"}}
 EVERYWHERE = ("bad_request", "invalid_input", "too_large", "unsupported_content_encoding", "internal")
 _REF = "#/components/schemas/{model}"
@@ -44,8 +45,18 @@ def by_status(*codes: str) -> dict[int, list[str]]:
 
 
 def in_bytes(*media_types: str) -> Responses:
-    """An answer of 200 that is no message; beside a message where the route's `responses` say which."""
+    """An answer of 200 that is no message; beside a message where the route has one."""
     return {200: {"description": "as asked for", "content": dict.fromkeys(media_types, BYTES)}}
+
+
+def again(message: type[BaseModel]) -> Responses:
+    """What a route that makes something answers where it is there already."""
+    return {200: {"description": "it is there already", "model": message}}
+
+
+def in_events() -> Responses:
+    """An answer of 200 that goes on, as server-sent events; beside a message where the route has one."""
+    return {200: {"description": "as asked for", "content": {EVENT_STREAM: {}}}}
 
 
 def body_of(message: type[BaseModel] | None, *media_types: str) -> dict[str, Any]:

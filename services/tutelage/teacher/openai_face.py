@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from tutelage.serving import EVERYWHERE, Responses, ServiceProblem, by_status, in_bytes
+from tutelage.serving import EVENT_STREAM, EVERYWHERE, Responses, ServiceProblem, by_status, in_events
 from tutelage.teacher.callers import CallerOf
 from tutelage.teacher.completions import choices, complete
 from tutelage.teacher.entrance import BUSY, Teacher, refuse_if_busy
@@ -88,7 +88,7 @@ async def models(teacher: Teacher) -> ModelList:
 @openai_routes.post(
     "/completions",
     response_model=CompletionsReply,
-    responses=in_bytes("text/event-stream") | _refusals("model_not_found", "bad_scores", *BUSY),
+    responses=in_events() | _refusals("model_not_found", "bad_scores", *BUSY),
 )
 async def completions(asked: CompletionsRequest, request: Request, teacher: Teacher, caller: CallerOf) -> Response:
     """Texts, and log-probs of given tokens: `echo` with `logprobs`, or vLLM's `prompt_logprobs`. Refusals are 400."""
@@ -102,7 +102,7 @@ async def completions(asked: CompletionsRequest, request: Request, teacher: Teac
         id=f"cmpl-{uuid.uuid4().hex}", created=int(time.time()), model=teacher.name, choices=made, usage=usage
     )
     if asked.stream:
-        return StreamingResponse(_events(reply, asked.stream_options.include_usage), media_type="text/event-stream")
+        return StreamingResponse(_events(reply, asked.stream_options.include_usage), media_type=EVENT_STREAM)
     return Response(await asyncio.to_thread(reply.model_dump_json), media_type="application/json")
 
 

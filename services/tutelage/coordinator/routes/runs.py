@@ -15,7 +15,7 @@ from tutelage.coordinator.db import Database
 from tutelage.coordinator.pushed import push
 from tutelage.coordinator.routes.params import After, Limit
 from tutelage.coordinator.stream import follow
-from tutelage.serving import ServiceProblem, answers, in_bytes
+from tutelage.serving import EVENT_STREAM, ServiceProblem, again, answers, in_bytes, in_events
 from tutelage_client.errors import InvalidInput
 from tutelage_client.wire import (
     CheckpointView,
@@ -28,7 +28,6 @@ from tutelage_client.wire import (
     RunView,
 )
 
-EVENT_STREAM = "text/event-stream"
 TAR = "application/x-tar"
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
 LastEventId = Annotated[str | None, Header()]
@@ -45,7 +44,7 @@ def router(database: Database) -> APIRouter:
 def _add_verbs(api: APIRouter, database: Database) -> None:
     refusals = answers("unknown_teacher", "unknown_file", "capability_missing", "idempotency_key_reused")
 
-    @api.post("", status_code=201, responses=refusals)
+    @api.post("", status_code=201, responses=refusals | again(RunView))
     def submit(spec: dict[str, Any], response: Response, idempotency_key: IdempotencyKey = None) -> RunView:
         """Queue a run. With an Idempotency-Key, the same key and body return the same run (200 instead of 201)."""
         with database.write() as session:
@@ -85,7 +84,7 @@ def _add_verbs(api: APIRouter, database: Database) -> None:
 
 
 def _add_history(api: APIRouter, database: Database) -> None:
-    either = in_bytes(EVENT_STREAM) | answers("run_not_found")
+    either = in_events() | answers("run_not_found")
 
     @api.get("/{run_id}/events", response_model=Page[EventView], responses=either)
     async def list_events(

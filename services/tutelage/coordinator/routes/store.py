@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from tutelage.coordinator import files, teachers
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.routes.params import After, Limit
-from tutelage.serving import ServiceProblem, answers, body_of, in_bytes
+from tutelage.serving import ServiceProblem, again, answers, body_of, in_bytes
 from tutelage_client.wire import FileView, Page, TeacherRegistration, TeacherView
 
 RAW = "application/octet-stream"
@@ -28,7 +28,7 @@ def router(database: Database, folder: Path) -> APIRouter:
 
 
 def _add_files(api: APIRouter, database: Database, folder: Path) -> None:
-    @api.post("/files", status_code=201, tags=["files"], openapi_extra=body_of(None, RAW))
+    @api.post("/files", status_code=201, tags=["files"], responses=again(FileView), openapi_extra=body_of(None, RAW))
     async def upload(request: Request, response: Response, filename: Filename = "upload") -> FileView:
         """Store the raw body. Content that is there already is the same file (200 instead of 201)."""
         sha256, size = await _receive(request, folder)
