@@ -16,7 +16,7 @@ from tutelage_client.wire.completions import (
     TextLogprobs,
 )
 from tutelage_client.wire.generating import GenerateReply, GenerateRequest, Generation, Prompt
-from tutelage_client.wire.grading import Contains, ExactMatch, Grader, LastNumber, Math, Pattern, Walk
+from tutelage_client.wire.grading import Contains, ExactMatch, Grader, LastNumber, Math, Pattern, UnitTests, Walk
 from tutelage_client.wire.judging import Pairwise, RewardModel, Rubric
 from tutelage_client.wire.message import Message
 from tutelage_client.wire.rewarding import (
@@ -131,6 +131,7 @@ __all__ = [
     "TeacherView",
     "TextLogprobs",
     "TokenScores",
+    "UnitTests",
     "Usage",
     "Walk",
     "decode_reply",

@@ -68,5 +68,16 @@ class Math(Message):
     timeout_s: float = Field(default=5.0, gt=0, le=60, description="for each answer, seconds")
 
 
-ModelFree = ExactMatch | LastNumber | Contains | Pattern | Walk | Math
+class UnitTests(Message):
+    """1.0 where the Python code of the completion passes the tests of the reference; run in a sandbox.
+
+    `detail.outcome` is "passed", "failed", "timed_out" or "crashed". The code may use the standard library.
+    """
+
+    kind: Literal["unit_tests"] = "unit_tests"
+    timeout_s: float = Field(default=10.0, gt=0, le=300, description="for the code and all tests of an item, seconds")
+    memory_mb: int = Field(default=512, ge=64, le=65_536, description="of the code's process, MiB")
+
+
+ModelFree = ExactMatch | LastNumber | Contains | Pattern | Walk | Math | UnitTests
 Grader = Annotated[ModelFree, ByKind()]

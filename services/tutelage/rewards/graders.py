@@ -13,6 +13,7 @@ from typing import Any
 
 from tutelage.rewards.mathematics import equal_answers
 from tutelage.rewards.outcomes import no_reference, scored, ungraded
+from tutelage.rewards.unit_tests import tested
 from tutelage_client.wire import Contains, ExactMatch, Grader, LastNumber, Pattern, Reward, RewardItem, Walk
 
 # A sign counts where it is not between two operands; digits come in groups of three with commas, or without.
@@ -104,6 +105,7 @@ GRADERS: dict[str, Callable[[Any, RewardItem], Reward]] = {
 # These run in processes of their own, one or more for all items of a request.
 ISOLATED: dict[str, Callable[[Any, Sequence[RewardItem]], Iterable[Reward]]] = {
     "math": equal_answers,
+    "unit_tests": tested,
 }
 
 

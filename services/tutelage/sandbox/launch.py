@@ -21,10 +21,10 @@ _BOOT = "import sys; sys.path.insert(0, {root!r}); from tutelage.sandbox.{module
 class Child:
     """`main()` of a module of this package, on pipes. Leaving the block kills its group, whatever it does."""
 
-    def __init__(self, module: str, *, packages: bool) -> None:
-        """packages: whether installed packages can be imported, or the standard library alone."""
+    def __init__(self, module: str, *arguments: str, packages: bool) -> None:
+        """arguments: what follows in its sys.argv; packages: installed ones can be imported, not Python's own alone"""
         boot = _BOOT.format(root=str(_ROOT), module=module)
-        self._command = [sys.executable, "-I", "-B", *(() if packages else ("-S",)), "-c", boot]
+        self._command = [sys.executable, "-I", "-B", *(() if packages else ("-S",)), "-c", boot, *arguments]
 
     def __enter__(self) -> Self:
         self._directory = TemporaryDirectory(prefix="tutelage-", ignore_cleanup_errors=True)
