@@ -20,9 +20,9 @@ can be today. `tutelage methods ls` and `tutelage methods show NAME` have the sa
 
     minimise over p   E_{y ~ source} [ sum over tokens  weight * D(target, p | s_t) ]
 
-    rollout.source       whose states               student | mix | teacher | data | pushed
+    rollout.source       whose states               student | mix | paired | teacher | data | pushed
           |
-    objective            how the gap is measured     an exact divergence | a policy gradient | cross-entropy
+    objective            how the gap is measured     an exact divergence | a policy gradient | cross-entropy | a sum
       .divergence        which gap                   forward_kl .. reverse_kl, f-divergences, adaptive ones
       .support           over which tokens           full | teacher_top_k | student_top_k | union_top_k | sampled
       .target            to what                     the teacher | a mixture with the student | beyond the teacher
@@ -49,7 +49,8 @@ TABLE = """## All methods
 
 *on-policy*: **strict**, every update is on samples of the current student; **partial**, some are, or they age;
 **adjacent**, none as published, or none are known to be. *needs*: what the teacher returns: `text`, the
-log-probability of the `sampled` token, of `candidates`, its `top_k`, the `full` distribution, its `hidden` states.
+log-probability of the `sampled` token, of `candidates`, its `top_k`, its `entropy`, the `full` distribution, its
+`hidden` states.
 """
 DENSE_RL = """## OPD is dense KL-constrained RL
 

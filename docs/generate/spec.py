@@ -27,6 +27,8 @@ from tutelage_client.spec import (
     Support,
     Target,
     TeacherRef,
+    Term,
+    Where,
 )
 from tutelage_client.spec.supports import SUPPORT_SIGNALS
 from tutelage_client.wire import Grader
@@ -45,6 +47,8 @@ SECTIONS: Sequence[tuple[str, type[BaseModel]]] = (
     ("[data]", Data),
     ("[rollout]", RolloutSpec),
     ("[reward]", RewardSpec),
+    ("[[objective.terms]]", Term),
+    ("[objective.terms.where]", Where),
     ("[optim]", Optim),
     ("[checkpoint]", CheckpointSpec),
     ("[eval]", EvalSpec),
@@ -80,11 +84,15 @@ RULES = """## What goes together
 - Support `sampled` has the two KL divergences alone.
 - In a policy gradient a return and target `extrapolation` go with divergence `reverse_kl`.
 - Support `sampled` needs text of the student: source `student` or `pushed`.
-- `[reward]` goes with objective kind `reward`, which needs it, `divergence` or `policy_gradient`, on text of the
-  student (source `student` or `pushed`). Group advantages and pairwise rewards need `samples_per_prompt` of 2 or more.
+- The terms of a `sum` are no sums, rewards or presets. Their supports have one `k`, since the teacher is asked once; at
+  most one has a return; some term acts at every step. A term whose `where.text` is set learns from `mix`, `paired` or
+  `pushed` if its kind can learn from that text.
+- `[reward]` goes with objective kind `reward`, which needs it, `divergence`, `policy_gradient` or `sum`, on text of the
+  student (source `student` or `pushed`) or of both (`paired`). Group advantages and pairwise rewards need two texts of
+  a prompt.
 - `reward.teacher_share` goes with objective kind `reward` alone.
-- `signal_clip` and `entropy_gate` need an objective that hears a teacher; `ratio_clip` needs source `student`, `mix` or
-  `pushed`.
+- `signal_clip` and `entropy_gate` need an objective that hears a teacher; `ratio_clip` needs source `student`, `mix`,
+  `paired` or `pushed`.
 - Each kind of stabilizer is there once.
 - Student and teacher share a tokenizer; prompt and completion fit both contexts. The trainer checks that, with the
   data, before the first rollout.

@@ -21,10 +21,11 @@ from benchmarks.step.ours import measured_spec
 
 from tutelage.engines.hf import open_hf
 from tutelage.engines.options import HfOptions
-from tutelage.trainer.build import objective_of, output_head
+from tutelage.trainer.build import output_head
 from tutelage.trainer.collate import micro_batches
 from tutelage.trainer.loading import load_student
 from tutelage.trainer.marking import Scored
+from tutelage.trainer.objectives import objective_of
 from tutelage_client.spec import load_spec, parse_spec
 from tutelage_client.wire import Completion, Rollout, ScoreGroup, Signal, TokenScores
 

@@ -26,6 +26,7 @@ SIGNALS = {
     "sampled": {Signal.SAMPLED},
     "candidates": {Signal.SAMPLED, Signal.CANDIDATES},
     "top_k": {Signal.SAMPLED, Signal.TOP_K},
+    "entropy": {Signal.ENTROPY},
     "full": {Signal.HIDDEN},
     "hidden": {Signal.HIDDEN},
 }

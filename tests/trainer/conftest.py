@@ -15,10 +15,10 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tutelage.core.objective import Objective
-from tutelage.trainer.build import objective_of
 from tutelage.trainer.collate import micro_batches
 from tutelage.trainer.loading import load_student
 from tutelage.trainer.marking import Scored
+from tutelage.trainer.objectives import objective_of
 from tutelage.trainer.session import Session
 from tutelage.trainer.student import Student
 from tutelage_client.spec import RunSpec, parse_spec

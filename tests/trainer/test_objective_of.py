@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tutelage.core.credit import Credit
-from tutelage.trainer.build import credit_of
+from tutelage.trainer.objectives import credit_of
 from tutelage_client.spec import ControlVariate, KStepReturn, ReturnToGo, TokenCredit
 
 

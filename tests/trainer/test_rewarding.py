@@ -94,7 +94,8 @@ def begin(engine: FakeEngine, tmp_path: Path, model_dir: Path, worker: Recording
     async def start(queue: MemoryQueue, steps: int = 3, answer: str | None = "a", **sections: Any) -> Run:
         data = tmp_path / "prompts.jsonl"
         lines = [
-            {"prompt": f"{a} {b}"} | ({"answer": answer} if answer else {}) for a, b in zip("abcd", "efgh", strict=True)
+            {"prompt": f"{a} {b}", "completion": "a b"} | ({"answer": answer} if answer else {})
+            for a, b in zip("abcd", "efgh", strict=True)
         ]
         data.write_text("\n".join(map(json.dumps, lines)))
         rollout = {"prompts_per_step": 4, "samples_per_prompt": 3, "max_new_tokens": 6} | sections.pop("rollout", {})

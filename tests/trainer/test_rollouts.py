@@ -94,6 +94,15 @@ async def test_a_mix_takes_its_fraction_of_prompts_from_the_student(sources: Sou
     assert all((r.behaviour_logprob is not None) == (r.source == "student") for r in rollouts)
 
 
+async def test_a_pair_is_the_completion_of_each_prompt_beside_the_students_own(sources: Sources) -> None:
+    rollouts = await collected(sources, "paired", 0)
+    prompts = [r.prompt_ids.tolist() for r in rollouts if r.source == "data"]
+    assert len({r.id for r in rollouts}) == len(rollouts) == 12
+    for prompt in prompts:
+        written = [r.source for r in rollouts if r.prompt_ids.tolist() == prompt]
+        assert sorted(written) == ["data", "student", "student"]
+
+
 async def test_data_is_taken_as_it_stands(sources: Sources) -> None:
     rollouts = await collected(sources, "data", 0)
     indices = prompts_of_step(5, 0, 4, 8)

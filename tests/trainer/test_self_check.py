@@ -10,9 +10,10 @@ import torch
 
 from tutelage.engines.hf import HfEngine, open_hf
 from tutelage.engines.options import HfOptions
-from tutelage.trainer.build import objective_of, output_head
+from tutelage.trainer.build import output_head
 from tutelage.trainer.collate import micro_batches
 from tutelage.trainer.marking import Scored
+from tutelage.trainer.objectives import objective_of
 from tutelage.trainer.questions import checked, needs_candidates, question
 from tutelage_client.wire import ScoreReply, decode_reply, decode_request, encode_reply, encode_request
 

@@ -13,10 +13,10 @@ from transformers import AutoModelForCausalLM
 
 from tutelage.core.objective import Objective
 from tutelage.trainer import saving
-from tutelage.trainer.build import objective_of
 from tutelage.trainer.collate import micro_batches
 from tutelage.trainer.loading import load_student
 from tutelage.trainer.marking import Scored
+from tutelage.trainer.objectives import objective_of
 from tutelage.trainer.optimizer import lr_scale
 from tutelage_client.errors import InvalidInput
 from tutelage_client.spec import Optim

@@ -50,6 +50,7 @@ def test_a_teacher_in_the_ratio_is_asked_for_the_written_tokens() -> None:
 @pytest.mark.parametrize("kind", REWARDED)
 def test_a_stored_spec_with_a_reward_is_read_again(kind: str) -> None:
     objective = SAMPLED if kind == "divergence" else {"kind": kind}
+    objective |= {"terms": [{"objective": SAMPLED, "weight": 0.5}]} if kind == "sum" else {}
     spec = parsed(objective=objective, teachers=None if kind == "reward" else TOY)
     assert parse_spec(spec.model_dump(mode="json")) == spec
 
@@ -62,7 +63,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"reward": None}, "reward", "add [reward]"),
     ({"objective": {"kind": "constant_penalty"}}, "reward", "learns from no reward"),
     ({"objective": SAMPLED, "teachers": TOY, "rollout": {"source": "data"}}, "objective.support", "student text only"),
-    ({"rollout": {"source": "teacher"}}, "rollout.source", "can learn from student, pushed"),
+    ({"rollout": {"source": "teacher"}}, "rollout.source", "can learn from student, paired, pushed"),
     (
         {"objective": {"kind": "divergence"}, "teachers": TOY, "rollout": {"source": "data"}},
         "rollout.source",

@@ -288,6 +288,9 @@ def test_an_error_inside_a_member_of_a_union_names_fields_only(place: str, membe
 
 
 def nested(place: str, value: Any) -> dict[str, Any]:
+    if place.startswith("objective.terms.0."):
+        inner = nested(place.removeprefix("objective.terms.0."), value)["objective"]
+        return changed("objective", {"kind": "sum", "terms": [{"objective": inner}]})
     if place == "objective.credit":
         return changed("objective", {"kind": "policy_gradient", "credit": value})
     return changed("stabilizers", [value]) if place == "stabilizers.0" else changed(place, value)
@@ -300,13 +303,17 @@ def test_every_union_of_the_spec_is_walked() -> None:
         "objective.credit",
         "objective.support",
         "objective.target",
+        "objective.terms.0.objective",
+        "objective.terms.0.objective.credit",
+        "objective.terms.0.objective.support",
+        "objective.terms.0.objective.target",
         "reward.by",
         "stabilizers.0",
     }
     assert len({member for _, member in MEMBERS}) > 15
 
 
-@pytest.mark.parametrize("source", ["student", "teacher", "data", "mix", "pushed"])
+@pytest.mark.parametrize("source", ["student", "teacher", "data", "mix", "paired", "pushed"])
 @pytest.mark.parametrize("objective", sorted(SOURCES))
 def test_each_objective_takes_its_sources_and_no_other(objective: str, source: str) -> None:
     spec = without_teacher(objective, source)

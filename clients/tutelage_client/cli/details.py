@@ -64,6 +64,8 @@ def _conditions(run: RunView) -> str | None:
 
 
 def _objective(objective: dict[str, Any]) -> str | None:
+    if terms := objective.get("terms"):
+        return "sum of " + " + ".join(f"{term['weight']:g} x {_objective(term['objective'])}" for term in terms)
     support = objective.get("support") or {}
     parts = [objective.get("kind"), objective.get("divergence")]
     parts += [f"{support['kind']} support" if support else None, f"k {support['k']}" if "k" in support else None]

@@ -130,12 +130,30 @@ ADAPTIVE = (
         feedback="logit",
         access="white_box",
         granularity="token",
-        needs=("sampled", "top_k"),
+        needs=("sampled", "top_k", "entropy"),
         on_policy="strict",
         evidence="primary",
         defaults="paper: k 16, batch 128, mini-batch 32; tau was swept, its value was not captured",
         failures="it answers the loss of high-entropy tokens under plain reverse KL",
-        missing="a second term behind a gate on the teacher's entropy",
+        composition={
+            "rollout": {"source": "student", "temperature": 1.0},
+            "objective": {
+                "kind": "sum",
+                "terms": [
+                    {"objective": {"kind": "policy_gradient"}},
+                    {
+                        "objective": {
+                            "kind": "divergence",
+                            "divergence": "forward_kl",
+                            "support": {"kind": "teacher_top_k", "k": 16, "rest": "truncate"},
+                        },
+                        "where": {"teacher_entropy_above": 1.0},
+                    },
+                ],
+            },
+        },
+        differs="one update for each text, so that PPO's clip has nothing to clip; tau is yours to set, 1 nat is ours, "
+        "from which on the paper counts a token as open",
     ),
     Method(
         name="aopd",
@@ -150,7 +168,26 @@ ADAPTIVE = (
         needs=("sampled", "top_k"),
         on_policy="strict",
         evidence="second_hand",
-        missing="a choice between two losses by the sign of the advantage",
+        failures="it answers variance and vanishing gradients of negative advantages",
+        composition={
+            "rollout": {"source": "student", "temperature": 1.0},
+            "objective": {
+                "kind": "sum",
+                "terms": [
+                    {"objective": {"kind": "policy_gradient"}, "where": {"log_ratio_above": 0.0}},
+                    {
+                        "objective": {
+                            "kind": "divergence",
+                            "divergence": "forward_kl",
+                            "support": {"kind": "teacher_top_k", "k": 16, "rest": "truncate"},
+                        },
+                        "where": {"log_ratio_up_to": 0.0},
+                    },
+                ],
+            },
+        },
+        differs="k 16, the weight 1 of the divergence and the teacher's renormalisation on its set are ours; the "
+        "paper's were not captured",
     ),
     Method(
         name="reopold",
@@ -166,7 +203,25 @@ ADAPTIVE = (
         on_policy="strict",
         evidence="primary",
         failures="it answers the heavy negative tail of log q - log p",
-        missing="a switch at a step, from dropping tokens below the floor to a mask by student entropy; the floor "
-        "alone is there, with credit",
+        composition={
+            "rollout": {"source": "student", "temperature": 1.0},
+            "objective": {
+                "kind": "sum",
+                "terms": [
+                    {
+                        "objective": {"kind": "policy_gradient", "credit": {"kind": "token", "floor": -2.2}},
+                        "where": {"log_ratio_above": -2.2},
+                        "until_step": 50,
+                    },
+                    {
+                        "objective": {"kind": "policy_gradient", "credit": {"kind": "token", "floor": -2.2}},
+                        "where": {"student_entropy_above": 0.5},
+                        "from_step": 50,
+                    },
+                ],
+            },
+        },
+        differs="the second phase keeps tokens above an entropy in nats, not a share of the step's; the loss is "
+        "divided by all learned tokens, not by those kept; floor (lam 0.1), step of the switch and entropy are ours",
     ),
 )

@@ -33,13 +33,28 @@ CREDIT = (
         feedback="logit",
         access="white_box",
         granularity="hybrid",
-        needs=("full",),
+        needs=("full", "sampled"),
         on_policy="partial",
         evidence="second_hand",
         defaults="teacher share 0.2 (paper, via the survey); length normalisation and a pre-training loss (unchecked)",
         failures="return-to-go has high variance on long text",
-        missing="sampling from a mixture of teacher and student, its importance weights, and the exact single-step "
-        "term; return-to-go is there, as credit",
+        composition={
+            "rollout": {"source": "student", "temperature": 1.0},
+            "objective": {
+                "kind": "sum",
+                "terms": [
+                    {"objective": {"kind": "divergence", "divergence": "reverse_kl", "support": {"kind": "full"}}},
+                    {
+                        "objective": {
+                            "kind": "policy_gradient",
+                            "credit": {"kind": "return_to_go", "own": False, "length_normalised": True},
+                        },
+                    },
+                ],
+            },
+        },
+        differs="the student writes alone (teacher share 0), so that there are no importance weights; no clip and no "
+        "pre-training loss; the return of what follows is its mean",
     ),
     Method(
         name="ketchup",

@@ -20,7 +20,22 @@ DYNAMICS = (
         evidence="second_hand",
         defaults="notes: 64 prompts x 4 and 1 golden, temperature 1, lr 1e-6; the coefficients were not captured",
         failures="it answers length inflation, repetition and truncation collapse of plain OPD",
-        missing="a second, supervised term on golden traces; `reference_kl` is its other half",
+        composition={
+            "rollout": {"source": "paired", "temperature": 1.0, "samples_per_prompt": 4},
+            "objective": {
+                "kind": "sum",
+                "terms": [
+                    {
+                        "objective": {"kind": "divergence", "divergence": "reverse_kl", "support": {"kind": "full"}},
+                        "where": {"text": "student"},
+                    },
+                    {"objective": {"kind": "supervised"}, "weight": 0.1, "where": {"text": "other"}},
+                ],
+            },
+            "stabilizers": [{"kind": "reference_kl", "coef": 0.01}],
+        },
+        differs="golden traces are the completions in your data; the KL to ref is on them, too; lam 0.1 and beta 0.01 "
+        "are ours",
     ),
     Method(
         name="ada-switch",

@@ -25,7 +25,7 @@ Section = Literal[
     "8 systems",
     "not placed",
 ]
-Need = Literal["nothing", "text", "sampled", "candidates", "top_k", "full", "hidden"]
+Need = Literal["nothing", "text", "sampled", "candidates", "top_k", "entropy", "full", "hidden"]
 Status = Literal["built", "missing", "out of scope"]
 
 

@@ -103,11 +103,17 @@ REINFORCED = (
         feedback="outcome",
         access="black_box",
         granularity="sequence",
-        needs=("text",),
+        needs=("nothing",),
         on_policy="partial",
         evidence="primary",
         defaults="paper: gamma 0.1; the teacher's probability is taken as 1",
-        missing="text of the teacher in one group with the student's; its shaped ratio is there for pushed text",
+        composition={
+            "rollout": {"source": "paired", "temperature": 1.0, "samples_per_prompt": 7},
+            "objective": {"kind": "reward"},
+            "reward": {"advantage": "group_normalised", "shaping": 0.1},
+        },
+        differs="the teacher's trace is the completion in your data, one beside 7 samples (unchecked); mean over the "
+        "tokens of a step",
     ),
     Method(
         name="aligndistil",

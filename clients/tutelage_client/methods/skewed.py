@@ -66,11 +66,28 @@ SKEWED = (
         feedback="logit",
         access="white_box",
         granularity="token",
-        needs=("text", "full"),
+        needs=("full",),
         on_policy="partial",
         evidence="primary",
         defaults="code: a0 0.1 and per sample 1-(1-a0) mbar/m within [0.01, a0]; b 1; LoRA rank 16, lr 5e-5, 1 epoch",
         failures="text is written once an epoch, so it ages",
-        missing="one loss on the teacher's text and another on the student's, and a skew for each sample",
+        composition={
+            "rollout": {"source": "paired", "temperature": 1.0, "samples_per_prompt": 1},
+            "objective": {
+                "kind": "sum",
+                "terms": [
+                    {
+                        "objective": {"kind": "divergence", "divergence": "skew_forward_kl", "alpha": 0.1},
+                        "where": {"text": "other"},
+                    },
+                    {
+                        "objective": {"kind": "divergence", "divergence": "skew_reverse_kl", "alpha": 0.1},
+                        "where": {"text": "student"},
+                    },
+                ],
+            },
+        },
+        differs="the teacher's text is the completion in your data, the student's is fresh; a is the same for each "
+        "sample; gradients flow through p in the mixture, where the code detaches it; b moves only by your weights",
     ),
 )

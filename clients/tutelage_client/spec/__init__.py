@@ -10,7 +10,6 @@ from tutelage_client.spec.objectives import (
     DivergenceObjective,
     ExtrapolationTarget,
     MixtureTarget,
-    Objective,
     PolicyGradientObjective,
     RewardObjective,
     SupervisedObjective,
@@ -40,6 +39,7 @@ from tutelage_client.spec.stabilizers import (
     SpecialTokenMask,
     Stabilizer,
 )
+from tutelage_client.spec.sums import Objective, SumObjective, Term, Where, parts, size_asked
 from tutelage_client.spec.supports import (
     FullSupport,
     SampledSupport,
@@ -47,7 +47,6 @@ from tutelage_client.spec.supports import (
     Support,
     TeacherTopK,
     UnionTopK,
-    size_asked,
 )
 from tutelage_client.wire.refusal import explain
 
@@ -83,17 +82,21 @@ __all__ = [
     "Stabilizer",
     "Student",
     "StudentTopK",
+    "SumObjective",
     "SupervisedObjective",
     "Support",
     "Target",
     "TeacherRef",
     "TeacherTarget",
     "TeacherTopK",
+    "Term",
     "TokenCredit",
     "UnionTopK",
+    "Where",
     "explain",
     "load_spec",
     "parse_spec",
+    "parts",
     "required_signals",
     "resolve_paths",
     "size_asked",

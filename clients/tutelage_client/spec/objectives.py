@@ -213,14 +213,11 @@ class RewardObjective(Message):
     kind: Literal["reward"] = "reward"
 
 
-Objective = Annotated[
-    DivergenceObjective | PolicyGradientObjective | SupervisedObjective | ConstantPenaltyObjective | RewardObjective,
-    ByKind(),
-]
+SimpleObjective = DivergenceObjective | PolicyGradientObjective | SupervisedObjective | ConstantPenaltyObjective
 
 
-def signals_asked(objective: Objective) -> frozenset[Signal]:
-    """What the objective asks of the teacher at every token; empty where it needs no scores."""
+def simple_signals(objective: SimpleObjective | RewardObjective) -> frozenset[Signal]:
+    """What an objective that is no sum asks of the teacher at every token; empty where it needs no scores."""
     match objective:
         case DivergenceObjective():
             return SUPPORT_SIGNALS[objective.support.kind]

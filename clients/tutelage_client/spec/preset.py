@@ -54,11 +54,19 @@ def _merged(fixed: Any, own: Any, field: str, name: str) -> Any:
         common = {key: _merged(fixed[key], own[key], f"{field}.{key}", name) for key in fixed if key in own}
         return fixed | own | common
     if isinstance(fixed, list) and isinstance(own, list):
-        return _merged_stabilizers(fixed, own)
+        return _merged_stabilizers(fixed, own) if field == "stabilizers" else _merged_terms(fixed, own, field, name)
     if isinstance(fixed, str) and own != fixed and field.rpartition(".")[2] not in PROSE:
         remedy = f"remove it, or write the objective out: `tutelage methods show {name}` prints it"
         raise InvalidInput(f"{field}: {own!r} contradicts the preset {name!r}, which has {fixed!r}; {remedy}", field)
     return own
+
+
+def _merged_terms(fixed: list[Any], own: list[Any], field: str, name: str) -> list[Any]:
+    """Each of the author's terms over the method's at its place; a {} leaves one as it is."""
+    if len(own) != len(fixed):
+        sentence = f"{len(own)} terms for the {len(fixed)} of the preset {name!r}; a table each, {{}} for no change"
+        raise InvalidInput(f"{field}: {sentence}", field)
+    return [_merged(base, each, f"{field}.{i}", name) for i, (base, each) in enumerate(zip(fixed, own, strict=True))]
 
 
 def _merged_stabilizers(fixed: list[Any], own: list[Any]) -> list[Any]:

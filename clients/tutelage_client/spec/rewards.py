@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tutelage_client.spec.objectives import Objective, signals_asked
 from tutelage_client.spec.ranges import Positive
 from tutelage_client.spec.sections import RolloutSpec
+from tutelage_client.spec.sums import Objective, signals_asked
 from tutelage_client.wire.grading import ExactMatch
 from tutelage_client.wire.judging import Pairwise
 from tutelage_client.wire.message import Message
@@ -18,7 +18,7 @@ from tutelage_client.wire.teachers import Signal
 
 AdvantageKind = Literal["group_normalised", "group_centred", "leave_one_out", "batch_normalised"]
 # Which objective can have a reward beside it.
-REWARDED = ("reward", "divergence", "policy_gradient")
+REWARDED = ("reward", "divergence", "policy_gradient", "sum")
 
 
 class RewardSpec(Message):
@@ -71,14 +71,17 @@ def check_reward(reward: RewardSpec | None, rollout: RolloutSpec, objective: Obj
     if objective.kind not in REWARDED:
         able = ", ".join(REWARDED)
         raise refused("reward", f"objective.kind = {objective.kind!r} learns from no reward; use {able}, or remove it")
-    if rollout.source not in ("student", "pushed"):
-        sentence = f"a reward is learned from by text of the student, this is {rollout.source!r}; use student or pushed"
+    if rollout.source not in ("student", "paired", "pushed"):
+        able = "student, paired or pushed"
+        sentence = f"a reward is learned from by text of the student, this is {rollout.source!r}; use {able}"
         raise refused("rollout.source", sentence)
+    if reward.judged_together and rollout.source == "paired":
+        raise refused("reward.by", "pairwise compares text of the student alone; use a reward of each text by itself")
     if reward.teacher_share and objective.kind != "reward":
         sentence = f"goes with objective.kind = 'reward', {objective.kind!r} hears the teacher already; remove it"
         raise refused("reward.teacher_share", sentence)
     compares = reward.judged_together or reward.advantage != "batch_normalised"
-    if compares and rollout.samples_per_prompt < 2:
+    if compares and rollout.texts_per_prompt < 2:
         named = "by pairwise" if reward.judged_together else reward.advantage
         sentence = f"1 leaves {named} nothing to compare; give at least 2, or use advantage batch_normalised"
         raise refused("rollout.samples_per_prompt", sentence)

@@ -4,35 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tutelage_client.spec.objectives import DivergenceObjective, Objective
+from tutelage_client.spec.objectives import DivergenceObjective, RewardObjective, SimpleObjective
 from tutelage_client.spec.rewards import RewardSpec, signals_heard
 from tutelage_client.spec.sections import Data, RolloutSpec, TeacherRef
 from tutelage_client.spec.stabilizers import EntropyGate, Stabilizer
+from tutelage_client.spec.sums import Objective, Where, parts
 from tutelage_client.wire.refusal import refused
 from tutelage_client.wire.rewarding import needs_model
 
 # Which objective can learn from whose text.
 SOURCES: dict[str, tuple[str, ...]] = {
-    "divergence": ("student", "teacher", "data", "mix", "pushed"),
+    "divergence": ("student", "teacher", "data", "mix", "paired", "pushed"),
     "policy_gradient": ("student", "pushed"),
     "supervised": ("teacher", "data", "pushed"),
     "constant_penalty": ("student", "pushed"),
-    "reward": ("student", "pushed"),
+    "reward": ("student", "paired", "pushed"),
 }
+# The sources whose steps hold text of the student and of others.
+MIXED = ("mix", "paired", "pushed")
 
 
 def check_source(rollout: RolloutSpec, objective: Objective) -> None:
-    """The objective can learn from this text."""
-    source, kind = rollout.source, objective.kind
-    if source not in SOURCES[kind]:
-        able = ", ".join(SOURCES[kind])
-        raise refused(
-            "rollout.source", f"{source!r} does not go with objective.kind = {kind!r}; it can learn from {able}"
-        )
-    sampled = isinstance(objective, DivergenceObjective) and objective.support.kind == "sampled"
-    if sampled and source not in ("student", "pushed"):
+    """The objective, or each term of a sum, can learn from this text."""
+    for field, part, where in parts(objective):
+        _check_text(rollout.source, field, part, where)
+
+
+def _check_text(source: str, field: str, part: SimpleObjective | RewardObjective, where: Where) -> None:
+    """A term that is restricted to one text needs no more than that; by `other` text is meant that of data."""
+    text = {"student": "student", "other": "data"}[where.text] if where.text and source in MIXED else source
+    if text not in SOURCES[part.kind]:
+        able = ", ".join(SOURCES[part.kind])
+        sentence = f"{source!r} does not go with {field}.kind = {part.kind!r}; it can learn from {able}"
+        remedy = "" if field == "objective" or source not in MIXED else ", or restrict the term by where.text"
+        raise refused("rollout.source", sentence + remedy)
+    sampled = isinstance(part, DivergenceObjective) and part.support.kind == "sampled"
+    if sampled and text not in ("student", "pushed"):
         sentence = f"'sampled' is unbiased on student text only, and rollout.source is {source!r}; take another kind"
-        raise refused("objective.support", sentence)
+        raise refused(f"{field}.support", sentence)
 
 
 def check_teachers(
@@ -79,5 +88,5 @@ def check_stabilizers(
             raise refused(field, sentence)
         if kind == "ratio_clip" and objective.kind == "reward":
             raise refused(field, "reward.clip_below and reward.clip_above bound the ratio of a reward; remove it")
-        if kind == "ratio_clip" and rollout.source not in ("student", "mix", "pushed"):
+        if kind == "ratio_clip" and rollout.source not in ("student", *MIXED):
             raise refused(field, f"{kind!r} needs student text, rollout.source is {rollout.source!r}; remove it")

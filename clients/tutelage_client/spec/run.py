@@ -6,7 +6,6 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tutelage_client.spec.objectives import ExtrapolationTarget, Objective
 from tutelage_client.spec.rewards import RewardSpec, check_reward, signals_heard
 from tutelage_client.spec.rules import check_data, check_source, check_stabilizers, check_teachers
 from tutelage_client.spec.sections import (
@@ -20,6 +19,7 @@ from tutelage_client.spec.sections import (
     TeacherRef,
 )
 from tutelage_client.spec.stabilizers import EntropyGate, Stabilizer
+from tutelage_client.spec.sums import Objective, SumObjective, extrapolates
 from tutelage_client.wire.message import Message
 from tutelage_client.wire.rewarding import needs_model
 from tutelage_client.wire.teachers import Signal
@@ -64,9 +64,7 @@ class RunSpec(Message):
     @property
     def needs_reference(self) -> bool:
         """Whether the student as it was at the start is needed all the time."""
-        target = getattr(self.objective, "target", None)
-        extrapolates = isinstance(target, ExtrapolationTarget) and target.scale != 1
-        return extrapolates or any(stabilizer.kind == "reference_kl" for stabilizer in self.stabilizers)
+        return extrapolates(self.objective) or any(stabilizer.kind == "reference_kl" for stabilizer in self.stabilizers)
 
     @property
     def asks_teacher_rewards(self) -> bool:
@@ -81,5 +79,6 @@ def required_signals(spec: RunSpec) -> frozenset[Signal]:
     """The signals without which the loss cannot be computed; empty where it asks for no scores."""
     heard = signals_heard(spec.objective, spec.reward)
     gated = any(isinstance(s, EntropyGate) and s.of == "teacher" for s in spec.stabilizers)
-    apart = gated and Signal.HIDDEN not in heard  # the whole distribution has its entropy in it
+    whole = Signal.HIDDEN in heard and not isinstance(spec.objective, SumObjective)
+    apart = gated and not whole  # the whole distribution has its entropy in it
     return heard | ({Signal.ENTROPY} if apart else frozenset())

@@ -61,7 +61,8 @@ class Data(Message):
     """JSON lines of {"prompt": .., "completion"?: .., "answer"?: .., "tag"?: ..}, by path or `file:ID`."""
 
     train: Annotated[str, Field(min_length=1)] | None = Field(
-        default=None, description="the prompts to learn on; with source `data` or `mix` every line needs a completion"
+        default=None,
+        description="the prompts to learn on; with source `data`, `mix` or `paired` each line needs a completion",
     )
     eval: Annotated[str, Field(min_length=1)] | None = Field(
         default=None, description="held-out prompts with answers; without them nothing is evaluated"
@@ -72,10 +73,11 @@ class Data(Message):
 class RolloutSpec(Message):
     """Whose text the student learns on, and how much of it a step takes."""
 
-    source: Literal["student", "teacher", "data", "mix", "pushed"] = Field(
+    source: Literal["student", "teacher", "data", "mix", "paired", "pushed"] = Field(
         default="student",
         description="student: its own samples; teacher: the teacher's samples; data: the completions in `data.train`; "
-        "mix: student and data; pushed: trajectories that others send to the run",
+        "mix: each prompt by student or data; paired: each prompt by both, one completion from data beside the "
+        "student's samples; pushed: trajectories that others send to the run",
     )
     on_policy_fraction: Unit | None = Field(
         default=None, description="with `mix`: the share of prompts that the student answers itself (GKD's lambda)"
@@ -102,6 +104,11 @@ class RolloutSpec(Message):
         if (self.source == "mix") != (self.on_policy_fraction is not None):
             raise refused("on_policy_fraction", 'goes with rollout.source = "mix"; give both or neither')
         return self
+
+    @property
+    def texts_per_prompt(self) -> int:
+        """Rollouts of one prompt in a step, whoever wrote them."""
+        return self.samples_per_prompt + (self.source == "paired")
 
 
 class Optim(Message):

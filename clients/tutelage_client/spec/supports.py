@@ -63,10 +63,3 @@ SUPPORT_SIGNALS: dict[str, frozenset[Signal]] = {
     "union_top_k": frozenset({Signal.SAMPLED, Signal.TOP_K, Signal.CANDIDATES}),
     "sampled": frozenset({Signal.SAMPLED}),
 }
-
-
-def size_asked(support: Support | None, signal: Signal) -> int | None:
-    """k, where the support asks this signal of that size."""
-    if support is None or signal not in SUPPORT_SIGNALS[support.kind]:
-        return None
-    return getattr(support, "k", None)

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from tutelage.coordinator.tables import FileRow, TeacherRow
 from tutelage.serving import ServiceProblem
-from tutelage_client.spec import DivergenceObjective, RunSpec, required_signals, size_asked
+from tutelage_client.spec import RunSpec, parts, required_signals, size_asked
 from tutelage_client.wire import Capabilities, Signal, TeacherInfo
 
 
@@ -50,14 +50,12 @@ def _check_signals(spec: RunSpec, name: str, able: Capabilities) -> None:
 
 
 def _check_sizes(spec: RunSpec, name: str, able: Capabilities) -> None:
-    if isinstance(spec.objective, DivergenceObjective) and spec.objective.support.kind.endswith("_top_k"):
-        support = spec.objective.support
-        k = getattr(support, "k")  # noqa: B009 - every top-k support has it, which the kind alone does not say
-        limit = able.max_top_k if able.vocabulary_size is None else able.vocabulary_size
-        if size_asked(support, Signal.TOP_K):
-            limit = min(limit, able.max_top_k)
-        if k > limit:
-            raise _missing("objective.support.k", f"{k} is above {limit}, the most that teacher {name!r} offers")
+    most = able.max_top_k if able.vocabulary_size is None else able.vocabulary_size
+    for field, part, _ in parts(spec.objective):
+        k = getattr(getattr(part, "support", None), "k", None)
+        limit = min(most, able.max_top_k) if size_asked(part, Signal.TOP_K) else most
+        if k is not None and k > limit:
+            raise _missing(f"{field}.support.k", f"{k} is above {limit}, the most that teacher {name!r} offers")
     if spec.rollout.source != "pushed" and spec.rollout.max_new_tokens >= able.max_length:
         detail = f"{spec.rollout.max_new_tokens} leaves no room for a prompt in {able.max_length} tokens, the longest"
         raise _missing("rollout.max_new_tokens", f"{detail} that teacher {name!r} takes")

@@ -1,4 +1,4 @@
-"""The loss: states x support x divergence (or estimator, or credit) x weights, in chunks of rows.
+"""The loss: states x signals (support x target x divergence, estimator or credit) x weights, in chunks of rows.
 
 Only the rows that are learned from ever enter the arithmetic, so nothing in any other row, NaN included, can reach the
 loss or the gradient. Each chunk is recomputed in the backward pass: no [R, V] tensor of all rows is ever kept. A plain
@@ -16,19 +16,16 @@ from torch.utils.checkpoint import checkpoint
 
 from tutelage.core import diagnostics, metrics
 from tutelage.core.batch import OutputHead, TokenBatch, at_tokens, log_probabilities
-from tutelage.core.credit import advantage, constant_penalty, credited, whole_rollouts
-from tutelage.core.divergences import measure
-from tutelage.core.estimators import ESTIMATORS, reinforce
-from tutelage.core.f_weights import F_WEIGHTS
+from tutelage.core.credit import credited, whole_rollouts
 from tutelage.core.fused import fused_divergence
-from tutelage.core.kl import entropy, reverse_kl
+from tutelage.core.kl import entropy
 from tutelage.core.metrics import Measured, Partial
 from tutelage.core.objective import Objective
 from tutelage.core.outcome import surrogate
 from tutelage.core.pulls import PULLS
-from tutelage.core.stabilizers import entropy_gate, ordinary_tokens, ratio_clip, reference_kl, signal_clip
+from tutelage.core.signal import heard, own_advantage, pulled, token_losses
+from tutelage.core.stabilizers import entropy_gate, ordinary_tokens, ratio_clip, reference_kl
 from tutelage.core.support import SUPPORTS, Aligned, needed, signals
-from tutelage.core.targets import mixture, towards
 
 
 def learned_rows(batch: TokenBatch, objective: Objective) -> Tensor:
@@ -40,9 +37,11 @@ def learned_rows(batch: TokenBatch, objective: Objective) -> Tensor:
     learned_R = batch.mask_R & ordinary_tokens(batch.token_ids_R, objective.special_ids)
     if objective.outcome is not None:
         learned_R = learned_R & ~needed(batch.outcome_R, "advantages of rewards").isnan()
-    if objective.comparison is None:
-        return learned_R
-    wanted_R, learned_R = learned_R, learned_R & SUPPORTS[objective.comparison].usable(signals(batch))
+    wanted_R = learned_R
+    for term in objective.parts:
+        learned_R = learned_R & term.where.usable(batch)
+        if term.objective.comparison is not None:
+            learned_R = learned_R & SUPPORTS[term.objective.comparison].usable(signals(batch))
     if objective.entropy_asked:
         learned_R = learned_R & ~needed(signals(batch).entropy_R, "entropies").isnan()
     if objective.looks_ahead:
@@ -87,23 +86,14 @@ def loss(batch: TokenBatch, objective: Objective, *, chunk_rows: int = 1024) -> 
 @torch.no_grad()
 def _advantages(rows: TokenBatch, objective: Objective, chunk_rows: int) -> Tensor:
     """What each row answers for, over whole rollouts: their log-probabilities are computed once more beforehand."""
+    [ahead] = [term.objective for term in objective.parts if term.objective.looks_ahead]
     parts = [rows.hidden_RH.new_zeros(0)]
     for start in range(0, len(rows), chunk_rows):
         chunk = rows.take(slice(start, start + chunk_rows))
         student_logp_RV = log_probabilities(chunk.head(chunk.hidden_RH), chunk.vocabulary_size)
-        aligned = SUPPORTS["sampled"].align(student_logp_RV, chunk, objective.rest)
-        pulled = _clipped(objective, _aimed(objective, aligned, _reference_logp(objective, chunk), chunk))
-        parts.append(_advantage(objective, needed(pulled, "teacher signals"), chunk.token_ids_R))
-    return credited(torch.cat(parts[1:] or parts), rows.rollout_R, objective.credit)
-
-
-@torch.no_grad()
-def _advantage(objective: Objective, aligned: Aligned, token_ids_R: Tensor) -> Tensor:
-    """Of the written tokens [R], each by itself."""
-    if objective.credit.baseline:
-        written = (at_tokens(logp_RV, token_ids_R[:, None]).squeeze(-1) for logp_RV in aligned)
-        return advantage(*written) + reverse_kl(*aligned)
-    return F_WEIGHTS[objective.divergence](advantage(*aligned).squeeze(-1), **objective.parameters)
+        aligned = pulled(ahead, heard(ahead, student_logp_RV, chunk), _reference_logp(ahead, chunk), chunk)
+        parts.append(own_advantage(ahead, needed(aligned, "teacher signals"), chunk.token_ids_R))
+    return credited(torch.cat(parts[1:] or parts), rows.rollout_R, ahead.credit)
 
 
 def _fused(rows: TokenBatch, objective: Objective) -> tuple[Tensor, dict[str, Partial]]:
@@ -135,16 +125,19 @@ def _chunk(rows: TokenBatch, objective: Objective) -> tuple[Tensor, dict[str, Pa
     """Loss and metrics of a few rows, all of which are learned from."""
     student_logp_RV = log_probabilities(rows.head(rows.hidden_RH), rows.vocabulary_size)
     logp_R = at_tokens(student_logp_RV, rows.token_ids_R[:, None]).squeeze(-1)
-    aligned = None
-    if objective.comparison is not None:
-        aligned = SUPPORTS[objective.comparison].align(student_logp_RV, rows, objective.rest)
     reference_logp_RV = _reference_logp(objective, rows)
-    pulled = _clipped(objective, _aimed(objective, aligned, reference_logp_RV, rows))
-    signal_R = _token_losses(objective, logp_R, pulled, rows)
+    signal_R, told, aligned, aimed = torch.zeros_like(logp_R), {}, None, None
+    for term in sorted(objective.parts, key=lambda term: term.objective.comparison == "full"):  # exact metrics stand
+        aligned = heard(term.objective, student_logp_RV, rows)
+        aimed = pulled(term.objective, aligned, reference_logp_RV, rows)
+        own_R = token_losses(term.objective, logp_R, aimed, rows)
+        own_R = torch.where(term.where.inside(rows, student_logp_RV, logp_R), own_R, 0.0)
+        signal_R = signal_R + term.weight * own_R
+        told |= diagnostics.of_chunk(term.objective, rows, student_logp_RV, logp_R, aligned)
     anchor_R = _reference_losses(objective, student_logp_RV, reference_logp_RV)
     infinite_R = signal_R.isposinf() | anchor_R.isposinf()
     losses_R = torch.where(infinite_R, 0.0, signal_R) * _weights(objective, logp_R, rows)
-    losses_R = losses_R + _reward_losses(objective, logp_R, pulled, rows)
+    losses_R = losses_R + _reward_losses(objective, logp_R, aimed, rows)
     losses_R = losses_R * _gate(objective, student_logp_RV, rows, aligned)
     losses_R = losses_R + torch.where(infinite_R, 0.0, anchor_R)
     loss_sum = losses_R.sum()
@@ -152,49 +145,7 @@ def _chunk(rows: TokenBatch, objective: Objective) -> tuple[Tensor, dict[str, Pa
         "loss": (loss_sum.detach(), torch.tensor(len(rows), device=loss_sum.device)),
         "infinite_fraction": metrics.over(infinite_R.double()),
     }
-    return loss_sum, partials | diagnostics.of_chunk(objective, rows, student_logp_RV, logp_R, aligned)
-
-
-def _aimed(
-    objective: Objective, aligned: Aligned | None, reference_logp_RV: Tensor | None, rows: TokenBatch
-) -> Aligned | None:
-    """The target in the place of the teacher, or of the student."""
-    if aligned is None or objective.target.kind == "teacher":
-        return aligned
-    if objective.target.stands_for == "student":
-        return aligned._replace(student_logp_RS=mixture(objective.target, *aligned, None))
-    reference_logp_RS = reference_logp_RV
-    if reference_logp_RV is not None and objective.comparison == "sampled":
-        reference_logp_RS = at_tokens(reference_logp_RV, rows.token_ids_R[:, None])
-    return aligned._replace(teacher_logp_RS=towards(objective.target, *aligned, reference_logp_RS))
-
-
-def _clipped(objective: Objective, aligned: Aligned | None) -> Aligned | None:
-    if aligned is None or objective.signal_clip is None:
-        return aligned
-    return aligned._replace(
-        teacher_logp_RS=signal_clip(aligned.teacher_logp_RS, aligned.student_logp_RS, objective.signal_clip)
-    )
-
-
-def _token_losses(objective: Objective, logp_R: Tensor, aligned: Aligned | None, rows: TokenBatch) -> Tensor:
-    """Nats per row [R]; inf where infinite, with gradient zero."""
-    if objective.kind == "reward":
-        return torch.zeros_like(logp_R)
-    if objective.kind == "supervised":
-        return -logp_R
-    if objective.kind == "constant_penalty":
-        return reinforce(constant_penalty(logp_R, objective.penalty, objective.max_probability), logp_R)
-    student_logp_RS, teacher_logp_RS = needed(aligned, "teacher signals")
-    if objective.kind == "policy_gradient":
-        advantage_R = rows.advantage_R
-        if advantage_R is None:
-            own_R = _advantage(objective, Aligned(student_logp_RS, teacher_logp_RS), rows.token_ids_R)
-            advantage_R = credited(own_R, None, objective.credit)
-        return reinforce(advantage_R, logp_R)
-    if objective.support == "sampled":
-        return ESTIMATORS[objective.divergence]((teacher_logp_RS - student_logp_RS).squeeze(-1))
-    return measure(objective.divergence, **objective.parameters)(student_logp_RS, teacher_logp_RS)
+    return loss_sum, partials | told
 
 
 def _reward_losses(objective: Objective, logp_R: Tensor, aligned: Aligned | None, rows: TokenBatch) -> Tensor:

@@ -12,8 +12,9 @@ from tutelage.core.f_weights import F_WEIGHTS
 from tutelage.core.outcome import Outcome
 from tutelage.core.support import RESTS, SUPPORTS
 from tutelage.core.targets import Target
+from tutelage.core.terms import Term
 
-KINDS = ("divergence", "policy_gradient", "supervised", "constant_penalty", "reward")
+KINDS = ("divergence", "policy_gradient", "supervised", "constant_penalty", "reward", "sum")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +26,13 @@ class Objective:
     entropy_gate: whose entropy, and between which nats a row is learned from
     reference_coef: weight of KL(p || ref)
     outcome: how rewards of rollouts are learned from, alone (kind "reward") or beside the teacher's signal
+    terms: of a sum; clips, masks, anchor and outcome are those of the sum
 
     Raises:
         ValueError: an unknown name, a parameter out of range, or a support on which the divergence cannot be had.
     """
 
-    kind: Literal["divergence", "policy_gradient", "supervised", "constant_penalty", "reward"]
+    kind: Literal["divergence", "policy_gradient", "supervised", "constant_penalty", "reward", "sum"]
     divergence: str = "reverse_kl"
     beta: float | None = None
     alpha: float | None = None
@@ -48,6 +50,7 @@ class Objective:
     special_ids: frozenset[int] = frozenset()
     reference_coef: float | None = None
     outcome: Outcome | None = None
+    terms: tuple[Term, ...] = ()
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -57,6 +60,7 @@ class Objective:
         ):
             if value not in known:
                 raise ValueError(f"unknown {name} {value!r}; known are {', '.join(known)}")
+        self._check_terms()
         if self.kind == "reward" and self.outcome is None:
             raise ValueError("kind reward learns from rewards alone; say how in `outcome`")
         if self.kind != "reward" and self.outcome is not None and self.outcome.teacher_share:
@@ -77,6 +81,16 @@ class Objective:
                 f"{self.divergence} has no sampled-token estimator; use the full support or a top-k, "
                 f"or one of {', '.join(ESTIMATORS)}"
             )
+
+    def _check_terms(self) -> None:
+        if (self.kind == "sum") != bool(self.terms):
+            raise ValueError("a sum has terms, and nothing else has; give kind sum and at least one term")
+        if any(term.objective.kind in ("sum", "reward") for term in self.terms):
+            raise ValueError("a term is no sum and no reward; write its terms beside the others, give `outcome`")
+        if any(term.objective.target.adaptive for term in self.terms):
+            raise ValueError("a share that follows the loss follows that of one objective; give it as no term of a sum")
+        if sum(term.objective.looks_ahead for term in self.terms) > 1:
+            raise ValueError("at most one term of a sum has a credit that looks ahead")
 
     def _check_rest(self) -> None:
         """A teacher cut to a set has zeros where the student does not: some divergences are infinite there."""
@@ -110,15 +124,26 @@ class Objective:
     def needs_reference(self) -> bool:
         """Whether the batch must carry the reference policy."""
         extrapolates = self.target.kind == "extrapolation" and self.comparison is not None and self.target.scale != 1
-        return self.reference_coef is not None or extrapolates
+        asked = any(term.objective.needs_reference for term in self.terms)
+        return self.reference_coef is not None or extrapolates or asked
 
     def at(self, step: int, share: float | None = None) -> Objective:
         """The objective of this optimiser step, counted from 0; share: the teacher's in the target, from a clock."""
-        return replace(self, target=self.target.at(step, share))
+        terms = tuple(term.at(step) for term in self.terms if term.acts(step))
+        return replace(self, target=self.target.at(step, share), terms=terms)
+
+    @property
+    def parts(self) -> tuple[Term, ...]:
+        """The terms under the clips of the sum; what is no sum is its own only term."""
+        if self.kind != "sum":
+            return (Term(self),)
+        clips = {"signal_clip": self.signal_clip, "ratio_clip": self.ratio_clip}
+        return tuple(replace(term, objective=replace(term.objective, **clips)) for term in self.terms)
 
     @property
     def looks_ahead(self) -> bool:
-        return self.kind == "policy_gradient" and self.credit.looks_ahead
+        own = self.kind == "policy_gradient" and self.credit.looks_ahead
+        return own or any(term.objective.looks_ahead for term in self.terms)
 
     @property
     def entropy_asked(self) -> bool:

@@ -1,4 +1,4 @@
-"""From a leased spec to the objects of a run: the only place that maps the spec's kinds to code.
+"""From a leased spec to the objects of a run.
 
 Everything that only data, tokenizer and teacher can tell is checked here, while the run is `validating`.
 """
@@ -17,10 +17,6 @@ from numpy.typing import NDArray
 
 from tutelage.core.batch import OutputHead
 from tutelage.core.clock import Clock
-from tutelage.core.credit import Credit
-from tutelage.core.objective import Objective
-from tutelage.core.outcome import Outcome
-from tutelage.core.targets import Target
 from tutelage.queue.base import Queue
 from tutelage.trainer import checkpoint, saving, validate
 from tutelage.trainer.answers import Answers
@@ -30,6 +26,7 @@ from tutelage.trainer.exits import TeacherFailed, asking_teacher
 from tutelage.trainer.ledger import Ledger
 from tutelage.trainer.loading import load_student
 from tutelage.trainer.loop import Run
+from tutelage.trainer.objectives import objective_of
 from tutelage.trainer.pipeline import Pipeline
 from tutelage.trainer.questions import needs_candidates
 from tutelage.trainer.rewarding import item
@@ -39,8 +36,7 @@ from tutelage.trainer.student import Student
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.errors import InvalidInput, ProblemResponse
 from tutelage_client.http import RetryPolicy
-from tutelage_client.spec import DivergenceObjective, PolicyGradientObjective, RunSpec, required_signals
-from tutelage_client.spec import credits as spec_credits
+from tutelage_client.spec import RunSpec, required_signals
 from tutelage_client.teacher import TeacherClient
 from tutelage_client.wire import Provenance, Signal, TeacherView
 
@@ -110,44 +106,6 @@ def output_head(arrays: dict[str, NDArray[Any]], student: Student) -> OutputHead
     )
 
 
-def objective_of(spec: RunSpec, student: Student) -> Objective:
-    """The spec's objective and stabilizers in the core's terms."""
-    wanted: dict[str, Any] = {"kind": spec.objective.kind}
-    if isinstance(spec.objective, DivergenceObjective):
-        support = spec.objective.support
-        wanted |= spec.objective.model_dump(exclude={"kind", "support", "target"})
-        wanted |= {"support": support.kind} | support.model_dump(exclude={"kind", "k"})
-    else:
-        wanted |= spec.objective.model_dump(exclude={"kind", "target", "credit"})
-    if isinstance(spec.objective, DivergenceObjective | PolicyGradientObjective):
-        wanted["target"] = Target(**spec.objective.target.model_dump(exclude_none=True))
-    if isinstance(spec.objective, PolicyGradientObjective):
-        wanted["credit"] = credit_of(spec.objective.credit)
-    if spec.reward is not None:
-        wanted["outcome"] = Outcome(**spec.reward.model_dump(exclude={"by", "advantage"}))
-    for stabilizer in spec.stabilizers:
-        if stabilizer.kind == "signal_clip":
-            wanted["signal_clip"] = stabilizer.max
-        elif stabilizer.kind == "ratio_clip":
-            wanted["ratio_clip"] = (stabilizer.min, stabilizer.max)
-        elif stabilizer.kind == "entropy_gate":
-            maximum = math.inf if stabilizer.max is None else stabilizer.max
-            wanted["entropy_gate"] = (stabilizer.of, stabilizer.min, maximum)
-        elif stabilizer.kind == "special_token_mask":
-            wanted["special_ids"] = student.special_ids(keep_eos=stabilizer.keep_eos)
-        else:
-            wanted["reference_coef"] = stabilizer.coef
-    return Objective(**{name: value for name, value in wanted.items() if value is not None})
-
-
-def credit_of(credit: spec_credits.Credit) -> Credit:
-    """The spec's credit in the core's terms: a return to go is one over all steps."""
-    given: dict[str, Any] = {"steps": None if credit.kind == "return_to_go" else 1}
-    if credit.kind == "control_variate":
-        given["baseline"] = True
-    return Credit(**(given | credit.model_dump(exclude={"kind"})))
-
-
 async def load_data(
     spec: RunSpec, student: Student, view: TeacherView | None, coordinator: CoordinatorClient, artefacts: Path
 ) -> tuple[list[Example], list[Example] | None]:
@@ -159,7 +117,7 @@ async def load_data(
     train: list[Example] = []
     if spec.data.train is not None:
         path = await local_path(spec.data.train, coordinator, artefacts, "data.train")
-        need = "completion" if spec.rollout.source in ("data", "mix") else None
+        need = "completion" if spec.rollout.source in ("data", "mix", "paired") else None
         train = encode(read_lines(path, "data.train", need=need), student.tokenizer, "data.train")
         validate.check_lengths(spec, train, "data.train", limits)
         validate.check_completions(train, limits)

@@ -31,18 +31,16 @@ class TeacherChanged(BadScores):
 
 def needs_candidates(spec: RunSpec) -> int | None:
     """How many of the student's own most probable tokens the question names, if the objective wants them."""
-    support = getattr(spec.objective, "support", None)
-    return size_asked(support, Signal.CANDIDATES)
+    return size_asked(spec.objective, Signal.CANDIDATES)
 
 
 def question(spec: RunSpec, rollout: Rollout, candidate_ids: NDArray[np.int32] | None) -> ScoreRequest:
     """The score request for every completion token of one rollout."""
-    support = getattr(spec.objective, "support", None)
     completion = Completion(token_ids=rollout.completion_ids, candidate_ids=candidate_ids)
     return ScoreRequest(
         sequences=(ScoreGroup(prompt_ids=rollout.prompt_ids, completions=(completion,)),),
         signals=required_signals(spec),
-        top_k=size_asked(support, Signal.TOP_K),
+        top_k=size_asked(spec.objective, Signal.TOP_K),
     )
 
 

@@ -131,6 +131,14 @@ async def mixed_rollouts(sources: Sources, step: int) -> AsyncIterator[list[Roll
         yield ended
 
 
+async def paired_rollouts(sources: Sources, step: int) -> AsyncIterator[list[Rollout]]:
+    """Of every prompt the completion that the data file holds, beside the student's own."""
+    rows = list(enumerate(sources.chosen(step)))
+    yield _from_data(sources, step, rows, sample=sources.spec.samples_per_prompt)
+    async for ended in _sampled(sources, step, rows):
+        yield ended
+
+
 async def pushed_rollouts(sources: Sources, _step: int) -> AsyncIterator[list[Rollout]]:
     """Trajectories that others pushed, in the order of their arrival; waits until there are enough for a step."""
     missing = sources.spec.prompts_per_step * sources.spec.samples_per_prompt
@@ -149,17 +157,19 @@ SOURCES: dict[str, Callable[[Sources, int], AsyncIterator[list[Rollout]]]] = {
     "teacher": teacher_rollouts,
     "data": data_rollouts,
     "mix": mixed_rollouts,
+    "paired": paired_rollouts,
     "pushed": pushed_rollouts,
 }
 
 Rows = list[tuple[int, tuple[int, Example]]]
 
 
-def _from_data(sources: Sources, step: int, rows: Rows) -> list[Rollout]:
+def _from_data(sources: Sources, step: int, rows: Rows, sample: int = 0) -> list[Rollout]:
+    """sample: their number among the rollouts of their prompt."""
     rollouts: list[Rollout] = []
     for row, (_, example) in rows:
         assert example.completion_ids is not None
-        rollouts.append(_rollout(sources, step, row, 0, example, example.completion_ids, "data", "stop"))
+        rollouts.append(_rollout(sources, step, row, sample, example, example.completion_ids, "data", "stop"))
     return rollouts
 
 
