@@ -2,7 +2,15 @@
 
 from tutelage.engines.base import Engine, Tokenizer
 from tutelage.engines.opening import open_engine
-from tutelage.engines.options import ChatOptions, EngineOptions, FakeOptions, HfOptions, UpstreamOptions, VllmOptions
+from tutelage.engines.options import (
+    ChatOptions,
+    EngineOptions,
+    FakeOptions,
+    HfOptions,
+    HfRewardOptions,
+    UpstreamOptions,
+    VllmOptions,
+)
 
 __all__ = [
     "ChatOptions",
@@ -10,6 +18,7 @@ __all__ = [
     "EngineOptions",
     "FakeOptions",
     "HfOptions",
+    "HfRewardOptions",
     "Tokenizer",
     "UpstreamOptions",
     "VllmOptions",

@@ -7,7 +7,7 @@ Off-by-one conventions, padding and batching end inside an engine; what comes ou
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -17,6 +17,7 @@ from tutelage_client.wire import (
     Generation,
     Prompt,
     Provenance,
+    RewardItem,
     ScoreGroup,
     Signal,
     TokenScores,
@@ -86,3 +87,16 @@ class Engine(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class RewardEngine(Engine, Protocol):
+    """A model that values whole texts: an engine whose capabilities name the reward `reward_model`."""
+
+    def row(self, item: RewardItem) -> list[int]:
+        """Prompt and completion as the model reads them, in token ids. Raises: InvalidInput: it cannot read them."""
+        ...
+
+    async def reward(self, rows: Sequence[list[int]]) -> tuple[list[float], Usage]:
+        """A finite value for each row, in order. Raises: BadScores: the model gave none."""
+        ...

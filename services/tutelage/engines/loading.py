@@ -16,15 +16,19 @@ from tutelage_client.errors import InvalidInput
 Dtype = Literal["float32", "bfloat16", "auto"]
 
 
-def load_model(model: str, revision: str | None, dtype: Dtype, device: torch.device) -> Any:
-    """A causal language model in eval mode on `device`; `dtype` auto is what the weights were saved in.
+def load_model(
+    model: str, revision: str | None, dtype: Dtype, device: torch.device, kind: Any = AutoModelForCausalLM
+) -> Any:
+    """A model in eval mode on `device`; `dtype` auto is what the weights were saved in.
+
+    kind: the automatic class of the library that it is loaded as
 
     Raises:
-        InvalidInput: not there, not safetensors, not whole, or not a causal language model.
+        InvalidInput: not there, not safetensors, not whole, or not of this kind.
     """
     local = _check_directory(model)
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = kind.from_pretrained(
             model,
             revision=revision or "main",
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),

@@ -7,7 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 from tutelage.engines.base import Engine
-from tutelage.engines.options import ChatOptions, EngineOptions, FakeOptions, HfOptions, UpstreamOptions, VllmOptions
+from tutelage.engines.options import (
+    ChatOptions,
+    EngineOptions,
+    FakeOptions,
+    HfOptions,
+    HfRewardOptions,
+    UpstreamOptions,
+    VllmOptions,
+)
 from tutelage_client.errors import InvalidInput
 
 
@@ -30,6 +38,12 @@ def _hf(options: HfOptions, name: str) -> Engine:
     from tutelage.engines.hf import open_hf
 
     return open_hf(options, name)
+
+
+def _hf_reward(options: HfRewardOptions, name: str) -> Engine:
+    from tutelage.engines.hf_reward import open_hf_reward
+
+    return open_hf_reward(options, name)
 
 
 def _vllm(options: UpstreamOptions, name: str) -> Engine:
@@ -72,6 +86,7 @@ def _chat(options: ChatOptions, name: str) -> Engine:
 _OPENERS: dict[str, Callable[[Any, str], Engine]] = {
     "fake": _fake,
     "hf": _hf,
+    "hf_reward": _hf_reward,
     "vllm": _vllm,
     "vllm-in-process": _vllm_in_process,
     "sglang": _sglang,

@@ -45,6 +45,20 @@ class HfOptions(_Options):
     logit_tile_bytes: int = Field(default=64 * 2**20, ge=1)
 
 
+class HfRewardOptions(_Options):
+    """A sequence-classification model of the transformers library. model: a directory, or a hub id
+
+    revision: pins a hub id; label: which output is the reward, where the model has several
+    """
+
+    kind: Literal["hf_reward"] = "hf_reward"
+    model: str = Field(min_length=1)
+    revision: str | None = None
+    label: str | None = None
+    dtype: Literal["float32", "bfloat16", "auto"] = "float32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
 class _Reached(_Options):
     """What is reached over HTTP.
 
@@ -103,5 +117,5 @@ class ChatOptions(_Reached):
 
 
 EngineOptions = Annotated[
-    FakeOptions | HfOptions | UpstreamOptions | VllmOptions | ChatOptions, Field(discriminator="kind")
+    FakeOptions | HfOptions | HfRewardOptions | UpstreamOptions | VllmOptions | ChatOptions, Field(discriminator="kind")
 ]

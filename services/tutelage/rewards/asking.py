@@ -1,4 +1,4 @@
-"""The rewards of one request: graded here, or asked of the teacher's model."""
+"""The rewards of one request: graded here, or asked of the teacher's chat model. Reward models: `models`."""
 
 from __future__ import annotations
 

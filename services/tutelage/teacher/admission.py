@@ -13,6 +13,7 @@ from tutelage_client.wire import (
     ScoreGroup,
     ScoreRequest,
     Signal,
+    Usage,
     needs_model,
 )
 
@@ -73,6 +74,13 @@ def admit_reward(request: RewardRequest, capabilities: Capabilities, teacher: st
         has = ", ".join(sorted(capabilities.rewards)) or "none"
         message = f"teacher {teacher!r} does not give the reward {kind!r}; of those that need a model it gives {has}"
         raise CapabilityMissing(message, "reward.kind")
+
+
+def admit_rows(rows: list[list[int]], limits: Limits) -> Usage:
+    """What reading them takes. Raises: InvalidInput: more tokens than go in one request."""
+    tokens = sum(map(len, rows))
+    _check_tokens(tokens, limits, "items")
+    return Usage(forward_tokens=tokens)
 
 
 def require_head(capabilities: Capabilities, teacher: str) -> None:

@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import Any, Self
 
 from tutelage.engines import Engine
+from tutelage.engines.base import RewardEngine
 from tutelage.engines.upstream.failures import UpstreamAway, UpstreamFailed
 from tutelage.teacher.accounts import Bill
 from tutelage.teacher.admission import group_tokens
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 Scored = tuple[list[TokenScores], Usage]
 Generated = tuple[list[list[Generation]], Usage]
+Valued = tuple[list[float], Usage]
 
 
 class EngineFailed(TutelageError):
@@ -47,11 +49,21 @@ class _Asked:
     top_k: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class RewardRows:
+    """Texts in token ids, as `RewardEngine.row` made them."""
+
+    rows: list[list[int]]
+
+
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """One part of one request. work: groups to score, or a generation, which is never merged; bill: who pays for it"""
+    """One part of one request. work: groups to score, or what is never merged: a generation, rows of a reward model
 
-    work: list[ScoreGroup] | GenerateRequest
+    bill: who pays for it
+    """
+
+    work: list[ScoreGroup] | GenerateRequest | RewardRows
     asked: _Asked | None
     tokens: int
     bill: Bill | None
@@ -103,7 +115,14 @@ class Batcher:
 
     async def generate(self, request: GenerateRequest, tokens: int, bill: Bill | None = None) -> Generated:
         """As `Engine.generate`, when its turn comes. tokens: the most that it can write."""
-        item = self._enter(_Waiting(request, None, tokens, bill))
+        return await self._alone(_Waiting(request, None, tokens, bill))
+
+    async def reward(self, rows: list[list[int]], bill: Bill | None = None) -> Valued:
+        """As `RewardEngine.reward`, when its turn comes."""
+        return await self._alone(_Waiting(RewardRows(rows), None, sum(map(len, rows)), bill))
+
+    async def _alone(self, item: _Waiting) -> Any:
+        self._enter(item)
         try:
             return await item.future
         finally:
@@ -207,13 +226,18 @@ class Batcher:
         before = self.tokens_per_s
         self.tokens_per_s = tokens_per_s if before is None else 0.8 * before + 0.2 * tokens_per_s
 
-    async def _call(self, batch: list[_Waiting]) -> Sequence[Scored | Generated]:
+    async def _call(self, batch: list[_Waiting]) -> Sequence[Scored | Generated | Valued]:
         first = batch[0]
         self._metrics.batch_tokens.observe(sum(item.tokens for item in batch))
         if isinstance(first.work, GenerateRequest):
             generations, usage = await self._engine.generate(first.work)
             self._metrics.spent(usage.model_dump())
             return [(generations, usage)]
+        if isinstance(first.work, RewardRows):
+            assert isinstance(self._engine, RewardEngine)
+            values, usage = await self._engine.reward(first.work.rows)
+            self._metrics.spent(usage.model_dump())
+            return [(values, usage)]
         assert first.asked is not None
         parts = [item.work for item in batch if isinstance(item.work, list)]
         groups = [group for part in parts for group in part]

@@ -11,11 +11,13 @@ from functools import partial
 from typing import Any
 
 from tutelage.engines import Engine
+from tutelage.engines.base import RewardEngine
 from tutelage.engines.probe import probe
 from tutelage.rewards import rewards_of
+from tutelage.rewards.models import model_rewards
 from tutelage.teacher.accounts import Accounts, BudgetSpent
-from tutelage.teacher.admission import Limits, admit_generation, admit_reward, admit_score
-from tutelage.teacher.batcher import Batcher, EngineAway, EngineFailed, Generated, Scored
+from tutelage.teacher.admission import Limits, admit_generation, admit_reward, admit_rows, admit_score
+from tutelage.teacher.batcher import Batcher, EngineAway, EngineFailed, Generated, Scored, Valued
 from tutelage.teacher.cache import ScoreCache
 from tutelage.teacher.callers import Caller
 from tutelage.teacher.prices import PICO, most_generated, most_scored
@@ -26,6 +28,7 @@ from tutelage_client.errors import BadScores, InvalidInput, TutelageError
 from tutelage_client.wire import (
     GenerateReply,
     GenerateRequest,
+    RewardModel,
     RewardReply,
     RewardRequest,
     ScoreGroup,
@@ -114,7 +117,12 @@ class Scorer:
             admit_reward(request, self.engine.capabilities, self.name)
             if not needs_model(request.reward):
                 caller.pace.take(tokens=0)
-            rewards, usage = await rewards_of(request, partial(self._written, caller=caller))
+            if isinstance(request.reward, RewardModel):
+                assert isinstance(self.engine, RewardEngine)  # or it would not have been admitted
+                value = partial(self._valued, caller=caller)
+                rewards, usage = await model_rewards(self.engine, value, request.items)
+            else:
+                rewards, usage = await rewards_of(request, partial(self._written, caller=caller))
             return RewardReply(rewards=tuple(rewards), provenance=self.engine.provenance, usage=usage)
 
     async def become_ready(self, stopping: asyncio.Event, again_after_s: float = 2.0) -> None:
@@ -148,6 +156,15 @@ class Scorer:
             blocks, usage = await self.batcher.score(groups, signals, top_k, bill)
             bill.settle(usage)
         return blocks, usage
+
+    async def _valued(self, rows: list[list[int]], *, caller: Caller) -> Valued:
+        """What the reward model says, paid by the caller."""
+        most = admit_rows(rows, self.limits)
+        caller.pace.take(most.forward_tokens)
+        with self._accounts.reserved(caller.accounts, most) as bill:
+            values, usage = await self.batcher.reward(rows, bill)
+            bill.settle(usage)
+        return values, usage
 
     async def _written(self, request: GenerateRequest, caller: Caller) -> Generated:
         """What the model writes, paid by the caller."""

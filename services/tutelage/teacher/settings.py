@@ -9,7 +9,15 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from tutelage.engines import ChatOptions, EngineOptions, FakeOptions, HfOptions, UpstreamOptions, VllmOptions
+from tutelage.engines import (
+    ChatOptions,
+    EngineOptions,
+    FakeOptions,
+    HfOptions,
+    HfRewardOptions,
+    UpstreamOptions,
+    VllmOptions,
+)
 from tutelage.teacher.accounts import Budget
 from tutelage.teacher.admission import Limits
 from tutelage.teacher.keys import Key
@@ -20,6 +28,7 @@ OPENAI_MAX_TOP_K = 5  # what completions with echo are documented to give
 NEEDS: dict[str, tuple[str, ...]] = {
     "fake": (),
     "hf": ("model",),
+    "hf_reward": ("model",),
     "vllm": ("model",),
     "sglang": ("upstream", "model"),
     "openai": ("upstream", "model"),
@@ -45,9 +54,10 @@ class Settings(BaseSettings):
     name: str = Field(
         "teacher", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="the name that runs use; also its queue"
     )
-    engine: Literal["hf", "vllm", "sglang", "openai", "chat", "fake"] = Field(
+    engine: Literal["hf", "hf_reward", "vllm", "sglang", "openai", "chat", "fake"] = Field(
         "hf",
-        description="hf: a transformers model; vllm, sglang, openai: a server that scores, at --upstream; "
+        description="hf: a transformers model; hf_reward: one that values whole texts; "
+        "vllm, sglang, openai: a server that scores, at --upstream; "
         "vllm without --upstream: vLLM in this process; "
         "chat: a hosted model that returns text; fake: a toy model for tests",
     )
@@ -55,6 +65,7 @@ class Settings(BaseSettings):
         None, description="model directory, or hub id with --revision; for a server the one with its tokenizer"
     )
     revision: str | None = Field(None, description="commit of a hub id; for a server what you say its weights are")
+    reward_label: str | None = Field(None, description="output of hf_reward that is the reward, where it has several")
     upstream: str | None = Field(None, pattern=r"^https?://", description="address of the server or hosted API")
     upstream_model: str | None = Field(None, description="name under which the upstream serves the model")
     api_key_file: Path | None = Field(None, description="file with the key that the upstream wants")
@@ -127,6 +138,9 @@ class Settings(BaseSettings):
             return self.fake_options
         if self.engine == "hf":
             return HfOptions(model=str(self.model), revision=self.revision, dtype=self.dtype, device=self.device)
+        if self.engine == "hf_reward":
+            given = {"model": self.model, "revision": self.revision, "label": self.reward_label}
+            return HfRewardOptions.model_validate(given | {"dtype": self.dtype, "device": self.device})
         if self.engine == "vllm" and self.upstream is None:
             return self._vllm_options()
         reached: dict[str, Any] = {
