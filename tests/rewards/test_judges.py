@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -14,6 +15,10 @@ from tutelage.engines.fakes import APPS, ToyServer, listening, write_tokenizer
 from tutelage.engines.fakes.judge import good, verdict
 from tutelage.engines.options import ChatOptions, FakeOptions
 from tutelage.rewards import rewards_of
+from tutelage.rewards.judging import NotTaken
+from tutelage.teacher.build import build_app
+from tutelage.teacher.settings import Settings
+from tutelage_client.teacher import TeacherClient
 from tutelage_client.wire import (
     GenerateRequest,
     Generation,
@@ -35,15 +40,18 @@ HOSTILE = st.lists(st.sampled_from(HOSTILE_PARTS.split("|")), max_size=12).map("
 
 
 class Judge:
-    """Answers each question by `answers`; keeps what it was asked."""
+    """Answers each question by `answers`, takes none with `poison` in it; keeps what it was asked."""
 
-    def __init__(self, answers: Any = verdict, finish_reason: Any = "stop") -> None:
+    def __init__(self, answers: Any = verdict, finish_reason: Any = "stop", poison: str | None = None) -> None:
         self.answers = answers
         self.finish_reason = finish_reason
+        self.poison = poison
         self.asked: list[str] = []
 
     async def __call__(self, request: GenerateRequest) -> tuple[list[list[Generation]], Usage]:
         told = ["\n".join(m["content"] for m in p if isinstance(m, dict)) for p in request.prompts if p]
+        if self.poison is not None and any(self.poison in each for each in told):
+            raise NotTaken("it holds poison")
         self.asked += told
         said = [[Generation(text=self.answers(each), finish_reason=self.finish_reason)] for each in told]
         return said, sum([EACH] * len(told), Usage())
@@ -118,6 +126,20 @@ async def test_an_answer_out_of_form_is_asked_for_once_more_and_then_is_no_rewar
     assert judge.asked[0] != judge.asked[1], "each question has a nonce of its own"
 
 
+@pytest.mark.parametrize("place", range(5))
+async def test_a_question_that_is_not_taken_has_no_reward_and_the_others_stand(place: int) -> None:
+    texts = ["good", "bad", "good good", "", "good"]
+    texts[place] = "hemlock"
+    judge = Judge(poison="hemlock")
+    rewards, usage = await judged(judge, RUBRIC, *texts)
+    assert [reward.valid for reward in rewards] == [i != place for i in range(5)]
+    assert rewards[place].detail == {"reason": "the judge did not take the question: it holds poison"}
+    assert len(judge.asked) == 4, "none is asked twice"
+    assert usage == EACH + EACH + EACH + EACH
+    pairs, _ = await judged(Judge(poison="hemlock"), GROUP, *texts)
+    assert [reward.valid for reward in pairs] == [i != place for i in range(5)]
+
+
 @pytest.mark.parametrize(("reason", "told"), [("refused", "refused to answer"), ("length", "cut off")])
 async def test_a_refused_or_cut_answer_is_no_reward(reason: str, told: str) -> None:
     rewards, _ = await judged(Judge(finish_reason=reason), GROUP, "good", "bad")
@@ -135,3 +157,17 @@ async def test_a_hosted_chat_model_judges_over_http(tmp_path: Path) -> None:
         await engine.close()
     assert reward.detail == {"score": 2}
     assert usage.forward_tokens == 7
+
+
+async def test_what_a_hosted_judge_answers_with_400_is_one_reward_that_is_not_valid() -> None:
+    settings = Settings.model_validate({"engine": "chat", "upstream": "http://unused", "upstream_model": "toy"})
+    items = [RewardItem(prompt="p", completion=text) for text in ("good", "good " * 500, "good good")]
+    async with listening(APPS["judge"](ToyServer(FakeOptions(max_length=400)))) as url:
+        engine = await open_engine(ChatOptions(upstream=url, upstream_model="toy"), "judge")
+        app = build_app(settings, engine)
+        transport = httpx2.ASGITransport(app)
+        async with app.router.lifespan_context(app), TeacherClient("http://judge", transport=transport) as client:
+            one, long, two = (await client.reward(RewardRequest(items=items, reward=RUBRIC))).rewards
+    assert (one.detail, two.detail) == ({"score": 1}, {"score": 2})
+    assert (long.value, long.valid) == (None, False)
+    assert "maximum context length is 400 tokens" in long.detail["reason"]

@@ -16,7 +16,8 @@ from typing import Any, Self
 
 from tutelage.engines import Engine
 from tutelage.engines.base import RewardEngine
-from tutelage.engines.upstream.failures import UpstreamAway, UpstreamFailed
+from tutelage.engines.upstream.failures import UpstreamAway, UpstreamFailed, UpstreamRefused
+from tutelage.rewards.judging import NotTaken
 from tutelage.teacher.accounts import Bill
 from tutelage.teacher.admission import group_tokens
 from tutelage.teacher.checks import check_scores
@@ -28,6 +29,7 @@ from tutelage_client.wire import GenerateRequest, Generation, ScoreGroup, Signal
 
 log = logging.getLogger(__name__)
 
+_ABOUT_THE_REQUEST = (400, 413, 422)  # and not about the key or the model's name
 Scored = tuple[list[TokenScores], Usage]
 Generated = tuple[list[list[Generation]], Usage]
 Valued = tuple[list[float], Usage]
@@ -39,6 +41,10 @@ class EngineFailed(TutelageError):
 
 class EngineAway(EngineFailed):
     """The upstream behind the engine could not be reached for as long as it waits; this may pass."""
+
+
+class EngineRefused(EngineFailed, NotTaken):
+    """The upstream does not take this request; nothing is wrong with the engine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +275,8 @@ def _told(error: Exception) -> TutelageError:
         return error
     if isinstance(error, UpstreamAway):
         return EngineAway(str(error))
+    if isinstance(error, UpstreamRefused) and error.status in _ABOUT_THE_REQUEST:
+        return EngineRefused(str(error))
     if isinstance(error, UpstreamFailed):
         return EngineFailed(str(error))
     log.error("the engine failed", extra=describe_error(error))

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from tutelage.engines.fakes.chat import completion
 from tutelage.engines.fakes.toy import Body, Json, ToyServer
+from tutelage_client.errors import InvalidInput
 from tutelage_client.wire import Generation
 
 FENCED = re.compile(r"^<<<DATA \w+ (\w+)>>>\n(.*?)\n<<<END", re.DOTALL | re.MULTILINE)
@@ -24,6 +25,8 @@ def judge_app(toy: ToyServer) -> FastAPI:
     @app.post("/chat/completions")
     async def complete(body: Body) -> Json:
         said = "\n".join(message["content"] for message in body["messages"])
+        if len(said.split()) > toy.options.max_length:
+            raise InvalidInput(f"this model's maximum context length is {toy.options.max_length} tokens", "messages")
         return completion(toy, [Generation(text=verdict(said), finish_reason="stop")])
 
     return app
