@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from tutelage_client.errors import InvalidInput
 from tutelage_client.methods import METHODS, Method, as_toml, method
 from tutelage_client.methods.method import Need, Section
-from tutelage_client.spec import RunSpec, parse_spec, required_signals
+from tutelage_client.spec import RunSpec, SumObjective, parse_spec, required_signals
 from tutelage_client.wire.teachers import Signal
 
 BUILT = [each for each in METHODS if each.composition is not None]
@@ -91,6 +91,7 @@ def test_a_preset_is_its_composition_and_is_stored_resolved(each: Method) -> Non
     assert each.composition is not None
     spec = parse_spec(base(each) | preset(each.name))
     assert spec == parse_spec(base(each) | each.composition)
+    assert spec == RunSpec.model_validate(base(each) | preset(each.name))
     assert spec.objective.kind != "preset"
     assert parse_spec(spec.model_dump(mode="json")) == spec
 
@@ -119,6 +120,16 @@ def test_numbers_of_the_author_replace_those_of_the_method(beta: float, fraction
     assert spec == parse_spec(base(method("gkd")) | written)
 
 
+def test_terms_of_the_author_stand_over_those_of_the_method_at_their_place() -> None:
+    spec = parse_spec(base(method("eopd")) | preset("eopd", terms=[{}, {"where": {"teacher_entropy_above": 2.0}}]))
+    assert isinstance(spec.objective, SumObjective)
+    fixed = parse_spec(base(method("eopd")) | preset("eopd")).objective
+    assert isinstance(fixed, SumObjective)
+    assert spec.objective.terms[0] == fixed.terms[0]
+    assert spec.objective.terms[1].objective == fixed.terms[1].objective
+    assert spec.objective.terms[1].where.teacher_entropy_above == 2.0
+
+
 def test_stabilizers_of_the_author_stand_over_and_beside_those_of_the_method() -> None:
     name, clip = "revisiting-opd", {"kind": "signal_clip", "max": 2.0}
     mask = {"kind": "special_token_mask", "keep_eos": False}
@@ -141,6 +152,8 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (preset("gkd") | {"objective": {"kind": "preset", "name": ["gkd"]}}, "objective.name", "there is no method"),
     (preset("gkd", divergence="tvd"), "objective.divergence", "'tvd' contradicts the preset 'gkd', which has 'jsd'"),
     (preset("gkd") | {"rollout": {"source": "data"}}, "rollout.source", "which has 'mix'; remove it"),
+    (preset("eopd", terms=[{}]), "objective.terms", "1 terms for the 2 of the preset 'eopd'; a table each, {} for no"),
+    (preset("eopd", terms=[{}, {"objective": {"divergence": "tvd"}}]), "objective.terms.1.objective.divergence", "has"),
     (preset("rethinking-opd", support={"kind": "full"}), "objective.support.kind", "which has 'student_top_k'"),
     (preset("rethinking-opd", support={"rest": "tail"}), "objective.support.rest", "which has 'renormalise'"),
     # what the spec's own check refuses

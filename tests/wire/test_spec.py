@@ -63,6 +63,63 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     (changed("checkpoint.kep", 1), "checkpoint.kep", "did you mean 'keep'?"),
     (changed("eval.sample", 1), "eval.sample", "did you mean 'samples'?"),
     (changed("budget.teacher_token", 1), "budget.teacher_token", "did you mean 'teacher_tokens'?"),
+    # a mixture's place and course
+    *(
+        (changed("objective.target", {"kind": "mixture"} | given), f"objective.target.{field}", said)
+        for given, field, said in (
+            ({"weight": 1.0, "stands_for": "student"}, "weight", "holds nothing of the student; give less than 1"),
+            (
+                {"stands_for": "student", "final_weight": 1.0, "over_steps": 5},
+                "weight",
+                "holds nothing of the student; give less than 1",
+            ),
+            ({"stands_for": "reference"}, "stands_for", "'teacher' or 'student'"),
+            ({"adaptive": True}, "adaptive", "give a final_weight above weight, and over_steps"),
+            (
+                {"adaptive": True, "weight": 0.8, "final_weight": 0.4, "over_steps": 5},
+                "adaptive",
+                "it needs a share that rises",
+            ),
+            ({"final_weight": 1.0}, "over_steps", "give both or neither"),
+        )
+    ),
+    # a teacher that is cut to a set
+    *(
+        (
+            changed(
+                "objective", {"kind": "divergence", "support": {"kind": "teacher_top_k", "rest": "truncate"}} | given
+            ),
+            "objective.support.rest",
+            'is infinite to a truncated teacher; use "tail" or "renormalise", or divergence forward_kl',
+        )
+        for given in (
+            {"divergence": "reverse_kl"},
+            {"divergence": "akl"},
+            {"divergence": "todi"},
+            {"divergence": "jsd", "beta": 1.0},
+            {"divergence": "skew_reverse_kl", "alpha": 0.0},
+            {"divergence": "alpha", "alpha": -0.5},
+        )
+    ),
+    # a return without the token's own part is no credit of one token
+    (
+        changed("objective", {"kind": "policy_gradient", "credit": {"kind": "token", "own": False}}),
+        "objective.credit.own",
+        "unknown key 'own'; known are floor, kind",
+    ),
+    (
+        changed("objective", {"kind": "policy_gradient", "credit": {"kind": "k_step_return", "own": False}}),
+        "objective.credit.own",
+        "unknown key 'own'",
+    ),
+    (
+        changed(
+            "objective",
+            {"kind": "policy_gradient", "divergence": "jsd", "credit": {"kind": "return_to_go", "own": False}},
+        ),
+        "objective.credit",
+        'use divergence reverse_kl or credit kind "token"',
+    ),
     # an unknown kind
     (changed("objective.kind", "divergenc"), "objective.kind", "did you mean 'divergence'?"),
     (changed("objective.kind", 3), "objective.kind", "unknown kind 3; known are divergence, policy_gradient"),

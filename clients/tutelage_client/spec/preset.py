@@ -10,6 +10,7 @@ from typing import Any
 
 from tutelage_client.errors import InvalidInput
 from tutelage_client.methods import Method, method
+from tutelage_client.wire.refusal import refused
 
 PRESET = "preset"
 PROSE = ("rubric",)  # text for a judge, which its author words
@@ -19,7 +20,7 @@ def resolved(spec: Any) -> Any:
     """The same spec, as read from TOML or JSON, without its preset. What has none is returned as it is.
 
     Raises:
-        InvalidInput: no method has this name, it is not built, or a key contradicts it.
+        ValidationError: no method has this name, it is not built, or a key contradicts it.
     """
     objective = spec.get("objective") if isinstance(spec, dict) else None
     if not isinstance(objective, dict) or objective.get("kind") != PRESET:
@@ -36,15 +37,15 @@ def resolved(spec: Any) -> Any:
 def _named(objective: dict[str, Any]) -> Method:
     field = "objective.name"
     if "name" not in objective:
-        raise InvalidInput(f"{field}: a preset needs the name of a method; `tutelage methods ls` lists them", field)
+        raise refused(field, "a preset needs the name of a method; `tutelage methods ls` lists them")
     try:
         named = method(objective["name"])
     except InvalidInput as error:
-        raise InvalidInput(f"{field}: {error.message}", field) from error
+        raise refused(field, error.message) from error
     if named.missing is not None:
-        raise InvalidInput(f"{field}: {named.name!r} is not built; what is missing: {named.missing}", field)
+        raise refused(field, f"{named.name!r} is not built; what is missing: {named.missing}")
     if named.out_of_scope is not None:
-        raise InvalidInput(f"{field}: {named.name!r} is no preset: {named.out_of_scope}", field)
+        raise refused(field, f"{named.name!r} is no preset: {named.out_of_scope}")
     return named
 
 
@@ -57,7 +58,7 @@ def _merged(fixed: Any, own: Any, field: str, name: str) -> Any:
         return _merged_stabilizers(fixed, own) if field == "stabilizers" else _merged_terms(fixed, own, field, name)
     if isinstance(fixed, str) and own != fixed and field.rpartition(".")[2] not in PROSE:
         remedy = f"remove it, or write the objective out: `tutelage methods show {name}` prints it"
-        raise InvalidInput(f"{field}: {own!r} contradicts the preset {name!r}, which has {fixed!r}; {remedy}", field)
+        raise refused(field, f"{own!r} contradicts the preset {name!r}, which has {fixed!r}; {remedy}")
     return own
 
 
@@ -65,7 +66,7 @@ def _merged_terms(fixed: list[Any], own: list[Any], field: str, name: str) -> li
     """Each of the author's terms over the method's at its place; a {} leaves one as it is."""
     if len(own) != len(fixed):
         sentence = f"{len(own)} terms for the {len(fixed)} of the preset {name!r}; a table each, {{}} for no change"
-        raise InvalidInput(f"{field}: {sentence}", field)
+        raise refused(field, sentence)
     return [_merged(base, each, f"{field}.{i}", name) for i, (base, each) in enumerate(zip(fixed, own, strict=True))]
 
 

@@ -9,18 +9,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from tutelage_client.errors import InvalidInput
-from tutelage_client.spec.preset import resolved
 from tutelage_client.spec.run import RunSpec
 from tutelage_client.wire.refusal import explain
 
 
 def parse_spec(data: Any) -> RunSpec:
-    """The spec in `data`, as read from TOML or JSON; a preset is resolved.
+    """The spec in `data`, as read from TOML or JSON.
 
     Raises:
         InvalidInput: the first thing that is wrong, as one sentence, with its field.
     """
-    data = resolved(data)
     try:
         return RunSpec.model_validate(data)
     except ValidationError as error:

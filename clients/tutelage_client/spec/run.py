@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from tutelage_client.spec.preset import resolved
 from tutelage_client.spec.rewards import RewardSpec, check_reward, signals_heard
 from tutelage_client.spec.rules import check_data, check_source, check_stabilizers, check_teachers
 from tutelage_client.spec.sections import (
@@ -26,7 +27,7 @@ from tutelage_client.wire.teachers import Signal
 
 
 class RunSpec(Message):
-    """One run, whole. Every key that is left out has its default; an unknown key is refused."""
+    """One run, whole. Every key that is left out has its default; an unknown key is refused; a preset is resolved."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$", description="for people; it need not be unique")
     seed: int = Field(
@@ -51,6 +52,11 @@ class RunSpec(Message):
     checkpoint: CheckpointSpec = Field(default=CheckpointSpec(), description="what survives a crash")
     eval: EvalSpec = Field(default=EvalSpec(), description="measuring on held-out prompts")
     budget: Budget = Field(default=Budget(), description="limits that end the run early")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve_preset(cls, data: Any) -> Any:
+        return resolved(data)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
