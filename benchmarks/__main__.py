@@ -6,13 +6,14 @@ import argparse
 import json
 from pathlib import Path
 
+from benchmarks.door import door
 from benchmarks.loss import loss
 from benchmarks.measure import Cell, described
 from benchmarks.scoring import scoring
 from benchmarks.step import step
 from benchmarks.transport import transport
 
-BENCHMARKS = {"transport": transport, "scoring": scoring, "loss": loss, "step": step}
+BENCHMARKS = {"transport": transport, "door": door, "scoring": scoring, "loss": loss, "step": step}
 
 
 def main() -> None:

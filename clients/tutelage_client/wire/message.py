@@ -22,9 +22,10 @@ class Message(BaseModel):
     @classmethod
     def _know_every_key(cls, data: Any) -> Any:
         if isinstance(data, dict):
+            known = cls.model_fields
             for key in data:
-                if key not in cls.model_fields:
-                    hint = _nearest(key, cls.model_fields) or f"; known are {', '.join(sorted(cls.model_fields))}"
+                if key not in known:
+                    hint = _nearest(key, known) or f"; known are {', '.join(sorted(known))}"
                     raise refused(str(key), f"unknown key {str(key)!r}{hint}")
         return data
 

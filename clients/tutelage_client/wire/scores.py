@@ -75,7 +75,7 @@ class TokenScores(Message):
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays that this block carries, by field name."""
-        return {name: value for name, value in self if isinstance(value, np.ndarray)}
+        return {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
 
     def _check_shapes(self) -> None:
         for name, array in self.arrays().items():
@@ -151,8 +151,16 @@ def _check_top_k(ids: NDArray[np.int32], logprob: NDArray[np.float32]) -> None:
         return
     if ids.min() < 0:
         raise ValueError("topk_ids holds a negative id in a valid row")
-    if (logprob[:, 1:] > logprob[:, :-1] + LOGPROB_SLACK).any():  # no difference: both may be -inf
+    k = ids.shape[1]
+    flat = logprob.ravel()
+    if _any_in_a_row(flat[1:] > flat[:-1] + LOGPROB_SLACK, k):  # no difference: both may be -inf
         raise ValueError("topk_logprob must descend")
-    ordered = np.sort(ids, axis=1)
-    if (ordered[:, 1:] == ordered[:, :-1]).any():
+    flat = np.sort(ids, axis=1).ravel()
+    if _any_in_a_row(flat[1:] == flat[:-1], k):
         raise ValueError("topk_ids repeats an id within a row")
+
+
+def _any_in_a_row(neighbours: NDArray[np.bool_], width: int) -> np.bool_:
+    """Whether any pair of neighbours in a flattened matrix is marked that lies in one row."""
+    neighbours[width - 1 :: width] = False
+    return neighbours.any()

