@@ -29,6 +29,7 @@ from tutelage_client.wire import (
     decode_reply,
     encode_request,
 )
+from tutelage_client.wire.tensors import save
 
 ALL = frozenset(Signal)
 JSON = "application/json"
@@ -94,7 +95,14 @@ async def test_the_plain_json_of_a_person_is_understood(start_teacher: Any) -> N
     [
         ({"sequences": []}, "sequences", "at least 1 item"),
         ({"sequences": [{"token_ids": [1, 2], "score_start": 2}]}, "sequences.0", "score_start is 2"),
-        ({"sequences": [sequence(1, 40)]}, "sequences.0", "40"),
+        ({"sequences": [sequence(1, 40)]}, "sequences.0", "0 to 31"),
+        ({"sequences": [sequence(1, -2)]}, "sequences.0", "must not be negative"),
+        ({"sequences": [sequence(1, 2.5)]}, "sequences.0.token_ids", "whole numbers"),
+        ({"sequences": [sequence(1, 2**31)]}, "sequences.0.token_ids", "2147483647"),
+        ({"sequences": [{"token_ids": [], "score_start": 1}]}, "sequences.0", "has 0 tokens"),
+        ({"sequences": [{"token_ids": [[1, 2], [3]], "score_start": 1}]}, "sequences.0.token_ids", "differ in length"),
+        ({"sequences": [{"token_ids": [[1], [2]], "score_start": 1}]}, "sequences.0.token_ids", "one list"),
+        ({"sequences": [{"token_ids": 7, "score_start": 1}]}, "sequences.0.token_ids", "a list of token ids"),
         ({"sequences": [sequence(*[1] * 65)]}, "sequences.0", "at most 64"),
         ({"sequences": [sequence()], "signals": ["top_k"], "top_k": 33}, "top_k", "at most 32"),
         ({"sequences": [sequence(*[1] * 40)] * 6}, "sequences", "at most 200"),
@@ -102,6 +110,16 @@ async def test_the_plain_json_of_a_person_is_understood(start_teacher: Any) -> N
             {"sequences": [sequence(candidate_ids=[[1] * 9])], "signals": ["candidates"]},
             "sequences.0.candidate_ids",
             "at most 8",
+        ),
+        (
+            {"sequences": [sequence(1, 2, 3, candidate_ids=[[1, 2]])], "signals": ["candidates"]},
+            "sequences.0",
+            "1 rows for 2 scored tokens",
+        ),
+        (
+            {"sequences": [sequence(candidate_ids=[None])], "signals": ["candidates"]},
+            "sequences.0.candidate_ids",
+            "for each row",
         ),
         ({"sequences": [sequence()], "bogus": 1}, "bogus", "unknown key"),
     ],
@@ -124,6 +142,38 @@ async def test_a_body_that_is_no_json_is_refused(start_teacher: Any, body: bytes
     async with start_teacher() as teacher:
         answer = await teacher.http.post("/v1/score", content=body, headers={"content-type": JSON})
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_input")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ((2**62).to_bytes(8, "little") + b"{}", "not safetensors"),
+        ((2).to_bytes(8, "little") + b"[]", "not safetensors"),
+        (save({"token_ids": np.ones(2, np.float32)}, {"score-request.v1": "{}"}), "token_ids is float32"),
+        (save({"token_ids": np.ones(2, np.int32)}, {"score-request.v1": "{}"}), "'row_splits' is missing"),
+        (save({"token_ids": np.ones(2, np.int32)}, {"other.v1": "{}"}), "expected 'score-request.v1'"),
+    ],
+)
+async def test_a_binary_body_that_claims_what_it_is_not_is_refused(start_teacher: Any, body: bytes, said: str) -> None:
+    async with start_teacher() as teacher:
+        answer = await teacher.http.post("/v1/score", content=body, headers={"content-type": MEDIA_TYPE})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_input")
+    assert said in answer.json()["detail"]
+
+
+async def test_a_prompt_to_continue_has_tokens_and_every_stop_a_text(start_teacher: Any) -> None:
+    async with start_teacher() as teacher:
+        for body, field, said in (
+            ({"prompts": ["t1"], "stop": ["t9", ""]}, "stop.1", "at least 1"),
+            ({"prompts": [[1, -1]]}, "prompts.0", "greater than or equal to 0"),
+            ({"prompts": [[1, 2.0]]}, "prompts.0", "integer"),
+            ({"prompts": [[{"role": "user"}]]}, "prompts.0", "a role and a content"),
+        ):
+            answer = await teacher.http.post("/v1/generate", json=body)
+            problem = answer.json()
+            assert (answer.status_code, problem["code"]) == (422, "invalid_input")
+            assert problem["field"].startswith(field)
+            assert said in str(problem["errors"])
 
 
 @pytest.mark.parametrize("cut", [0, 4, 60, -1])
