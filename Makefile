@@ -45,7 +45,7 @@ $(LANGUAGE)/student/model.safetensors: examples/language/make_models.py | $(STAM
 test: $(STAMP)  ## the whole suite, with a real Valkey and PostgreSQL
 	@$(BIN)/python -m pytest
 
-e2e: $(STAMP) $(VLLM)/.vllm $(PEERS)/.peers  ## what needs root and Debian packages, a real vLLM, and public losses
+e2e: $(STAMP) $(VLLM)/.vllm $(PEERS)/.peers  ## what needs root and Debian packages, a real vLLM, public losses and clients
 	@bash tests/e2e/run
 
 check: $(STAMP)  ## ruff, formatting, types, import rules
@@ -57,12 +57,12 @@ check: $(STAMP)  ## ruff, formatting, types, import rules
 bench: $(STAMP)  ## every benchmark, results in build/bench
 	@$(BIN)/python -m benchmarks all --out build/bench $(BENCH_ARGS)
 
-bench-peers: $(PEERS)/.peers  ## an environment of its own for TRL, Liger and torchtune's losses, which `make bench` and `make e2e` hold ours to
+bench-peers: $(PEERS)/.peers  ## an environment of its own for TRL, Liger, torchtune's losses and lm-eval, which `make bench` and `make e2e` hold ours to
 
 $(PEERS)/.peers: constraints.txt Makefile
 	@$(PYTHON) -m venv $(PEERS)
 	@$(PEERS)/bin/python -m pip install -qq $(PIP_ARGS) -c constraints.txt torch
-	@$(PEERS)/bin/python -m pip install -qq $(PIP_ARGS) -c constraints.txt trl==1.16.0
+	@$(PEERS)/bin/python -m pip install -qq $(PIP_ARGS) -c constraints.txt trl==1.16.0 'lm_eval[api]==0.4.13'
 	@$(PEERS)/bin/python -m pip install -qq $(PIP_ARGS) --no-deps liger-kernel==0.8.5  # its dependency Triton is a GPU's
 	@$(PEERS)/bin/python -m pip install -qq $(PIP_ARGS) --no-deps torchtune==0.6.1  # its losses need torch alone
 	@touch $@

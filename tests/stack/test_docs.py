@@ -32,6 +32,7 @@ SAID = {
     "docs/howto/upstream-teacher.md": ['"covers_candidates":true', "4 tokens scored"],
     "docs/howto/black-box-teacher.md": ['"detail":{"score":2}', '"detail":{"score":0}'],
     "docs/howto/replicas-and-cache.md": ["4 tokens scored", '"hits":1', 'completions_total{outcome="miss"} 1.0'],
+    "docs/howto/openai-clients.md": ['"owned_by":"tutelage"', "'1' None"],
     "docs/howto/keys-and-budgets.md": ["4 tokens scored", '"account":"key alice","tokens":4'],
     "docs/howto/watching.md": ["event: metrics", "finalizing -> succeeded", "tutelage_teacher_scored_tokens_total"],
     "docs/howto/operating.md": [],

@@ -44,7 +44,7 @@ def everything(rows: int = 3) -> ScoreRequest:
     return ScoreRequest(sequences=(group,), signals=ALL, top_k=4)
 
 
-def sequence(*token_ids: int, **other: Any) -> dict[str, Any]:
+def sequence(*token_ids: float, **other: Any) -> dict[str, Any]:
     return {"token_ids": token_ids or (1, 2), "score_start": 1, **other}
 
 
