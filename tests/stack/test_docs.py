@@ -31,6 +31,7 @@ SAID = {
     "docs/howto/remote-teacher.md": ["remote", "4 tokens scored"],
     "docs/howto/upstream-teacher.md": ['"covers_candidates":true', "4 tokens scored"],
     "docs/howto/black-box-teacher.md": ['"detail":{"score":2}', '"detail":{"score":0}'],
+    "docs/howto/rewards.md": ['"value":1.0', '"outcome":"passed"', '"outcome":"failed"'],
     "docs/howto/replicas-and-cache.md": ["4 tokens scored", '"hits":1', 'completions_total{outcome="miss"} 1.0'],
     "docs/howto/openai-clients.md": ['"owned_by":"tutelage"', "'1' None"],
     "docs/howto/keys-and-budgets.md": ["4 tokens scored", '"account":"key alice","tokens":4'],
