@@ -15,6 +15,7 @@ from tutelage.core.credit import Credit, credited
 from tutelage.core.estimators import reinforce
 from tutelage.core.loss import learned_rows, loss
 from tutelage.core.objective import Objective
+from tutelage.core.terms import Term
 
 few = settings(max_examples=60, deadline=None)
 rollouts = st.lists(st.lists(st.floats(-9, 9), min_size=1, max_size=9), min_size=1, max_size=5)
@@ -112,7 +113,15 @@ def test_masked_rows_earn_nothing_and_an_unscored_row_takes_its_rollout_out(logi
     assert gradient[[1, 5, 6, 7, 8]].abs().max() == 0
 
 
-def test_in_expectation_the_return_to_go_descends_the_reverse_kl_of_the_sequence(logits, make_batch):
+FOLLOWING = Objective("policy_gradient", credit=Credit(steps=None, own=False))
+SEQUENCE = {
+    "return to go": Objective("policy_gradient", credit=Credit(steps=None)),
+    "MiniLLM's split": Objective("sum", terms=(Term(Objective("divergence")), Term(FOLLOWING))),
+}
+
+
+@pytest.mark.parametrize("objective", SEQUENCE.values(), ids=SEQUENCE.keys())
+def test_in_expectation_a_return_descends_the_reverse_kl_of_the_sequence(logits, make_batch, objective):
     """Two tokens of three words: every text once, weighted by its probability, against the KL of whole texts."""
     first, second = logits(1, 1, 3), logits(2, 3, 3)  # the second token's logits depend on the first
     q_first, q_second = logits(3, 1, 3).log_softmax(-1), logits(4, 3, 3).log_softmax(-1)
@@ -127,7 +136,7 @@ def test_in_expectation_the_return_to_go_descends_the_reverse_kl_of_the_sequence
     ids = torch.stack([a, b], 1).flatten()
     sampled = teacher.gather(-1, ids[:, None]).squeeze(-1)
     batch = replace(batch, token_ids_R=ids, teacher=replace(batch.teacher, sampled_logprob_R=sampled))
-    gradient = loss_and_gradient(batch, replace(RETURN, credit=Credit(steps=None)))[1]
+    gradient = loss_and_gradient(batch, objective)[1]
     weighted = gradient.view(9, 2, 3) * p_text.detach().exp()[:, None, None]
     assert torch.allclose(weighted[:, 0].sum(0), exact[0][0], atol=1e-10)
     assert torch.allclose(torch.zeros(3, 3).double().index_add(0, a, weighted[:, 1]), exact[1], atol=1e-10)

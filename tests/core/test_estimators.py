@@ -52,6 +52,15 @@ def test_reinforce_with_the_teachers_advantage_descends_reverse_kl(pair):
     assert torch.allclose(gradient(expected, student), gradient(exact, student), atol=1e-12)
 
 
+@pytest.mark.parametrize("constant", [-1.0, 2.5])
+def test_a_constant_in_the_advantage_has_no_gradient_in_expectation(pair, constant):
+    """So the -1 of MiniLLM and of the weight of reverse KL may be left out."""
+    student, _ = pair
+    logp = student.log_softmax(-1)
+    expected = (logp.exp().detach() * reinforce(torch.full_like(logp, constant), logp)).sum()
+    assert gradient(expected, student).abs().max() < 1e-12
+
+
 def test_the_advantage_carries_no_gradient(pair):
     student, teacher = pair
     assert not advantage(student.log_softmax(-1), teacher.log_softmax(-1)).requires_grad
