@@ -45,6 +45,7 @@ def test_empty():
     raise AssertionError("no IndexError")
 """
     code = "def head(items):\n    return items[0]"
+    assert outcomes(f"{code}\n", tests="assert head([10**9999]) == 10**9999") == ["passed"]
     assert outcomes(code, "def head(items):\n    return (items or [1])[0]", tests=tests) == ["passed", "failed"]
 
 

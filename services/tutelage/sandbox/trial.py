@@ -45,6 +45,7 @@ class Raised(Exception):
 def main() -> None:
     """Arguments: seconds, MiB. A job on standard input: {code, tests}. An empty line once sealed, then a verdict."""
     timeout_s, memory_mb = float(sys.argv[1]), int(sys.argv[2])
+    sys.set_int_max_str_digits(0)  # the time is bounded here, and an answer may be a long number
     limit(memory_mb=memory_mb, cpu_s=int(timeout_s) + 2)
     held = seal()
     if not (held.files and held.processes):
