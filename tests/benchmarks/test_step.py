@@ -46,9 +46,9 @@ def test_the_trainer_learns_what_the_loss_written_out_says() -> None:
     spec = load_spec(SKILL / "opd.toml")
     rollouts = written(spec)[:12]
     student, engine = load_student(SKILL / "student", spec), open_hf(HfOptions(model=str(TEACHER)), "adder")
-    student.teacher_head = output_head(engine.head(), student)
+    student.teacher_heads = {None: output_head(engine.head(), student)}
     scored = [Scored(r, s) for r, s in zip(rollouts, scores(rollouts), strict=True)]
-    batches = micro_batches(scored, 200, student.pad_id, student.device, student.teacher_head, asks_teacher=True)
+    batches = micro_batches(scored, 200, student.pad_id, student.device, student.teacher_heads, asks_teacher=True)
     learned = student.learn(batches, objective_of(spec, student))
     loss, norm, tokens = (learned[name] or 0.0 for name in ("loss", "grad_norm", "learned_tokens"))
     assert agree(FirstStep(loss, norm, int(tokens)), reference(spec.student.model, TEACHER, rollouts))

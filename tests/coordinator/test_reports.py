@@ -19,7 +19,7 @@ from tutelage.coordinator.events import events
 from tutelage.coordinator.settings import Settings
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.errors import ProblemResponse
-from tutelage_client.wire import CheckpointCommit, EventReport, Lease, Outcome, Rollout, StepReport
+from tutelage_client.wire import CheckpointCommit, EventReport, Lease, Outcome, Rollout, StepReport, TeacherInfo
 from tutelage_client.worker import WorkerClient
 
 Spec = Callable[..., dict[str, Any]]
@@ -139,6 +139,20 @@ async def test_sample_rollouts_come_back_as_they_were_reported(
     ]
     assert rest.next is None
     assert first.data[0].rollout.model_dump(mode="json") == rollout("r1-0").model_dump(mode="json")
+
+
+async def test_a_pushed_rollout_that_no_teacher_takes_is_refused(
+    coordinator: CoordinatorClient, pushed_spec: dict[str, Any], rollout: Any, teacher_info: Callable[..., TeacherInfo]
+) -> None:
+    await coordinator.register_teacher("walker", "http://127.0.0.1:9", teacher_info())
+    teachers = {"objective": {"kind": "divergence"}, "teachers": [{"name": "walker", "tags": ["walk"]}]}
+    run = await coordinator.submit(pushed_spec | teachers)
+    walk = rollout("a").model_copy(update={"tag": "walk"})
+    with pytest.raises(ProblemResponse) as refused:
+        await coordinator.push_rollouts(run.id, [walk, rollout("b").model_copy(update={"tag": "sum"})])
+    assert (refused.value.status, refused.value.field) == (422, "rollouts.1.tag")
+    assert "'sum'" in refused.value.detail and "'walk'" in refused.value.detail
+    assert (await coordinator.push_rollouts(run.id, [walk])).accepted == 1
 
 
 async def test_pushed_rollouts_are_taken_once_and_read_in_order(

@@ -122,6 +122,19 @@ async def test_what_the_teacher_cannot_do_is_refused(
     assert "walker" in refused.value.detail
 
 
+async def test_of_several_teachers_the_one_that_cannot_is_named(
+    coordinator: CoordinatorClient, taught: Spec, teacher_info: Callable[..., TeacherInfo]
+):
+    await coordinator.register_teacher("walker", "http://127.0.0.1:9", teacher_info())
+    unable = teacher_info("adder", signals=frozenset({Signal.SAMPLED}))
+    await coordinator.register_teacher("adder", "http://127.0.0.1:9", unable)
+    spec = taught() | {"teachers": [{"name": "walker"}, {"name": "adder", "tags": ["sum"]}]}
+    with pytest.raises(ProblemResponse) as refused:
+        await coordinator.submit(spec)
+    assert (refused.value.status, refused.value.code) == (422, "capability_missing")
+    assert "teacher 'adder' (teachers.1) cannot return hidden" in refused.value.detail
+
+
 SIGNALS: dict[str, tuple[dict[str, Any], set[Signal]]] = {
     "full": ({"kind": "divergence"}, {Signal.HIDDEN}),
     "teacher_top_k": ({"kind": "divergence", "support": {"kind": "teacher_top_k"}}, {Signal.SAMPLED, Signal.TOP_K}),

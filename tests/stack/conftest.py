@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from embedded_stack import Up
+from embedded_stack import SKILL, Up
 
 
 @pytest.fixture(scope="session")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """A stack with two trainers that all read-only tests share."""
-    stack = Up(tmp_path_factory.mktemp("stack"), trainers=2)
+    """A stack with two teachers and two trainers that all read-only tests share."""
+    novice = f"novice={SKILL / 'student'}"
+    stack = Up(tmp_path_factory.mktemp("stack"), "--teacher", novice, trainers=2)
     yield stack
     stack.stop()
     assert stack.process.returncode == 0

@@ -46,7 +46,7 @@ def script_of(page: Path) -> str:
 
 @pytest.fixture(scope="module")
 def measured(up: Up, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The ids of two runs that have ended and together measured all that a run can measure."""
+    """The ids of three runs that have ended and together measured all that a run can measure."""
     problems = tmp_path_factory.mktemp("measures") / "problems.jsonl"
     problems.write_text('{"prompt": "3+4:", "answer": "7", "tag": "short"}\n')
     clips = [{"kind": "signal_clip"}, {"kind": "ratio_clip"}]
@@ -59,7 +59,9 @@ def measured(up: Up, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         assert (await finished(up, run_id)).error is None
         return run_id
 
-    return [asyncio.run(succeed()), asyncio.run(succeed(objective=objective, reward=reward))]
+    teachers = [{"name": "adder", "tags": ["short"]}, {"name": "novice"}]
+    wanted: list[dict[str, Any]] = [{}, {"objective": objective, "reward": reward}, {"teachers": teachers}]
+    return [asyncio.run(succeed(**own)) for own in wanted]
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +111,7 @@ async def test_every_metric_of_a_run_has_a_meaning_and_every_meaning_a_metric(up
 
 
 def documented(name: str) -> str:
-    """A metric as the table has it, which stands for all tags and for all places."""
+    """A metric as the table has it, which stands for all tags, places and teachers."""
     kind, _, place = name.partition("/")
-    return f"{kind}/{'TAG' if kind == 'accuracy' else 'BIN'}" if place else name
+    places = {"accuracy": "TAG"} | dict.fromkeys(("log_ratio_p10", "log_ratio_p50", "log_ratio_p90"), "BIN")
+    return f"{kind}/{places.get(kind, 'TEACHER')}" if place else name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -21,23 +22,32 @@ from tutelage.teacher.scorer import Scorer
 from tutelage.teacher.settings import Settings
 from tutelage.teacher.worker import QueueWorker
 from tutelage.telemetry import TeacherMetrics
-from tutelage_client.wire import ScoreReply, ScoreRequest, decode_request, encode_reply
+from tutelage_client.wire import ScoreReply, ScoreRequest, TeacherInfo, TeacherView, decode_request, encode_reply
 
 WELL_IN_PROBE: tuple[Fault, ...] = ("none",) * 5  # an entry for each score call of the start-up probe
+
+
+def registered(engine: FakeEngine, url: str = "http://127.0.0.1:1") -> TeacherView:
+    """How the coordinator knows a teacher with this engine; nothing listens at its door unless `url` says so."""
+    name = engine.provenance.teacher
+    info = TeacherInfo(name=name, capabilities=engine.capabilities, provenance=engine.provenance)
+    return TeacherView(name=name, url=url, info=info, seen_at=datetime.now(UTC), available=True)
+
 
 Reply = Callable[[FakeEngine, ScoreRequest], Awaitable[bytes | None]]
 
 
 @asynccontextmanager
 async def working(queue: Queue, engine: FakeEngine | None = None) -> AsyncGenerator[None]:
-    """A teacher's worker on the queue, with the toy engine and its own probe."""
+    """A teacher's worker on the queue under the engine's name, with the toy engine and its own probe."""
     engine = engine or FakeEngine(FakeOptions(), "toy")
-    settings = Settings.model_validate({"name": "toy", "engine": "fake"})
+    name = engine.provenance.teacher
+    settings = Settings.model_validate({"name": name, "engine": "fake"})
     metrics = TeacherMetrics.of(CollectorRegistry())
     accounts = Accounts(None, settings.prices(), metrics)
     stopping = asyncio.Event()
     async with Batcher(engine, settings.max_batch_tokens, metrics) as batcher:
-        scorer = Scorer("toy", engine, batcher, settings.limits(), accounts, metrics)
+        scorer = Scorer(name, engine, batcher, settings.limits(), accounts, metrics)
         await scorer.probe_once()
         callers = Callers(None, Budget())
         worker = QueueWorker(queue, scorer, callers, "w", lease_s=30, max_tokens=1000, grace_s=0, stopping=stopping)
@@ -57,7 +67,7 @@ async def answering(queue: Queue, reply: Reply, engine: FakeEngine | None = None
 
     async def work() -> None:
         while True:
-            for delivery in await queue.lease("toy", "w", count=8, wait_s=1.0):
+            for delivery in await queue.lease(engine.provenance.teacher, "w", count=8, wait_s=1.0):
                 taken.append(delivery)
                 payload = await reply(engine, decode_request(delivery.job.payload))
                 if payload is None:

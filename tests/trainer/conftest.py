@@ -155,7 +155,7 @@ def gradient_of() -> Callable[..., Gradient]:
             max_tokens,
             how.get("pad_id", student.pad_id),
             student.device,
-            student.teacher_head,
+            student.teacher_heads,
             asks_teacher=student.spec.asks_teacher_scores,
         )
         student.learn(batches, objective)

@@ -115,7 +115,7 @@ def test_a_resumed_student_is_the_one_that_never_stopped(
                 layer.self_attn.attention_dropout = 0.2
         for number in numbers:
             scored = [Scored(r, None) for r in random_rollouts(4, number)]
-            student.learn(micro_batches(scored, 20, 0, student.device, None, asks_teacher=False), objective)
+            student.learn(micro_batches(scored, 20, 0, student.device, {}, asks_teacher=False), objective)
 
     through, first, second = make_student(spec), make_student(spec), make_student(spec)
     steps(through, range(4))

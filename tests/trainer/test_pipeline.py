@@ -46,9 +46,10 @@ async def until(condition: Callable[[], Any]) -> None:
 @pytest.fixture
 def make_pipeline(make_spec: Any, session: Any) -> Any:
     def make(queue: Any, objective: dict[str, Any] = SAMPLED, on_loss: str = "pause", **fields: Any) -> Pipeline:
-        asker = Asker(queue, "run-1", "toy", make_spec(objective), fields.pop("candidates", None))
+        spec = make_spec(objective, on_loss=on_loss)
+        asker = Asker(queue, "run-1", spec, fields.pop("candidates", None))
         provenance = FakeEngine(FakeOptions(), "toy").provenance
-        answers = Answers(asker, session, provenance, Ledger(), fail_on_loss=on_loss == "fail")
+        answers = Answers(asker, session, {"toy": provenance}, Ledger())
         return Pipeline(answers, **fields)
 
     return make

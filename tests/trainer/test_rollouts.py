@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,12 +12,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from toy_teacher import registered
 
+from tutelage.engines import FakeOptions
+from tutelage.engines.fake import FakeEngine
 from tutelage.trainer.data import Example
 from tutelage.trainer.exits import TeacherFailed
 from tutelage.trainer.ledger import Ledger
 from tutelage.trainer.rollouts import SOURCES, Sources, prompts_of_step
+from tutelage.trainer.teachers import Teacher, Teachers
 from tutelage_client.errors import ProblemResponse
+from tutelage_client.spec import TeacherRef
 from tutelage_client.wire import GenerateReply, GenerateRequest, Generation, Page, Provenance, Rollout, Usage
 
 PENALTY = {"kind": "constant_penalty"}
@@ -54,7 +60,7 @@ def sources(make_spec: Any, make_student: Any) -> Sources:
     spec = make_spec(PENALTY, rollout={"prompts_per_step": 4, "samples_per_prompt": 2, "max_new_tokens": 6})
     examples = [Example(f"p{i}", [2 + i, 10], [3 + i, 1], f"a{i}", None, i + 1) for i in range(8)]
     worker: Any = PushedPages([])
-    return Sources("run-1", 5, spec.rollout, examples, make_student(spec), worker, None, Ledger())
+    return Sources("run-1", 5, spec.rollout, examples, make_student(spec), worker, Teachers(), Ledger())
 
 
 async def collected(sources: Sources, source: str, step: int) -> list[Rollout]:
@@ -149,6 +155,12 @@ async def test_an_error_of_the_sampler_reaches_the_reader(sources: Sources) -> N
         await collected(sources, "student", 0)
 
 
+def asking(client: Any, name: str = "toy", tags: Sequence[str] = ()) -> Teachers:
+    """One teacher of token ids behind this client."""
+    view = registered(FakeEngine(FakeOptions(), name))
+    return Teachers((Teacher(TeacherRef(name=name, tags=list(tags)), view, client),))
+
+
 class SilentTeacher:
     """A teacher client that writes nothing to any prompt."""
 
@@ -165,7 +177,7 @@ class SilentTeacher:
 async def test_a_teacher_that_writes_nothing_is_no_source(sources: Sources) -> None:
     silent: Any = SilentTeacher()
     with pytest.raises(TeacherFailed, match="wrote no tokens"):
-        await collected(replace(sources, teacher=silent), "teacher", 0)
+        await collected(replace(sources, teachers=asking(silent)), "teacher", 0)
 
 
 class GuardedTeacher:
@@ -178,5 +190,5 @@ class GuardedTeacher:
 async def test_a_refusal_is_the_teachers_failure_and_names_the_remedy(sources: Sources) -> None:
     guarded: Any = GuardedTeacher()
     with pytest.raises(TeacherFailed, match=r"no key.*--teacher-key-file") as failure:
-        await collected(replace(sources, teacher=guarded), "teacher", 0)
+        await collected(replace(sources, teachers=asking(guarded)), "teacher", 0)
     assert failure.value.code == "teacher_refused"

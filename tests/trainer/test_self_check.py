@@ -50,7 +50,7 @@ async def test_a_student_has_nothing_to_learn_from_itself(
 ) -> None:
     spec = make_spec(objective)
     student = make_student(spec)
-    student.teacher_head = output_head(teacher.head(), student)
+    student.teacher_heads = {None: output_head(teacher.head(), student)}
     k = needs_candidates(spec)
     scored = []
     for rollout in random_rollouts(6, 4):
@@ -59,7 +59,7 @@ async def test_a_student_has_nothing_to_learn_from_itself(
         blocks, usage = await teacher.score(request.groups(), request.signals, request.top_k)
         reply = ScoreReply(scores=tuple(blocks), provenance=teacher.provenance, usage=usage)
         scored.append(Scored(rollout, checked(request, decode_reply(encode_reply(reply)), teacher.provenance), ids))
-    batches = micro_batches(scored, 64, student.pad_id, torch.device("cpu"), student.teacher_head, asks_teacher=True)
+    batches = micro_batches(scored, 64, student.pad_id, torch.device("cpu"), student.teacher_heads, asks_teacher=True)
     learned = student.learn(batches, objective_of(spec, student))
     assert learned["learned_tokens"] == sum(len(s.rollout.completion_ids) for s in scored)
     assert abs(learned["loss"]) < 1e-5

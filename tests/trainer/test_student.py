@@ -31,7 +31,7 @@ ANCHOR = [{"kind": "reference_kl", "coef": 1.0}]
 def learn(random_rollouts: Any) -> Any:
     def learn(student: Any, seed: int = 0, objective: Objective | None = None) -> dict[str, float | None]:
         scored = [Scored(r, None) for r in random_rollouts(4, seed)]
-        batches = micro_batches(scored, 256, student.pad_id, student.device, None, asks_teacher=False)
+        batches = micro_batches(scored, 256, student.pad_id, student.device, {}, asks_teacher=False)
         return student.learn(batches, objective or objective_of(student.spec, student))
 
     return learn

@@ -146,7 +146,7 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     (changed("student.revision", "main"), "student.revision", "pattern"),
     (changed("teachers.0.name", "http://x"), "teachers.0.name", "pattern"),
     (changed("objective", None), "objective", "required"),
-    (changed("teachers", [{"name": "a"}, {"name": "b"}]), "teachers", "at most 1 item"),
+    (changed("teachers", [{"name": "a"}, {"name": "b"}]), "teachers.1.tags", "takes all lines"),
     # out of range
     (changed("seed", -1), "seed", "greater than or equal to 0"),
     (changed("seed", 2**31), "seed", "less than 2147483648"),

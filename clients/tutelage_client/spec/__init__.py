@@ -18,6 +18,7 @@ from tutelage_client.spec.objectives import (
 )
 from tutelage_client.spec.reading import load_spec, parse_spec, resolve_paths
 from tutelage_client.spec.rewards import RewardSpec
+from tutelage_client.spec.routing import teacher_for
 from tutelage_client.spec.rules import SOURCES
 from tutelage_client.spec.run import RunSpec, required_signals
 from tutelage_client.spec.sections import (
@@ -100,4 +101,5 @@ __all__ = [
     "required_signals",
     "resolve_paths",
     "size_asked",
+    "teacher_for",
 ]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from tutelage_client.spec.preset import resolved
 from tutelage_client.spec.rewards import RewardSpec, check_reward, signals_heard
+from tutelage_client.spec.routing import check_routes
 from tutelage_client.spec.rules import check_data, check_source, check_stabilizers, check_teachers
 from tutelage_client.spec.sections import (
     Budget,
@@ -40,9 +41,7 @@ class RunSpec(Message):
         default=False, description="bit-for-bit repeats; not built, only false is taken"
     )
     student: Student = Field(description="the model that learns")
-    teachers: Annotated[list[TeacherRef], Field(max_length=1)] = Field(
-        default=[], description="the teacher, where one is asked"
-    )
+    teachers: list[TeacherRef] = Field(default=[], description="who is asked, where anyone is; several share the lines")
     data: Data = Field(default=Data(), description="prompts, and how answers are graded")
     rollout: RolloutSpec = Field(default=RolloutSpec(), description="whose text is learned from")
     objective: Objective = Field(description="what is minimised")
@@ -63,6 +62,7 @@ class RunSpec(Message):
         check_source(self.rollout, self.objective)
         check_reward(self.reward, self.rollout, self.objective)
         check_teachers(self.teachers, self.rollout, self.objective, self.reward)
+        check_routes(self.teachers)
         check_data(self.data, self.rollout)
         check_stabilizers(self.stabilizers, self.rollout, self.objective, self.reward)
         return self

@@ -46,7 +46,7 @@ class Student(Message):
 
 
 class TeacherRef(Message):
-    """The teacher of a run. There is at most one."""
+    """A teacher of a run. Several share its lines by their tags; at most one of them has none and takes the rest."""
 
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="a name in the coordinator's registry, never a URL"
@@ -55,6 +55,16 @@ class TeacherRef(Message):
         default="pause",
         description="pause: wait for an absent teacher and leave out rollouts that it gave up; fail: end the run",
     )
+    tags: list[Annotated[str, Field(min_length=1)]] = Field(
+        default=[], description="it is asked about lines with one of these; without tags: about all the rest"
+    )
+
+    @field_validator("tags")
+    @classmethod
+    def _are_different(cls, tags: list[str]) -> list[str]:
+        if len(set(tags)) < len(tags):
+            raise ValueError("a tag is there more than once; name each once")
+        return tags
 
 
 class Data(Message):
@@ -150,7 +160,7 @@ class Budget(Message):
     """The run ends well, with its model, at the first limit that it meets."""
 
     teacher_tokens: Count | None = Field(
-        default=None, description="tokens that the teacher computed or wrote for this run"
+        default=None, description="tokens that all teachers computed or wrote for this run"
     )
     wall_clock_s: Positive | None = Field(
         default=None, description="seconds of one attempt; a resumed run begins again"

@@ -80,6 +80,9 @@ PROBLEMS = COMMON | COORDINATOR | TEACHER | BOTH
 RUN_ERRORS = {
     "invalid_input": RunCode("user", "something in the spec, the data or the student; `field` says where"),
     "diverged": RunCode("user", "the gradient's norm is not finite; lower `optim.lr` or add `signal_clip`"),
+    "teacher_gone": RunCode(
+        "teacher", 'a teacher with `on_loss = "fail"` is not registered any more; start it and submit the run again'
+    ),
     "teacher_changed": RunCode(
         "teacher", "the teacher's weights, tokenizer, engine or dtype are not those of the start"
     ),

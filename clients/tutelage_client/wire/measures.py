@@ -72,6 +72,9 @@ LEARNING = {
         "share of tokens", "tokens of infinite loss, which add no gradient; signal_clip bounds them"
     ),
     "learned_tokens": Measure("tokens", "tokens that the step learned from"),
+    "loss/TEACHER": Measure("nats per token", "the loss over what one of several teachers marked"),
+    "reverse_kl/TEACHER": Measure("nats per token", "reverse_kl over the same"),
+    "learned_tokens/TEACHER": Measure("tokens", "learned_tokens of the same"),
     "learned_fraction": Measure(
         "share of tokens", "of the tokens that may be learned from, those that had usable scores"
     ),
@@ -94,6 +97,7 @@ WRITING = {
     "dropped": Measure(
         "rollouts", "left out since the run began, because the teacher gave them up, refused or cut them"
     ),
+    "teacher_tokens/TEACHER": Measure("tokens", "one of several teachers' share of teacher_tokens"),
     "reward": Measure("reward", "mean over the rollouts of the step that have a valid one; absent without [reward]"),
     "reward_std": Measure("reward", "deviation of the same over the step"),
     "equal_groups": Measure("share of prompts", "prompts whose rewards are all equal, from which nothing is learned"),

@@ -11,6 +11,8 @@ from tutelage.coordinator.db import now, put_new
 from tutelage.coordinator.runs import find
 from tutelage.coordinator.tables import PushedRow
 from tutelage.serving import ServiceProblem
+from tutelage_client.errors import InvalidInput
+from tutelage_client.spec import RunSpec, teacher_for
 from tutelage_client.wire import Page, PushResult, Rollout
 
 LONGEST = 1024
@@ -21,6 +23,7 @@ def push(session: Session, run_id: str, rollouts: Sequence[Rollout]) -> PushResu
 
     Raises:
         ServiceProblem: 409 `not_pushed` where the run writes its own rollouts, 409 `run_is_final`.
+        InvalidInput: no teacher of the run takes the tag of a rollout.
     """
     run = find(session, run_id, lock=True)
     source = run.spec["rollout"]["source"]
@@ -30,6 +33,7 @@ def push(session: Session, run_id: str, rollouts: Sequence[Rollout]) -> PushResu
         )
     if run.status.final:
         raise ServiceProblem(409, "run_is_final", f"{run_id} has {run.status} already; submit a new run")
+    _check_routes(RunSpec.model_validate(run.spec), rollouts)
     accepted = 0
     for rollout in rollouts:
         row = {"rollout_id": rollout.id, "rollout": rollout.model_dump(mode="json"), "created_at": now()}
@@ -37,6 +41,15 @@ def push(session: Session, run_id: str, rollouts: Sequence[Rollout]) -> PushResu
             run.last_pushed += 1
             accepted += 1
     return PushResult(accepted=accepted, duplicates=len(rollouts) - accepted)
+
+
+def _check_routes(spec: RunSpec, rollouts: Sequence[Rollout]) -> None:
+    for index, rollout in enumerate(rollouts) if spec.teachers else ():
+        try:
+            teacher_for(spec.teachers, rollout.tag)
+        except InvalidInput as error:
+            field = f"rollouts.{index}.tag"
+            raise InvalidInput(f"{field}: {error.message}", field) from error
 
 
 def pushed(session: Session, run_id: str, after: int, limit: int) -> Page[Rollout]:

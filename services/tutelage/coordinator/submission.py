@@ -21,8 +21,9 @@ def check(session: Session, spec: RunSpec) -> None:
     """
     for index, teacher in enumerate(spec.teachers):
         able = _capabilities(session, teacher.name, f"teachers.{index}.name")
-        _check_signals(spec, teacher.name, able)
-        _check_sizes(spec, teacher.name, able)
+        named = f"teacher {teacher.name!r} (teachers.{index})"
+        _check_signals(spec, named, able)
+        _check_sizes(spec, named, able)
     for field, value in _paths(spec).items():
         _check_path(session, field, value)
 
@@ -36,29 +37,29 @@ def _capabilities(session: Session, name: str, field: str) -> Capabilities:
     return TeacherInfo.model_validate(row.info).capabilities
 
 
-def _check_signals(spec: RunSpec, name: str, able: Capabilities) -> None:
+def _check_signals(spec: RunSpec, named: str, able: Capabilities) -> None:
     missing = sorted(required_signals(spec) - able.signals)
     if missing:
         offered = ", ".join(sorted(able.signals)) or "none"
-        raise _missing("objective", f"teacher {name!r} cannot return {', '.join(missing)}; its signals are {offered}")
+        raise _missing("objective", f"{named} cannot return {', '.join(missing)}; its signals are {offered}")
     if spec.reward and spec.asks_teacher_rewards and spec.reward.by.kind not in able.rewards:
         offered = ", ".join(sorted(able.rewards)) or "none"
-        detail = f"teacher {name!r} does not give {spec.reward.by.kind}; of the rewards that need a model: {offered}"
+        detail = f"{named} does not give {spec.reward.by.kind}; of the rewards that need a model: {offered}"
         raise _missing("reward.by.kind", detail)
     if spec.rollout.source == "teacher" and not able.generates:
-        raise _missing("rollout.source", f"teacher {name!r} does not write text; use another source or teacher")
+        raise _missing("rollout.source", f"{named} does not write text; use another source or teacher")
 
 
-def _check_sizes(spec: RunSpec, name: str, able: Capabilities) -> None:
+def _check_sizes(spec: RunSpec, named: str, able: Capabilities) -> None:
     most = able.max_top_k if able.vocabulary_size is None else able.vocabulary_size
     for field, part, _ in parts(spec.objective):
         k = getattr(getattr(part, "support", None), "k", None)
         limit = min(most, able.max_top_k) if size_asked(part, Signal.TOP_K) else most
         if k is not None and k > limit:
-            raise _missing(f"{field}.support.k", f"{k} is above {limit}, the most that teacher {name!r} offers")
+            raise _missing(f"{field}.support.k", f"{k} is above {limit}, the most that {named} offers")
     if spec.rollout.source != "pushed" and spec.rollout.max_new_tokens >= able.max_length:
         detail = f"{spec.rollout.max_new_tokens} leaves no room for a prompt in {able.max_length} tokens, the longest"
-        raise _missing("rollout.max_new_tokens", f"{detail} that teacher {name!r} takes")
+        raise _missing("rollout.max_new_tokens", f"{detail} that {named} takes")
 
 
 def _missing(field: str, detail: str) -> ServiceProblem:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tutelage.queue.base import Answer, Put
@@ -29,13 +29,12 @@ MAX_ATTEMPTS = 3
 
 @dataclass
 class Answers:
-    """Checks answers against their questions and against `provenance`, the teacher that the run began with."""
+    """Checks answers against their questions and against `provenances`, the teachers that the run began with."""
 
     asker: Asker
     session: Session
-    provenance: Provenance
+    provenances: Mapping[str, Provenance]
     ledger: Ledger
-    fail_on_loss: bool
 
     async def ask(self, marking: Marking, questions: Sequence[Question]) -> None:
         """Put the questions to the queue; that one was given up before is an answer too."""
@@ -53,6 +52,7 @@ class Answers:
         question = marking.find(answer.job_id)
         if question is None:
             return
+        marking.hear(question)
         if answer.payload is None:
             await self._give_up(marking, question, answer.reason or "no reason given")
             return
@@ -61,19 +61,20 @@ class Answers:
         except BadScores as error:
             await self._refuse(marking, question, error)
             return
-        self.ledger.charge(usage)
+        self.ledger.charge(question.teacher.name, usage)
         marking.end(question, said)
 
     def _said(self, question: Question, payload: bytes) -> tuple[TokenScores | tuple[Reward, ...], Usage]:
         """Raises BadScores where the payload is no answer to the question."""
+        provenance = self.provenances[question.teacher.name]
         if isinstance(question.request, RewardRequest):
             rewarded = decode_reward_reply(payload)
-            return rewards_checked(question.request, rewarded, self.provenance), rewarded.usage
+            return rewards_checked(question.request, rewarded, provenance), rewarded.usage
         scored = decode_reply(payload)
-        return checked(question.request, scored, self.provenance), scored.usage
+        return checked(question.request, scored, provenance), scored.usage
 
     async def _refuse(self, marking: Marking, question: Question, error: BadScores) -> None:
-        teacher = self.asker.teacher
+        teacher = question.teacher.name
         await self.session.event("teacher", f"a reply of {teacher!r} was refused: {error}", "warning")
         if not marking.holds(question):  # abandoned in the meantime
             return
@@ -88,7 +89,7 @@ class Answers:
     async def _give_up(self, marking: Marking, question: Question, reason: str) -> None:
         names = [rollout.id for rollout in question.rollouts]
         message = f"rollout {', '.join(names)} is left out: {reason}"
-        if self.fail_on_loss:
+        if question.teacher.on_loss == "fail":
             raise TeacherFailed("question_failed", message)
         self.ledger.dropped_rollouts += len(set(names) - marking.lost)
         marking.end(question, None)

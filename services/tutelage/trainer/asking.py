@@ -15,7 +15,7 @@ from tutelage.queue.base import Job, Put, Queue
 from tutelage.trainer.marking import Question
 from tutelage.trainer.questions import job_id, question
 from tutelage_client.errors import ServiceUnreachable
-from tutelage_client.spec import RunSpec
+from tutelage_client.spec import RunSpec, teacher_for
 from tutelage_client.wire import (
     RewardItem,
     RewardRequest,
@@ -30,14 +30,13 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Asker:
-    """Asks one teacher on behalf of one run, for scores, for rewards, or for both.
+    """Asks the teachers of one run, each on its own stream, for scores, for rewards, or for both.
 
     candidates: names the student's own top tokens where they are wanted; item: what is graded of a rollout
     """
 
     queue: Queue
     run_id: str
-    teacher: str
     spec: RunSpec
     candidates: Callable[[Rollout], NDArray[np.int32]] | None = None
     item: Callable[[Rollout], RewardItem] | None = None
@@ -49,7 +48,7 @@ class Asker:
         return self._asked([rollout], request, encode_request(request), ids)
 
     def reward_question(self, rollouts: Sequence[Rollout]) -> Question:
-        """What rewards these rollouts, in one question."""
+        """What rewards these rollouts, all of one tag, in one question."""
         assert self.item is not None
         assert self.spec.reward is not None
         request = RewardRequest(items=[self.item(rollout) for rollout in rollouts], reward=self.spec.reward.by)
@@ -62,20 +61,21 @@ class Asker:
         payload: bytes,
         ids: NDArray[np.int32] | None,
     ) -> Question:
+        teacher = teacher_for(self.spec.teachers, rollouts[0].tag)
         job = Job(
-            id=job_id(self.run_id, rollouts, self.teacher, payload, attempt=1),
-            queue=self.teacher,
+            id=job_id(self.run_id, rollouts, teacher.name, payload, attempt=1),
+            queue=teacher.name,
             reply_to=self.run_id,
             run_id=self.run_id,
             tokens=sum(len(rollout.prompt_ids) + len(rollout.completion_ids) for rollout in rollouts),
             payload=payload,
         )
-        return Question(tuple(rollouts), request, ids, job, attempt=1)
+        return Question(teacher, tuple(rollouts), request, ids, job, attempt=1)
 
     def again(self, question: Question) -> Question:
         """The same question as another job, whose answer the queue does not have yet."""
         attempt = question.attempt + 1
-        own_id = job_id(self.run_id, question.rollouts, self.teacher, question.job.payload, attempt)
+        own_id = job_id(self.run_id, question.rollouts, question.teacher.name, question.job.payload, attempt)
         return replace(question, job=replace(question.job, id=own_id), attempt=attempt)
 
     async def put(self, jobs: Sequence[Job]) -> list[Put]:

@@ -6,7 +6,6 @@ Everything that only data, tokenizer and teacher can tell is checked here, while
 from __future__ import annotations
 
 import asyncio
-import math
 import shutil
 import tarfile
 from pathlib import Path
@@ -33,12 +32,11 @@ from tutelage.trainer.rewarding import item
 from tutelage.trainer.rollouts import Sources
 from tutelage.trainer.session import Session
 from tutelage.trainer.student import Student
+from tutelage.trainer.teachers import Teachers, open_teachers
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.errors import InvalidInput, ProblemResponse
-from tutelage_client.http import RetryPolicy
 from tutelage_client.spec import RunSpec, required_signals
-from tutelage_client.teacher import TeacherClient
-from tutelage_client.wire import Provenance, Signal, TeacherView
+from tutelage_client.wire import Provenance, Signal
 
 
 async def build(
@@ -48,27 +46,25 @@ async def build(
 
     Raises:
         InvalidInput: something that the run's owner can mend.
-        TeacherFailed: the teacher refuses, or is not the one that this run began with.
+        TeacherFailed: a teacher refuses, is gone, or is not the one that this run began with.
     """
     artefacts = Path(session.lease.artefacts)
-    view = session.lease.teachers[spec.teachers[0].name] if spec.teachers else None
+    teachers = await open_teachers(session, spec, coordinator, teacher_key)
     folder = await local_path(spec.student.model, coordinator, artefacts, "student.model")
     student = await asyncio.to_thread(load_student, folder, spec)
-    train, held_out = await load_data(spec, student, view, coordinator, artefacts)
-    ledger, provenance = await resume(session, student, view, artefacts)
-    teacher = open_teacher(spec, view, teacher_key, session.run_id) if view else None
-    if teacher and Signal.HIDDEN in required_signals(spec):
-        with asking_teacher():
-            student.teacher_head = output_head(await teacher.head(), student)
-    asks_text = view is not None and not writes_tokens(view)
+    train, held_out = await load_data(spec, student, teachers, coordinator, artefacts)
+    ledger = await resume(session, student, teachers, artefacts)
+    if Signal.HIDDEN in required_signals(spec):
+        for teacher in teachers.all:
+            with asking_teacher():
+                student.teacher_heads[teacher.name] = output_head(await teacher.client.head(), student)
     return Run(
         spec=spec,
         session=session,
         student=student,
-        sources=Sources(
-            session.run_id, spec.seed, spec.rollout, train, student, session.worker, teacher, ledger, asks_text
-        ),
-        pipeline=pipeline_of(session, spec, student, queue, provenance, ledger) if provenance else None,
+        sources=Sources(session.run_id, spec.seed, spec.rollout, train, student, session.worker, teachers, ledger),
+        teachers=teachers,
+        pipeline=pipeline_of(session, spec, student, queue, teachers, ledger),
         objective=objective_of(spec, student),
         ledger=ledger,
         eval_examples=held_out,
@@ -77,22 +73,15 @@ async def build(
 
 
 def pipeline_of(
-    session: Session, spec: RunSpec, student: Student, queue: Queue, provenance: Provenance, ledger: Ledger
+    session: Session, spec: RunSpec, student: Student, queue: Queue, teachers: Teachers, ledger: Ledger
 ) -> Pipeline | None:
-    """The way to the teacher of `provenance` and back, where the run asks for scores or rewards."""
+    """The way to the teachers and back, where the run asks for scores or rewards."""
     if not (spec.asks_teacher_scores or spec.asks_teacher_rewards):
         return None
-    [teacher], k = spec.teachers, needs_candidates(spec)
+    k = needs_candidates(spec)
     candidates = (lambda rollout: student.top_ids(rollout, k)) if k else None
-    asker = Asker(queue, session.run_id, teacher.name, spec, candidates, lambda rollout: item(rollout, student.text))
-    return Pipeline(Answers(asker, session, provenance, ledger, fail_on_loss=teacher.on_loss == "fail"))
-
-
-def open_teacher(spec: RunSpec, view: TeacherView, key: str | None, run_id: str) -> TeacherClient:
-    """The teacher's HTTP door; with `on_loss = "pause"` its absence is waited for, as that of the queue is."""
-    waits = spec.teachers[0].on_loss == "pause"
-    retry = RetryPolicy(deadline_s=math.inf) if waits else None
-    return TeacherClient(view.url, key=key, retry=retry, run_id=run_id)
+    asker = Asker(queue, session.run_id, spec, candidates, lambda rollout: item(rollout, student.text))
+    return Pipeline(Answers(asker, session, teachers.provenances, ledger))
 
 
 def output_head(arrays: dict[str, NDArray[Any]], student: Student) -> OutputHead:
@@ -107,13 +96,10 @@ def output_head(arrays: dict[str, NDArray[Any]], student: Student) -> OutputHead
 
 
 async def load_data(
-    spec: RunSpec, student: Student, view: TeacherView | None, coordinator: CoordinatorClient, artefacts: Path
+    spec: RunSpec, student: Student, teachers: Teachers, coordinator: CoordinatorClient, artefacts: Path
 ) -> tuple[list[Example], list[Example] | None]:
-    """Training and held-out examples, checked against student and teacher."""
+    """Training and held-out examples, checked against student and teachers."""
     limits = {"student": student.max_length}
-    if view and reads_tokens(spec, view):
-        limits[f"teacher {view.name!r}"] = view.info.capabilities.max_length
-        validate.check_tokenizer(student.tokenizer, view.info)
     train: list[Example] = []
     if spec.data.train is not None:
         path = await local_path(spec.data.train, coordinator, artefacts, "data.train")
@@ -123,45 +109,58 @@ async def load_data(
         validate.check_completions(train, limits)
         if spec.reward is not None:
             validate.check_references(spec.reward.by, train, "data.train")
+    check_teachers(spec, student, teachers, train)
     if spec.data.eval is None:
         return train, None
     path = await local_path(spec.data.eval, coordinator, artefacts, "data.eval")
     held_out = encode(read_lines(path, "data.eval"), student.tokenizer, "data.eval")
-    validate.check_lengths(spec, held_out, "data.eval", {"student": student.max_length})
+    validate.check_lengths(spec, held_out, "data.eval", limits)
     validate.check_grading(spec, held_out)
     return train, held_out
 
 
-def reads_tokens(spec: RunSpec, view: TeacherView) -> bool:
-    """Whether token ids pass between student and teacher, so that they must share a tokenizer."""
-    return spec.asks_teacher_scores or (spec.rollout.source == "teacher" and writes_tokens(view))
+def check_teachers(spec: RunSpec, student: Student, teachers: Teachers, train: list[Example]) -> None:
+    """Every teacher can read the student's tokens and the lines that it is asked about, and every line has one.
+
+    Raises:
+        InvalidInput: as the checks say.
+    """
+    if teachers.all and train:
+        validate.check_routes(spec, train)
+    for teacher in teachers.all:
+        if not teacher.reads_tokens(spec):
+            continue
+        validate.check_tokenizer(student.tokenizer, teacher.view.info)
+        limits = {f"teacher {teacher.name!r}": teacher.max_length}
+        own = [example for example in train if teachers.of(example.tag) is teacher]
+        if own:
+            validate.check_lengths(spec, own, "data.train", limits)
+            validate.check_completions(own, limits)
 
 
-def writes_tokens(view: TeacherView) -> bool:
-    """Whether its text comes as token ids; a hosted model reads and writes text alone."""
-    return view.info.capabilities.vocabulary_size is not None
+async def resume(session: Session, student: Student, teachers: Teachers, artefacts: Path) -> Ledger:
+    """Totals as they were at the newest whole checkpoint, or as they are at the start.
 
-
-async def resume(
-    session: Session, student: Student, view: TeacherView | None, artefacts: Path
-) -> tuple[Ledger, Provenance | None]:
-    """Totals and the teacher's provenance as they were at the newest whole checkpoint, or as they are at the start."""
-    provenance = view.info.provenance if view else None
+    Raises:
+        TeacherFailed: a teacher is not the one that it was then.
+    """
     committed = session.lease.checkpoint
     found = await asyncio.to_thread(checkpoint.newest_whole, artefacts / "checkpoints", committed)
     if found is None:
         if committed is not None:
             await session.event("checkpoint", "no checkpoint of this run is whole; it starts again", "error")
-        return Ledger(), provenance
+        return Ledger()
     path, state = found
     if committed is not None and str(path) != committed.path:
         await session.event("checkpoint", f"checkpoint {committed.path} is broken, {path.name} is used", "error")
     await asyncio.to_thread(saving.read, student, path, state["step"])
     await session.event("checkpoint", f"resumed at step {state['step']}", step=state["step"])
-    if state["provenance"] is not None and Provenance.model_validate(state["provenance"]) != provenance:
-        raise TeacherFailed("teacher_changed", "the teacher is not the one that this run began with; start a new run")
+    for name, began_with in state["provenances"].items():
+        if Provenance.model_validate(began_with) != teachers.named(name).provenance:
+            sentence = f"teacher {name!r} is not the one that this run began with; start a new run"
+            raise TeacherFailed("teacher_changed", sentence)
     saved = state["ledger"]
-    return Ledger(**(saved | {"clock": Clock(**saved["clock"])})), provenance
+    return Ledger(**(saved | {"clock": Clock(**saved["clock"])}))
 
 
 async def local_path(value: str, coordinator: CoordinatorClient, artefacts: Path, field: str) -> Path:

@@ -8,8 +8,9 @@ did not score stays, with `valid` False and NaN, and the core takes nothing from
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ class MicroBatch:
 
     rollout_R, position_R: which of the B sequences a row is of, and its place in the completion
     outcome_R: advantage by the reward of the rollout, the same for all its rows; None where there are no rewards
+    marked_by: the teacher that was asked about all of them
     predictor_R: index into [B * T] of the hidden state that predicts the row's token
     """
 
@@ -55,6 +57,7 @@ class MicroBatch:
     behaviour_logprob_R: Tensor
     outcome_R: Tensor | None
     teacher: TeacherSignals | None
+    marked_by: str | None
 
 
 def micro_batches(
@@ -62,28 +65,37 @@ def micro_batches(
     max_tokens: int,
     pad_id: int,
     device: torch.device,
-    head: OutputHead | None,
+    heads: Mapping[str | None, OutputHead],
     *,
     asks_teacher: bool,
 ) -> Iterator[MicroBatch]:
-    """Rollouts sorted by length, in batches of at most `max_tokens` padded tokens (a longer rollout goes alone)."""
+    """Rollouts of one teacher sorted by length, in batches of at most `max_tokens` padded tokens, then the next one's.
+
+    A rollout that is longer than that goes alone. `heads`: the teachers' output heads, where they are needed.
+    """
     usable = [s for s in scored if s.scores is not None or not asks_teacher]
     usable = [s for s in usable if s.advantage is None or not math.isnan(s.advantage)]
-    ordered = sorted(usable, key=lambda s: (_length(s.rollout), s.rollout.id))
+    ordered = sorted(usable, key=lambda s: (s.teacher or "", _length(s.rollout), s.rollout.id))
+    for teacher, own in groupby(ordered, key=lambda s: s.teacher):
+        for batch in _cut(own, max_tokens):
+            yield collate(batch, pad_id, device, heads.get(teacher), asks_teacher=asks_teacher)
+
+
+def _cut(ordered: Iterable[Scored], max_tokens: int) -> Iterator[list[Scored]]:
     batch: list[Scored] = []
     for item in ordered:
         if batch and (len(batch) + 1) * _length(item.rollout) > max_tokens:
-            yield collate(batch, pad_id, device, head, asks_teacher=asks_teacher)
+            yield batch
             batch = []
         batch.append(item)
     if batch:
-        yield collate(batch, pad_id, device, head, asks_teacher=asks_teacher)
+        yield batch
 
 
 def collate(
     scored: Sequence[Scored], pad_id: int, device: torch.device, head: OutputHead | None, *, asks_teacher: bool
 ) -> MicroBatch:
-    """One micro-batch of these rollouts on `device`."""
+    """One micro-batch of these rollouts on `device`, all of one teacher, whose output head is `head`."""
     rollouts = [s.rollout for s in scored]
     width = max(_length(r) for r in rollouts)
     ids = np.full((len(rollouts), width), pad_id, dtype=np.int64)
@@ -106,6 +118,7 @@ def collate(
         behaviour_logprob_R=_joined([_behaviour(r) for r in rollouts], device),
         outcome_R=_outcomes(scored, device),
         teacher=signals(scored, device, head) if asks_teacher else None,
+        marked_by=scored[0].teacher,
     )
 
 

@@ -10,15 +10,22 @@ from tutelage_client.wire import Usage
 
 @dataclass
 class Ledger:
-    """Totals since the run began. pushed_after: cursor into the rollouts that others pushed; clock: of the target."""
+    """Totals since the run began.
+
+    tokens_of: of each teacher, what it has of teacher_tokens
+    pushed_after: cursor into the rollouts that others pushed; clock: of the target
+    """
 
     student_tokens: int = 0
     teacher_tokens: int = 0
+    tokens_of: dict[str, int] = field(default_factory=dict)
     dropped_rollouts: int = 0
     unrewarded_rollouts: int = 0
     pushed_after: int = 0
     clock: Clock = field(default_factory=Clock)
 
-    def charge(self, usage: Usage) -> None:
+    def charge(self, teacher: str, usage: Usage) -> None:
         """Teacher tokens are forward plus generated tokens; what came from a cache cost nothing."""
-        self.teacher_tokens += usage.forward_tokens + usage.generated_tokens
+        cost = usage.forward_tokens + usage.generated_tokens
+        self.teacher_tokens += cost
+        self.tokens_of[teacher] = self.tokens_of.get(teacher, 0) + cost

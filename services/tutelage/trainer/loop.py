@@ -24,6 +24,7 @@ from tutelage.trainer.rewarding import graded, with_advantages
 from tutelage.trainer.rollouts import SOURCES, Sources
 from tutelage.trainer.session import Session
 from tutelage.trainer.student import Student
+from tutelage.trainer.teachers import Teachers
 from tutelage_client.spec import RunSpec
 from tutelage_client.wire import ModelReward
 
@@ -39,6 +40,7 @@ class Run:
     session: Session
     student: Student
     sources: Sources
+    teachers: Teachers
     pipeline: Pipeline | None
     objective: Objective
     ledger: Ledger
@@ -85,7 +87,7 @@ async def step(run: Run) -> str | None:
 def batches(run: Run, scored: list[Scored]) -> Iterator[MicroBatch]:
     student, tokens = run.student, run.spec.optim.micro_batch_tokens
     asks = run.spec.asks_teacher_scores
-    return micro_batches(scored, tokens, student.pad_id, student.device, student.teacher_head, asks_teacher=asks)
+    return micro_batches(scored, tokens, student.pad_id, student.device, student.teacher_heads, asks_teacher=asks)
 
 
 async def marked(run: Run, rollouts: Any) -> tuple[list[Scored], Timeline]:
@@ -151,6 +153,8 @@ def counted(run: Run, scored: list[Scored]) -> Metrics:
     rollouts = [s.rollout for s in scored]
     told = writing.described(rollouts, run.student.step - 1)
     run.ledger.student_tokens += sum(len(r.completion_ids) for r in rollouts)
+    if len(run.teachers.all) > 1:
+        told |= {f"teacher_tokens/{name}": tokens for name, tokens in sorted(run.ledger.tokens_of.items())}
     return told | {"dropped": run.ledger.dropped_rollouts}
 
 
@@ -164,12 +168,9 @@ async def report(run: Run, metrics: Metrics, scored: list[Scored]) -> None:
 async def commit(run: Run, *, final: bool = False) -> None:
     """Write a checkpoint, make it the run's newest, then let go of the oldest."""
     root = run.artefacts / "checkpoints"
-    state = {"step": run.student.step, "ledger": asdict(run.ledger), "provenance": provenance_of(run)}
+    provenances = {name: each.model_dump(mode="json") for name, each in run.teachers.provenances.items()}
+    state = {"step": run.student.step, "ledger": asdict(run.ledger), "provenances": provenances}
     write = partial(saving.write, run.student)
     view = await asyncio.to_thread(checkpoint.save, root, run.session.epoch, run.student.step, write, state)
     await run.session.commit(view, final=final)
     await asyncio.to_thread(checkpoint.retain, root, run.spec.checkpoint.keep, view)
-
-
-def provenance_of(run: Run) -> dict[str, Any] | None:
-    return run.pipeline.answers.provenance.model_dump(mode="json") if run.pipeline else None

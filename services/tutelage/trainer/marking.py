@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.queue.base import Job
+from tutelage_client.spec import TeacherRef
 from tutelage_client.wire import Reward, RewardRequest, Rollout, ScoreRequest, TokenScores
 
 
@@ -18,6 +20,7 @@ from tutelage_client.wire import Reward, RewardRequest, Rollout, ScoreRequest, T
 class Scored:
     """A rollout with what was said of it; `scores` and `reward` are None where nobody asked or no answer came.
 
+    teacher: the name of the one that was asked
     advantage: by its reward, among those of the step; NaN: no valid reward, so it is not learned from
     """
 
@@ -26,6 +29,7 @@ class Scored:
     candidate_ids: NDArray[np.int32] | None = None
     reward: Reward | None = None
     advantage: float | None = None
+    teacher: str | None = None
 
 
 @dataclass
@@ -54,11 +58,12 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Question:
-    """One rollout, or a group that is judged together, on its way to the teacher.
+    """One rollout, or a group that is judged together, on its way to its teacher.
 
     `attempt` counts from 1 and goes up when a reply was refused.
     """
 
+    teacher: TeacherRef
     rollouts: tuple[Rollout, ...]
     request: ScoreRequest | RewardRequest
     candidate_ids: NDArray[np.int32] | None
@@ -72,14 +77,16 @@ class Marking:
 
     marked: what is known so far of each rollout that was asked about, by its id
     lost: ids of the rollouts of which a question was given up
-    heard_s, asked_s: when an answer of any kind last came, and when the questions were last put, while there are any
+    heard_s, asked_s: by teacher, when an answer of any kind last came, and when its questions were last put, while
+        there are any
     """
 
     timeline: Timeline = field(default_factory=Timeline)
     marked: dict[str, Scored] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)
-    heard_s: float = 0.0
-    asked_s: float = 0.0
+    heard_s: dict[str, float] = field(default_factory=dict)
+    asked_s: dict[str, float] = field(default_factory=dict)
+    _waiting: Counter[str] = field(default_factory=Counter)
     _outstanding: dict[str, Question] = field(default_factory=dict)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -93,6 +100,13 @@ class Marking:
     def outstanding(self) -> list[Question]:
         return list(self._outstanding.values())
 
+    def waiting(self) -> dict[str, list[Question]]:
+        """What is outstanding, by teacher."""
+        by_teacher: dict[str, list[Question]] = {}
+        for question in self._outstanding.values():
+            by_teacher.setdefault(question.teacher.name, []).append(question)
+        return by_teacher
+
     def find(self, job_id: str) -> Question | None:
         """The question behind a job, if it still waits for its answer."""
         return self._outstanding.get(job_id)
@@ -101,13 +115,18 @@ class Marking:
         return question.job.id in self._outstanding
 
     def add(self, question: Question) -> None:
-        now_s = time.monotonic()
-        if not self._outstanding:
-            self.heard_s = self.asked_s = now_s
+        now_s, teacher = time.monotonic(), question.teacher.name
+        if not self._waiting[teacher]:
+            self.heard_s[teacher] = self.asked_s[teacher] = now_s
+        self._waiting[teacher] += 1
         self.timeline.first_question_s = self.timeline.first_question_s or now_s
         self._outstanding[question.job.id] = question
         for rollout in question.rollouts:
-            self.marked.setdefault(rollout.id, Scored(rollout, None))
+            self.marked.setdefault(rollout.id, Scored(rollout, None, teacher=teacher))
+
+    def hear(self, question: Question) -> None:
+        """Its teacher is there: something came from it."""
+        self.heard_s[question.teacher.name] = self.asked_s[question.teacher.name] = time.monotonic()
 
     def replace(self, question: Question, by: Question) -> None:
         """Wait for another job in place of this one."""
@@ -117,6 +136,7 @@ class Marking:
     def end(self, question: Question, said: TokenScores | Sequence[Reward] | None) -> None:
         """The question's one end: scores of its rollout, rewards of its rollouts, or None when it was given up."""
         del self._outstanding[question.job.id]
+        self._waiting[question.teacher.name] -= 1
         if said is None:
             self.lost |= {rollout.id for rollout in question.rollouts}
         for index, rollout in enumerate(question.rollouts):
@@ -142,3 +162,4 @@ class Marking:
             for rollout in question.rollouts:
                 self.marked.pop(rollout.id, None)
         self._outstanding.clear()
+        self._waiting.clear()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Set
 from typing import Self
 
 from tutelage.queue.base import Answer
@@ -27,10 +27,10 @@ UNREACHABLE_WAIT_S = 0.5
 
 
 class Pipeline:
-    """The way to one teacher and back. The reader runs while the pipeline is entered, once a run.
+    """The way to the teachers and back. The reader runs while the pipeline is entered, once a run.
 
     marking: the step under way
-    ask_again_s: how long to hear nothing before outstanding questions are put again and the teacher counts as away
+    ask_again_s: how long to hear nothing of a teacher before its questions are put again and it counts as away
     """
 
     def __init__(self, answers: Answers, ask_again_s: float = 10.0) -> None:
@@ -64,8 +64,8 @@ class Pipeline:
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
         if marking.done and len(marking.lost) == len(marking.done):
-            teacher = self.answers.asker.teacher
-            raise TeacherFailed("no_scores", f"teacher {teacher!r} gave up every question of this step")
+            asked = ", ".join(sorted({repr(scored.teacher) for scored in marking.done}))
+            raise TeacherFailed("no_scores", f"teacher {asked} gave up every question of this step")
         return sorted(marking.done, key=lambda s: s.rollout.id), marking.timeline
 
     async def _ask(self, marking: Marking, rollouts: AsyncIterator[list[Rollout]]) -> None:
@@ -97,7 +97,6 @@ class Pipeline:
         while True:
             answers, cursor = await self._next(cursor)
             for answer in answers:
-                self.marking.heard_s = self.marking.asked_s = time.monotonic()
                 await self.answers.take(self.marking, answer)
             await self._ask_again(self.marking)
 
@@ -111,10 +110,19 @@ class Pipeline:
             return [], cursor
 
     async def _ask_again(self, marking: Marking) -> None:
-        """Note whether the teacher is heard of; put everything outstanding again when that is long ago."""
-        waiting, now_s = marking.outstanding, time.monotonic()
-        available = not waiting or now_s - marking.heard_s < self.ask_again_s
-        self.answers.session.conditions["teacher_available"] = available
-        if waiting and now_s - marking.asked_s > self.ask_again_s:
-            marking.asked_s = now_s
-            await self.answers.ask(marking, waiting)
+        """Note which teachers are heard of; put what one has outstanding again when that is long ago."""
+        waiting, now_s = marking.waiting(), time.monotonic()
+        away = {teacher for teacher in waiting if now_s - marking.heard_s[teacher] >= self.ask_again_s}
+        self._tell(away)
+        for teacher, questions in waiting.items():
+            if now_s - marking.asked_s[teacher] > self.ask_again_s:
+                marking.asked_s[teacher] = now_s
+                await self.answers.ask(marking, questions)
+
+    def _tell(self, away: Set[str]) -> None:
+        """The run's condition, and that of each teacher where there are several."""
+        conditions = self.answers.session.conditions
+        conditions["teacher_available"] = not away
+        teachers = self.answers.asker.spec.teachers
+        if len(teachers) > 1:
+            conditions |= {f"teacher_available/{teacher.name}": teacher.name not in away for teacher in teachers}

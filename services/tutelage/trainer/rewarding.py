@@ -16,6 +16,7 @@ from tutelage_client.spec import RewardSpec
 from tutelage_client.wire import Grader, RewardItem, Rollout
 
 Text = Callable[[Sequence[int]], str]
+PromptKey = tuple[str | None, bytes]
 
 
 @dataclass
@@ -23,22 +24,27 @@ class Groups:
     """Rollouts of one prompt, gathered until `size` are there: a question that compares them holds them all."""
 
     size: int
-    _gathered: dict[bytes, list[Rollout]] = field(default_factory=dict)
+    _gathered: dict[PromptKey, list[Rollout]] = field(default_factory=dict)
 
     def full(self, rollouts: Sequence[Rollout]) -> list[list[Rollout]]:
         """The groups that these rollouts complete."""
         complete = []
         for rollout in rollouts:
-            own = self._gathered.setdefault(rollout.prompt_ids.tobytes(), [])
+            own = self._gathered.setdefault(prompt_key(rollout), [])
             own.append(rollout)
             if len(own) == self.size:
-                complete.append(self._gathered.pop(rollout.prompt_ids.tobytes()))
+                complete.append(self._gathered.pop(prompt_key(rollout)))
         return complete
 
     def rest(self) -> list[list[Rollout]]:
         """What is left once nothing more is written."""
         left, self._gathered = list(self._gathered.values()), {}
         return left
+
+
+def prompt_key(rollout: Rollout) -> PromptKey:
+    """The same for rollouts of one prompt and tag, whose rewards one teacher gives."""
+    return rollout.tag, rollout.prompt_ids.tobytes()
 
 
 def item(rollout: Rollout, text: Text) -> RewardItem:
@@ -56,12 +62,12 @@ async def graded(scored: Sequence[Scored], grader: Grader, text: Text) -> list[S
 def with_advantages(scored: Sequence[Scored], spec: RewardSpec) -> tuple[list[Scored], dict[str, float | None]]:
     """The same with their advantages, NaN where there is no valid reward, and the metrics of the rewards.
 
-    Rollouts of a step that answer the same prompt are one group.
+    Rollouts of a step that answer the same prompt under the same tag are one group.
     """
     values = [s.reward.value if s.reward is not None and s.reward.valid else None for s in scored]
-    prompts = {prompt: group for group, prompt in enumerate({s.rollout.prompt_ids.tobytes(): None for s in scored})}
+    prompts = {prompt: group for group, prompt in enumerate({prompt_key(s.rollout): None for s in scored})}
     reward_B = torch.tensor([torch.nan if v is None else v for v in values], dtype=torch.float64)
-    group_B = torch.tensor([prompts[s.rollout.prompt_ids.tobytes()] for s in scored])
+    group_B = torch.tensor([prompts[prompt_key(s.rollout)] for s in scored])
     advantage_B = advantages(spec.advantage, reward_B, group_B).tolist()
     given = [value for value in values if value is not None]
     metrics: dict[str, float | None] = {

@@ -19,8 +19,8 @@ from tutelage.trainer.data import Example, completion_ids
 from tutelage.trainer.exits import TeacherFailed, asking_teacher
 from tutelage.trainer.ledger import Ledger
 from tutelage.trainer.student import Student
+from tutelage.trainer.teachers import Teacher, Teachers
 from tutelage_client.spec import RolloutSpec
-from tutelage_client.teacher import TeacherClient
 from tutelage_client.wire import GenerateRequest, Generation, Rollout
 from tutelage_client.worker import WorkerClient
 
@@ -44,7 +44,7 @@ def prompts_of_step(seed: int, step: int, count: int, size: int) -> list[int]:
 
 @dataclass
 class Sources:
-    """What the sources draw on. asks_text: the teacher reads and writes text, not tokens."""
+    """What the sources draw on."""
 
     run_id: str
     seed: int
@@ -52,9 +52,8 @@ class Sources:
     examples: list[Example]
     student: Student
     worker: WorkerClient
-    teacher: TeacherClient | None
+    teachers: Teachers
     ledger: Ledger
-    asks_text: bool = False
 
     def chosen(self, step: int) -> list[tuple[int, Example]]:
         indices = prompts_of_step(self.seed, step, self.spec.prompts_per_step, len(self.examples))
@@ -71,18 +70,31 @@ async def student_rollouts(sources: Sources, step: int) -> AsyncIterator[list[Ro
 
 
 async def teacher_rollouts(sources: Sources, step: int) -> AsyncIterator[list[Rollout]]:
-    """Text of the teacher (SeqKD, off-policy token KD), asked for over HTTP.
+    """Text of the teachers (SeqKD, off-policy token KD), asked for over HTTP, each for the prompts of its tags.
 
     What a hosted model wrote is cut into the student's tokens. A text that it refused, or that was cut on the way, is
     left out and counted.
 
     Raises:
-        TeacherFailed: it refuses, or wrote nothing at all.
+        TeacherFailed: one refuses, or nothing at all was written.
     """
-    assert sources.teacher is not None
-    chosen, spec = sources.chosen(step), sources.spec
+    by_teacher: dict[str, Rows] = {}
+    for row, (index, example) in enumerate(sources.chosen(step)):
+        by_teacher.setdefault(sources.teachers.of(example.tag).name, []).append((row, (index, example)))
+    any_text = False
+    for name, rows in by_teacher.items():
+        if kept := await _written(sources, step, sources.teachers.named(name), rows):
+            any_text = True
+            yield kept
+    if not any_text:
+        raise TeacherFailed("no_text", "the teacher wrote no tokens to any prompt of this step; nothing can be learned")
+
+
+async def _written(sources: Sources, step: int, teacher: Teacher, rows: Rows) -> list[Rollout]:
+    """What one teacher wrote to its prompts and can be learned from."""
+    spec = sources.spec
     request = GenerateRequest(
-        prompts=[example.prompt if sources.asks_text else example.prompt_ids for _, example in chosen],
+        prompts=[example.prompt_ids if teacher.writes_tokens else example.prompt for _, (_, example) in rows],
         n=spec.samples_per_prompt,
         max_tokens=spec.max_new_tokens,
         temperature=spec.temperature,
@@ -90,28 +102,26 @@ async def teacher_rollouts(sources: Sources, step: int) -> AsyncIterator[list[Ro
         seed=seed_for(sources.seed, step, "teacher"),
     )
     with asking_teacher():
-        reply = await sources.teacher.generate(request)
-    sources.ledger.charge(reply.usage)
+        reply = await teacher.client.generate(request)
+    sources.ledger.charge(teacher.name, reply.usage)
     written = [
-        (row, k, example, _written_ids(sources, example, generation), generation.finish_reason)
-        for row, ((_, example), generations) in enumerate(zip(chosen, reply.generations, strict=True))
+        (row, k, example, _written_ids(sources.student, teacher, example, generation), generation.finish_reason)
+        for (row, (_, example)), generations in zip(rows, reply.generations, strict=True)
         for k, generation in enumerate(generations)
     ]
     kept = [(row, k, example, ids, reason) for row, k, example, ids, reason in written if ids]
     sources.ledger.dropped_rollouts += len(written) - len(kept)
-    if not kept:
-        raise TeacherFailed("no_text", "the teacher wrote no tokens to any prompt of this step; nothing can be learned")
-    yield [_rollout(sources, step, row, k, example, ids, "teacher", reason) for row, k, example, ids, reason in kept]
+    return [_rollout(sources, step, row, k, example, ids, "teacher", reason) for row, k, example, ids, reason in kept]
 
 
-def _written_ids(sources: Sources, example: Example, generation: Generation) -> list[int] | None:
+def _written_ids(student: Student, teacher: Teacher, example: Example, generation: Generation) -> list[int] | None:
     """The teacher's text as the student's tokens; None where empty, refused, cut, or too long for it."""
-    if not sources.asks_text:
+    if teacher.writes_tokens:
         return generation.token_ids
     if generation.finish_reason != "stop" or not generation.text:
         return None
-    ids = completion_ids(sources.student.tokenizer, generation.text)
-    return ids if len(example.prompt_ids) + len(ids) <= sources.student.max_length else None
+    ids = completion_ids(student.tokenizer, generation.text)
+    return ids if len(example.prompt_ids) + len(ids) <= student.max_length else None
 
 
 async def data_rollouts(sources: Sources, step: int) -> AsyncIterator[list[Rollout]]:

@@ -6,9 +6,10 @@ since AdamW's small updates would be rounded away in bfloat16 weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from itertools import chain
 from typing import Any, cast
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from tutelage.core.batch import OutputHead, TokenBatch
+from tutelage.core.batch import OutputHead, TeacherSignals, TokenBatch
 from tutelage.core.loss import loss
 from tutelage.core.metrics import Measured, merge, values
 from tutelage.core.objective import Objective
@@ -36,7 +37,7 @@ class Student:
     model: a transformers model, or one wrapped by PEFT; head: its output head
     reference: the student as it was at the start, for reference_kl and extrapolation;
         with LoRA that is the model without its adapter
-    teacher_head: the teacher's output head, for objectives over the full vocabulary
+    teacher_heads: the output heads of the teachers by name, for objectives over the full vocabulary
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Student:
         self.reference_head = (
             head if reference is None else replace(head, weight=reference.get_output_embeddings().weight)
         )
-        self.teacher_head: OutputHead | None = None
+        self.teacher_heads: dict[str | None, OutputHead] = {}
         self.step = 0
         self.device = next(model.parameters()).device
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -109,19 +110,19 @@ class Student:
         """
         self.model.train()
         torch.manual_seed(self.spec.seed + self.step)  # dropout: a resumed step draws what the lost one drew
-        parts: list[dict[str, Measured]] = []
+        parts: dict[str | None, list[dict[str, Measured]]] = {}
         for batch in batches:
             with self._precision():
                 total, metrics = loss(self._rows(batch, objective), objective)
             total.backward()
-            parts.append(metrics)
-        learned: dict[str, float | None] = dict(values(merge(parts)))
+            parts.setdefault(batch.marked_by, []).append(metrics)
+        learned: dict[str, float | None] = dict(values(merge(chain.from_iterable(parts.values()))))
         count = learned.pop("tokens", None)
         learned |= {"learned_tokens": count, "lr": self.optimizer.set_lr(self.step)}
         learned["grad_norm"] = self.optimizer.apply(count, self.step) if count else None
         self.step += 1
         self.optimizer.zero_grad()
-        return learned
+        return learned if len(self.spec.teachers) < 2 else learned | _by_teacher(parts)
 
     def _rows(self, batch: MicroBatch, objective: Objective) -> TokenBatch:
         """The student's hidden states at the rows to learn from, beside what the teacher said of them."""
@@ -140,14 +141,14 @@ class Student:
             behaviour_logprob_R=batch.behaviour_logprob_R,
             outcome_R=batch.outcome_R,
             teacher=batch.teacher,
-            vocabulary_size=self._shared_vocabulary(),
+            vocabulary_size=self._shared_vocabulary(batch.teacher),
             reference_hidden_RH=reference_RH,
             reference_head=None if reference_RH is None else self.reference_head.logits,
         )
 
-    def _shared_vocabulary(self) -> int | None:
+    def _shared_vocabulary(self, teacher: TeacherSignals | None) -> int | None:
         """The number of real tokens where the two heads are padded to different sizes; None where they agree."""
-        if self.teacher_head is None or len(self.teacher_head.weight_VH) == len(self.head.weight):
+        if teacher is None or teacher.head is None or len(teacher.head.weight_VH) == len(self.head.weight):
             return None
         return len(self.tokenizer)
 
@@ -164,6 +165,18 @@ class Student:
         if self.spec.student.dtype == "float32":
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+
+def _by_teacher(parts: Mapping[str | None, Iterable[Mapping[str, Measured]]]) -> dict[str, float | None]:
+    """What of the metrics is told of each teacher's rollouts alone."""
+    told: dict[str, float | None] = {}
+    for teacher, own in parts.items():
+        if teacher is None:
+            continue
+        shown = values(merge(own))
+        told |= {f"learned_tokens/{teacher}": shown["tokens"]}
+        told |= {f"{name}/{teacher}": shown[name] for name in ("loss", "reverse_kl") if name in shown}
+    return told
 
 
 def hidden_states(model: Any, ids_BT: Tensor, attention_mask_BT: Tensor | None) -> Tensor:

@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerBase
 from tutelage.engines.tokenizer import tokenizer_fingerprint
 from tutelage.trainer.data import Example
 from tutelage_client.errors import InvalidInput
-from tutelage_client.spec import RunSpec
+from tutelage_client.spec import RunSpec, teacher_for
 from tutelage_client.wire import RewardKind, TeacherInfo, needs_model
 
 
@@ -42,6 +42,26 @@ def check_lengths(spec: RunSpec, examples: list[Example], field: str, limits: di
                 "tokens; shorten the prompts or max_new_tokens",
                 field,
             )
+
+
+def check_routes(spec: RunSpec, examples: list[Example]) -> None:
+    """Every line has a teacher, and every tag of a teacher a line: a tag that is misspelt goes nowhere unseen.
+
+    Raises:
+        InvalidInput: the first line that no teacher takes, or a tag that no line has.
+    """
+    for example in examples:
+        try:
+            teacher_for(spec.teachers, example.tag)
+        except InvalidInput as error:
+            raise InvalidInput(f"data.train: line {example.line}: {error.message}", "data.train") from error
+    present = {example.tag for example in examples}
+    for index, teacher in enumerate(spec.teachers):
+        for tag in teacher.tags:
+            if tag not in present:
+                there = ", ".join(sorted(repr(known) for known in present if known is not None)) or "none"
+                field = f"teachers.{index}.tags"
+                raise InvalidInput(f"{field}: no line of data.train has the tag {tag!r}; its tags are {there}", field)
 
 
 def check_completions(examples: list[Example], limits: dict[str, int]) -> None:

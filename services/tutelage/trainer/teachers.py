@@ -1,0 +1,111 @@
+"""The teachers of a run as an attempt finds them: who each is, which lines it takes, how its HTTP door is reached."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import dataclass
+
+from tutelage.trainer.exits import TeacherFailed
+from tutelage.trainer.session import Session
+from tutelage_client.coordinator import CoordinatorClient
+from tutelage_client.http import RetryPolicy
+from tutelage_client.spec import RunSpec, TeacherRef, teacher_for
+from tutelage_client.teacher import TeacherClient
+from tutelage_client.wire import Provenance, TeacherView
+
+REGISTRY_POLL_S = 1.0
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """One teacher of the run. view: how it is registered; client: its HTTP door."""
+
+    ref: TeacherRef
+    view: TeacherView
+    client: TeacherClient
+
+    @property
+    def name(self) -> str:
+        return self.ref.name
+
+    @property
+    def provenance(self) -> Provenance:
+        return self.view.info.provenance
+
+    @property
+    def max_length(self) -> int:
+        return self.view.info.capabilities.max_length
+
+    @property
+    def writes_tokens(self) -> bool:
+        """Whether its text comes as token ids; a hosted model reads and writes text alone."""
+        return self.view.info.capabilities.vocabulary_size is not None
+
+    def reads_tokens(self, spec: RunSpec) -> bool:
+        """Whether token ids pass between student and teacher, so that they must share a tokenizer."""
+        return spec.asks_teacher_scores or (spec.rollout.source == "teacher" and self.writes_tokens)
+
+
+@dataclass(frozen=True)
+class Teachers:
+    """All teachers of the run, in the order of the spec."""
+
+    all: tuple[Teacher, ...] = ()
+
+    @property
+    def provenances(self) -> dict[str, Provenance]:
+        """Who each of them is, by name."""
+        return {teacher.name: teacher.provenance for teacher in self.all}
+
+    def of(self, tag: str | None) -> Teacher:
+        """Who is asked about a line with this tag.
+
+        Raises:
+            InvalidInput: nobody is.
+        """
+        ref = teacher_for([teacher.ref for teacher in self.all], tag)
+        return self.named(ref.name)
+
+    def named(self, name: str) -> Teacher:
+        return next(teacher for teacher in self.all if teacher.name == name)
+
+
+async def open_teachers(
+    session: Session, spec: RunSpec, coordinator: CoordinatorClient, key: str | None = None
+) -> Teachers:
+    """The teachers that the spec names, once all are registered.
+
+    Raises:
+        TeacherFailed: one with `on_loss = "fail"` is not registered any more.
+        Fenced, StopRun: the run must end while it waits for one.
+    """
+    found = dict(session.lease.teachers)
+    for ref in spec.teachers:
+        if ref.name not in found:
+            found[ref.name] = await _registered(session, ref, coordinator)
+    return Teachers(
+        tuple(Teacher(ref, found[ref.name], _door(session, ref, found[ref.name], key)) for ref in spec.teachers)
+    )
+
+
+async def _registered(session: Session, ref: TeacherRef, coordinator: CoordinatorClient) -> TeacherView:
+    """The teacher as soon as the coordinator knows it again, where its `on_loss` waits for that."""
+    sentence = f"teacher {ref.name!r} is not registered with the coordinator any more"
+    if ref.on_loss == "fail":
+        raise TeacherFailed("teacher_gone", f'{sentence}; start it, or set on_loss = "pause" to wait for it')
+    await session.event("teacher", f"{sentence}; the run waits until it is started again", "warning")
+    session.conditions["teacher_available"] = False
+    while True:
+        session.check()
+        for view in await coordinator.teachers():
+            if view.name == ref.name:
+                session.conditions["teacher_available"] = True
+                return view
+        await asyncio.sleep(REGISTRY_POLL_S)
+
+
+def _door(session: Session, ref: TeacherRef, view: TeacherView, key: str | None) -> TeacherClient:
+    """With `on_loss = "pause"` its absence is waited for, as that of the queue is."""
+    retry = RetryPolicy(deadline_s=math.inf) if ref.on_loss == "pause" else None
+    return TeacherClient(view.url, key=key, retry=retry, run_id=session.run_id)
