@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from tutelage.core.batch import OutputHead
 from tutelage.engines.hf import HfEngine, open_hf
 from tutelage.engines.options import HfOptions
 from tutelage.trainer.build import output_head
@@ -50,7 +51,7 @@ async def test_a_student_has_nothing_to_learn_from_itself(
 ) -> None:
     spec = make_spec(objective)
     student = make_student(spec)
-    student.teacher_heads = {None: output_head(teacher.head(), student)}
+    heads: dict[str | None, OutputHead] = {None: output_head(teacher.head(), student)}
     k = needs_candidates(spec)
     scored = []
     for rollout in random_rollouts(6, 4):
@@ -59,7 +60,7 @@ async def test_a_student_has_nothing_to_learn_from_itself(
         blocks, usage = await teacher.score(request.groups(), request.signals, request.top_k)
         reply = ScoreReply(scores=tuple(blocks), provenance=teacher.provenance, usage=usage)
         scored.append(Scored(rollout, checked(request, decode_reply(encode_reply(reply)), teacher.provenance), ids))
-    batches = micro_batches(scored, 64, student.pad_id, torch.device("cpu"), student.teacher_heads, asks_teacher=True)
+    batches = micro_batches(scored, 64, student.pad_id, torch.device("cpu"), heads, asks_teacher=True)
     learned = student.learn(batches, objective_of(spec, student))
     assert learned["learned_tokens"] == sum(len(s.rollout.completion_ids) for s in scored)
     assert abs(learned["loss"]) < 1e-5

@@ -118,7 +118,7 @@ async def test_every_line_is_marked_by_the_teacher_of_its_tag(
         engine, first = engines[batch.marked_by], batch.input_ids_BT.flatten()[batch.predictor_R]
         expected = engine.logprob_VV[first, batch.token_ids_R].astype(np.float32)
         np.testing.assert_array_equal(batch.teacher.sampled_logprob_R, expected)
-    rows = [row.metrics for row in worker.steps[1:]]
+    rows: list[dict[str, Any]] = [dict(row.metrics) for row in worker.steps[1:]]
     for row in rows:
         assert row["learned_tokens/left"] + row["learned_tokens/right"] == row["learned_tokens"]
         weighted = [row[f"learned_tokens/{name}"] * row[f"reverse_kl/{name}"] for name in asked]

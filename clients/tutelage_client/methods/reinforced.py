@@ -158,6 +158,6 @@ REINFORCED = (
         needs=("full",),
         on_policy="strict",
         evidence="second_hand",
-        missing="several teachers in a run",
+        missing="several teachers of one line",
     ),
 )

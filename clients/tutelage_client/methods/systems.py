@@ -33,7 +33,7 @@ SYSTEMS = (
         needs=("hidden",),
         on_policy="strict",
         evidence="second_hand",
-        missing="several teachers in a run; one teacher's term is `full-rkl`",
+        missing="a sum over teachers of one line; one teacher's term is `full-rkl`",
     ),
     Method(
         name="mopd",
@@ -49,7 +49,7 @@ SYSTEMS = (
         on_policy="strict",
         evidence="second_hand",
         failures="the window is on p/mu, for engines that differ, and is no clip of the teacher",
-        missing="several teachers in a run, and a window that zeroes",
+        missing="a window that zeroes",
     ),
     Method(
         name="nemotron-cascade-2",
@@ -65,7 +65,7 @@ SYSTEMS = (
         on_policy="strict",
         evidence="second_hand",
         defaults="128 prompts x 4, 40 to 50 steps",
-        missing="several teachers in a run, and a window that zeroes",
+        missing="a window that zeroes",
     ),
     Method(
         name="glm-5",
@@ -85,7 +85,7 @@ SYSTEMS = (
             "rollout": {"source": "student", "samples_per_prompt": 1},
             "objective": {"kind": "policy_gradient"},
         },
-        differs="with one earlier stage as the teacher; several would be several teachers",
+        differs="with one earlier stage as the teacher; several are several teachers, each with its tags",
     ),
     Method(
         name="kimi-k3",
@@ -101,6 +101,6 @@ SYSTEMS = (
         on_policy="strict",
         evidence="second_hand",
         failures="reports no gain from top-k, against DeepSeek-V4 and Revisiting OPD",
-        missing="several teachers in a run",
+        missing="partial rollouts",
     ),
 )

@@ -55,9 +55,10 @@ async def build(
     train, held_out = await load_data(spec, student, teachers, coordinator, artefacts)
     ledger = await resume(session, student, teachers, artefacts)
     if Signal.HIDDEN in required_signals(spec):
-        for teacher in teachers.all:
-            with asking_teacher():
-                student.teacher_heads[teacher.name] = output_head(await teacher.client.head(), student)
+        with asking_teacher():
+            student.teacher_heads = {
+                teacher.name: output_head(await teacher.client.head(), student) for teacher in teachers.all
+            }
     return Run(
         spec=spec,
         session=session,

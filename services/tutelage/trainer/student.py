@@ -52,7 +52,7 @@ class Student:
         self.reference_head = (
             head if reference is None else replace(head, weight=reference.get_output_embeddings().weight)
         )
-        self.teacher_heads: dict[str | None, OutputHead] = {}
+        self.teacher_heads: Mapping[str | None, OutputHead] = {}
         self.step = 0
         self.device = next(model.parameters()).device
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
