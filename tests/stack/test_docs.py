@@ -34,7 +34,7 @@ SAID = {
     "docs/howto/rewards.md": ['"value":1.0', '"outcome":"passed"', '"outcome":"failed"'],
     "docs/howto/replicas-and-cache.md": ["4 tokens scored", '"hits":1', 'completions_total{outcome="miss"} 1.0'],
     "docs/howto/openai-clients.md": ['"owned_by":"tutelage"', "'1' None"],
-    "docs/howto/several-teachers.md": ["succeeded", "line 3", "reverse_kl/adder", "reverse_kl/novice"],
+    "docs/howto/several-teachers.md": ["succeeded", "refused, as", "reverse_kl/adder", "reverse_kl/novice"],
     "docs/howto/keys-and-budgets.md": ["4 tokens scored", '"account":"key alice","tokens":4'],
     "docs/howto/watching.md": ["event: metrics", "finalizing -> succeeded", "tutelage_teacher_scored_tokens_total"],
     "docs/howto/operating.md": [],
