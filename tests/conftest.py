@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from postgres import embedded_postgres
@@ -13,3 +15,15 @@ def postgres() -> Iterator[str]:
     """The URL of a PostgreSQL of this session's own."""
     with embedded_postgres() as url:
         yield url
+
+
+async def _until(condition: Callable[[], Any], timeout_s: float = 10.0) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+@pytest.fixture
+def until() -> Callable[..., Any]:
+    """Wait for a condition, with a deadline."""
+    return _until

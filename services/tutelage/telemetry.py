@@ -92,6 +92,8 @@ class TeacherMetrics:
     waiting_tokens: Gauge
     spent_tokens: Gauge
     spent_usd: Gauge
+    replica_up: Gauge
+    replica_events: Counter
     score_cache: Counter
     score_cache_bytes: Gauge
 
@@ -119,6 +121,12 @@ class TeacherMetrics:
             waiting_tokens=gauge("waiting_tokens", "Tokens that wait for a batch"),
             spent_tokens=gauge("spent_tokens", "Tokens that an account holds, restarts included", ("account",)),
             spent_usd=gauge("spent_usd", "Dollars that an account holds, restarts included", ("account",)),
+            replica_up=gauge("replica_up", "1 where an upstream of several takes work", ("replica",)),
+            replica_events=counter(
+                "replica_events_total",
+                "What befell an upstream of several: asked, failed, quarantined, admitted, hedged, hedge_won",
+                ("replica", "event"),
+            ),
             score_cache=counter(
                 "score_cache_completions_total", "Completions by outcome: hit, joined (asked once), miss", ("outcome",)
             ),

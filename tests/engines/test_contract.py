@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from numpy.typing import NDArray
 from real_vllm import REAL, SERVERS, open_real, open_recorded, recording_of
-from subjects import UPSTREAMS, VOCABULARY, Subject, by_hand, group, of_hf, of_upstream
+from subjects import UPSTREAMS, VOCABULARY, Subject, by_hand, group, of_hf, of_replicas, of_upstream
 
 from tutelage.engines import FakeOptions
 from tutelage.engines.fakes import APPS, ToyServer
@@ -42,7 +42,7 @@ async def real_subjects(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory
         yield subjects
 
 
-@pytest.fixture(params=["fake", "gpt2", "llama", "qwen3", *UPSTREAMS, *RECORDED, *REAL])
+@pytest.fixture(params=["fake", "gpt2", "llama", "qwen3", *UPSTREAMS, "replicated", *RECORDED, *REAL])
 async def subject(request: pytest.FixtureRequest, real_subjects: dict[str, Subject]) -> AsyncIterator[Subject]:
     if request.param in real_subjects:
         yield real_subjects[request.param]
@@ -53,6 +53,9 @@ async def subject(request: pytest.FixtureRequest, real_subjects: dict[str, Subje
     elif request.param in RECORDED:
         url, folder = request.getfixturevalue("upstream_urls")[request.param], request.getfixturevalue("tmp_path")
         made = await open_recorded(url, folder, request.getfixturevalue("tokenizer"))
+    elif request.param == "replicated":
+        urls, tokenizer_dir = request.getfixturevalue("upstream_urls"), request.getfixturevalue("toy_tokenizer_dir")
+        made = await of_replicas(urls["vllm"], tokenizer_dir)
     elif request.param == "fake":
         made = await by_hand()
     else:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tutelage.engines import ChatOptions, Engine, FakeOptions, UpstreamOptions, open_engine
+from tutelage.engines import ChatOptions, FakeOptions, UpstreamOptions, open_engine
 from tutelage.engines.fakes import APPS, ToyServer, Trap, listening
-from tutelage.engines.probe import probe
+from tutelage.engines.probe import Directly, probe
 from tutelage_client.errors import InvalidInput, TutelageError
-from tutelage_client.wire import GenerateRequest, Generation, ScoreGroup, Signal, TokenScores, Usage
+from tutelage_client.wire import GenerateRequest, ScoreGroup, TokenScores
 
 VOCABULARY = 97
 GROUP = ScoreGroup.model_validate(
@@ -25,22 +25,6 @@ GROUP = ScoreGroup.model_validate(
         ],
     }
 )
-
-
-class Directly:
-    """Puts the probe's questions to an engine without a teacher in between."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    async def score(
-        self, groups: Sequence[ScoreGroup], signals: frozenset[Signal], top_k: int | None
-    ) -> tuple[list[TokenScores], Usage]:
-        return await self._engine.score(groups, signals, top_k)
-
-    async def generate(self, request: GenerateRequest, tokens: int) -> tuple[list[list[Generation]], Usage]:
-        assert tokens >= 1
-        return await self._engine.generate(request)
 
 
 def options_of(kind: str, url: str, tokenizer_dir: Path) -> Any:

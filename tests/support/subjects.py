@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tutelage.engines import Engine, FakeOptions, HfOptions, UpstreamOptions, open_engine
+from tutelage.engines import Engine, FakeOptions, HfOptions, ReplicatedOptions, UpstreamOptions, open_engine
 from tutelage.engines.fake import FakeEngine
 from tutelage.engines.fakes import Trap
 from tutelage_client.wire import ScoreGroup, Signal
@@ -84,11 +84,24 @@ async def by_hand() -> Subject:
 
 async def of_upstream(name: str, url: str, tokenizer_dir: Path) -> Subject:
     kind, _ = UPSTREAMS[name]
-    options = {"kind": kind, "upstream": url, "model": str(tokenizer_dir), "max_top_k": 5 if kind == "openai" else 256}
-    engine = await open_engine(UpstreamOptions.model_validate(options), "toy")
+    engine = await open_engine(_reached(kind, url, tokenizer_dir), "toy")
     await engine.connect()
     # SGLang's cache ends one token before the first that is scored.
     return Subject(engine, toy_logprobs(), (30 + 6 + 2, 2 * 29) if kind == "sglang" else (3 * 30 + 6, 0))
+
+
+async def of_replicas(url: str, tokenizer_dir: Path) -> Subject:
+    """One vLLM under two names."""
+    urls = (url, url.replace("127.0.0.1", "localhost"))
+    options = ReplicatedOptions(replicas=tuple(_reached("vllm", one, tokenizer_dir) for one in urls), hedge_after_s=5.0)
+    engine = await open_engine(options, "toy")
+    await engine.connect()
+    return Subject(engine, toy_logprobs(), (3 * 30 + 6, 0))
+
+
+def _reached(kind: str, url: str, tokenizer_dir: Path) -> UpstreamOptions:
+    options = {"kind": kind, "upstream": url, "model": str(tokenizer_dir), "max_top_k": 5 if kind == "openai" else 256}
+    return UpstreamOptions.model_validate(options)
 
 
 async def of_hf(model_dir: Path, model: Any) -> Subject:

@@ -150,15 +150,3 @@ def _request(*completions: Sequence[int], prompt: Sequence[int] = (1, 2), **aske
 @pytest.fixture
 def request_for() -> Callable[..., ScoreRequest]:
     return _request
-
-
-async def _until(condition: Callable[[], Any], timeout_s: float = 10.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.002)
-
-
-@pytest.fixture
-def until() -> Callable[..., Any]:
-    """Wait for a condition, with a deadline."""
-    return _until

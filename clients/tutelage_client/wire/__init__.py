@@ -59,7 +59,15 @@ from tutelage_client.wire.runs import (
 )
 from tutelage_client.wire.scores import TokenScores
 from tutelage_client.wire.scoring import Completion, ScoreGroup, ScoreReply, ScoreRequest, ScoreSequence
-from tutelage_client.wire.teachers import Capabilities, Provenance, ScoreCacheView, Signal, TeacherInfo, Usage
+from tutelage_client.wire.teachers import (
+    Capabilities,
+    Provenance,
+    ReplicaView,
+    ScoreCacheView,
+    Signal,
+    TeacherInfo,
+    Usage,
+)
 from tutelage_client.wire.tensors import EntryDtype
 
 __all__ = [
@@ -105,6 +113,7 @@ __all__ = [
     "Provenance",
     "PushResult",
     "PushedRollouts",
+    "ReplicaView",
     "Reward",
     "RewardItem",
     "RewardKind",

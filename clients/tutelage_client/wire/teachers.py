@@ -75,6 +75,20 @@ class ScoreCacheView(Message):
     corrupt: int = Field(description="entries or files that were dropped as damaged")
 
 
+class ReplicaView(Message):
+    """One of several upstreams behind a teacher. Counts are since the teacher's start."""
+
+    name: str = Field(description="its address")
+    up: bool = Field(description="it takes work; else it is quarantined and probed again")
+    reason: str | None = Field(default=None, description="why it takes none")
+    outstanding_tokens: int = Field(description="of the requests that it has in hand")
+    asked: int = Field(description="requests that it was given")
+    failed: int = Field(description="of these, without a usable answer")
+    quarantined: int = Field(description="times that it stopped taking work")
+    hedged: int = Field(description="requests that it was given because another one took long")
+    hedge_won: int = Field(description="of these, answered first")
+
+
 class TeacherInfo(Message):
     """A teacher as it describes itself."""
 
@@ -82,4 +96,5 @@ class TeacherInfo(Message):
     capabilities: Capabilities = Field(description="what it can do")
     provenance: Provenance = Field(description="who it is")
     probe: dict[str, Any] = Field(default={}, description="what its test of itself found at the start")
+    replicas: tuple[ReplicaView, ...] = Field(default=(), description="where several upstreams serve it")
     score_cache: ScoreCacheView | None = Field(default=None, description="its score cache, where it has one")

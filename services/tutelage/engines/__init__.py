@@ -8,6 +8,7 @@ from tutelage.engines.options import (
     FakeOptions,
     HfOptions,
     HfRewardOptions,
+    ReplicatedOptions,
     UpstreamOptions,
     VllmOptions,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "FakeOptions",
     "HfOptions",
     "HfRewardOptions",
+    "ReplicatedOptions",
     "Tokenizer",
     "UpstreamOptions",
     "VllmOptions",

@@ -132,8 +132,7 @@ class ChatEngine:
 
 def open_chat(options: ChatOptions, name: str) -> ChatEngine:
     """Raises: InvalidInput: the key file cannot be used."""
-    client = open_client(options.upstream, options.api_key_file, options.deadline_s, options.max_concurrency)
-    return ChatEngine(options, name, client)
+    return ChatEngine(options, name, open_client(options))
 
 
 def _messages(prompt: Prompt, i: int) -> list[dict[str, Any]]:

@@ -7,12 +7,11 @@ Two forms are known, and the first call finds out which one a server has: `promp
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI, OpenAIError
 
-from tutelage.engines.options import UpstreamOptions
+from tutelage.engines.options import ChatOptions, UpstreamOptions
 from tutelage.engines.upstream.asked import Answer, Asked
 from tutelage.engines.upstream.calls import Calls
 from tutelage.engines.upstream.choices import read_choices
@@ -157,13 +156,13 @@ class Openai:
 def open_openai(options: UpstreamOptions, name: str) -> UpstreamEngine:
     """Raises: InvalidInput: the tokenizer directory or the key file cannot be used."""
     local = read_local(options.model, options.revision)
-    client = open_client(options.upstream, options.api_key_file, options.deadline_s, options.max_concurrency)
+    client = open_client(options)
     return UpstreamEngine(options, name, local, Openai(client, options, local.tokenizer, local.vocabulary_size))
 
 
-def open_client(url: str, key_file: Path | None, deadline_s: float, max_concurrency: int) -> OpenaiClient:
+def open_client(options: UpstreamOptions | ChatOptions) -> OpenaiClient:
     """Raises: InvalidInput: the key file cannot be used."""
-    return OpenaiClient(Calls(url.rstrip("/"), deadline_s, max_concurrency), read_key(key_file))
+    return OpenaiClient(Calls.of(options), read_key(options.api_key_file))
 
 
 async def _tried(call: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from tutelage.engines.options import (
     FakeOptions,
     HfOptions,
     HfRewardOptions,
+    ReplicatedOptions,
     UpstreamOptions,
     VllmOptions,
 )
@@ -83,6 +84,18 @@ def _chat(options: ChatOptions, name: str) -> Engine:
     return open_chat(options, name)
 
 
+def _replicated(options: ReplicatedOptions, name: str) -> Engine:
+    from tutelage.engines.replicas import Replica, ReplicatedEngine
+
+    replicas = [Replica(shown_url(one.upstream), _OPENERS[one.kind](one, name)) for one in options.replicas]
+    return ReplicatedEngine(replicas, options.hedge_after_s)
+
+
+def shown_url(url: str) -> str:
+    """An address without what may be secret in it."""
+    return url.partition("://")[2].rpartition("@")[2].rstrip("/")
+
+
 _OPENERS: dict[str, Callable[[Any, str], Engine]] = {
     "fake": _fake,
     "hf": _hf,
@@ -92,4 +105,5 @@ _OPENERS: dict[str, Callable[[Any, str], Engine]] = {
     "sglang": _sglang,
     "openai": _openai,
     "chat": _chat,
+    "replicated": _replicated,
 }

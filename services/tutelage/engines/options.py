@@ -63,12 +63,14 @@ class _Reached(_Options):
     """What is reached over HTTP.
 
     deadline_s: for one call with all its repetitions; max_concurrency: calls that are open at a time, at most
+    fail_fast: others can stand in for it, so it is given up as soon as it fails again and again
     """
 
     upstream: str = Field(pattern=r"^https?://")
     api_key_file: Path | None = None
     deadline_s: float = Field(default=120.0, gt=0, allow_inf_nan=False)
     max_concurrency: int = Field(default=16, ge=1)
+    fail_fast: bool = False
 
 
 class UpstreamOptions(_Reached):
@@ -116,6 +118,24 @@ class ChatOptions(_Reached):
     max_length: int = Field(default=8192, ge=2)
 
 
+class ReplicatedOptions(_Options):
+    """Several upstreams that serve one model.
+
+    hedge_after_s: a request that takes longer is put to a second one too; None: never
+    """
+
+    kind: Literal["replicated"] = "replicated"
+    replicas: tuple[UpstreamOptions | ChatOptions, ...] = Field(min_length=2)
+    hedge_after_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+
+
 EngineOptions = Annotated[
-    FakeOptions | HfOptions | HfRewardOptions | UpstreamOptions | VllmOptions | ChatOptions, Field(discriminator="kind")
+    FakeOptions
+    | HfOptions
+    | HfRewardOptions
+    | UpstreamOptions
+    | VllmOptions
+    | ChatOptions
+    | ReplicatedOptions,
+    Field(discriminator="kind"),
 ]

@@ -41,6 +41,42 @@ class Answers(Protocol):
     async def generate(self, request: GenerateRequest, tokens: int) -> tuple[list[list[Generation]], Usage]: ...
 
 
+class Directly:
+    """Puts questions to an engine without a teacher in between."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def score(
+        self, groups: Sequence[ScoreGroup], signals: frozenset[Signal], top_k: int | None
+    ) -> tuple[list[TokenScores], Usage]:
+        return await self._engine.score(groups, signals, top_k)
+
+    async def generate(
+        self,
+        request: GenerateRequest,
+        tokens: int,  # noqa: ARG002 - nobody waits here
+    ) -> tuple[list[list[Generation]], Usage]:
+        return await self._engine.generate(request)
+
+
+async def known_probabilities(engine: Engine) -> NDArray[np.float64]:
+    """Of the tokens of a known sequence, and of the most probable ones beside them, to tell models apart.
+
+    Empty where the engine scores nothing. Values of the top k, not ids: two equal ones may come in either order.
+    """
+    known = engine.capabilities
+    signals = known.signals & {Signal.SAMPLED, Signal.TOP_K}
+    if not signals or known.vocabulary_size is None:
+        return np.zeros(0)
+    ids = np.arange(_TOKENS + 1, dtype=np.int32) % known.vocabulary_size
+    group = ScoreGroup(prompt_ids=ids[:1], completions=(Completion(token_ids=ids[1:]),))
+    top_k = min(_TOP_K, known.max_top_k) if Signal.TOP_K in signals else None
+    (block,), _ = await engine.score([group], signals, top_k)
+    parts = [a.ravel() for a in (block.sampled_logprob, block.topk_logprob) if a is not None]
+    return np.exp(np.concatenate(parts).astype(np.float64))
+
+
 async def probe(answers: Answers, engine: Engine) -> dict[str, Any]:
     """What was found. `worst_gap` and `drift` are in probability, `worst_mass` is the distance from 1.
 

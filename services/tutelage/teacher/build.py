@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from tutelage.engines import Engine
+from tutelage.engines.replicas import ReplicatedEngine
 from tutelage.queue import Queue, QueueLimits
 from tutelage.serving import create_app
 from tutelage.teacher.accounts import Accounts
@@ -42,6 +43,8 @@ def build_app(settings: Settings, engine: Engine, queue: Queue | None = None) ->
     callers = Callers(keys, settings.run_budget())
     registry = CollectorRegistry()
     metrics = TeacherMetrics.of(registry)
+    if isinstance(engine, ReplicatedEngine):
+        _watch(engine, metrics)
     cache = _cache(settings, engine, metrics)
     accounts = Accounts(settings.accounts_file, settings.prices(), metrics)
 
@@ -65,6 +68,12 @@ def build_app(settings: Settings, engine: Engine, queue: Queue | None = None) ->
     app = create_app(f"Tutelage teacher {settings.name}", lifespan, ready=lambda: _why_not(app), registry=registry)
     add_routes(app, callers)
     return app
+
+
+def _watch(engine: ReplicatedEngine, metrics: TeacherMetrics) -> None:
+    engine.listen(lambda replica, event: metrics.replica_events.labels(replica.name, event).inc())
+    for replica in engine.replicas:
+        metrics.replica_up.labels(replica.name).set_function(lambda replica=replica: float(replica.up))
 
 
 def _cache(settings: Settings, engine: Engine, metrics: TeacherMetrics) -> ScoreCache | None:

@@ -13,6 +13,7 @@ from typing import Any
 from tutelage.engines import Engine
 from tutelage.engines.base import RewardEngine
 from tutelage.engines.probe import probe
+from tutelage.engines.replicas import ReplicatedEngine
 from tutelage.rewards import rewards_of
 from tutelage.rewards.models import model_rewards
 from tutelage.teacher.accounts import Accounts, BudgetSpent
@@ -77,6 +78,7 @@ class Scorer:
             capabilities=self.engine.capabilities,
             provenance=self.engine.provenance,
             probe=self.probe,
+            replicas=self.engine.views() if isinstance(self.engine, ReplicatedEngine) else (),
             score_cache=self._cache.view() if self._cache else None,
         )
 

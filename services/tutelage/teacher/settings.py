@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from tutelage.engines import (
     ChatOptions,
@@ -15,6 +15,7 @@ from tutelage.engines import (
     FakeOptions,
     HfOptions,
     HfRewardOptions,
+    ReplicatedOptions,
     UpstreamOptions,
     VllmOptions,
 )
@@ -39,6 +40,9 @@ MEANING = {
     "upstream": "the address of the server",
     "upstream_model": "the name of the hosted model",
 }
+
+
+Address = Annotated[str, StringConstraints(pattern=r"^https?://")]
 
 
 class Settings(BaseSettings):
@@ -66,7 +70,12 @@ class Settings(BaseSettings):
     )
     revision: str | None = Field(None, description="commit of a hub id; for a server what you say its weights are")
     reward_label: str | None = Field(None, description="output of hf_reward that is the reward, where it has several")
-    upstream: str | None = Field(None, pattern=r"^https?://", description="address of the server or hosted API")
+    upstream: Annotated[tuple[Address, ...], NoDecode] = Field(
+        (), description="address of the server or hosted API; several, where they serve the same model"
+    )
+    hedge_after_s: float | None = Field(
+        None, gt=0, description="put a request that takes longer to a second upstream too"
+    )
     upstream_model: str | None = Field(None, description="name under which the upstream serves the model")
     api_key_file: Path | None = Field(None, description="file with the key that the upstream wants")
     upstream_deadline_s: float = Field(120.0, gt=0, description="for one call to the upstream, repetitions included")
@@ -103,11 +112,21 @@ class Settings(BaseSettings):
     grace_s: int = Field(10, ge=0, description="seconds for open work at shutdown")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
 
+    @field_validator("upstream", mode="before")
+    @classmethod
+    def _split(cls, given: Any) -> Any:
+        """In the environment they stand in one line, with commas."""
+        return tuple(given.split(",")) if isinstance(given, str) else given
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         for flag in NEEDS[self.engine]:
-            if getattr(self, flag) is None:
+            if not getattr(self, flag):
                 raise ValueError(f"--engine {self.engine} needs --{flag.replace('_', '-')}, {MEANING[flag]}")
+        if len(set(self.upstream)) < len(self.upstream):
+            raise ValueError("--upstream names an address twice; give each replica once")
+        if self.hedge_after_s is not None and len(self.upstream) < 2:
+            raise ValueError("--hedge-after-s needs a second --upstream to put a request to; name one, or leave it out")
         if self.prices().cached > self.usd_per_million_input:
             raise ValueError("--usd-per-million-cached is over --usd-per-million-input; a cached token costs no more")
         return self
@@ -141,10 +160,17 @@ class Settings(BaseSettings):
         if self.engine == "hf_reward":
             given = {"model": self.model, "revision": self.revision, "label": self.reward_label}
             return HfRewardOptions.model_validate(given | {"dtype": self.dtype, "device": self.device})
-        if self.engine == "vllm" and self.upstream is None:
+        if self.engine == "vllm" and not self.upstream:
             return self._vllm_options()
+        if len(self.upstream) == 1:
+            return self._reached_options(self.upstream[0])
+        replicas = tuple(self._reached_options(url, fail_fast=True) for url in self.upstream)
+        return ReplicatedOptions(replicas=replicas, hedge_after_s=self.hedge_after_s)
+
+    def _reached_options(self, url: str, *, fail_fast: bool = False) -> UpstreamOptions | ChatOptions:
         reached: dict[str, Any] = {
-            "upstream": self.upstream,
+            "upstream": url,
+            "fail_fast": fail_fast,
             "api_key_file": self.api_key_file,
             "upstream_model": self.upstream_model,
             "deadline_s": self.upstream_deadline_s,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
+from tutelage.engines.options import ChatOptions, UpstreamOptions
 from tutelage.engines.upstream.breaker import CircuitBreaker
 from tutelage.engines.upstream.failures import TryAgain, UpstreamAway, UpstreamFailed
 from tutelage.engines.upstream.limit import AdaptiveLimit
@@ -15,21 +16,27 @@ Result = TypeVar("Result")
 _ATTEMPTS_ON_BROKEN = 3  # a server error may belong to the request itself
 _FIRST_WAIT_S = 0.1
 _LONGEST_WAIT_S = 5.0
+_FAST_PAUSE_S = 1.0  # of the circuit where others can stand in: whoever tries again has pauses of its own
 
 
 class Calls:
     """Calls to the upstream at `url`. A call that is cancelled, or past `deadline_s`, is cancelled at the upstream too.
 
+    fail_fast: give up as soon as the circuit opens, as another upstream can stand in
     Only what may be repeated goes through here: scoring, and text that nobody has seen yet.
     """
 
-    def __init__(
-        self, url: str, deadline_s: float, max_concurrency: int, breaker: CircuitBreaker | None = None
-    ) -> None:
+    def __init__(self, url: str, deadline_s: float, max_concurrency: int, fail_fast: bool = False) -> None:
         self.url = url
         self._deadline_s = deadline_s
+        self._fail_fast = fail_fast
         self.limit = AdaptiveLimit(max_concurrency)
-        self.breaker = breaker or CircuitBreaker()
+        self.breaker = CircuitBreaker(longest_pause_s=_FAST_PAUSE_S) if fail_fast else CircuitBreaker()
+
+    @classmethod
+    def of(cls, options: UpstreamOptions | ChatOptions) -> Self:
+        url = options.upstream.rstrip("/")
+        return cls(url, options.deadline_s, options.max_concurrency, options.fail_fast)
 
     async def make(self, attempt: Callable[[], Awaitable[Result]]) -> Result:
         """The result of the first attempt that succeeds; `attempt` raises `TryAgain` where another one may help.
@@ -51,6 +58,8 @@ class Calls:
                         wait_s = max(error.at_least_s, _backoff_s(failures))
                     if broken >= _ATTEMPTS_ON_BROKEN:
                         raise UpstreamFailed(f"{self.url} failed {broken} times: {said}")
+                    if self._fail_fast and self.breaker.is_open:
+                        raise UpstreamAway(f"{self.url} failed again and again: {said}")
                     if asyncio.get_running_loop().time() + wait_s > until_s:
                         raise UpstreamAway(f"{self.url} took no work within {self._deadline_s:g} s: {said}")
                     await asyncio.sleep(wait_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from time import monotonic
 
@@ -23,6 +24,7 @@ class Canary:
         self._ask = ask
         self._recheck_s = recheck_s
         self._seen_s = 0.0
+        self._looking = asyncio.Lock()
         self.known = np.zeros(0)
 
     async def remember(self) -> None:
@@ -39,8 +41,9 @@ class Canary:
 
     async def look(self) -> None:
         """Ask again if the last time is long ago. Raises: as `remember`."""
-        if monotonic() - self._seen_s >= self._recheck_s:
-            await self._compare()
+        async with self._looking:  # calls that come together look once
+            if monotonic() - self._seen_s >= self._recheck_s:
+                await self._compare()
 
     async def _compare(self) -> None:
         worst = float(np.abs(await self._ask() - self.known).max())

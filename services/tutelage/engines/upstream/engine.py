@@ -132,14 +132,15 @@ class UpstreamEngine:
         ids = [i % self._local.vocabulary_size for i in range(1, 9)]
         return Asked(ids, 1, frozenset({Signal.SAMPLED, Signal.TOP_K}), min(4, self.capabilities.max_top_k))
 
-    async def _known_scores(self) -> NDArray[np.float64]:
-        known = self._known()
-        return np.exp(_block(known, await self._dialect.score(known)).arrays()["sampled_logprob"].astype(np.float64))
+    async def _known_scores(self, temperature: float = 1.0) -> NDArray[np.float64]:
+        """Probabilities of the known tokens, and of the best ones beside them: given ones may all be improbable."""
+        known = replace(self._known(), temperature=temperature)
+        arrays = _block(known, await self._dialect.score(known)).arrays()
+        return np.exp(np.append(arrays["sampled_logprob"], arrays["topk_logprob"]).astype(np.float64))
 
     async def _try_temperature(self) -> str:
-        hot = replace(self._known(), temperature=0.5)
-        scores = _block(hot, await self._dialect.score(hot)).arrays()["sampled_logprob"]
-        applied = np.abs(np.exp(scores) - self._canary.known).max() > self._canary.tolerance
+        gap = np.abs(await self._known_scores(temperature=0.5) - self._canary.known).max()
+        applied = gap > self._canary.tolerance
         return f"{'applied' if applied else 'ignored'} by the upstream on given tokens; log-probs are asked for at 1"
 
     async def _compare_tokenizers(self) -> str:

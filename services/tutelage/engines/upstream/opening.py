@@ -17,6 +17,5 @@ def open_http(
 ) -> UpstreamEngine:
     """Raises: InvalidInput: the tokenizer directory or the key file cannot be used."""
     local = read_local(options.model, options.revision)
-    calls = Calls(options.upstream.rstrip("/"), options.deadline_s, options.max_concurrency)
-    http = UpstreamHttp(calls, read_key(options.api_key_file))
+    http = UpstreamHttp(Calls.of(options), read_key(options.api_key_file))
     return UpstreamEngine(options, name, local, dialect(http, options, local.vocabulary_size))

@@ -1,0 +1,97 @@
+"""One of several upstreams, and what it has shown of itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.engines.base import Engine
+from tutelage.engines.probe import Directly, known_probabilities, probe
+from tutelage_client.errors import BadScores
+from tutelage_client.wire import Capabilities, Provenance, ReplicaView
+
+Result = TypeVar("Result")
+Event = Literal["asked", "failed", "quarantined", "admitted", "hedged", "hedge_won"]
+_TOLERANCE = 0.02  # of a probability of the known answer, as engines batch differently from call to call
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a replica showed in its probe. answer: probabilities of a known sequence, empty where it does not score"""
+
+    provenance: Provenance
+    capabilities: Capabilities
+    answer: NDArray[np.float64]
+    facts: dict[str, Any]
+
+    def differs_from(self, other: Standing) -> str | None:
+        """Why these are not the same teacher, None if they are."""
+        for ours, theirs in ((self.provenance, other.provenance), (self.capabilities, other.capabilities)):
+            for name, value in ours:
+                if (wanted := getattr(theirs, name)) != value:
+                    return f"its {name} is {value!r}, the others' is {wanted!r}"
+        worst = float(np.abs(self.answer - other.answer).max(initial=0.0))
+        if not worst <= _TOLERANCE:
+            return f"it scores a known sequence differently from the others (a probability is off by {worst:.3g})"
+        return None
+
+
+class Replica:
+    """An engine that others can stand in for. reason: why it takes no work, None while it does"""
+
+    def __init__(self, name: str, engine: Engine) -> None:
+        self.name = name
+        self.engine = engine
+        self.reason: str | None = "the start-up probe has not run yet"
+        self.outstanding_tokens = 0
+        self.counts: Counter[Event] = Counter()
+        self._working: dict[asyncio.Task[Any], int] = {}
+
+    @property
+    def up(self) -> bool:
+        return self.reason is None
+
+    async def examine(self) -> Standing:
+        """The start-up probe. Raises: TutelageError: it was not passed."""
+        facts = await probe(Directly(self.engine), self.engine)
+        answer = await known_probabilities(self.engine)
+        return Standing(self.engine.provenance, self.engine.capabilities, answer, facts)
+
+    def begin(
+        self, tokens: int, question: Callable[[Engine], Awaitable[Result]], expected: Provenance
+    ) -> asyncio.Task[Result]:
+        """Ask, which counts from now on. tokens: what the question weighs; expected: who must have answered it"""
+        self.outstanding_tokens += tokens
+        task = asyncio.create_task(self._answer(question, expected))
+        self._working[task] = tokens
+        task.add_done_callback(self._end)
+        return task
+
+    def give_up(self) -> None:
+        """Cancel what is under way, so that it can be asked of another one."""
+        for task in self._working:
+            task.cancel()
+
+    def _end(self, task: asyncio.Task[Any]) -> None:
+        self.outstanding_tokens -= self._working.pop(task)
+
+    async def _answer(self, question: Callable[[Engine], Awaitable[Result]], expected: Provenance) -> Result:
+        answer = await question(self.engine)
+        if self.engine.provenance != expected:
+            raise BadScores(f"{self.name} answers as another model than at the start")
+        return answer
+
+    def view(self) -> ReplicaView:
+        return ReplicaView(
+            name=self.name,
+            up=self.up,
+            reason=self.reason,
+            outstanding_tokens=self.outstanding_tokens,
+            **{event: self.counts[event] for event in ("asked", "failed", "quarantined", "hedged", "hedge_won")},
+        )
