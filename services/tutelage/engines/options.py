@@ -130,12 +130,6 @@ class ReplicatedOptions(_Options):
 
 
 EngineOptions = Annotated[
-    FakeOptions
-    | HfOptions
-    | HfRewardOptions
-    | UpstreamOptions
-    | VllmOptions
-    | ChatOptions
-    | ReplicatedOptions,
+    FakeOptions | HfOptions | HfRewardOptions | UpstreamOptions | VllmOptions | ChatOptions | ReplicatedOptions,
     Field(discriminator="kind"),
 ]
