@@ -7,7 +7,7 @@ DECIDED = (
         "EOPD: is forward KL added behind the entropy gate (paper), or mixed convexly (survey)?",
         "added",
         "The paper is the primary source. A convex mixture would also weaken the sampled term where the gate is open, "
-        "which is another method. Not built yet.",
+        "which is another method. The preset `eopd` adds.",
     ),
     (
         "ToDi: is forward KL heavy where the student has too little, or the other way round (survey, version 1)?",
