@@ -8,6 +8,7 @@ from pathlib import Path
 
 from experiments.collapse import collapse
 from experiments.demo import demo
+from experiments.domains import domains
 from experiments.horizon import horizon
 from experiments.language import language
 from experiments.language_cause import language_cause
@@ -15,6 +16,7 @@ from experiments.language_cause import language_cause
 EXPERIMENTS = {
     "collapse": collapse,
     "demo": demo,
+    "domains": domains,
     "horizon": horizon,
     "language": language,
     "language_cause": language_cause,

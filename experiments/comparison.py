@@ -129,13 +129,18 @@ def made_from(runs: Sequence[Outcome]) -> dict[str, str]:
     }
 
 
-async def outcomes(planned: Sequence[Planned], measure: Measure | None) -> list[Outcome]:
-    """All of them; those that are not kept yet are run, as many at once as the stack has trainers."""
+async def outcomes(
+    planned: Sequence[Planned], measure: Measure | None, models: Mapping[str, Path] | None = None
+) -> list[Outcome]:
+    """All of them; those that are not kept yet are run, as many at once as the stack has trainers.
+
+    models: of the teachers by name, where they are not the stage's own
+    """
     missing = [plan for plan in planned if not plan.kept.exists()]
     if missing:
         stage = missing[0].stage
         with tempfile.TemporaryDirectory() as folder:
-            teachers = {stage.teacher: stage.model(EXAMPLES, "teacher")}
+            teachers = dict(models or {stage.teacher: stage.model(EXAMPLES, "teacher")})
             options = StackOptions(Path(folder), port=0, teachers=teachers, trainers=AT_ONCE)
             async with running(options) as stack, CoordinatorClient(stack.url) as client:
                 ids = [(await client.submit(plan.spec())).id for plan in missing]
