@@ -43,7 +43,7 @@ def test_what_a_domain_keeps_is_its_gain_with_both_over_its_gain_alone() -> None
 
 
 def test_a_domain_whose_own_run_gained_nothing_has_nothing_to_keep() -> None:
-    flat = {domain: (0.7, 0.7) for domain in TEACHERS}
+    flat = dict.fromkeys(TEACHERS, (0.7, 0.7))
     runs = [replace(outcome(arm, seed), by_tag=flat) for seed in SEEDS for arm in ARMS]
     result = result_of(runs, "command")
     assert result["domains"]["sum"]["kept"] is None
