@@ -63,7 +63,7 @@ async def attempt(session: Session, coordinator: CoordinatorClient, settings: Se
         spec = parse_spec(session.lease.spec)
         run = await build(session, spec, coordinator, queue, settings.teacher_key())
         await session.enter("running")
-        async with run.sources.teacher or contextlib.nullcontext(), run.pipeline or contextlib.nullcontext():
+        async with run.teachers, run.pipeline or contextlib.nullcontext():
             await train(run)
         await session.enter("finalizing")
         model = Path(session.lease.artefacts) / f"model-e{session.epoch}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from dataclasses import dataclass
+from typing import Self
 
 from tutelage.trainer.exits import TeacherFailed
 from tutelage.trainer.session import Session
@@ -49,9 +50,16 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Teachers:
-    """All teachers of the run, in the order of the spec."""
+    """All teachers of the run, in the order of the spec; leaving it as a context closes their connections."""
 
     all: tuple[Teacher, ...] = ()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for teacher in self.all:
+            await teacher.client.close()
 
     @property
     def provenances(self) -> dict[str, Provenance]:
