@@ -26,6 +26,7 @@ from tutelage_client.wire import (
     ScoreReply,
     ScoreRequest,
     Signal,
+    UnitTests,
     decode_reply,
     encode_request,
 )
@@ -271,6 +272,18 @@ async def test_rewards_are_graded_and_say_who_graded(start_teacher: Any) -> None
         reply = await teacher.client.reward(RewardRequest(items=items, reward=ExactMatch()))
     assert [reward.value for reward in reply.rewards] == [1.0, 0.0]
     assert reply.provenance.teacher == "toy"
+
+
+async def test_code_is_run_only_where_the_operator_says_so(start_teacher: Any) -> None:
+    item = RewardItem(prompt="Write add.", completion="def add(a, b): return a + b", reference="assert add(1, 2) == 3")
+    asked = RewardRequest(items=[item], reward=UnitTests(timeout_s=30))
+    async with start_teacher() as teacher:
+        with pytest.raises(ProblemResponse, match="runs no code; start it with --run-code") as caught:
+            await teacher.client.reward(asked)
+    async with start_teacher(run_code=True) as teacher:
+        reply = await teacher.client.reward(asked)
+    assert (caught.value.status, caught.value.code, caught.value.field) == (422, "capability_missing", "reward.kind")
+    assert [reward.value for reward in reply.rewards] == [1.0]
 
 
 async def test_it_describes_itself_with_the_result_of_its_probe(start_teacher: Any) -> None:

@@ -24,11 +24,16 @@ class CapabilityMissing(InvalidInput):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """max_tokens: of one request; max_candidates: ids at one position; max_waiting_tokens: of requests that wait."""
+    """What a teacher takes upon itself.
+
+    max_tokens: of one request; max_candidates: ids at one position; max_waiting_tokens: of requests that wait
+    runs_code: answers may be graded by running them
+    """
 
     max_tokens: int
     max_candidates: int
     max_waiting_tokens: int
+    runs_code: bool
 
 
 def group_tokens(group: ScoreGroup) -> int:
@@ -67,9 +72,11 @@ def admit_generation(request: GenerateRequest, capabilities: Capabilities, limit
     return tokens
 
 
-def admit_reward(request: RewardRequest, capabilities: Capabilities, teacher: str) -> None:
-    """Raises: CapabilityMissing: a reward that this teacher's model does not give."""
+def admit_reward(request: RewardRequest, capabilities: Capabilities, limits: Limits, teacher: str) -> None:
+    """Raises: CapabilityMissing: a reward that this teacher's model does not give, or code that it does not run."""
     kind = request.reward.kind
+    if kind == "unit_tests" and not limits.runs_code:
+        raise CapabilityMissing(f"teacher {teacher!r} runs no code; start it with --run-code", "reward.kind")
     if needs_model(request.reward) and kind not in capabilities.rewards:
         has = ", ".join(sorted(capabilities.rewards)) or "none"
         message = f"teacher {teacher!r} does not give the reward {kind!r}; of those that need a model it gives {has}"

@@ -116,7 +116,7 @@ class Scorer:
     async def reward(self, request: RewardRequest, caller: Caller) -> RewardReply:
         """Raises: CapabilityMissing, InvalidInput, RateLimited, BudgetSpent, EngineFailed."""
         with self._counted(caller.door):
-            admit_reward(request, self.engine.capabilities, self.name)
+            admit_reward(request, self.engine.capabilities, self.limits, self.name)
             if not needs_model(request.reward):
                 caller.pace.take(tokens=0)
             if isinstance(request.reward, RewardModel):

@@ -52,6 +52,7 @@ class Settings(BaseSettings):
         env_prefix="TUTELAGE_TEACHER_",
         cli_kebab_case=True,
         cli_hide_none_type=True,
+        cli_implicit_flags=True,
         cli_prog_name="python -m tutelage.teacher",
     )
 
@@ -104,6 +105,9 @@ class Settings(BaseSettings):
     max_request_tokens: int = Field(1_048_576, ge=1, description="tokens of one request")
     max_waiting_tokens: int = Field(1_048_576, ge=1, description="tokens that may wait before HTTP answers 503")
     max_candidates: int = Field(4096, ge=1, description="candidate ids at one position")
+    run_code: bool = Field(
+        False, description="grade by unit_tests, which runs the code of whoever may ask for rewards, in a sandbox"
+    )
     score_cache_bytes: int = Field(
         0, ge=0, le=2**40, description="of scores kept in memory, for equal questions; 0 keeps none"
     )
@@ -190,4 +194,4 @@ class Settings(BaseSettings):
         return VllmOptions.model_validate(given | ({} if self.max_top_k is None else {"max_top_k": self.max_top_k}))
 
     def limits(self) -> Limits:
-        return Limits(self.max_request_tokens, self.max_candidates, self.max_waiting_tokens)
+        return Limits(self.max_request_tokens, self.max_candidates, self.max_waiting_tokens, self.run_code)
