@@ -11,9 +11,9 @@ from safetensors.numpy import save
 from tutelage.serving import answers, body_of, in_bytes, problem
 from tutelage.teacher.accounts import BudgetSpent
 from tutelage.teacher.admission import CapabilityMissing, require_head
-from tutelage.teacher.batcher import EngineFailed
 from tutelage.teacher.callers import CallerOf, Callers
 from tutelage.teacher.entrance import BUSY, Teacher, refuse_if_busy
+from tutelage.teacher.failures import EngineFailed
 from tutelage.teacher.negotiation import read_request, reply_form, write_reply
 from tutelage.teacher.openai_face import openai_routes
 from tutelage.teacher.patience import HungUp, while_wanted

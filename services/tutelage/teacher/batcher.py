@@ -7,7 +7,6 @@ An engine that is idle takes what is there; while it works, requests gather. The
 from __future__ import annotations
 
 import asyncio
-import logging
 from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,35 +15,18 @@ from typing import Any, Self
 
 from tutelage.engines import Engine
 from tutelage.engines.base import RewardEngine
-from tutelage.engines.upstream.failures import UpstreamAway, UpstreamFailed, UpstreamRefused
-from tutelage.rewards.judging import NotTaken
 from tutelage.teacher.accounts import Bill
 from tutelage.teacher.admission import group_tokens
 from tutelage.teacher.checks import check_scores
+from tutelage.teacher.failures import EngineFailed, told
 from tutelage.teacher.fairness import FairLine
 from tutelage.teacher.parts import cut, share_usage
-from tutelage.telemetry import TeacherMetrics, describe_error
-from tutelage_client.errors import BadScores, InvalidInput, TutelageError
+from tutelage.telemetry import TeacherMetrics
 from tutelage_client.wire import GenerateRequest, Generation, ScoreGroup, Signal, TokenScores, Usage
 
-log = logging.getLogger(__name__)
-
-_ABOUT_THE_REQUEST = (400, 413, 422)  # and not about the key or the model's name
 Scored = tuple[list[TokenScores], Usage]
 Generated = tuple[list[list[Generation]], Usage]
 Valued = tuple[list[float], Usage]
-
-
-class EngineFailed(TutelageError):
-    """The engine raised; its own words are in the log, not here."""
-
-
-class EngineAway(EngineFailed):
-    """The upstream behind the engine could not be reached for as long as it waits; this may pass."""
-
-
-class EngineRefused(EngineFailed, NotTaken):
-    """The upstream does not take this request; nothing is wrong with the engine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +200,7 @@ class Batcher:
             results = await self._call(batch)
         except Exception as error:  # noqa: BLE001 - an engine may raise anything, and the next request must not suffer
             if last:
-                _fail(batch[0], _told(error))
+                _fail(batch[0], told(error))
             return last
         finally:
             self._metrics.score_seconds.observe(perf_counter() - began_s)
@@ -267,17 +249,3 @@ def _drop(item: _Waiting) -> None:
 def _fail(item: _Waiting, error: Exception) -> None:
     if not item.future.done():
         item.future.set_exception(error)
-
-
-def _told(error: Exception) -> TutelageError:
-    """What the caller learns of an engine's failure; the log has the rest."""
-    if isinstance(error, BadScores | InvalidInput):
-        return error
-    if isinstance(error, UpstreamAway):
-        return EngineAway(str(error))
-    if isinstance(error, UpstreamRefused) and error.status in _ABOUT_THE_REQUEST:
-        return EngineRefused(str(error))
-    if isinstance(error, UpstreamFailed):
-        return EngineFailed(str(error))
-    log.error("the engine failed", extra=describe_error(error))
-    return EngineFailed(f"the engine failed with {type(error).__name__}; the teacher's log has the reason")

@@ -18,9 +18,10 @@ from tutelage.rewards import rewards_of
 from tutelage.rewards.models import model_rewards
 from tutelage.teacher.accounts import Accounts, BudgetSpent
 from tutelage.teacher.admission import Limits, admit_generation, admit_reward, admit_rows, admit_score
-from tutelage.teacher.batcher import Batcher, EngineAway, EngineFailed, Generated, Scored, Valued
+from tutelage.teacher.batcher import Batcher, Generated, Scored, Valued
 from tutelage.teacher.cache import ScoreCache
 from tutelage.teacher.callers import Caller
+from tutelage.teacher.failures import EngineAway, EngineFailed
 from tutelage.teacher.prices import PICO, most_generated, most_scored
 from tutelage.teacher.rates import RateLimited
 from tutelage.teacher.waiting import is_set_within

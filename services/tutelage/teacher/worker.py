@@ -14,8 +14,8 @@ from typing import TypeVar
 
 from tutelage.queue.base import Delivery, Job, Queue
 from tutelage.teacher.accounts import BudgetSpent
-from tutelage.teacher.batcher import EngineAway, EngineFailed
 from tutelage.teacher.callers import Callers
+from tutelage.teacher.failures import EngineAway, EngineFailed
 from tutelage.teacher.negotiation import read_request
 from tutelage.teacher.outbox import Outbox
 from tutelage.teacher.scorer import Scorer
