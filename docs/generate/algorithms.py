@@ -20,7 +20,8 @@ can be today. `tutelage methods ls` and `tutelage methods show NAME` have the sa
 
     minimise over p   E_{y ~ source} [ sum over tokens  weight * D(target, p | s_t) ]
 
-    rollout.source       whose states               student | mix | paired | teacher | data | pushed
+    rollout.source       whose states               student | teacher_mixed | mix | paired | adaptive | teacher |
+                                                    data | pushed
           |
     objective            how the gap is measured     an exact divergence | a policy gradient | cross-entropy | a sum
       .divergence        which gap                   forward_kl .. reverse_kl, f-divergences, adaptive ones

@@ -22,6 +22,22 @@ DECIDED = (
         "name. A `mixture` with alpha 1 interpolates logits; `taid` is built on it.",
     ),
     (
+        "DistiLLM: is fresh text learned from at once (released code), or put into the buffer and drawn from there "
+        "(its Algorithm 1, as readers give it); and against which loss does phi rise?",
+        "at once; against the loss of the last rise, which moves only then",
+        "The published results come from the code. It also writes anew below phi until the buffer is full, so nothing "
+        "is drawn from a few texts again and again. A loss compared with the evaluation before it would let phi rest "
+        "while the loss creeps up by less than the tolerance at a time. `distillm` is built this way.",
+    ),
+    (
+        "MiniLLM: do importance weights stand on both terms of the gradient (paper), or on the sampled one alone "
+        "(code)?",
+        "on both",
+        "Both terms are expectations over states of the mixed text. The weight is the token's own p/mu, as paper and "
+        "code have it, not the product over the text, which would be exact and of high variance; so some bias stays. "
+        "Since mu is at least (1 - alpha) p it is at most 1 / (1 - alpha). `minillm` is built this way.",
+    ),
+    (
         "RLAD: which end of alpha is GRPO?",
         "alpha = 1",
         "The ratio is p / (p_old^a q^(1-a)); at a = 1 it is p / p_old. The text that says 0 contradicts the formula.",

@@ -76,23 +76,29 @@ method fixes, a method that is not built, and an unknown name.
 """
 RULES = """## What goes together
 
-- A teacher is named exactly if one is asked: by the objective, or by `source = "teacher"`.
+- A teacher is named exactly if one is asked: by the objective, or by source `teacher` or `teacher_mixed`.
 - `data.train` is named exactly if it is read: with every source but `pushed`.
 - `rollout.on_policy_fraction` goes with `source = "mix"`, and only with it.
+- `rollout.teacher_share` goes with `source = "teacher_mixed"`, and only with it; `temperature` and `top_p` are 1 there,
+  and a policy gradient needs `ratio_clip` with a `max` of at least 1 / (1 - teacher_share).
+- `rollout.adaptive` goes with `source = "adaptive"`, and only with it; its buffer holds at least a step's rollouts, and
+  `data.eval` is named, with a completion on each line.
+- `preference` compares the completion of the data with one text of the student: source `paired`,
+  `samples_per_prompt` 1; no clip, no gate, and as a term of a sum no `where`.
 - Each divergence has at most one parameter: `beta` (jsd), `alpha` (alpha, skewed), `head_mass` (akl), `slope` (todi).
 - Target `mixture` needs distributions (support `full` or a top-k); `extrapolation` support `full` or `sampled`.
 - Support `sampled` has the two KL divergences alone.
 - In a policy gradient a return and target `extrapolation` go with divergence `reverse_kl`.
 - Support `sampled` needs text of the student: source `student` or `pushed`.
 - The terms of a `sum` are no sums, rewards or presets. Their supports have one `k`, since the teacher is asked once; at
-  most one has a return; some term acts at every step. A term whose `where.text` is set learns from `mix`, `paired` or
-  `pushed` if its kind can learn from that text.
+  most one has a return; some term acts at every step. A term whose `where.text` is set learns from `mix`, `paired`,
+  `adaptive` or `pushed` if its kind can learn from that text, which with `adaptive` may be old.
 - `[reward]` goes with objective kind `reward`, which needs it, `divergence`, `policy_gradient` or `sum`, on text of the
   student (source `student` or `pushed`) or of both (`paired`). Group advantages and pairwise rewards need two texts of
   a prompt.
 - `reward.teacher_share` goes with objective kind `reward` alone.
-- `signal_clip` and `entropy_gate` need an objective that hears a teacher; `ratio_clip` needs source `student`, `mix`,
-  `paired` or `pushed`.
+- `signal_clip` and `entropy_gate` need an objective that hears a teacher; `ratio_clip` needs source `student`,
+  `teacher_mixed`, `mix`, `paired`, `adaptive` or `pushed`.
 - Each kind of stabilizer is there once.
 - Student and teacher share a tokenizer; prompt and completion fit both contexts. The trainer checks that, with the
   data, before the first rollout.

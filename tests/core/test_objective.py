@@ -81,6 +81,17 @@ def test_micro_batches_change_neither_loss_nor_gradient_nor_metrics(logits, make
 
 
 @every_objective
+def test_neither_the_order_of_rows_nor_a_second_copy_of_them_changes_the_mean(logits, make_batch, objective):
+    batch = make_batch(logits(1, 12, 7), logits(2, 12, 7))
+    objective = replace(objective, **STABILISED)
+    total, gradient = loss_and_gradient(batch, objective)
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(3))
+    again, both = loss_and_gradient(batch.take(torch.cat([order, torch.arange(12)])), objective)
+    assert torch.allclose(again, 2 * total, atol=1e-12)
+    assert torch.allclose(both, torch.cat([gradient[order], gradient]), atol=1e-12)
+
+
+@every_objective
 @pytest.mark.parametrize("garbage", [torch.nan, torch.inf, -torch.inf, 7.5])
 def test_rows_that_do_not_count_cannot_reach_the_gradient(logits, make_batch, objective, garbage):
     """The same bits come out whatever masked and unscored rows hold, the student's own hidden states included."""

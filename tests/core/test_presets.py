@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 import torch
-from references import PROMPTS, REFERENCES, REWARDS, SPECIAL, computed
+from references import LATER, PROMPTS, REFERENCES, REWARDS, SPECIAL, computed
 from references.record import RECORDED
 from safetensors.torch import load_file
 from torch import Tensor
@@ -36,14 +36,15 @@ class Special:
 
 def spec_of(name: str) -> RunSpec:
     teachers = [] if BY_NAME[name].needs == ("nothing",) else [{"name": "toy"}]
-    given = {"name": "run", "student": {"model": "student"}, "teachers": teachers, "data": {"train": "prompts.jsonl"}}
+    given = {"name": "run", "student": {"model": "student"}, "teachers": teachers}
+    given["data"] = {"train": "prompts.jsonl", "eval": "held-out.jsonl"}
     return parse_spec(given | {"objective": {"kind": "preset", "name": name}})
 
 
 def recorded_for(spec: RunSpec) -> dict[str, Tensor]:
     """What was recorded; where a step holds other text beside the student's, the last rollout is that."""
     recorded = load_file(RECORDED)
-    if spec.rollout.source in ("mix", "paired"):
+    if spec.rollout.source in ("mix", "paired", "adaptive"):
         recorded["behaviour_logprob"][recorded["rollout"] == 3] = torch.nan
     return recorded
 
@@ -78,8 +79,8 @@ def outcomes_of(recorded: dict[str, Tensor], spec: RunSpec) -> Tensor | None:
     return advantage_B[recorded["rollout"]]
 
 
-def core_loss(name: str, dtype: torch.dtype) -> tuple[float, Tensor, int]:
-    """Through the spec and the trainer's reading of it. Logits are the hidden states: both heads are the identity."""
+def core_loss(name: str, dtype: torch.dtype, step: int = 0) -> tuple[float, Tensor, int]:
+    """At this step, through the spec and the trainer's reading of it. Both heads are the identity."""
     spec = spec_of(name)
     recorded = recorded_for(spec)
     objective: Objective = objective_of(spec, cast(Student, Special()))
@@ -97,7 +98,7 @@ def core_loss(name: str, dtype: torch.dtype) -> tuple[float, Tensor, int]:
         reference_head=identity,
         outcome_R=outcomes_of(recorded, spec),
     )
-    total, measured = loss(batch, objective.at(0), chunk_rows=7)
+    total, measured = loss(batch, objective.at(step), chunk_rows=7)
     count = int(cast(Any, measured["tokens"])[0])
     assert values(measured)["loss"] == pytest.approx(total.item() / count)
     return total.item() / count, torch.autograd.grad(total, student_RV)[0], count
@@ -115,6 +116,20 @@ def test_loss_and_gradient_of_a_preset_are_those_of_its_paper(name: str, dtype: 
     assert count == expected_count
     assert value == pytest.approx(expected, rel=tolerance)
     assert (gradient_RV - expected_RV).norm() <= 10 * tolerance * expected_RV.norm()
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_the_later_phase_of_a_preset_is_that_of_its_paper(name: str) -> None:
+    step, reference = LATER[name]
+    recorded = recorded_for(spec_of(name))
+    value, gradient_RV, count = core_loss(name, torch.float64, step)
+    expected, expected_RV, expected_count = computed(reference, recorded)
+    assert count == expected_count
+    assert value == pytest.approx(expected, rel=1e-10)
+    assert (gradient_RV - expected_RV).norm() <= 1e-9 * expected_RV.norm()
+    before = core_loss(name, torch.float64, step - 1)
+    assert before[0] == pytest.approx(computed(REFERENCES[name], recorded)[0], rel=1e-10)
+    assert before[0] != pytest.approx(value, rel=1e-3)
 
 
 def test_the_recorded_tokens_reach_what_presets_bound_and_mask() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -156,3 +157,18 @@ def test_the_clips_of_a_sum_are_those_of_each_term(batch: TokenBatch) -> None:
 def test_what_is_no_sum_is_refused(make: Callable[[], object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         make()
+
+
+@settings(deadline=None)
+@given(weight=st.floats(0.1, 5), final=st.floats(0.1, 5), over=st.integers(1, 50), step=st.integers(0, 100))
+def test_a_weight_moves_linearly_and_stays(weight: float, final: float, over: int, step: int) -> None:
+    moving = Objective("sum", terms=(Term(SFT, weight, final_weight=final, over_steps=over),))
+    [term] = moving.at(step).terms
+    assert term.weight == pytest.approx(weight + (final - weight) * min(step, over) / over)
+    assert moving.at(step).at(step + 1) == moving.at(step)
+
+
+@pytest.mark.parametrize("own", [{"final_weight": 2.0}, {"over_steps": 3}, {"final_weight": 2.0, "over_steps": 0}])
+def test_a_weight_that_moves_says_where_to_and_for_how_long(own: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="go together"):
+        Term(SFT, **own)

@@ -20,7 +20,7 @@ def completed(given: dict[str, Any]) -> dict[str, Any]:
     spec = EXAMPLE | {key: value for key, value in given.items() if key != "rollout"}
     spec["rollout"] = EXAMPLE["rollout"] | given.get("rollout", {})
     asks = (
-        spec["objective"]["kind"] in ("divergence", "policy_gradient", "sum", "preset")
+        spec["objective"]["kind"] in ("divergence", "policy_gradient", "preference", "sum", "preset")
         or spec["rollout"]["source"] == "teacher"
         or spec.get("reward", {}).get("by", {}).get("kind") in ("reward_model", "rubric", "pairwise")
         or "teacher_share" in spec.get("reward", {})

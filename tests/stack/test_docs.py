@@ -53,9 +53,9 @@ def script_of(page: Path) -> str:
 
 @pytest.fixture(scope="module")
 def measured(up: Up, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The ids of three runs that have ended and together measured all that a run can measure."""
+    """The ids of runs that have ended and together measured all that a run can measure."""
     problems = tmp_path_factory.mktemp("measures") / "problems.jsonl"
-    problems.write_text('{"prompt": "3+4:", "answer": "7", "tag": "short"}\n')
+    problems.write_text('{"prompt": "3+4:", "completion": "7", "answer": "7", "tag": "short"}\n')
     clips = [{"kind": "signal_clip"}, {"kind": "ratio_clip"}]
     objective = {"kind": "divergence", "support": {"kind": "teacher_top_k", "k": 4}}
     reward = {"by": {"kind": "last_number"}, "advantage": "batch_normalised"}
@@ -68,6 +68,7 @@ def measured(up: Up, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
     teachers = [{"name": "adder", "tags": ["short"]}, {"name": "novice"}]
     wanted: list[dict[str, Any]] = [{}, {"objective": objective, "reward": reward}, {"teachers": teachers}]
+    wanted.append({"rollout": {"source": "adaptive", "adaptive": {"initial_share": 1.0}}})
     return [asyncio.run(succeed(**own)) for own in wanted]
 
 

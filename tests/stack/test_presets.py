@@ -42,15 +42,18 @@ def submission(data: Path, method: Method) -> dict[str, Any]:
     assert method.composition is not None
     composed: dict[str, Any] = method.composition
     sections: dict[str, Any] = {"objective": {"kind": "preset", "name": method.name} | OWN.get(method.name, {})}
-    sections["data"] = {"eval": None}
     small: dict[str, Any] = {"prompts_per_step": 3, "max_new_tokens": 16}
+    if method.name == "distillm":  # from a share at which it learns from the student, and with a buffer soon full
+        small["adaptive"] = {"initial_share": 1.0, "capacity": 3}
+    else:
+        sections["data"] = {"eval": None}
     if method.needs == ("nothing",):
         sections["teachers"] = None
     if "reward" in composed:
         sections["reward"] = {"by": {"kind": "last_number"}}
     composed_rollout = composed.get("rollout", {})
     if "samples_per_prompt" in composed_rollout:
-        small["samples_per_prompt"] = 2
+        small["samples_per_prompt"] = min(2, composed_rollout["samples_per_prompt"])
     if "source" in composed_rollout:
         small["source"] = composed_rollout["source"]
     return small_spec(data, method.name, rollout=small, **sections)

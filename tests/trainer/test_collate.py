@@ -11,7 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tutelage.trainer.collate import collate, signals
+from tutelage.trainer.collate import collate, micro_batches, signals
 from tutelage.trainer.marking import Scored
 from tutelage.trainer.student import hidden_states
 from tutelage_client.errors import BadScores
@@ -183,3 +183,28 @@ def test_a_rollout_whose_candidates_are_not_known_does_not_pass(random_rollouts:
     items = [block(rollout, {"candidates"}, 2) for rollout in random_rollouts(2, 0)]
     with pytest.raises(BadScores, match="candidate_ids"):
         signals([items[0], replace(items[1], candidate_ids=None)], torch.device("cpu"), None)
+
+
+@few
+@given(seed=st.integers(0, 10**6), max_tokens=st.integers(1, 60))
+def test_pairs_stand_together_whatever_the_size_of_a_batch(
+    make_rollout: Any, random_scores: Any, student: Any, seed: int, max_tokens: int
+) -> None:
+    """Two prompts with a pair each, one of them twice; one with the student's text alone, one with data alone."""
+    drawn = np.random.default_rng(seed)
+    prompts = {"a": [2, 3], "b": [4, 5, 6], "c": [7], "d": [8]}
+    texts = ["a data", "a student", "b data", "b student", "c student", "d data", "a data", "a student"]
+    scored = []
+    for index, (prompt, source) in enumerate(text.split() for text in texts):
+        completion = drawn.integers(2, 28, drawn.integers(1, 9))
+        rollout = make_rollout(index, prompts[prompt], completion, source=source)
+        scored.append(Scored(rollout, random_scores(rollout, seed + index)))
+    batches = list(micro_batches(scored, max_tokens, 0, student.device, {}, asks_teacher=True, in_pairs=True))
+    assert sum(len(batch.input_ids_BT) for batch in batches) == 6
+    known = {tuple(s.rollout.completion_ids.tolist()): s.rollout for s in scored}
+    for batch in batches:
+        rows = [batch.token_ids_R[batch.rollout_R == row].tolist() for row in range(len(batch.input_ids_BT))]
+        written = [known[tuple(row)] for row in rows]
+        for better, other in zip(written[::2], written[1::2], strict=True):
+            assert (better.source, other.source) == ("data", "student")
+            assert better.prompt_ids.tolist() == other.prompt_ids.tolist()

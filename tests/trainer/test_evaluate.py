@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from tutelage_client.wire import Reward
 
 PENALTY = {"kind": "constant_penalty"}
 PROMPTS = [[2, 3], [4], [5, 6, 7], [8, 9]]
+COMPLETIONS = [[10, 1], None, [11, 12, 1], [1]]
 GREEDY = {"samples": 3, "temperature": 0.0}
 
 
@@ -54,6 +56,22 @@ def test_length_and_truncation_are_those_of_the_samples(student_for: Any) -> Non
     settings = student.spec.rollout.model_copy(update={"temperature": 0.0})
     cut = [row.finish_reason == "length" for row in student.sample(PROMPTS, settings, torch.Generator())]
     assert found["eval_truncated"] == pytest.approx(sum(cut) / 4)
+
+
+def test_the_loss_is_that_of_the_completions_that_are_there(student_for: Any) -> None:
+    student = student_for(GREEDY, optim={"micro_batch_tokens": 5})
+    lines = [replace(line, completion_ids=ids) for line, ids in zip(examples(["a"] * 4), COMPLETIONS, strict=True)]
+    surprises = []
+    for line in lines:
+        if line.completion_ids is not None:
+            ids = torch.tensor(line.prompt_ids + line.completion_ids)
+            with torch.no_grad():
+                logp = student.model(input_ids=ids[None]).logits[0].double().log_softmax(-1)
+            surprises += [-float(logp[t - 1, ids[t]]) for t in range(len(line.prompt_ids), len(ids))]
+    assert len(surprises) == 6
+    expected = sum(surprises) / 6
+    assert evaluate(student, lines, student.spec)["eval_loss"] == pytest.approx(expected, rel=1e-5)
+    assert "eval_loss" not in evaluate(student, examples(["a"] * 4), student.spec)
 
 
 def test_the_same_student_is_found_as_good_again(student_for: Any) -> None:

@@ -43,6 +43,14 @@ TAID = {
     "support": {"kind": "student_top_k", "k": 4},
     "target": {"kind": "mixture", "weight": 0.4, "final_weight": 1.0, "over_steps": 1000, "adaptive": True},
 }
+TOP = {"kind": "divergence", "divergence": "reverse_kl", "support": {"kind": "student_top_k", "k": 4}}
+ADAPTIVE = {
+    "source": "adaptive",
+    "adaptive": {"initial_share": 0.9, "rise": 0.05, "tolerance": 0.0, "capacity": 8},
+    "prompts_per_step": 4,
+    "samples_per_prompt": 2,
+    "max_new_tokens": 8,
+}
 DEADLINE_S = 30.0
 
 
@@ -58,7 +66,7 @@ def engine(tokenizer: Any) -> FakeEngine:
 @pytest.fixture
 def spec_of(make_spec: Any, tmp_path: Path) -> Callable[..., RunSpec]:
     data = tmp_path / "prompts.jsonl"
-    lines = [{"prompt": f"{a} {b}", "answer": a} for a, b in zip("abcdef", "ghijkl", strict=True)]
+    lines = [{"prompt": f"{a} {b}", "answer": a, "completion": b} for a, b in zip("abcdef", "ghijkl", strict=True)]
     data.write_text("\n".join(map(json.dumps, lines)))
 
     def make(steps: int, **sections: Any) -> RunSpec:
@@ -161,12 +169,16 @@ class CutWorker(RecordingWorker):
         await super().report_step(run_id, report)
 
 
-@pytest.mark.parametrize("objective", [SAMPLED, TAID], ids=["sampled", "clock"])
+@pytest.mark.parametrize(
+    "own",
+    [{"objective": SAMPLED}, {"objective": TAID}, {"objective": TOP, "rollout": ADAPTIVE}],
+    ids=["sampled", "clock", "replay"],
+)
 async def test_a_run_that_was_cut_and_resumed_ends_where_one_that_was_not_ends(
-    spec_of: Any, building: Build, engine: FakeEngine, objective: dict[str, Any]
+    spec_of: Any, building: Build, engine: FakeEngine, own: dict[str, Any]
 ) -> None:
     """Cut after step 3, resumed from the checkpoint of step 2: the same weights, moments, totals and text."""
-    spec = RunSpec.model_validate(spec_of(4).model_dump(mode="json") | {"objective": objective})
+    spec = RunSpec.model_validate(spec_of(4).model_dump(mode="json") | own)
     straight, cut, resumed = RecordingWorker(), CutWorker(3), RecordingWorker()
     one, other = MemoryQueue(), MemoryQueue()
     async with working(one, engine):
@@ -185,9 +197,31 @@ async def test_a_run_that_was_cut_and_resumed_ends_where_one_that_was_not_ends(
         for key, moment in whole.student.optimizer.adamw.state[mine].items():
             assert torch.equal(moment, second.student.optimizer.adamw.state[theirs][key]), (name, key)
     assert whole.ledger == second.ledger
-    assert (whole.ledger.clock.share is None) == (objective is SAMPLED)
+    assert (whole.ledger.clock.share is None) == (own["objective"] is not TAID)
+    kept = [[r.model_dump_json() for r in replay.rollouts] for run in (whole, second) if (replay := run.sources.replay)]
+    assert kept[:1] == kept[1:]
     assert [r.id for r in straight.steps[-1].rollouts] == [r.id for r in resumed.steps[-1].rollouts]
     assert straight.commits[-1].weights_sha256 == resumed.commits[-1].weights_sha256
+
+
+async def test_an_adaptive_run_tells_what_it_learned_from_and_asks_about_older_text_again(
+    spec_of: Any, building: Build, engine: FakeEngine, worker: RecordingWorker
+) -> None:
+    spec = RunSpec.model_validate(spec_of(4).model_dump(mode="json") | {"objective": TOP, "rollout": ADAPTIVE})
+    queue = MemoryQueue()
+    run = await building(spec, worker, queue)
+    async with working(queue, engine):
+        await finish(run)
+    rows = [row.metrics for row in worker.steps[1:]]
+    assert {row["replayed"] for row in rows} == {0.0, 1.0}
+    for step, row in enumerate(rows):
+        assert (cast(float, row["lag"]) > 0) == (row["replayed"] == 1.0)
+        assert row["learned_tokens"] == row["tokens"]
+        assert cast(float, row["lag_max"]) <= step
+        if row["replayed"]:
+            assert row["ratio"] != 1
+    used = np.diff([row.teacher_tokens for row in worker.steps]).tolist()
+    assert all(tokens >= cast(float, row["tokens"]) for tokens, row in zip(used, rows, strict=True))
 
 
 async def test_a_spent_budget_of_teacher_tokens_ends_the_run_well(

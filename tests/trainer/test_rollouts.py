@@ -19,7 +19,8 @@ from tutelage.engines.fake import FakeEngine
 from tutelage.trainer.data import Example
 from tutelage.trainer.exits import TeacherFailed
 from tutelage.trainer.ledger import Ledger
-from tutelage.trainer.rollouts import SOURCES, Sources, prompts_of_step
+from tutelage.trainer.rollouts import SOURCES
+from tutelage.trainer.sourcing import Sources, prompts_of_step
 from tutelage.trainer.teachers import Teacher, Teachers
 from tutelage_client.errors import ProblemResponse
 from tutelage_client.spec import TeacherRef

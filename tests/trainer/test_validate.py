@@ -55,8 +55,8 @@ def test_prompt_and_new_tokens_must_fit_every_context(make_spec: Any) -> None:
 
 
 def test_a_completion_must_fit_too() -> None:
-    validate.check_completions([example(4, 6)], {"student": 10})
-    error = refusal(validate.check_completions, [example(9, 1), example(4, 7, line=8)], {"student": 10})
+    validate.check_completions([example(4, 6)], "data.train", {"student": 10})
+    error = refusal(validate.check_completions, [example(9, 1), example(4, 7, line=8)], "data.train", {"student": 10})
     for word in ("on line 8", "11 tokens", "10 tokens"):
         assert word in error.message
 

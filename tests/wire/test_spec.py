@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from tutelage_client.errors import InvalidInput
-from tutelage_client.spec import SOURCES, RunSpec, load_spec, parse_spec, required_signals
+from tutelage_client.spec import SOURCES, RolloutSpec, RunSpec, load_spec, parse_spec, required_signals
 
 INF = float("inf")
 FINITE = ["optim.lr", "optim.weight_decay", "optim.max_grad_norm", "rollout.temperature", "rollout.top_p"]
@@ -43,6 +43,7 @@ def without_teacher(objective: str, source: str, **more: Any) -> dict[str, Any]:
     return GOOD | {"teachers": [], "objective": {"kind": objective}, "rollout": {"source": source}, "data": data} | more
 
 
+MIXED: dict[str, Any] = {"source": "teacher_mixed", "teacher_share": 0.2}
 REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     # an unknown key, at every level
     (changed("objectiv", 1), "objectiv", "did you mean 'objective'?"),
@@ -256,6 +257,46 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     ),
     (changed("rollout.source", "mix"), "rollout.on_policy_fraction", "give both or neither"),
     (changed("rollout.on_policy_fraction", 0.5), "rollout.on_policy_fraction", "give both or neither"),
+    (changed("rollout.source", "teacher_mixed"), "rollout.teacher_share", "give both or neither"),
+    (changed("rollout.teacher_share", 0.2), "rollout.teacher_share", "give both or neither"),
+    *(
+        (changed("rollout", MIXED | {name: 0.9}), f"rollout.{name}", "is 1 where tokens are drawn from a mixture")
+        for name in ("temperature", "top_p")
+    ),
+    *(
+        (
+            changed("objective", {"kind": "policy_gradient"}) | {"rollout": MIXED} | clips,
+            "stabilizers",
+            "max 1.25 or more",
+        )
+        for clips in ({}, {"stabilizers": [{"kind": "ratio_clip", "max": 1.2}]})
+    ),
+    (changed("rollout.source", "adaptive"), "rollout.adaptive", "give both or neither"),
+    (changed("rollout.adaptive", {}), "rollout.adaptive", "give both or neither"),
+    (
+        changed("rollout", {"source": "adaptive", "adaptive": {"capacity": 31}}),
+        "rollout.adaptive.capacity",
+        "31 is less than the 32 rollouts of a step",
+    ),
+    (
+        changed("rollout", {"source": "adaptive", "adaptive": {}}) | {"data": {"train": "t.jsonl"}},
+        "data.eval",
+        "follows the loss on held-out completions",
+    ),
+    (
+        changed("objective", {"kind": "preference"}) | {"rollout": {"source": "paired", "samples_per_prompt": 2}},
+        "rollout.samples_per_prompt",
+        "make no pair; give 1",
+    ),
+    *(
+        (
+            changed("objective", {"kind": "preference"})
+            | {"rollout": {"source": "paired"}, "stabilizers": [{"kind": kind} | own]},
+            "stabilizers.0",
+            "compares whole texts",
+        )
+        for kind, own in (("signal_clip", {}), ("ratio_clip", {}), ("entropy_gate", {"min": 1.0}))
+    ),
     (changed("teachers", []), "teachers", "needs a teacher; add [[teachers]]"),
     (without_teacher("supervised", "teacher"), "teachers", "needs a teacher; add [[teachers]]"),
     (without_teacher("supervised", "data", teachers=[{"name": "toy"}]), "teachers", "remove [[teachers]]"),
@@ -289,7 +330,13 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
             "objective.support",
             "unbiased on student text only",
         )
-        for source, mix in (("teacher", {}), ("data", {}), ("mix", {"on_policy_fraction": 0.5}))
+        for source, mix in (
+            ("teacher", {}),
+            ("data", {}),
+            ("mix", {"on_policy_fraction": 0.5}),
+            ("adaptive", {"adaptive": {}}),
+            ("teacher_mixed", {"teacher_share": 0.2}),
+        )
     ),
 ]
 
@@ -370,16 +417,20 @@ def test_every_union_of_the_spec_is_walked() -> None:
     assert len({member for _, member in MEMBERS}) > 15
 
 
-@pytest.mark.parametrize("source", ["student", "teacher", "data", "mix", "paired", "pushed"])
+@pytest.mark.parametrize("source", get_args(RolloutSpec.model_fields["source"].annotation))
 @pytest.mark.parametrize("objective", sorted(SOURCES))
 def test_each_objective_takes_its_sources_and_no_other(objective: str, source: str) -> None:
     spec = without_teacher(objective, source)
     if objective == "reward":
         spec["reward"] = {"advantage": "batch_normalised"}
-    if objective in ("divergence", "policy_gradient") or source == "teacher":
+    if objective in ("divergence", "policy_gradient", "preference") or source == "teacher":
         spec["teachers"] = [{"name": "toy"}]
     if source == "mix":
         spec["rollout"] = {"source": "mix", "on_policy_fraction": 0.5}
+    if source == "teacher_mixed":
+        spec |= {"rollout": MIXED, "stabilizers": [{"kind": "ratio_clip", "max": 1.25}]}
+    if source == "adaptive":
+        spec |= {"rollout": {"source": "adaptive", "adaptive": {}}, "data": {"train": "t.jsonl", "eval": "e.jsonl"}}
     if source in SOURCES[objective]:
         parsed = parse_spec(spec)
         assert bool(required_signals(parsed)) == parsed.asks_teacher_scores

@@ -15,6 +15,7 @@ RETURN = {"objective": {"kind": "policy_gradient", "credit": {"kind": "return_to
 TOP = {"objective": {"kind": "divergence", "divergence": "forward_kl", "support": {"kind": "teacher_top_k", "k": 16}}}
 SFT = {"objective": {"kind": "supervised"}}
 FULL = {"objective": {"kind": "divergence"}}
+PAIRS = {"objective": {"kind": "preference"}}
 CLOCK = {"kind": "mixture", "final_weight": 1.0, "over_steps": 5, "adaptive": True}
 
 
@@ -61,6 +62,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (given({"objective": {"kind": "reward"}}), "objective.terms.0.objective.kind", "known are divergence"),
     (given(K1 | {"wieght": 2}), "objective.terms.0.wieght", "did you mean 'weight'?"),
     (given(K1 | {"weight": 0}), "objective.terms.0.weight", "greater than 0"),
+    (given(K1 | {"final_weight": 2}), "objective.terms.0.over_steps", "give both or neither"),
     (given(K1 | {"where": {"txt": "student"}}), "objective.terms.0.where.txt", "did you mean 'text'?"),
     (
         given(K1 | {"where": {"log_ratio_above": 1, "log_ratio_up_to": 0}}),
@@ -75,6 +77,12 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
         "objective.terms.1.objective.support.k",
         "4 is not the 16 of a term before; the teacher is asked once, give one k",
     ),
+    (
+        given(PAIRS | {"where": {"text": "other"}}, rollout={"source": "paired"}),
+        "objective.terms.0.where",
+        "compared as a whole",
+    ),
+    (given(RETURN, PAIRS, rollout={"source": "paired"}), "objective.terms.1.objective.kind", "keep one"),
     (given(RETURN, K1, RETURN), "objective.terms.2.objective.credit", "keep one"),
     (
         given({"objective": FULL["objective"] | {"target": CLOCK}}),

@@ -33,13 +33,14 @@ CREDIT = (
         feedback="logit",
         access="white_box",
         granularity="hybrid",
-        needs=("full", "sampled"),
+        needs=("text", "full", "sampled"),
         on_policy="partial",
-        evidence="second_hand",
-        defaults="teacher share 0.2 (paper, via the survey); length normalisation and a pre-training loss (unchecked)",
+        evidence="primary",
+        defaults="teacher share 0.2 (paper); code: return by length, discount 0.95, whitened advantages, pre-training "
+        "loss",
         failures="return-to-go has high variance on long text",
         composition={
-            "rollout": {"source": "student", "temperature": 1.0},
+            "rollout": {"source": "teacher_mixed", "teacher_share": 0.2},
             "objective": {
                 "kind": "sum",
                 "terms": [
@@ -52,9 +53,10 @@ CREDIT = (
                     },
                 ],
             },
+            "stabilizers": [{"kind": "ratio_clip", "max": 1.25}],
         },
-        differs="the student writes alone (teacher share 0), so that there are no importance weights; no clip and no "
-        "pre-training loss; the return of what follows is its mean",
+        differs="no PPO clip, no clip of rewards and no pre-training loss; the weight p/mu is on both terms, as the "
+        "paper has it, where its code weighs the sampled one alone; the return of what follows is its mean",
     ),
     Method(
         name="ketchup",

@@ -135,15 +135,23 @@ FIXED = (
         title="Direct preference knowledge distillation",
         year=2024,
         arxiv="2406.19774",
-        formula="-log sigmoid(beta [(log p - log q)(y_w) - (log p - log q)(y_l)]), y_w ~ q, y_l ~ p, by length",
+        formula="-log sigmoid(beta [(log p - log q)(y_w) / |y_w| - (log p - log q)(y_l) / |y_l|]), y_w ~ q, y_l ~ p",
         section="not placed",
         feedback="logit",
         access="white_box",
         granularity="sequence",
-        needs=("text", "sampled"),
+        needs=("sampled",),
         on_policy="partial",
-        evidence="unchecked",
-        missing="an objective on pairs of preferred and rejected text",
+        evidence="primary",
+        defaults="released code: beta 0.1, language-modelling coefficient 0.5; without the mean by length it writes "
+        "short",
+        failures="it moves the relative probability of the two texts, which may fall together",
+        composition={
+            "rollout": {"source": "paired", "temperature": 1.0, "samples_per_prompt": 1},
+            "objective": {"kind": "preference", "beta": 0.1},
+        },
+        differs="the teacher's text is the completion in your data; no language-modelling loss on pre-training text; "
+        "the mean is over the tokens of all pairs, not over pairs",
     ),
     Method(
         name="distillspec",

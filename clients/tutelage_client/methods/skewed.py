@@ -44,7 +44,8 @@ SKEWED = (
         title="DistiLLM",
         year=2024,
         arxiv="2402.03898",
-        formula="skewed KL, a = 0.1, on student text with probability phi, else data; phi grows with validation loss",
+        formula="skewed KL, a = 0.1; one draw r a step: fresh student text if r < phi (1 - t/T) or the buffer is not "
+        "full, else replayed; data if r >= phi",
         section="4.1 fixed divergence",
         feedback="logit",
         access="white_box",
@@ -52,9 +53,21 @@ SKEWED = (
         needs=("full",),
         on_policy="partial",
         evidence="primary",
-        defaults="released code: phi from 0, +0.1 whenever validation loss worsens, at most 1; replay buffer of 1000",
-        missing="a share of student text that follows the validation loss, and a replay buffer; its losses are "
-        "`distillm-skl` and `distillm-srkl`",
+        defaults="released code: phi from 0, +0.1 where the validation loss is at least 0.1 above that of the last "
+        "rise, at most 1; replay buffer of 1000; skewed forward KL in its script",
+        failures="phi stays where it is while the validation loss falls, so a run may learn from data alone; replayed "
+        "text is of an older student",
+        composition={
+            "rollout": {
+                "source": "adaptive",
+                "temperature": 1.0,
+                "top_p": 1.0,
+                "adaptive": {"initial_share": 0.0, "rise": 0.1, "tolerance": 0.1, "capacity": 1000},
+            },
+            "objective": {"kind": "divergence", "divergence": "skew_forward_kl", "alpha": 0.1},
+        },
+        differs="no language-modelling loss on pre-training text, which the released script adds; the validation loss "
+        "is measured every eval.every steps, once an epoch there; steps are counted from 0",
     ),
     Method(
         name="distillm-2",
@@ -69,7 +82,8 @@ SKEWED = (
         needs=("full",),
         on_policy="partial",
         evidence="primary",
-        defaults="code: a0 0.1 and per sample 1-(1-a0) mbar/m within [0.01, a0]; b 1; LoRA rank 16, lr 5e-5, 1 epoch",
+        defaults="code: a0 0.1 and per sample 1-(1-a0) mbar/m within [0.01, a0]; b 1, or 1 + 0.5 min(1, 2t/T) if "
+        "asked; LoRA rank 16, lr 5e-5, 1 epoch",
         failures="text is written once an epoch, so it ages",
         composition={
             "rollout": {"source": "paired", "temperature": 1.0, "samples_per_prompt": 1},
@@ -88,6 +102,7 @@ SKEWED = (
             },
         },
         differs="the teacher's text is the completion in your data, the student's is fresh; a is the same for each "
-        "sample; gradients flow through p in the mixture, where the code detaches it; b moves only by your weights",
+        "sample; gradients flow through p in the mixture, where the code detaches it; b rises to 1.5 if you give the "
+        "terms final_weight 0.5 and 1.5, each with over_steps half of the run",
     ),
 )

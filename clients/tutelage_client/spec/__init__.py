@@ -11,6 +11,7 @@ from tutelage_client.spec.objectives import (
     ExtrapolationTarget,
     MixtureTarget,
     PolicyGradientObjective,
+    PreferenceObjective,
     RewardObjective,
     SupervisedObjective,
     Target,
@@ -22,6 +23,7 @@ from tutelage_client.spec.routing import teacher_for
 from tutelage_client.spec.rules import SOURCES
 from tutelage_client.spec.run import RunSpec, required_signals
 from tutelage_client.spec.sections import (
+    Adaptive,
     Budget,
     CheckpointSpec,
     Data,
@@ -53,6 +55,7 @@ from tutelage_client.wire.refusal import explain
 
 __all__ = [
     "SOURCES",
+    "Adaptive",
     "Budget",
     "CheckpointSpec",
     "ConstantPenaltyObjective",
@@ -70,6 +73,7 @@ __all__ = [
     "Objective",
     "Optim",
     "PolicyGradientObjective",
+    "PreferenceObjective",
     "RatioClip",
     "ReferenceKl",
     "ReturnToGo",

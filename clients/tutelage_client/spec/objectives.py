@@ -191,6 +191,16 @@ class PolicyGradientObjective(Message):
         return self
 
 
+class PreferenceObjective(Message):
+    """Prefer the completion of the data, as the teacher's, to the student's own text (DPKD), two by two.
+
+    -log sigmoid(beta (mean_t log p/q of the one - mean_t log p/q of the other)), the mean over all tokens of all pairs.
+    """
+
+    kind: Literal["preference"] = "preference"
+    beta: Positive = Field(default=0.1, description="how sharply the two are told apart")
+
+
 class SupervisedObjective(Message):
     """Cross-entropy of the tokens that are there: SFT on data, SeqKD on teacher text."""
 
@@ -213,7 +223,9 @@ class RewardObjective(Message):
     kind: Literal["reward"] = "reward"
 
 
-SimpleObjective = DivergenceObjective | PolicyGradientObjective | SupervisedObjective | ConstantPenaltyObjective
+SimpleObjective = (
+    DivergenceObjective | PolicyGradientObjective | PreferenceObjective | SupervisedObjective | ConstantPenaltyObjective
+)
 
 
 def simple_signals(objective: SimpleObjective | RewardObjective) -> frozenset[Signal]:
@@ -224,5 +236,7 @@ def simple_signals(objective: SimpleObjective | RewardObjective) -> frozenset[Si
         case PolicyGradientObjective():
             whole = objective.credit.kind == "control_variate"
             return frozenset({Signal.HIDDEN if whole else Signal.SAMPLED})
+        case PreferenceObjective():
+            return frozenset({Signal.SAMPLED})
         case SupervisedObjective() | ConstantPenaltyObjective() | RewardObjective():
             return frozenset()

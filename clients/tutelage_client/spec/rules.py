@@ -4,40 +4,55 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tutelage_client.spec.objectives import DivergenceObjective, RewardObjective, SimpleObjective
+from tutelage_client.spec.objectives import (
+    DivergenceObjective,
+    PolicyGradientObjective,
+    PreferenceObjective,
+    RewardObjective,
+    SimpleObjective,
+)
 from tutelage_client.spec.rewards import RewardSpec, signals_heard
 from tutelage_client.spec.sections import Data, RolloutSpec, TeacherRef
-from tutelage_client.spec.stabilizers import EntropyGate, Stabilizer
+from tutelage_client.spec.stabilizers import EntropyGate, RatioClip, Stabilizer
 from tutelage_client.spec.sums import Objective, Where, parts
 from tutelage_client.wire.refusal import refused
 from tutelage_client.wire.rewarding import needs_model
 
 # Which objective can learn from whose text.
 SOURCES: dict[str, tuple[str, ...]] = {
-    "divergence": ("student", "teacher", "data", "mix", "paired", "pushed"),
-    "policy_gradient": ("student", "pushed"),
+    "divergence": ("student", "teacher", "data", "mix", "paired", "teacher_mixed", "adaptive", "pushed"),
+    "policy_gradient": ("student", "teacher_mixed", "pushed"),
+    "preference": ("paired",),
     "supervised": ("teacher", "data", "pushed"),
     "constant_penalty": ("student", "pushed"),
     "reward": ("student", "paired", "pushed"),
 }
-# The sources whose steps hold text of the student and of others.
-MIXED = ("mix", "paired", "pushed")
+# The sources of text of the student and of others.
+MIXED = ("mix", "paired", "adaptive", "pushed")
 
 
 def check_source(rollout: RolloutSpec, objective: Objective) -> None:
     """The objective, or each term of a sum, can learn from this text."""
     for field, part, where in parts(objective):
-        _check_text(rollout.source, field, part, where)
+        _check_text(rollout, field, part, where)
 
 
-def _check_text(source: str, field: str, part: SimpleObjective | RewardObjective, where: Where) -> None:
-    """A term that is restricted to one text needs no more than that; by `other` text is meant that of data."""
-    text = {"student": "student", "other": "data"}[where.text] if where.text and source in MIXED else source
+def _check_text(rollout: RolloutSpec, field: str, part: SimpleObjective | RewardObjective, where: Where) -> None:
+    """A term that is restricted to one text needs no more than that; by `other` text is meant that of data.
+
+    An adaptive run's student text may be old, which what is unbiased on fresh text alone does not take.
+    """
+    source = rollout.source
+    student = "adaptive" if source == "adaptive" else "student"
+    text = {"student": student, "other": "data"}[where.text] if where.text and source in MIXED else source
     if text not in SOURCES[part.kind]:
         able = ", ".join(SOURCES[part.kind])
         sentence = f"{source!r} does not go with {field}.kind = {part.kind!r}; it can learn from {able}"
         remedy = "" if field == "objective" or source not in MIXED else ", or restrict the term by where.text"
         raise refused("rollout.source", sentence + remedy)
+    if isinstance(part, PreferenceObjective) and rollout.samples_per_prompt != 1:
+        sentence = f"{rollout.samples_per_prompt} texts of the student to the one of the data make no pair; give 1"
+        raise refused("rollout.samples_per_prompt", sentence)
     sampled = isinstance(part, DivergenceObjective) and part.support.kind == "sampled"
     if sampled and text not in ("student", "pushed"):
         sentence = f"'sampled' is unbiased on student text only, and rollout.source is {source!r}; take another kind"
@@ -65,6 +80,9 @@ def check_data(data: Data, rollout: RolloutSpec) -> None:
     """Prompts are named exactly if they are read."""
     if rollout.source != "pushed" and data.train is None:
         raise refused("data.train", f"rollout.source = {rollout.source!r} needs a JSON-lines file of prompts; name one")
+    if rollout.source == "adaptive" and data.eval is None:
+        sentence = "rollout.source = 'adaptive' follows the loss on held-out completions"
+        raise refused("data.eval", f"{sentence}; name a JSON-lines file whose lines have them")
     if rollout.source == "pushed" and data.train is not None:
         raise refused("data.train", 'not read with rollout.source = "pushed"; remove it')
 
@@ -74,11 +92,15 @@ def check_stabilizers(
 ) -> None:
     """Each stabilizer is there once and has what it works on."""
     hears = bool(signals_heard(objective, reward))
+    _check_weights(stabilizers, rollout, objective)
+    in_pairs = any(isinstance(part, PreferenceObjective) for _, part, _ in parts(objective))
     kinds = [stabilizer.kind for stabilizer in stabilizers]
     for index, kind in enumerate(kinds):
         field = f"stabilizers.{index}"
         if kind in kinds[:index]:
             raise refused(field, f"{kind!r} is there more than once; keep one")
+        if kind in ("signal_clip", "ratio_clip", "entropy_gate") and in_pairs:
+            raise refused(field, f"{kind!r} is of tokens, and a preference compares whole texts; remove it")
         if kind == "signal_clip" and not hears:
             raise refused(
                 field, f"{kind!r} needs a teacher signal, objective.kind = {objective.kind!r} has none; remove it"
@@ -88,5 +110,16 @@ def check_stabilizers(
             raise refused(field, sentence)
         if kind == "ratio_clip" and objective.kind == "reward":
             raise refused(field, "reward.clip_below and reward.clip_above bound the ratio of a reward; remove it")
-        if kind == "ratio_clip" and rollout.source not in ("student", *MIXED):
+        if kind == "ratio_clip" and rollout.source not in ("student", "teacher_mixed", *MIXED):
             raise refused(field, f"{kind!r} needs student text, rollout.source is {rollout.source!r}; remove it")
+
+
+def _check_weights(stabilizers: Sequence[Stabilizer], rollout: RolloutSpec, objective: Objective) -> None:
+    """A policy gradient on text that a teacher wrote in part has the weights p / mu, at most 1 / (1 - alpha)."""
+    estimates = any(isinstance(part, PolicyGradientObjective) for _, part, _ in parts(objective))
+    if rollout.teacher_share is None or not estimates:
+        return
+    most = 1 / (1 - rollout.teacher_share)
+    if not any(isinstance(each, RatioClip) and each.min == 0 and each.max >= most * (1 - 1e-9) for each in stabilizers):
+        sentence = "a policy gradient on text that the teacher wrote in part needs its importance weights p/mu"
+        raise refused("stabilizers", f"{sentence}; add ratio_clip with max {most:.4g} or more, and min 0")

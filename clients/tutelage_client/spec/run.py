@@ -87,4 +87,5 @@ def required_signals(spec: RunSpec) -> frozenset[Signal]:
     gated = any(isinstance(s, EntropyGate) and s.of == "teacher" for s in spec.stabilizers)
     whole = Signal.HIDDEN in heard and not isinstance(spec.objective, SumObjective)
     apart = gated and not whole  # the whole distribution has its entropy in it
-    return heard | ({Signal.ENTROPY} if apart else frozenset())
+    written = {Signal.SAMPLED} if spec.rollout.teacher_share is not None else set[Signal]()  # of which mu is made
+    return heard | written | ({Signal.ENTROPY} if apart else set[Signal]())

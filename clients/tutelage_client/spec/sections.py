@@ -72,26 +72,49 @@ class Data(Message):
 
     train: Annotated[str, Field(min_length=1)] | None = Field(
         default=None,
-        description="the prompts to learn on; with source `data`, `mix` or `paired` each line needs a completion",
+        description="the prompts to learn on; with source `data`, `mix`, `paired` or `adaptive` each line needs a "
+        "completion",
     )
     eval: Annotated[str, Field(min_length=1)] | None = Field(
-        default=None, description="held-out prompts with answers; without them nothing is evaluated"
+        default=None,
+        description="held-out prompts with answers; without them nothing is evaluated. With source `adaptive` each "
+        "line needs a completion, too",
     )
     grader: Grader = Field(default=ExactMatch(), description="how an evaluation decides that an answer is right")
+
+
+class Adaptive(Message):
+    """DistiLLM's schedule: one draw a step decides whether it learns from data or from the student's own text.
+
+    The share of the student's text rises while the held-out loss worsens. Its text is written anew until the buffer is
+    full; from then on ever more of it is taken from the buffer again.
+    """
+
+    initial_share: Unit = Field(default=0.0, description="of steps that learn from the student's text, to begin with")
+    rise: Annotated[float, Field(gt=0, le=1)] = Field(default=0.1, description="how much the share rises at a time")
+    tolerance: NonNegative = Field(
+        default=0.1, description="nats by which eval_loss must worsen since the last rise for the next one"
+    )
+    capacity: Count = Field(default=1000, description="rollouts that the buffer holds; the oldest go first")
 
 
 class RolloutSpec(Message):
     """Whose text the student learns on, and how much of it a step takes."""
 
-    source: Literal["student", "teacher", "data", "mix", "paired", "pushed"] = Field(
+    source: Literal["student", "teacher", "data", "mix", "paired", "teacher_mixed", "adaptive", "pushed"] = Field(
         default="student",
         description="student: its own samples; teacher: the teacher's samples; data: the completions in `data.train`; "
         "mix: each prompt by student or data; paired: each prompt by both, one completion from data beside the "
-        "student's samples; pushed: trajectories that others send to the run",
+        "student's samples; teacher_mixed: each token by teacher or student; adaptive: each step by data, by the "
+        "student or by its older text, as `adaptive` has it; pushed: trajectories that others send to the run",
     )
     on_policy_fraction: Unit | None = Field(
         default=None, description="with `mix`: the share of prompts that the student answers itself (GKD's lambda)"
     )
+    teacher_share: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="with `teacher_mixed`: alpha, where each token is drawn from alpha q + (1 - alpha) p"
+    )
+    adaptive: Adaptive | None = Field(default=None, description="with `adaptive`: when a step learns from which text")
     prompts_per_step: int = Field(default=32, ge=1, le=65536, description="prompts of one optimiser step")
     samples_per_prompt: int = Field(default=1, ge=1, le=1024, description="rollouts of each prompt")
     max_new_tokens: int = Field(default=256, ge=1, le=1_000_000, description="longest completion, in evaluations too")
@@ -106,14 +129,33 @@ class RolloutSpec(Message):
         default=1.0, gt=0, le=1, description="nucleus of the sampling; 1 samples from the whole vocabulary"
     )
     max_lag: int = Field(
-        default=0, ge=0, le=0, description="policy versions between writing and learning; only 0, synchronous, is built"
+        default=0,
+        ge=0,
+        le=0,
+        description="policy versions between writing and learning of fresh text; only 0, synchronous, is built",
     )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if (self.source == "mix") != (self.on_policy_fraction is not None):
             raise refused("on_policy_fraction", 'goes with rollout.source = "mix"; give both or neither')
+        if (self.source == "teacher_mixed") != (self.teacher_share is not None):
+            raise refused("teacher_share", 'goes with rollout.source = "teacher_mixed"; give both or neither')
+        if self.teacher_share is not None and (self.temperature, self.top_p) != (1, 1):
+            field = "temperature" if self.temperature != 1 else "top_p"
+            raise refused(field, "is 1 where tokens are drawn from a mixture of both models; remove it")
+        if (self.source == "adaptive") != (self.adaptive is not None):
+            raise refused("adaptive", 'goes with rollout.source = "adaptive"; give both or neither, {} for defaults')
+        size = self.prompts_per_step * self.samples_per_prompt
+        if self.adaptive is not None and self.adaptive.capacity < size:
+            sentence = f"{self.adaptive.capacity} is less than the {size} rollouts of a step, which it must hold"
+            raise refused("adaptive.capacity", f"{sentence}; raise it, or lower prompts_per_step or samples_per_prompt")
         return self
+
+    @property
+    def reads_completions(self) -> bool:
+        """Whether each line of the training data needs a completion."""
+        return self.source in ("data", "mix", "paired", "adaptive")
 
     @property
     def texts_per_prompt(self) -> int:

@@ -8,13 +8,11 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from tutelage_client.spec.objectives import (
-    ConstantPenaltyObjective,
-    DivergenceObjective,
     ExtrapolationTarget,
     PolicyGradientObjective,
+    PreferenceObjective,
     RewardObjective,
     SimpleObjective,
-    SupervisedObjective,
     simple_signals,
 )
 from tutelage_client.spec.ranges import Count, NonNegative, Positive
@@ -59,10 +57,10 @@ class Where(Message):
 class Term(Message):
     """weight x objective, on the tokens of `where`, at the steps from_step <= step < until_step."""
 
-    objective: Annotated[
-        DivergenceObjective | PolicyGradientObjective | SupervisedObjective | ConstantPenaltyObjective, ByKind()
-    ] = Field(description="any kind but sum, reward and preset")
-    weight: Positive = Field(default=1.0, description="of its loss in the sum")
+    objective: Annotated[SimpleObjective, ByKind()] = Field(description="any kind but sum, reward and preset")
+    weight: Positive = Field(default=1.0, description="of its loss in the sum; at the first step if it moves")
+    final_weight: Positive | None = Field(default=None, description="the weight moves linearly to this, and stays")
+    over_steps: Count | None = Field(default=None, description="with final_weight: the steps until it is reached")
     where: Where = Field(default=Where(), description="which tokens it is of; all if absent")
     from_step: int = Field(default=0, ge=0, description="the first step that has it, counted from 0")
     until_step: Count | None = Field(default=None, description="the first step that no longer has it; none if absent")
@@ -71,6 +69,10 @@ class Term(Message):
     def _check(self) -> Self:
         if self.until_step is not None and self.until_step <= self.from_step:
             raise refused("until_step", f"{self.until_step} is not above from_step, which is {self.from_step}")
+        if (self.final_weight is None) != (self.over_steps is None):
+            raise refused("over_steps", "goes with final_weight; give both or neither")
+        if isinstance(self.objective, PreferenceObjective) and self.where != Where():
+            raise refused("where", "a pair is compared as a whole, this term takes no `where`; remove it")
         if getattr(getattr(self.objective, "target", None), "adaptive", False):
             sentence = "a share that follows the loss cannot follow that of a sum; remove it, and the share is linear"
             raise refused("objective.target.adaptive", sentence)
@@ -150,15 +152,20 @@ def _check_sizes(terms: Sequence[Term]) -> None:
 
 
 def _check_credits(terms: Sequence[Term]) -> None:
+    """At most one term takes whole rollouts or pairs together."""
     ahead = [
         index
         for index, term in enumerate(terms)
-        if isinstance(term.objective, PolicyGradientObjective)
-        and term.objective.credit.kind in ("return_to_go", "k_step_return")
+        if isinstance(term.objective, PreferenceObjective)
+        or (
+            isinstance(term.objective, PolicyGradientObjective)
+            and term.objective.credit.kind in ("return_to_go", "k_step_return")
+        )
     ]
     if len(ahead) > 1:
-        sentence = f"term {ahead[0]} has a return already; keep one, and give the other credit kind token"
-        raise refused(f"terms.{ahead[1]}.objective.credit", sentence)
+        field = "credit" if isinstance(terms[ahead[1]].objective, PolicyGradientObjective) else "kind"
+        sentence = f"term {ahead[0]} has a return or pairs already; keep one, or give credit kind token"
+        raise refused(f"terms.{ahead[1]}.objective.{field}", sentence)
 
 
 def _check_steps(terms: Sequence[Term]) -> None:

@@ -98,6 +98,11 @@ WRITING = {
         "rollouts", "left out since the run began, because the teacher gave them up, refused or cut them"
     ),
     "teacher_tokens/TEACHER": Measure("tokens", "one of several teachers' share of teacher_tokens"),
+    "student_share": Measure(
+        "share of steps", "with source adaptive: phi, of those that learn from the student's text rather than from data"
+    ),
+    "replayed": Measure("share of rollouts", "with source adaptive: those of the step that an older student wrote"),
+    "buffered": Measure("rollouts", "with source adaptive: those of the student that later steps may learn from again"),
     "reward": Measure("reward", "mean over the rollouts of the step that have a valid one; absent without [reward]"),
     "reward_std": Measure("reward", "deviation of the same over the step"),
     "equal_groups": Measure("share of prompts", "prompts whose rewards are all equal, from which nothing is learned"),
@@ -117,6 +122,9 @@ EVALUATION = {
     "accuracy/TAG": Measure("mean reward", "the same over the prompts of one tag"),
     "eval_length": Measure("tokens", "mean length of an answer"),
     "eval_truncated": Measure("share of samples", "answers that ended at max_new_tokens"),
+    "eval_loss": Measure(
+        "nats per token", "mean of -log p over the completions of held-out lines; absent where no line has one"
+    ),
     "eval_ungraded": Measure("share of samples", "answers that the grader gave up on, which are in no accuracy"),
 }
 

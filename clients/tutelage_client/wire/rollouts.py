@@ -15,7 +15,9 @@ class Rollout(Message):
     """Text of some policy after a prompt, with what is needed to learn from it. Arrays have one entry a token."""
 
     id: str = Field(description="the same text of the same run has the same id, so that a repeat counts once")
-    source: Literal["student", "teacher", "data", "pushed"] = Field(description="who wrote it")
+    source: Literal["student", "teacher", "mixed", "data", "pushed"] = Field(
+        description="who wrote it; mixed: student and teacher by turns"
+    )
     policy_version: int = Field(ge=0, description="optimiser steps of the policy that wrote it")
     prompt_ids: TokenIds = Field(description="at least one token")
     completion_ids: TokenIds = Field(description="at least one token; an end token that was drawn is the last")

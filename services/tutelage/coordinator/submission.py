@@ -46,7 +46,7 @@ def _check_signals(spec: RunSpec, named: str, able: Capabilities) -> None:
         offered = ", ".join(sorted(able.rewards)) or "none"
         detail = f"{named} does not give {spec.reward.by.kind}; of the rewards that need a model: {offered}"
         raise _missing("reward.by.kind", detail)
-    if spec.rollout.source == "teacher" and not able.generates:
+    if spec.rollout.source in ("teacher", "teacher_mixed") and not able.generates:
         raise _missing("rollout.source", f"{named} does not write text; use another source or teacher")
 
 

@@ -62,9 +62,11 @@ class TokenBatch:
     token_ids_R: the token that was written; mask_R: True where it may be learned from
     behaviour_logprob_R: log mu of the token under the policy that wrote it, NaN where absent
     reference_hidden_RH, reference_head: the reference policy's, without gradients
-    advantage_R: what `credit` made of the whole rollouts, where it looks ahead
+    advantage_R: what `credit` or `preference` made of whole rollouts or pairs, where one looks ahead
+    pair_loss_R: the loss of the row's pair, with a preference
     outcome_R: the advantage of the rollout by its reward, NaN where it has none
-    rollout_R: which rollout a row is of; rows of one stand together, in order
+    rollout_R: which rollout a row is of; rows of one stand together, in order. With a preference 2i is preferred to
+        2i + 1
     position_R: the token's place in its completion, from 0
     vocabulary_size: the tokens that student and teacher share, where a head has padding entries behind them
     """
@@ -77,6 +79,7 @@ class TokenBatch:
     rollout_R: Tensor | None = None
     position_R: Tensor | None = None
     advantage_R: Tensor | None = None
+    pair_loss_R: Tensor | None = None
     outcome_R: Tensor | None = None
     teacher: TeacherSignals | None = None
     reference_hidden_RH: Tensor | None = None

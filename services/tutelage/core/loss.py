@@ -22,6 +22,7 @@ from tutelage.core.kl import entropy
 from tutelage.core.metrics import Measured, Partial
 from tutelage.core.objective import Objective
 from tutelage.core.outcome import surrogate
+from tutelage.core.preference import preferred, whole_pairs
 from tutelage.core.pulls import PULLS
 from tutelage.core.signal import heard, own_advantage, pulled, token_losses
 from tutelage.core.stabilizers import entropy_gate, ordinary_tokens, ratio_clip, reference_kl
@@ -45,7 +46,11 @@ def learned_rows(batch: TokenBatch, objective: Objective) -> Tensor:
     if objective.entropy_asked:
         learned_R = learned_R & ~needed(signals(batch).entropy_R, "entropies").isnan()
     if objective.looks_ahead:
-        learned_R = learned_R & whole_rollouts(learned_R, wanted_R, needed(batch.rollout_R, "rollout_R"))
+        rollout_R = needed(batch.rollout_R, "rollout_R")
+        together_R = rollout_R // 2 if objective.in_pairs else rollout_R
+        learned_R = learned_R & whole_rollouts(learned_R, wanted_R, together_R)
+        if objective.in_pairs:
+            learned_R = learned_R & whole_pairs(rollout_R, learned_R)
     return learned_R
 
 
@@ -70,7 +75,7 @@ def loss(batch: TokenBatch, objective: Objective, *, chunk_rows: int = 1024) -> 
     """
     rows = batch.take(learned_rows(batch, objective).nonzero().squeeze(-1))
     if objective.looks_ahead:
-        rows = replace(rows, advantage_R=_advantages(rows, objective, chunk_rows))
+        rows = _looked_ahead(rows, objective, chunk_rows)
     total = rows.hidden_RH[:0].sum(dtype=torch.promote_types(rows.hidden_RH.dtype, torch.float32))
     parts: list[dict[str, Partial]] = []
     compute, step = (_fused, max(1, len(rows))) if fusible(rows, objective) else (_recomputed, chunk_rows)
@@ -84,8 +89,8 @@ def loss(batch: TokenBatch, objective: Objective, *, chunk_rows: int = 1024) -> 
 
 
 @torch.no_grad()
-def _advantages(rows: TokenBatch, objective: Objective, chunk_rows: int) -> Tensor:
-    """What each row answers for, over whole rollouts: their log-probabilities are computed once more beforehand."""
+def _looked_ahead(rows: TokenBatch, objective: Objective, chunk_rows: int) -> TokenBatch:
+    """The rows with what each answers for over whole rollouts or pairs, whose log-probabilities come beforehand."""
     [ahead] = [term.objective for term in objective.parts if term.objective.looks_ahead]
     parts = [rows.hidden_RH.new_zeros(0)]
     for start in range(0, len(rows), chunk_rows):
@@ -93,7 +98,11 @@ def _advantages(rows: TokenBatch, objective: Objective, chunk_rows: int) -> Tens
         student_logp_RV = log_probabilities(chunk.head(chunk.hidden_RH), chunk.vocabulary_size)
         aligned = pulled(ahead, heard(ahead, student_logp_RV, chunk), _reference_logp(ahead, chunk), chunk)
         parts.append(own_advantage(ahead, needed(aligned, "teacher signals"), chunk.token_ids_R))
-    return credited(torch.cat(parts[1:] or parts), rows.rollout_R, ahead.credit)
+    own_R = torch.cat(parts[1:] or parts)
+    if ahead.kind == "preference":
+        pairs = preferred(-own_R, needed(rows.rollout_R, "rollout_R"), ahead.preference_beta)
+        return replace(rows, advantage_R=pairs.advantage_R, pair_loss_R=pairs.loss_R)
+    return replace(rows, advantage_R=credited(own_R, rows.rollout_R, ahead.credit))
 
 
 def _fused(rows: TokenBatch, objective: Objective) -> tuple[Tensor, dict[str, Partial]]:

@@ -12,9 +12,9 @@ from tutelage.core.f_weights import F_WEIGHTS
 from tutelage.core.outcome import Outcome
 from tutelage.core.support import RESTS, SUPPORTS
 from tutelage.core.targets import Target
-from tutelage.core.terms import Term
+from tutelage.core.terms import Term, Where
 
-KINDS = ("divergence", "policy_gradient", "supervised", "constant_penalty", "reward", "sum")
+KINDS = ("divergence", "policy_gradient", "preference", "supervised", "constant_penalty", "reward", "sum")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +26,14 @@ class Objective:
     entropy_gate: whose entropy, and between which nats a row is learned from
     reference_coef: weight of KL(p || ref)
     outcome: how rewards of rollouts are learned from, alone (kind "reward") or beside the teacher's signal
+    preference_beta: how sharply a pair is told apart
     terms: of a sum; clips, masks, anchor and outcome are those of the sum
 
     Raises:
         ValueError: an unknown name, a parameter out of range, or a support on which the divergence cannot be had.
     """
 
-    kind: Literal["divergence", "policy_gradient", "supervised", "constant_penalty", "reward", "sum"]
+    kind: Literal["divergence", "policy_gradient", "preference", "supervised", "constant_penalty", "reward", "sum"]
     divergence: str = "reverse_kl"
     beta: float | None = None
     alpha: float | None = None
@@ -42,6 +43,7 @@ class Objective:
     rest: Literal["tail", "renormalise", "truncate"] = "tail"
     target: Target = field(default_factory=Target)
     credit: Credit = field(default_factory=Credit)
+    preference_beta: float = 0.1
     penalty: float = 1.0
     max_probability: float = 1.0
     signal_clip: float | None = None
@@ -61,6 +63,7 @@ class Objective:
             if value not in known:
                 raise ValueError(f"unknown {name} {value!r}; known are {', '.join(known)}")
         self._check_terms()
+        self._check_pairs()
         if self.kind == "reward" and self.outcome is None:
             raise ValueError("kind reward learns from rewards alone; say how in `outcome`")
         if self.kind != "reward" and self.outcome is not None and self.outcome.teacher_share:
@@ -90,7 +93,15 @@ class Objective:
         if any(term.objective.target.adaptive for term in self.terms):
             raise ValueError("a share that follows the loss follows that of one objective; give it as no term of a sum")
         if sum(term.objective.looks_ahead for term in self.terms) > 1:
-            raise ValueError("at most one term of a sum has a credit that looks ahead")
+            raise ValueError("at most one term of a sum has a credit that looks ahead, or pairs")
+
+    def _check_pairs(self) -> None:
+        if not self.preference_beta > 0:
+            raise ValueError(f"preference_beta is {self.preference_beta}; give one above 0")
+        if any(term.objective.in_pairs and term.where != Where() for term in self.terms):
+            raise ValueError("a pair is compared as a whole; give a preference no `where`")
+        if self.in_pairs and any((self.signal_clip, self.ratio_clip, self.entropy_gate)):
+            raise ValueError("a pair is compared as a whole; clips and gates are of tokens, give a preference none")
 
     def _check_rest(self) -> None:
         """A teacher cut to a set has zeros where the student does not: some divergences are infinite there."""
@@ -141,8 +152,14 @@ class Objective:
         return tuple(replace(term, objective=replace(term.objective, **clips)) for term in self.terms)
 
     @property
+    def in_pairs(self) -> bool:
+        """Whether rollouts are compared two by two, so that a batch holds whole pairs: 2i is preferred to 2i + 1."""
+        return self.kind == "preference" or any(term.objective.in_pairs for term in self.terms)
+
+    @property
     def looks_ahead(self) -> bool:
-        own = self.kind == "policy_gradient" and self.credit.looks_ahead
+        """Whether what a row learns follows from other rows, which a pass before the chunks takes together."""
+        own = self.kind == "preference" or (self.kind == "policy_gradient" and self.credit.looks_ahead)
         return own or any(term.objective.looks_ahead for term in self.terms)
 
     @property
@@ -157,6 +174,8 @@ class Objective:
             return self.support
         if self.kind == "policy_gradient":
             return "full" if self.credit.baseline else "sampled"
+        if self.kind == "preference":
+            return "sampled"
         if self.kind == "reward" and self.outcome is not None and self.outcome.teacher_share:
             return "sampled"
         return None

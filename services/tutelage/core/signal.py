@@ -40,6 +40,9 @@ def token_losses(objective: Objective, logp_R: Tensor, aligned: Aligned | None, 
     if objective.kind == "constant_penalty":
         return reinforce(constant_penalty(logp_R, objective.penalty, objective.max_probability), logp_R)
     student_logp_RS, teacher_logp_RS = needed(aligned, "teacher signals")
+    if objective.kind == "preference":  # the value is the pair's, the gradient the token's part of it
+        pull_R = reinforce(needed(rows.advantage_R, "pairs"), logp_R - logp_R.detach())
+        return needed(rows.pair_loss_R, "pairs") + pull_R
     if objective.kind == "policy_gradient":
         if objective.looks_ahead:
             return reinforce(needed(rows.advantage_R, "returns"), logp_R)

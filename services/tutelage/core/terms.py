@@ -75,6 +75,8 @@ def _by_student(rows: TokenBatch) -> Tensor:
 class Term:
     """weight x objective on the rows of `where`, at the optimiser steps from_step <= step < until_step.
 
+    final_weight, over_steps: the weight moves linearly from step 0 on, and stays
+
     Raises:
         ValueError: out of range.
     """
@@ -84,10 +86,15 @@ class Term:
     where: Where = Where()
     from_step: int = 0
     until_step: int | None = None
+    final_weight: float | None = None
+    over_steps: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.weight > 0:
-            raise ValueError(f"weight is {self.weight}; give one above 0")
+        if not self.weight > 0 or (self.final_weight is not None and not self.final_weight > 0):
+            raise ValueError(f"weight is {self.weight}, at last {self.final_weight or self.weight}; give one above 0")
+        endless = self.over_steps is not None and self.over_steps < 1
+        if endless or (self.final_weight is None) != (self.over_steps is None):
+            raise ValueError("final_weight and over_steps, of at least 1, go together")
         if self.until_step is not None and self.until_step <= self.from_step:
             raise ValueError(f"until_step is {self.until_step}, which is not above from_step, {self.from_step}")
 
@@ -95,4 +102,10 @@ class Term:
         return self.from_step <= step and (self.until_step is None or step < self.until_step)
 
     def at(self, step: int) -> Term:
-        return replace(self, objective=self.objective.at(step))
+        """The term of this optimiser step, counted from 0."""
+        objective = self.objective.at(step)
+        if self.final_weight is None or self.over_steps is None:
+            return replace(self, objective=objective)
+        way = min(1.0, step / self.over_steps)
+        weight = (1 - way) * self.weight + way * self.final_weight
+        return replace(self, objective=objective, weight=weight, final_weight=None, over_steps=None)

@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 
 from tutelage.core.batch import OutputHead
-from tutelage.core.clock import Clock
 from tutelage.queue.base import Queue
 from tutelage.trainer import checkpoint, saving, validate
 from tutelage.trainer.answers import Answers
@@ -28,9 +27,10 @@ from tutelage.trainer.loop import Run
 from tutelage.trainer.objectives import objective_of
 from tutelage.trainer.pipeline import Pipeline
 from tutelage.trainer.questions import needs_candidates
+from tutelage.trainer.replay import Replay
 from tutelage.trainer.rewarding import item
-from tutelage.trainer.rollouts import Sources
 from tutelage.trainer.session import Session
+from tutelage.trainer.sourcing import Sources
 from tutelage.trainer.student import Student
 from tutelage.trainer.teachers import Teachers, open_teachers
 from tutelage_client.coordinator import CoordinatorClient
@@ -53,7 +53,8 @@ async def build(
     folder = await local_path(spec.student.model, coordinator, artefacts, "student.model")
     student = await asyncio.to_thread(load_student, folder, spec)
     train, held_out = await load_data(spec, student, teachers, coordinator, artefacts)
-    ledger = await resume(session, student, teachers, artefacts)
+    replay = None if spec.rollout.adaptive is None else Replay(spec.rollout.adaptive, spec.optim.steps)
+    ledger = await resume(session, student, replay, teachers, artefacts)
     if Signal.HIDDEN in required_signals(spec):
         with asking_teacher():
             student.teacher_heads = {
@@ -63,7 +64,9 @@ async def build(
         spec=spec,
         session=session,
         student=student,
-        sources=Sources(session.run_id, spec.seed, spec.rollout, train, student, session.worker, teachers, ledger),
+        sources=Sources(
+            session.run_id, spec.seed, spec.rollout, train, student, session.worker, teachers, ledger, replay
+        ),
         teachers=teachers,
         pipeline=pipeline_of(session, spec, student, queue, teachers, ledger),
         objective=objective_of(spec, student),
@@ -104,18 +107,20 @@ async def load_data(
     train: list[Example] = []
     if spec.data.train is not None:
         path = await local_path(spec.data.train, coordinator, artefacts, "data.train")
-        need = "completion" if spec.rollout.source in ("data", "mix", "paired") else None
+        need = "completion" if spec.rollout.reads_completions else None
         train = encode(read_lines(path, "data.train", need=need), student.tokenizer, "data.train")
         validate.check_lengths(spec, train, "data.train", limits)
-        validate.check_completions(train, limits)
+        validate.check_completions(train, "data.train", limits)
         if spec.reward is not None:
             validate.check_references(spec.reward.by, train, "data.train")
     check_teachers(spec, student, teachers, train)
     if spec.data.eval is None:
         return train, None
     path = await local_path(spec.data.eval, coordinator, artefacts, "data.eval")
-    held_out = encode(read_lines(path, "data.eval"), student.tokenizer, "data.eval")
+    need = "completion" if spec.rollout.adaptive is not None else None
+    held_out = encode(read_lines(path, "data.eval", need=need), student.tokenizer, "data.eval")
     validate.check_lengths(spec, held_out, "data.eval", limits)
+    validate.check_completions(held_out, "data.eval", limits)
     validate.check_grading(spec, held_out)
     return train, held_out
 
@@ -136,11 +141,13 @@ def check_teachers(spec: RunSpec, student: Student, teachers: Teachers, train: l
         own = [example for example in train if teachers.of(example.tag) is teacher]
         if own:
             validate.check_lengths(spec, own, "data.train", limits)
-            validate.check_completions(own, limits)
+            validate.check_completions(own, "data.train", limits)
 
 
-async def resume(session: Session, student: Student, teachers: Teachers, artefacts: Path) -> Ledger:
-    """Totals as they were at the newest whole checkpoint, or as they are at the start.
+async def resume(
+    session: Session, student: Student, replay: Replay | None, teachers: Teachers, artefacts: Path
+) -> Ledger:
+    """Student, older text and totals as they were at the newest whole checkpoint, or as they are at the start.
 
     Raises:
         TeacherFailed: a teacher is not the one that it was then.
@@ -155,13 +162,14 @@ async def resume(session: Session, student: Student, teachers: Teachers, artefac
     if committed is not None and str(path) != committed.path:
         await session.event("checkpoint", f"checkpoint {committed.path} is broken, {path.name} is used", "error")
     await asyncio.to_thread(saving.read, student, path, state["step"])
+    if replay is not None:
+        await asyncio.to_thread(replay.read, path)
     await session.event("checkpoint", f"resumed at step {state['step']}", step=state["step"])
     for name, began_with in state["provenances"].items():
         if Provenance.model_validate(began_with) != teachers.named(name).provenance:
             sentence = f"teacher {name!r} is not the one that this run began with; start a new run"
             raise TeacherFailed("teacher_changed", sentence)
-    saved = state["ledger"]
-    return Ledger(**(saved | {"clock": Clock(**saved["clock"])}))
+    return Ledger.restored(state["ledger"])
 
 
 async def local_path(value: str, coordinator: CoordinatorClient, artefacts: Path, field: str) -> Path:

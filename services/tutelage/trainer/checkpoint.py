@@ -3,6 +3,7 @@
     <artefacts>/checkpoints/step-00000050-e1/
         model/            what transformers (or peft) loads
         optimizer.safetensors
+        replay.jsonl      with source `adaptive`: the student's older text
         state.json        step, token counts, cursors, the teacher's provenance
         manifest.json     sha256 and size of every file above
 

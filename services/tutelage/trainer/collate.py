@@ -20,9 +20,12 @@ from torch import Tensor
 
 from tutelage.core.batch import OutputHead, TeacherSignals
 from tutelage.trainer.marking import Scored
+from tutelage.trainer.rewarding import PromptKey, prompt_key
 from tutelage_client.errors import BadScores
 from tutelage_client.wire import Rollout
 
+# Rollouts that stand in one batch whatever its size.
+Unit = tuple[Scored, ...]
 # What a loss can use of a score block, by the core's names.
 SIGNALS = {
     "valid": "valid_R",
@@ -68,28 +71,42 @@ def micro_batches(
     heads: Mapping[str | None, OutputHead],
     *,
     asks_teacher: bool,
+    in_pairs: bool = False,
 ) -> Iterator[MicroBatch]:
     """Rollouts of one teacher sorted by length, in batches of at most `max_tokens` padded tokens, then the next one's.
 
     A rollout that is longer than that goes alone. `heads`: the teachers' output heads, where they are needed.
+    `in_pairs`: two by two, text of another before the student's to the same prompt; what has no partner is left out.
     """
     usable = [s for s in scored if s.scores is not None or not asks_teacher]
     usable = [s for s in usable if s.advantage is None or not math.isnan(s.advantage)]
-    ordered = sorted(usable, key=lambda s: (s.teacher or "", _length(s.rollout), s.rollout.id))
-    for teacher, own in groupby(ordered, key=lambda s: s.teacher):
+    units = _pairs(usable) if in_pairs else [(s,) for s in usable]
+    ordered = sorted(units, key=lambda unit: (unit[0].teacher or "", _longest(unit), unit[0].rollout.id))
+    for teacher, own in groupby(ordered, key=lambda unit: unit[0].teacher):
         for batch in _cut(own, max_tokens):
             yield collate(batch, pad_id, device, heads.get(teacher), asks_teacher=asks_teacher)
 
 
-def _cut(ordered: Iterable[Scored], max_tokens: int) -> Iterator[list[Scored]]:
+def _cut(ordered: Iterable[Unit], max_tokens: int) -> Iterator[list[Scored]]:
     batch: list[Scored] = []
-    for item in ordered:
-        if batch and (len(batch) + 1) * _length(item.rollout) > max_tokens:
+    for unit in ordered:
+        if batch and (len(batch) + len(unit)) * _longest(unit) > max_tokens:
             yield batch
             batch = []
-        batch.append(item)
+        batch.extend(unit)
     if batch:
         yield batch
+
+
+def _pairs(scored: Iterable[Scored]) -> list[Unit]:
+    by_prompt: dict[PromptKey, tuple[list[Scored], list[Scored]]] = {}
+    for item in scored:
+        by_prompt.setdefault(prompt_key(item.rollout), ([], []))[item.rollout.source == "student"].append(item)
+    return [pair for others, own in by_prompt.values() for pair in zip(others, own, strict=False)]
+
+
+def _longest(unit: Unit) -> int:
+    return max(_length(item.rollout) for item in unit)
 
 
 def collate(

@@ -1,23 +1,27 @@
-"""How good the student is on held-out prompts: sampled, graded, averaged."""
+"""How good the student is on held-out lines: sampled, graded, averaged; and its loss on their completions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import mean
 
+import numpy as np
 import torch
 
+from tutelage.core.objective import Objective
 from tutelage.rewards.graders import grade
+from tutelage.trainer.collate import micro_batches
 from tutelage.trainer.data import Example
-from tutelage.trainer.rollouts import seed_for
+from tutelage.trainer.marking import Scored
+from tutelage.trainer.sourcing import seed_for
 from tutelage.trainer.student import Student
 from tutelage_client.errors import InvalidInput
 from tutelage_client.spec import RunSpec
-from tutelage_client.wire import Reward, RewardItem
+from tutelage_client.wire import Reward, RewardItem, Rollout
 
 
 def evaluate(student: Student, examples: list[Example], spec: RunSpec) -> dict[str, float]:
-    """`accuracy`: mean reward over all prompts and samples, `accuracy/TAG` over those of a tag.
+    """`accuracy`: mean reward over all prompts and samples, `accuracy/TAG` over those of a tag; `eval_loss`.
 
     The same draws at every evaluation of a run.
 
@@ -42,7 +46,29 @@ def evaluate(student: Student, examples: list[Example], spec: RunSpec) -> dict[s
         **averaged(grade(spec.data.grader, items), tags, spec.data.grader.kind),
         "eval_length": mean(lengths),
         "eval_truncated": truncated / len(items),
+        **completion_loss(student, examples, spec),
     }
+
+
+def completion_loss(student: Student, examples: Sequence[Example], spec: RunSpec) -> dict[str, float]:
+    """`eval_loss`: mean -log p over the tokens of the completions that lines have, nats; nothing where none has one."""
+    written = [_as_rollout(example) for example in examples if example.completion_ids is not None]
+    scored = [Scored(rollout, None) for rollout in written]
+    tokens = spec.optim.micro_batch_tokens
+    batches = micro_batches(scored, tokens, student.pad_id, student.device, {}, asks_teacher=False)
+    return {"eval_loss": student.measure(batches, Objective(kind="supervised"))["loss"]} if written else {}
+
+
+def _as_rollout(example: Example) -> Rollout:
+    assert example.completion_ids is not None
+    return Rollout(
+        id=f"line-{example.line}",
+        source="data",
+        policy_version=0,
+        prompt_ids=np.asarray(example.prompt_ids, dtype=np.int32),
+        completion_ids=np.asarray(example.completion_ids, dtype=np.int32),
+        mask=np.ones(len(example.completion_ids), dtype=np.bool_),
+    )
 
 
 def averaged(rewards: Sequence[Reward], tags: Sequence[str | None], grader: str) -> dict[str, float]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 from tutelage.core.clock import Clock
+from tutelage.trainer.replay import Share
 from tutelage_client.wire import Usage
 
 
@@ -13,7 +15,7 @@ class Ledger:
     """Totals since the run began.
 
     tokens_of: of each teacher, what it has of teacher_tokens
-    pushed_after: cursor into the rollouts that others pushed; clock: of the target
+    pushed_after: cursor into the rollouts that others pushed; clock: of the target; share: of the student's text
     """
 
     student_tokens: int = 0
@@ -23,6 +25,12 @@ class Ledger:
     unrewarded_rollouts: int = 0
     pushed_after: int = 0
     clock: Clock = field(default_factory=Clock)
+    share: Share = field(default_factory=Share)
+
+    @classmethod
+    def restored(cls, saved: dict[str, Any]) -> Self:
+        """From what `dataclasses.asdict` made of one."""
+        return cls(**(saved | {"clock": Clock(**saved["clock"]), "share": Share(**saved["share"])}))
 
     def charge(self, teacher: str, usage: Usage) -> None:
         """Teacher tokens are forward plus generated tokens; what came from a cache cost nothing."""

@@ -19,10 +19,13 @@ from tutelage.trainer.evaluate import evaluate
 from tutelage.trainer.exits import TeacherFailed
 from tutelage.trainer.ledger import Ledger
 from tutelage.trainer.marking import Scored, Timeline
+from tutelage.trainer.mixing import weighed
 from tutelage.trainer.pipeline import Pipeline
+from tutelage.trainer.replay import Share
 from tutelage.trainer.rewarding import graded, with_advantages
-from tutelage.trainer.rollouts import SOURCES, Sources
+from tutelage.trainer.rollouts import SOURCES
 from tutelage.trainer.session import Session
+from tutelage.trainer.sourcing import Sources
 from tutelage.trainer.student import Student
 from tutelage.trainer.teachers import Teachers
 from tutelage_client.spec import RunSpec
@@ -73,7 +76,7 @@ async def step(run: Run) -> str | None:
     metrics: Metrics = await asyncio.to_thread(run.student.learn, batches(run, scored), objective)
     if run.objective.target.adaptive:
         run.ledger.clock = advanced(run.ledger.clock, run.objective.target, run.student.step, metrics.get("loss"))
-    metrics |= timing(begun_s, scored_s, timeline) | counted(run, scored) | rewards
+    metrics |= timing(begun_s, scored_s, timeline) | counted(run, scored) | replayed(run, scored) | rewards
     ended = ended_by(run)
     if ended or run.student.step % run.spec.eval.every == 0:
         await report(run, metrics | await evaluated(run), scored[:SAMPLES_SHOWN])
@@ -85,15 +88,26 @@ async def step(run: Run) -> str | None:
 
 
 def batches(run: Run, scored: list[Scored]) -> Iterator[MicroBatch]:
-    student, tokens = run.student, run.spec.optim.micro_batch_tokens
-    asks = run.spec.asks_teacher_scores
-    return micro_batches(scored, tokens, student.pad_id, student.device, student.teacher_heads, asks_teacher=asks)
+    student = run.student
+    return micro_batches(
+        scored,
+        run.spec.optim.micro_batch_tokens,
+        student.pad_id,
+        student.device,
+        student.teacher_heads,
+        asks_teacher=run.spec.asks_teacher_scores,
+        in_pairs=run.objective.in_pairs,
+    )
 
 
 async def marked(run: Run, rollouts: Any) -> tuple[list[Scored], Timeline]:
     """The step's rollouts with the teacher's marks and the graders' rewards, where any are wanted."""
     if run.pipeline is not None:
         scored, timeline = await run.pipeline.scored(rollouts)
+        if (share := run.spec.rollout.teacher_share) is not None:
+            known = sum(s.scores is not None for s in scored)
+            scored = await asyncio.to_thread(weighed, scored, run.student, share)
+            run.ledger.dropped_rollouts += known - sum(s.scores is not None for s in scored)
     else:
         scored, timeline = [Scored(rollout, None) async for ended in rollouts for rollout in ended], Timeline()
     reward = run.spec.reward
@@ -122,7 +136,11 @@ def rewarded(run: Run, scored: list[Scored]) -> tuple[list[Scored], Metrics]:
 async def evaluated(run: Run) -> Metrics:
     if run.eval_examples is None:
         return {}
-    return dict(await asyncio.to_thread(evaluate, run.student, run.eval_examples, run.spec))
+    found = await asyncio.to_thread(evaluate, run.student, run.eval_examples, run.spec)
+    if run.spec.rollout.adaptive is not None:
+        before = run.ledger.share if run.student.step else Share()
+        run.ledger.share = before.after(found["eval_loss"], run.spec.rollout.adaptive)
+    return dict(found)
 
 
 def ended_by(run: Run) -> str | None:
@@ -158,6 +176,21 @@ def counted(run: Run, scored: list[Scored]) -> Metrics:
     return told | {"dropped": run.ledger.dropped_rollouts}
 
 
+def replayed(run: Run, scored: list[Scored]) -> Metrics:
+    """Keeps the student's fresh text for later steps, and tells what the schedule of an adaptive source did."""
+    replay, written_at = run.sources.replay, run.student.step - 1
+    if replay is None:
+        return {}
+    own = [s.rollout for s in scored if s.rollout.source == "student"]
+    fresh = [rollout for rollout in own if rollout.policy_version == written_at]
+    replay.keep(fresh)
+    return {
+        "student_share": run.ledger.share.of(replay.schedule),
+        "replayed": (len(own) - len(fresh)) / len(scored),
+        "buffered": len(replay.rollouts),
+    }
+
+
 async def report(run: Run, metrics: Metrics, scored: list[Scored]) -> None:
     """One row for the step, with a few of its rollouts to look at."""
     samples = [s.rollout for s in scored]
@@ -165,12 +198,19 @@ async def report(run: Run, metrics: Metrics, scored: list[Scored]) -> None:
     await run.session.step(run.student.step, metrics, ledger.student_tokens, ledger.teacher_tokens, samples)
 
 
+def saved(run: Run, folder: Path) -> None:
+    """What a checkpoint holds beside its state."""
+    saving.write(run.student, folder)
+    if run.sources.replay is not None:
+        run.sources.replay.write(folder)
+
+
 async def commit(run: Run, *, final: bool = False) -> None:
     """Write a checkpoint, make it the run's newest, then let go of the oldest."""
     root = run.artefacts / "checkpoints"
     provenances = {name: each.model_dump(mode="json") for name, each in run.teachers.provenances.items()}
     state = {"step": run.student.step, "ledger": asdict(run.ledger), "provenances": provenances}
-    write = partial(saving.write, run.student)
+    write = partial(saved, run)
     view = await asyncio.to_thread(checkpoint.save, root, run.session.epoch, run.student.step, write, state)
     await run.session.commit(view, final=final)
     await asyncio.to_thread(checkpoint.retain, root, run.spec.checkpoint.keep, view)

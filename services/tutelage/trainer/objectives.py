@@ -11,7 +11,13 @@ from tutelage.core.outcome import Outcome
 from tutelage.core.targets import Target
 from tutelage.core.terms import Term, Where
 from tutelage.trainer.student import Student
-from tutelage_client.spec import DivergenceObjective, PolicyGradientObjective, RunSpec, SumObjective
+from tutelage_client.spec import (
+    DivergenceObjective,
+    PolicyGradientObjective,
+    PreferenceObjective,
+    RunSpec,
+    SumObjective,
+)
 from tutelage_client.spec import Objective as SpecObjective
 from tutelage_client.spec import Term as SpecTerm
 from tutelage_client.spec import credits as spec_credits
@@ -41,6 +47,8 @@ def objective_of(spec: RunSpec, student: Student) -> Objective:
 
 def choices(objective: SpecObjective) -> dict[str, Any]:
     """The fields of an objective by itself, no sum."""
+    if isinstance(objective, PreferenceObjective):
+        return {"kind": objective.kind, "preference_beta": objective.beta}
     wanted = objective.model_dump(exclude={"support", "target", "credit", "terms"}, exclude_none=True)
     if isinstance(objective, DivergenceObjective):
         wanted |= {"support": objective.support.kind} | objective.support.model_dump(exclude={"kind", "k"})
@@ -54,7 +62,8 @@ def choices(objective: SpecObjective) -> dict[str, Any]:
 def term_of(term: SpecTerm) -> Term:
     """A term of a sum."""
     where = Where(**term.where.model_dump())
-    return Term(Objective(**choices(term.objective)), term.weight, where, term.from_step, term.until_step)
+    objective, kept = Objective(**choices(term.objective)), term.model_dump(exclude={"objective", "where"})
+    return Term(objective, where=where, **kept)
 
 
 def credit_of(credit: spec_credits.Credit) -> Credit:

@@ -1,71 +1,29 @@
 """Whose text the student learns on: one async source for each `rollout.source`, of the rollouts that ended together.
 
-Which prompts a step uses and how they are sampled follow from (seed, step) alone, so that a resumed run goes on exactly
-where the lost one was. Only pushed rollouts have a cursor of their own.
+Only pushed rollouts have a cursor of their own, and only replayed ones a memory; both are saved with a checkpoint.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from tutelage.engines.sampling import Sampled
 from tutelage.trainer.data import Example, completion_ids
 from tutelage.trainer.exits import TeacherFailed, asking_teacher
-from tutelage.trainer.ledger import Ledger
+from tutelage.trainer.mixing import teacher_mixed_rollouts
+from tutelage.trainer.sourcing import Rows, Sources, from_data, rollout, sampled, seed_for
 from tutelage.trainer.student import Student
-from tutelage.trainer.teachers import Teacher, Teachers
-from tutelage_client.spec import RolloutSpec
+from tutelage.trainer.teachers import Teacher
 from tutelage_client.wire import GenerateRequest, Generation, Rollout
-from tutelage_client.worker import WorkerClient
 
 PUSHED_POLL_S = 0.5
 
 
-def seed_for(seed: int, step: int, purpose: str) -> int:
-    """An independent 63-bit seed for each (run seed, step, purpose)."""
-    digest = hashlib.sha256(f"{seed}/{step}/{purpose}".encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
-
-
-def prompts_of_step(seed: int, step: int, count: int, size: int) -> list[int]:
-    """Indices of a step's prompts: consecutive stretches of one shuffled pass over the data after another."""
-    positions = range(step * count, (step + 1) * count)
-    passes = {
-        p: np.random.default_rng(seed_for(seed, p, "order")).permutation(size) for p in {i // size for i in positions}
-    }
-    return [int(passes[i // size][i % size]) for i in positions]
-
-
-@dataclass
-class Sources:
-    """What the sources draw on."""
-
-    run_id: str
-    seed: int
-    spec: RolloutSpec
-    examples: list[Example]
-    student: Student
-    worker: WorkerClient
-    teachers: Teachers
-    ledger: Ledger
-
-    def chosen(self, step: int) -> list[tuple[int, Example]]:
-        indices = prompts_of_step(self.seed, step, self.spec.prompts_per_step, len(self.examples))
-        return [(i, self.examples[i]) for i in indices]
-
-    def rollout_id(self, step: int, row: int, sample: int) -> str:
-        return hashlib.sha256(f"{self.run_id}/{step}/{row}/{sample}".encode()).hexdigest()[:24]
-
-
 async def student_rollouts(sources: Sources, step: int) -> AsyncIterator[list[Rollout]]:
     """Text of the student as it is now; a rollout comes as soon as its last token is drawn."""
-    async for ended in _sampled(sources, step, list(enumerate(sources.chosen(step)))):
+    async for ended in sampled(sources, step, list(enumerate(sources.chosen(step)))):
         yield ended
 
 
@@ -111,7 +69,7 @@ async def _written(sources: Sources, step: int, teacher: Teacher, rows: Rows) ->
     ]
     kept = [(row, k, example, ids, reason) for row, k, example, ids, reason in written if ids]
     sources.ledger.dropped_rollouts += len(written) - len(kept)
-    return [_rollout(sources, step, row, k, example, ids, "teacher", reason) for row, k, example, ids, reason in kept]
+    return [rollout(sources, step, row, k, example, ids, "teacher", reason) for row, k, example, ids, reason in kept]
 
 
 def _written_ids(student: Student, teacher: Teacher, example: Example, generation: Generation) -> list[int] | None:
@@ -126,7 +84,7 @@ def _written_ids(student: Student, teacher: Teacher, example: Example, generatio
 
 async def data_rollouts(sources: Sources, step: int) -> AsyncIterator[list[Rollout]]:
     """The completions that the data file holds."""
-    yield _from_data(sources, step, list(enumerate(sources.chosen(step))))
+    yield from_data(sources, step, list(enumerate(sources.chosen(step))))
 
 
 async def mixed_rollouts(sources: Sources, step: int) -> AsyncIterator[list[Rollout]]:
@@ -136,17 +94,34 @@ async def mixed_rollouts(sources: Sources, step: int) -> AsyncIterator[list[Roll
     assert sources.spec.on_policy_fraction is not None
     on_policy = [row for row, u in zip(rows, coin, strict=True) if u < sources.spec.on_policy_fraction]
     off_policy = [row for row, u in zip(rows, coin, strict=True) if u >= sources.spec.on_policy_fraction]
-    yield _from_data(sources, step, off_policy)
-    async for ended in _sampled(sources, step, on_policy):
+    yield from_data(sources, step, off_policy)
+    async for ended in sampled(sources, step, on_policy):
         yield ended
 
 
 async def paired_rollouts(sources: Sources, step: int) -> AsyncIterator[list[Rollout]]:
     """Of every prompt the completion that the data file holds, beside the student's own."""
     rows = list(enumerate(sources.chosen(step)))
-    yield _from_data(sources, step, rows, sample=sources.spec.samples_per_prompt)
-    async for ended in _sampled(sources, step, rows):
+    yield from_data(sources, step, rows, sample=sources.spec.samples_per_prompt)
+    async for ended in sampled(sources, step, rows):
         yield ended
+
+
+async def adaptive_rollouts(sources: Sources, step: int) -> AsyncIterator[list[Rollout]]:
+    """From data, fresh from the student, or from its older text, by one draw a step (DistiLLM)."""
+    assert sources.replay is not None
+    draw = float(np.random.default_rng(seed_for(sources.seed, step, "adaptive")).random())
+    text = sources.replay.text_of(step, draw, sources.ledger.share)
+    if text == "data":
+        yield from_data(sources, step, list(enumerate(sources.chosen(step))))
+    elif text == "replayed":
+        count = sources.spec.prompts_per_step * sources.spec.samples_per_prompt
+        older = sources.replay.drawn(count, seed_for(sources.seed, step, "replay"))
+        # The same text is learned from again, which is another rollout of the run.
+        yield [r.model_copy(update={"id": sources.rollout_id(step, row, 0)}) for row, r in enumerate(older)]
+    else:
+        async for ended in student_rollouts(sources, step):
+            yield ended
 
 
 async def pushed_rollouts(sources: Sources, _step: int) -> AsyncIterator[list[Rollout]]:
@@ -168,93 +143,7 @@ SOURCES: dict[str, Callable[[Sources, int], AsyncIterator[list[Rollout]]]] = {
     "data": data_rollouts,
     "mix": mixed_rollouts,
     "paired": paired_rollouts,
+    "teacher_mixed": teacher_mixed_rollouts,
+    "adaptive": adaptive_rollouts,
     "pushed": pushed_rollouts,
 }
-
-Rows = list[tuple[int, tuple[int, Example]]]
-
-
-def _from_data(sources: Sources, step: int, rows: Rows, sample: int = 0) -> list[Rollout]:
-    """sample: their number among the rollouts of their prompt."""
-    rollouts: list[Rollout] = []
-    for row, (_, example) in rows:
-        assert example.completion_ids is not None
-        rollouts.append(_rollout(sources, step, row, sample, example, example.completion_ids, "data", "stop"))
-    return rollouts
-
-
-async def _sampled(sources: Sources, step: int, rows: Rows) -> AsyncIterator[list[Rollout]]:
-    """Sample in a thread and hand finished rows over at once: those of one moment together."""
-    per_prompt = sources.spec.samples_per_prompt
-    wanted = [(row, k, example) for row, (_, example) in rows for k in range(per_prompt)]
-    if not wanted:
-        return
-    finished: asyncio.Queue[Sampled | BaseException | None] = asyncio.Queue()
-    loop = asyncio.get_running_loop()
-    stop = False
-
-    def work() -> None:
-        try:
-            generator = torch.Generator().manual_seed(seed_for(sources.seed, step, "student"))
-            prompts = [example.prompt_ids for _, _, example in wanted]
-            for sampled in sources.student.sample(prompts, sources.spec, generator):
-                if stop:
-                    return
-                loop.call_soon_threadsafe(finished.put_nowait, sampled)
-            loop.call_soon_threadsafe(finished.put_nowait, None)
-        except BaseException as error:  # noqa: BLE001 - handed to the awaiting side, which raises it
-            loop.call_soon_threadsafe(finished.put_nowait, error)
-
-    thread = asyncio.create_task(asyncio.to_thread(work))
-    try:
-        async for items in _taken(finished):
-            yield [
-                _rollout(sources, step, *wanted[s.index], s.token_ids, "student", s.finish_reason, s.logprobs)
-                for s in items
-            ]
-    finally:
-        stop = True
-        await thread
-
-
-async def _taken(finished: asyncio.Queue[Sampled | BaseException | None]) -> AsyncIterator[list[Sampled]]:
-    """Whatever is there each time one looks, until None; an exception is raised after what came before it."""
-    while True:
-        items = [await finished.get()]
-        while not finished.empty():
-            items.append(finished.get_nowait())
-        if sampled := [item for item in items if isinstance(item, Sampled)]:
-            yield sampled
-        match items[-1]:
-            case None:
-                return
-            case BaseException() as error:
-                raise error
-
-
-def _rollout(
-    sources: Sources,
-    step: int,
-    row: int,
-    sample: int,
-    example: Example,
-    token_ids: list[int],
-    source: str,
-    finish_reason: str,
-    logprobs: list[float] | None = None,
-) -> Rollout:
-    return Rollout.model_validate(
-        {
-            "id": sources.rollout_id(step, row, sample),
-            "source": source,
-            "policy_version": step,
-            "prompt_ids": example.prompt_ids,
-            "completion_ids": token_ids,
-            "mask": np.ones(len(token_ids), dtype=np.bool_),
-            "behaviour_logprob": logprobs,
-            "finish_reason": finish_reason,
-            "prompt": example.prompt,
-            "answer": example.answer,
-            "tag": example.tag,
-        }
-    )

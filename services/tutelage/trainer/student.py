@@ -95,13 +95,23 @@ class Student:
     @torch.inference_mode()
     def top_ids(self, rollout: Rollout, k: int) -> NDArray[np.int32]:
         """The student's k most probable tokens before each completion token [rows, k]."""
+        logits_RV = self._logits(rollout)
+        return logits_RV.topk(min(k, logits_RV.shape[-1]), dim=-1).indices.int().cpu().numpy()
+
+    @torch.inference_mode()
+    def logprobs(self, rollout: Rollout) -> NDArray[np.float32]:
+        """log p of each completion token [rows]."""
+        ids_R1 = torch.from_numpy(rollout.completion_ids).long().to(self.device)[:, None]
+        return self._logits(rollout).float().log_softmax(-1).gather(-1, ids_R1)[:, 0].cpu().numpy()
+
+    def _logits(self, rollout: Rollout) -> Tensor:
+        """Before each completion token [rows, V]."""
         self.model.eval()
         start, rows = len(rollout.prompt_ids), len(rollout.completion_ids)
         ids = torch.from_numpy(np.concatenate([rollout.prompt_ids, rollout.completion_ids])).long()[None]
         with self._precision():
             hidden_BTH = hidden_states(self.model, ids.to(self.device), None)
-            logits_RV = self.head.logits(hidden_BTH[0, start - 1 : start - 1 + rows])
-        return logits_RV.topk(min(k, logits_RV.shape[-1]), dim=-1).indices.int().cpu().numpy()
+            return self.head.logits(hidden_BTH[0, start - 1 : start - 1 + rows])
 
     def learn(self, batches: Iterable[MicroBatch], objective: Objective) -> dict[str, float | None]:
         """One optimiser step on the mean loss over all learned tokens of the batches.
@@ -123,6 +133,16 @@ class Student:
         self.step += 1
         self.optimizer.zero_grad()
         return learned if len(self.spec.teachers) < 2 else learned | _by_teacher(parts)
+
+    @torch.no_grad()
+    def measure(self, batches: Iterable[MicroBatch], objective: Objective) -> dict[str, float]:
+        """The metrics that `learn` would report, of the student as it is, without learning."""
+        self.model.eval()
+        parts: list[dict[str, Measured]] = []
+        for batch in batches:
+            with self._precision():
+                parts.append(loss(self._rows(batch, objective), objective)[1])
+        return values(merge(parts))
 
     def _rows(self, batch: MicroBatch, objective: Objective) -> TokenBatch:
         """The student's hidden states at the rows to learn from, beside what the teacher said of them."""

@@ -64,15 +64,15 @@ def check_routes(spec: RunSpec, examples: list[Example]) -> None:
                 raise InvalidInput(f"{field}: no line of data.train has the tag {tag!r}; its tags are {there}", field)
 
 
-def check_completions(examples: list[Example], limits: dict[str, int]) -> None:
+def check_completions(examples: list[Example], field: str, limits: dict[str, int]) -> None:
     """The same for completions that come from the data file."""
     longest = max(examples, key=_whole_length)
     for name, limit in limits.items():
         if _whole_length(longest) > limit:
             raise InvalidInput(
-                f"data.train: the longest prompt with its completion, on line {longest.line}, has "
+                f"{field}: the longest prompt with its completion, on line {longest.line}, has "
                 f"{_whole_length(longest)} tokens, over the context of the {name}, {limit} tokens; shorten it",
-                "data.train",
+                field,
             )
 
 

@@ -18,7 +18,7 @@ def described(rollouts: Sequence[Rollout], version: int) -> dict[str, float | No
     Data has no lag: no policy wrote it. Without any text of `REPEATED` tokens repetition is None.
     """
     lengths = [len(r.completion_ids) for r in rollouts]
-    lags = [version - r.policy_version for r in rollouts if r.source in ("student", "pushed")]
+    lags = [version - r.policy_version for r in rollouts if r.source not in ("data", "teacher")]
     repeats = [repeated(r.completion_ids) for r in rollouts]
     grams = sum(count for _, count in repeats)
     return {

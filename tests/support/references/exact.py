@@ -69,6 +69,7 @@ EXACT: dict[str, Reference] = {
     "rethinking-opd": lambda token: renormalised_reverse_kl(token, top(token.p, 16)),
     "concrete-score": concrete_score,
     "distillspec": lambda token: kl(token.p, token.q),
+    "distillm": lambda token: kl(token.q, 0.1 * token.q + 0.9 * token.p),
     "distillm-skl": lambda token: kl(token.q, 0.1 * token.q + 0.9 * token.p),
     "distillm-srkl": lambda token: kl(token.p, 0.9 * token.q + 0.1 * token.p),
     "akl": akl,

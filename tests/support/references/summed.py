@@ -1,4 +1,4 @@
-"""Sums of losses, each on its own tokens."""
+"""Sums of losses, each on its own tokens, and losses of pairs of texts."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def truncated_forward_kl(token: Token, k: int) -> Tensor:
 
 
 def eopd(token: Token) -> Tensor:
-    """k1, and forward KL added where the teacher's entropy is above tau, here 1 nat."""
+    """k1, and forward KL added where the teacher's entropy is above tau, here 0.8 nats."""
     entropy = -(token.q * token.q.log()).sum().item()
-    return k1(token) + (truncated_forward_kl(token, 16) if entropy > 1.0 else 0.0)
+    return k1(token) + (truncated_forward_kl(token, 16) if entropy > 0.8 else 0.0)
 
 
 def aopd(token: Token) -> Tensor:
@@ -36,10 +36,28 @@ def reopold(token: Token) -> Tensor:
     return token.log_ratio * token.surprise if token.log_ratio > -2.2 else torch.zeros_like(token.surprise)
 
 
+def reopold_later(token: Token) -> Tensor:
+    """In its second phase: of tokens above 0.5 nats of the student's entropy, with R no lower than the floor."""
+    entropy = -(token.p * token.p.log()).sum().item()
+    return max(token.log_ratio, -2.2) * token.surprise if entropy > 0.5 else torch.zeros_like(token.surprise)
+
+
 def minillm(token: Token) -> Tensor:
-    """The exact divergence of this step, and the mean R of the steps that follow as the token's advantage."""
+    """By p/mu, at most 1 / (1 - 0.2): the exact divergence of this step, and the mean R of those after it."""
     later = sum(token.following) / len(token.following) if token.following else 0.0
-    return kl(token.p, token.q) + later * token.surprise
+    return min(token.ratio, 1.25) * (kl(token.p, token.q) + later * token.surprise)
+
+
+def dpkd(token: Token) -> Tensor:
+    """-log sigmoid of how far the mean log p/q of rollout 2i is above that of 2i + 1; carried by each token."""
+
+    def mean(rollout: int) -> Tensor:
+        ratios = [t.p[t.written].log() - t.q[t.written].log() for t in token.learned if t.rollout == rollout]
+        return torch.stack(ratios).mean()
+
+    better = token.rollout - token.rollout % 2
+    margin = 0.1 * (mean(better) - mean(better + 1))
+    return -(1 / (1 + (-margin).exp())).log()
 
 
 def distillm_2(token: Token) -> Tensor:
@@ -54,11 +72,14 @@ def stable_opd(token: Token) -> Tensor:
     return signal + 0.01 * kl(token.p, token.ref)
 
 
+# Of what changes in the run: the first step of its later loss, and that.
+LATER: dict[str, tuple[int, Reference]] = {"reopold": (50, reopold_later)}
 SUMMED: dict[str, Reference] = {
     "minillm": minillm,
     "eopd": eopd,
     "aopd": aopd,
     "reopold": reopold,
     "distillm-2": distillm_2,
+    "dpkd": dpkd,
     "stable-opd": stable_opd,
 }

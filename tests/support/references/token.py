@@ -15,11 +15,12 @@ REWARDS = (1.0, 0.0, 0.25, 0.5)
 PROMPTS = (0, 0, 1, 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Token:
     """One written token and the logits [V] of the three models before it; z is the student's, a leaf.
 
     following: log q - log p of the rollout's later tokens that are learned from, in order
+    learned: all tokens that are learned from, of all rollouts
     """
 
     z: Tensor
@@ -29,6 +30,7 @@ class Token:
     behaviour_logprob: float
     following: tuple[float, ...]
     rollout: int
+    learned: list[Token]
 
     @property
     def p(self) -> Tensor:
@@ -78,7 +80,7 @@ def top(values: Tensor, k: int) -> list[int]:
 def computed(reference: Reference, recorded: dict[str, Tensor]) -> tuple[float, Tensor, int]:
     """Mean loss over the learned tokens, the gradient of their sum [R, V], and how many they are."""
     z_RV = recorded["student_logits"].double().requires_grad_()
-    losses: list[Tensor] = []
+    learned: list[Token] = []
     following: dict[int, tuple[float, ...]] = {}
     for row in reversed(range(len(z_RV))):
         rollout = int(recorded["rollout"][row])
@@ -90,10 +92,11 @@ def computed(reference: Reference, recorded: dict[str, Tensor]) -> tuple[float, 
             float(recorded["behaviour_logprob"][row]),
             following.get(rollout, ()),
             rollout,
+            learned,
         )
         if recorded["mask"][row]:
             following[rollout] = (token.log_ratio, *token.following)
-            if (value := reference(token)) is not None:
-                losses.append(value)
+            learned.append(token)
+    losses = [value for token in learned if (value := reference(token)) is not None]
     total = torch.stack(losses).sum()
     return total.item() / len(losses), torch.autograd.grad(total, z_RV)[0], len(losses)

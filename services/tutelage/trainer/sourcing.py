@@ -1,0 +1,151 @@
+"""What the sources of rollouts share: prompts and draws of a step, sampling beside the event loop, the rollout itself.
+
+Which prompts a step uses and how they are sampled follow from (seed, step) alone, so that a resumed run goes on exactly
+where the lost one was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from tutelage.engines.sampling import Sampled
+from tutelage.trainer.data import Example
+from tutelage.trainer.ledger import Ledger
+from tutelage.trainer.replay import Replay
+from tutelage.trainer.student import Student
+from tutelage.trainer.teachers import Teachers
+from tutelage_client.spec import RolloutSpec
+from tutelage_client.wire import Rollout
+from tutelage_client.worker import WorkerClient
+
+Rows = list[tuple[int, tuple[int, Example]]]
+
+
+def seed_for(seed: int, step: int, purpose: str) -> int:
+    """An independent 63-bit seed for each (run seed, step, purpose)."""
+    digest = hashlib.sha256(f"{seed}/{step}/{purpose}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def prompts_of_step(seed: int, step: int, count: int, size: int) -> list[int]:
+    """Indices of a step's prompts: consecutive stretches of one shuffled pass over the data after another."""
+    positions = range(step * count, (step + 1) * count)
+    passes = {
+        p: np.random.default_rng(seed_for(seed, p, "order")).permutation(size) for p in {i // size for i in positions}
+    }
+    return [int(passes[i // size][i % size]) for i in positions]
+
+
+@dataclass
+class Sources:
+    """What the sources draw on. replay: with source `adaptive`."""
+
+    run_id: str
+    seed: int
+    spec: RolloutSpec
+    examples: list[Example]
+    student: Student
+    worker: WorkerClient
+    teachers: Teachers
+    ledger: Ledger
+    replay: Replay | None = None
+
+    def chosen(self, step: int) -> list[tuple[int, Example]]:
+        indices = prompts_of_step(self.seed, step, self.spec.prompts_per_step, len(self.examples))
+        return [(i, self.examples[i]) for i in indices]
+
+    def rollout_id(self, step: int, row: int, sample: int) -> str:
+        return hashlib.sha256(f"{self.run_id}/{step}/{row}/{sample}".encode()).hexdigest()[:24]
+
+
+def from_data(sources: Sources, step: int, rows: Rows, sample: int = 0) -> list[Rollout]:
+    """The completions of these lines; sample: their number among the rollouts of their prompt."""
+    rollouts: list[Rollout] = []
+    for row, (_, example) in rows:
+        assert example.completion_ids is not None
+        rollouts.append(rollout(sources, step, row, sample, example, example.completion_ids, "data", "stop"))
+    return rollouts
+
+
+async def sampled(sources: Sources, step: int, rows: Rows) -> AsyncIterator[list[Rollout]]:
+    """Sample in a thread and hand finished rows over at once: those of one moment together."""
+    per_prompt = sources.spec.samples_per_prompt
+    wanted = [(row, k, example) for row, (_, example) in rows for k in range(per_prompt)]
+    if not wanted:
+        return
+    finished: asyncio.Queue[Sampled | BaseException | None] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    stop = False
+
+    def work() -> None:
+        try:
+            generator = torch.Generator().manual_seed(seed_for(sources.seed, step, "student"))
+            prompts = [example.prompt_ids for _, _, example in wanted]
+            for sampled in sources.student.sample(prompts, sources.spec, generator):
+                if stop:
+                    return
+                loop.call_soon_threadsafe(finished.put_nowait, sampled)
+            loop.call_soon_threadsafe(finished.put_nowait, None)
+        except BaseException as error:  # noqa: BLE001 - handed to the awaiting side, which raises it
+            loop.call_soon_threadsafe(finished.put_nowait, error)
+
+    thread = asyncio.create_task(asyncio.to_thread(work))
+    try:
+        async for items in _taken(finished):
+            yield [
+                rollout(sources, step, *wanted[s.index], s.token_ids, "student", s.finish_reason, s.logprobs)
+                for s in items
+            ]
+    finally:
+        stop = True
+        await thread
+
+
+async def _taken(finished: asyncio.Queue[Sampled | BaseException | None]) -> AsyncIterator[list[Sampled]]:
+    """Whatever is there each time one looks, until None; an exception is raised after what came before it."""
+    while True:
+        items = [await finished.get()]
+        while not finished.empty():
+            items.append(finished.get_nowait())
+        if sampled := [item for item in items if isinstance(item, Sampled)]:
+            yield sampled
+        match items[-1]:
+            case None:
+                return
+            case BaseException() as error:
+                raise error
+
+
+def rollout(
+    sources: Sources,
+    step: int,
+    row: int,
+    sample: int,
+    example: Example,
+    token_ids: list[int],
+    source: str,
+    finish_reason: str,
+    logprobs: list[float] | None = None,
+) -> Rollout:
+    """What was written to the prompt of a row by the policy of this step."""
+    return Rollout.model_validate(
+        {
+            "id": sources.rollout_id(step, row, sample),
+            "source": source,
+            "policy_version": step,
+            "prompt_ids": example.prompt_ids,
+            "completion_ids": token_ids,
+            "mask": np.ones(len(token_ids), dtype=np.bool_),
+            "behaviour_logprob": logprobs,
+            "finish_reason": finish_reason,
+            "prompt": example.prompt,
+            "answer": example.answer,
+            "tag": example.tag,
+        }
+    )
