@@ -106,6 +106,18 @@ UNABLE: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], str]] = 
         "objective.support.k",
     ),
     "a teacher that does not write": ({"generates": False}, {}, {"rollout": {"source": "teacher"}}, "rollout.source"),
+    "a teacher that does not write its share": (
+        {"generates": False},
+        {},
+        {"rollout": {"source": "teacher_mixed", "teacher_share": 0.2}},
+        "rollout.source",
+    ),
+    "no log q of what was written": (
+        {"signals": ["hidden"]},
+        {},
+        {"rollout": {"source": "teacher_mixed", "teacher_share": 0.2}},
+        "objective",
+    ),
     "no room for a prompt": ({"max_length": 64}, {}, {"rollout": {"max_new_tokens": 64}}, "rollout.max_new_tokens"),
 }
 

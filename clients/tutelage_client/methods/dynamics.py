@@ -50,7 +50,7 @@ DYNAMICS = (
         needs=("text", "full"),
         on_policy="partial",
         evidence="second_hand",
-        missing="text that student and teacher write together",
+        missing="a writer that changes by the running divergence; `minillm` changes it by chance",
     ),
     Method(
         name="skd",
@@ -66,7 +66,7 @@ DYNAMICS = (
         on_policy="partial",
         evidence="second_hand",
         defaults="k 25 (unchecked)",
-        missing="text that student and teacher write together",
+        missing="tokens of the teacher where the student's are outside its top k; `minillm` takes them by chance",
     ),
     Method(
         name="tcod",
@@ -113,7 +113,7 @@ DYNAMICS = (
         needs=("sampled",),
         on_policy="partial",
         evidence="second_hand",
-        missing="text older than the current student, and a weight by its age",
+        missing="a weight by the age of text and of its scores; older text is learned from in `distillm`",
     ),
     Method(
         name="fast-opd",
@@ -161,7 +161,7 @@ DYNAMICS = (
         needs=("full",),
         on_policy="partial",
         evidence="second_hand",
-        missing="text older than the current student",
+        missing="text that is written while the student learns",
     ),
     Method(
         name="prune-opd",

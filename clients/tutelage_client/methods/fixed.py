@@ -125,10 +125,15 @@ FIXED = (
         feedback="logit",
         access="white_box",
         granularity="token",
-        needs=("text", "full"),
+        needs=("full",),
         on_policy="partial",
         evidence="unchecked",
-        missing="a source that mixes the student's text with the teacher's",
+        composition={
+            "rollout": {"source": "paired", "temperature": 1.0, "samples_per_prompt": 1},
+            "objective": {"kind": "divergence", "divergence": "jsd", "beta": 0.5},
+        },
+        differs="JS of its four; the whole divergence at each state of either text, where the paper splits it by whose "
+        "text it is; the teacher's text is the completion in your data",
     ),
     Method(
         name="dpkd",

@@ -64,6 +64,7 @@ def veto(token: Token) -> Tensor:
 EXACT: dict[str, Reference] = {
     "token-kd": lambda token: kl(token.q, token.p),
     "gkd": gkd,
+    "f-distill": gkd,
     "full-rkl": lambda token: kl(token.p, token.q),
     "revisiting-opd": revisiting,
     "rethinking-opd": lambda token: renormalised_reverse_kl(token, top(token.p, 16)),
