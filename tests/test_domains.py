@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from experiments.comparison import Outcome
-from experiments.domains import ARMS, SEEDS, TEACHERS, page, result_of
+from experiments.domains import ARMS, SEEDS, SHARED, TEACHERS, page, result_of
 
 from tutelage_client.spec import load_spec, teacher_for
 
@@ -16,35 +16,39 @@ AFTER = {
     "sum": {"sum": 0.6, "column": 0.2},
     "column": {"sum": 0.2, "column": 0.7},
     "both": {"sum": 0.58, "column": 0.6},
+    "both_long": {"sum": 0.6, "column": 0.69},
 }
 
 
 def outcome(arm: str, seed: int) -> Outcome:
-    tokens = {f"teacher_tokens/{TEACHERS[domain]}": 1000.0 for domain in TEACHERS if arm in (domain, "both")}
+    tokens = {f"teacher_tokens/{TEACHERS[domain]}": 1000.0 for domain in TEACHERS if arm in (domain, *SHARED)}
     by_tag = {domain: (0.2, after) for domain, after in AFTER[arm].items()}
     return Outcome(arm, {}, seed, "c", 0.2, 0.5, 40, 10, 1000, by_tag, tokens)
 
 
-def test_each_domain_is_asked_of_its_own_teacher_in_both_kinds_of_run() -> None:
-    both = SPECS["both"]
+@pytest.mark.parametrize("shared", SHARED)
+def test_each_domain_is_asked_of_its_own_teacher_and_as_often_in_all_runs(shared: str) -> None:
+    both = SPECS[shared]
     for domain, teacher in TEACHERS.items():
         own = SPECS[domain]
         assert teacher_for(both.teachers, domain).name == teacher == own.teachers[0].name
-        assert own.rollout.prompts_per_step * len(TEACHERS) == both.rollout.prompts_per_step
-        assert (own.objective, own.optim, own.student) == (both.objective, both.optim, both.student)
+        prompts = [spec.rollout.prompts_per_step * spec.optim.steps for spec in (own, both)]
+        assert prompts[0] * len(TEACHERS) == prompts[1]
+        assert (own.objective, own.optim.lr, own.student) == (both.objective, both.optim.lr, both.student)
 
 
 def test_what_a_domain_keeps_is_its_gain_with_both_over_its_gain_alone() -> None:
     result = result_of([outcome(arm, seed) for seed in SEEDS for arm in ARMS], "command")
-    assert result["domains"]["sum"]["kept"] == pytest.approx(0.38 / 0.4)
-    assert result["domains"]["column"]["kept"] == pytest.approx(0.4 / 0.5)
-    assert "It does not hold here" in page(result)
-    assert "| sum | 20.0% | +40.0%" in page(result)
+    assert result["domains"]["sum"]["shared"]["both"]["kept"] == pytest.approx(0.38 / 0.4)
+    assert result["domains"]["column"]["shared"]["both"]["kept"] == pytest.approx(0.4 / 0.5)
+    assert "`both` (as many steps, twice as large): it does not hold" in page(result)
+    assert "`both_long` (twice the steps, as large): it holds" in page(result)
+    assert "| sum | 20.0% | alone | +40.0%" in page(result)
 
 
 def test_a_domain_whose_own_run_gained_nothing_has_nothing_to_keep() -> None:
     flat = dict.fromkeys(TEACHERS, (0.7, 0.7))
     runs = [replace(outcome(arm, seed), by_tag=flat) for seed in SEEDS for arm in ARMS]
     result = result_of(runs, "command")
-    assert result["domains"]["sum"]["kept"] is None
-    assert "nothing to keep" in page(result) and "It does not hold here" in page(result)
+    assert result["domains"]["sum"]["shared"]["both"]["kept"] is None
+    assert "nothing to keep" in page(result) and "it holds" not in page(result)
