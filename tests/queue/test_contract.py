@@ -198,7 +198,9 @@ async def test_a_failed_job_is_retried_until_its_last_delivery(queue: Queue, ask
         assert delivery.attempt == attempt
         assert await queue.fail(delivery, f"reason {attempt}")
     assert await take(queue) == []
-    assert await queue.dead_letters("walker") == [DeadLetter("a", "run", 3, "reason 3")]
+    assert await queue.dead_letters("walker") == [
+        DeadLetter("a", "run", 3, "reason 3", ("w1: reason 1", "w1: reason 2", "w1: reason 3"))
+    ]
     assert await read_all(queue) == [Answer("a", None, "reason 3")]
     assert await queue.fetch("a") == Answer("a", None, "reason 3")
     assert await queue.depth("walker") == Depth(0, 0, 1, None)
@@ -207,8 +209,9 @@ async def test_a_failed_job_is_retried_until_its_last_delivery(queue: Queue, ask
 
 async def test_a_job_that_must_not_be_retried_dies_at_once(queue: Queue, ask: Any) -> None:
     await put_one(queue, ask("a"))
-    await queue.fail(await take_one(queue), "too long for this model", retry=False)
-    assert await queue.dead_letters("walker") == [DeadLetter("a", "run", 1, "too long for this model")]
+    await queue.fail(await take_one(queue), "too long\nfor this model", retry=False)
+    (letter,) = await queue.dead_letters("walker")
+    assert letter == DeadLetter("a", "run", 1, "too long\nfor this model", ("w1: too long for this model",))
 
 
 async def test_a_job_that_kills_its_workers_dies_and_others_flow(bench: Any, ask: Any) -> None:
@@ -221,7 +224,9 @@ async def test_a_job_that_kills_its_workers_dies_and_others_flow(bench: Any, ask
     answers, _ = await reader
     reason = "worker w2 let its lease run out"
     assert answers == [Answer("poison", None, reason)]
-    assert await queue.dead_letters("walker") == [DeadLetter("poison", "run", 2, reason)]
+    assert await queue.dead_letters("walker") == [
+        DeadLetter("poison", "run", 2, reason, ("w1: let its lease run out", "w2: let its lease run out"))
+    ]
     await put_one(queue, ask("b"))
     assert (await take_one(queue)).job.id == "b"
 

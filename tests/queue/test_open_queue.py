@@ -48,7 +48,7 @@ def test_the_memory_queue_needs_no_redis_library() -> None:
 
 def test_an_envelope_of_another_schema_is_refused_with_the_remedy() -> None:
     body = envelope.pack(Job("a", "walker", "replies", "run", 7, b"question"))
-    with pytest.raises(DamagedBody, match="schema 2, this worker reads 1; upgrade the worker"):
+    with pytest.raises(envelope.OtherSchema, match="schema 2, this worker reads 1; upgrade the worker"):
         envelope.unpack(body.replace(b'"schema": 1', b'"schema": 2'))
 
 

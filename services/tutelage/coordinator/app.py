@@ -13,8 +13,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DataError, InterfaceError, OperationalError, SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
+from tutelage.coordinator.clock import ClockWatch
 from tutelage.coordinator.db import Database
-from tutelage.coordinator.leases import sweep
+from tutelage.coordinator.leases import keep_all, sweep
 from tutelage.coordinator.routes import runs, store, workers
 from tutelage.coordinator.settings import Settings
 from tutelage.serving import create_app, problem
@@ -28,7 +29,7 @@ def build_app(settings: Settings, database: Database) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        sweeping = asyncio.create_task(_sweep_forever(database, settings.lease_s / 8))
+        sweeping = asyncio.create_task(_sweep_forever(database, settings.lease_s))
         yield
         sweeping.cancel()
         with suppress(asyncio.CancelledError):
@@ -69,11 +70,19 @@ async def _on_impossible_value(_: Request, __: Exception) -> JSONResponse:
     return problem(422, "invalid_input", detail)
 
 
-async def _sweep_forever(database: Database, every_s: float) -> None:
+async def _sweep_forever(database: Database, lease_s: float) -> None:
     """Every coordinator sweeps: what one takes back, the others find taken."""
+    watch = ClockWatch(tolerance_s=lease_s / 2)
     while True:
         try:
-            await run_in_threadpool(sweep, database)
+            await run_in_threadpool(_sweep, database, lease_s, watch)
         except SQLAlchemyError as error:
             log.warning("leases are not swept until the database answers", extra={"error": type(error).__name__})
-        await asyncio.sleep(every_s)
+        await asyncio.sleep(lease_s / 8)
+
+
+def _sweep(database: Database, lease_s: float, watch: ClockWatch) -> None:
+    if watch.moved(database):
+        log.warning("the database's clock was moved; every lease is kept for its full length")
+        keep_all(database, lease_s)
+    sweep(database)

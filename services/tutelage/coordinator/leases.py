@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from tutelage.coordinator.db import Database, now
@@ -181,6 +181,13 @@ def _recover(session: Session, run: RunRow, error: RunError) -> None:
 
 def _lost(code: str, message: str) -> RunError:
     return RunError(code=code, message=message, category="infra", retryable=True)
+
+
+def keep_all(database: Database, lease_s: float) -> None:
+    """Give every lease its full length from now: the clock was moved, so none can be judged by it."""
+    held = update(RunRow).where(RunRow.lease_expires_at.is_not(None))
+    with database.write() as session:
+        session.execute(held.values(lease_expires_at=now() + lease_s))
 
 
 def sweep(database: Database) -> int:

@@ -45,7 +45,8 @@ def step(session: Session, run_id: str, report: StepReport) -> None:
         run.metrics = run.metrics | {name: value for name, value in metrics.items() if value is not None}
     run.updated_at = now()
     if is_new:
-        record(session, run, "metrics", f"step {report.step}", {"step": report.step, **metrics})
+        told = {"step": report.step, "epoch": report.epoch, **metrics}
+        record(session, run, "metrics", f"step {report.step}", told)
 
 
 def event(session: Session, run_id: str, report: EventReport) -> None:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
+import os
 import re
+import signal
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -78,7 +81,7 @@ class FakeEngine:
             teacher=name,
             model="fake",
             model_revision=f"seed-{options.seed}-hidden-{h}",
-            tokenizer_fingerprint=hashlib.sha256(f"fake-{v}".encode()).hexdigest(),
+            tokenizer_fingerprint=_fingerprint(v),
             engine="fake",
             engine_version="1",
             dtype="float32",
@@ -95,6 +98,8 @@ class FakeEngine:
         check_groups(groups, self.capabilities)
         fault = self._faults.pop(0) if self._faults else "none"
         await asyncio.sleep(self._options.latency_s)
+        if any(self._options.fatal_id in completion.token_ids for group in groups for completion in group.completions):
+            os.kill(os.getpid(), signal.SIGKILL)
         if fault == "error":
             raise RuntimeError("the fake engine was told to fail")
         blocks = [self._block(g.prompt_ids, c, signals, top_k) for g in groups for c in g.completions]
@@ -152,6 +157,12 @@ class FakeEngine:
             if last_id == EOS_ID or stop_at is not None:
                 return Generation(text=text[:stop_at], token_ids=token_ids, logprobs=logprobs, finish_reason="stop")
         return Generation(text=text, token_ids=token_ids, logprobs=logprobs, finish_reason="length")
+
+
+def _fingerprint(vocabulary_size: int) -> str:
+    """That of `fakes.tokenizer.write_tokenizer`, so that a student with its directory fits."""
+    pairs = sorted((f"t{i}", i) for i in range(vocabulary_size))
+    return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
 
 
 def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -19,6 +19,7 @@ class FakeOptions(_Options):
 
     latency_s: waited in every score call
     faults: what goes wrong in successive score calls, the first entry in the first call; after the last nothing does
+    fatal_id: a token that kills the process when it is to be scored in a completion
     """
 
     kind: Literal["fake"] = "fake"
@@ -28,6 +29,7 @@ class FakeOptions(_Options):
     seed: int = Field(default=0, ge=0)
     latency_s: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     faults: tuple[Fault, ...] = ()
+    fatal_id: int | None = None
 
 
 class HfOptions(_Options):

@@ -61,10 +61,13 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
+    """A job that was given up. history: who had it and what came of it, a line for each delivery"""
+
     job_id: str
     run_id: str
     attempts: int
     reason: str
+    history: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

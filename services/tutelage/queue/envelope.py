@@ -9,8 +9,13 @@ import json
 
 from tutelage.queue.base import Job
 from tutelage.queue.blobs import DamagedBody
+from tutelage_client.errors import TutelageError
 
 SCHEMA = 1
+
+
+class OtherSchema(TutelageError):
+    """A sound envelope that this version cannot read; another worker may."""
 
 
 def pack(job: Job) -> bytes:
@@ -31,16 +36,15 @@ def unpack(body: bytes) -> Job:
     """The job that `pack` wrote.
 
     Raises:
-        DamagedBody: another schema version, or not an envelope.
+        OtherSchema: written by another version.
+        DamagedBody: not an envelope.
     """
     line, _, payload = body.partition(b"\n")
     try:
         header = json.loads(line)
         schema = header.pop("schema")
         if schema != SCHEMA:
-            raise DamagedBody(
-                f"the envelope has schema {schema}, this worker reads {SCHEMA}; upgrade the worker, then replay the job"
-            )
+            raise OtherSchema(f"the envelope has schema {schema}, this worker reads {SCHEMA}; upgrade the worker")
         return Job(**header, payload=payload)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DamagedBody(f"the job's envelope cannot be read: {error!r}") from error

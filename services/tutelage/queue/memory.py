@@ -29,6 +29,10 @@ class _Record:
     receipt: str = ""
     until: float = 0.0
     answer: Answer | None = None
+    history: tuple[str, ...] = ()
+
+    def tell(self, what: str) -> None:
+        self.history += (f"{self.worker}: {' '.join(what.split())}",)
 
 
 @dataclass(slots=True)
@@ -117,6 +121,7 @@ class MemoryQueue:
         record = self._held(delivery)
         if record is None:
             return False
+        record.tell(reason)
         if retry and record.attempts < self._limits.max_deliveries:
             self._enqueue(record)
         else:
@@ -157,7 +162,9 @@ class MemoryQueue:
     async def dead_letters(self, queue: str) -> list[DeadLetter]:
         self._expire()
         dead = [r for r in self._ended.values() if r.state == "dead" and r.job.queue == queue]
-        return [DeadLetter(r.job.id, r.job.run_id, r.attempts, r.answer.reason or "") for r in dead if r.answer]
+        return [
+            DeadLetter(r.job.id, r.job.run_id, r.attempts, r.answer.reason or "", r.history) for r in dead if r.answer
+        ]
 
     async def replay(self, queue: str, job_id: str) -> bool:
         self._expire()
@@ -165,7 +172,7 @@ class MemoryQueue:
         if record is None or record.state != "dead" or record.job.queue != queue:
             return False
         del self._ended[job_id]
-        record.attempts, record.answer, record.put_at = 0, None, self._clock()
+        record.attempts, record.answer, record.put_at, record.history = 0, None, self._clock(), ()
         self._enqueue(record)
         await self._tell()
         return True
@@ -210,6 +217,8 @@ class MemoryQueue:
         for record in (*lapsed, *line.waiting.values()):
             if len(deliveries) == count:
                 break
+            if record.state == "leased":
+                record.tell("let its lease run out")
             if record.attempts >= self._limits.max_deliveries:
                 reason = f"worker {record.worker} let its lease run out"
                 self._end(record, "dead", Answer(record.job.id, None, reason))

@@ -33,13 +33,13 @@ function ops.put(...) return each(5, put, ...) end
 
 function ops.take(queue, worker, count)
   ensure_group(queue)
-  local key, taken, cursor = queue_key(queue, 'jobs'), {}, '0-0'
+  local key, taken, cursor, idle_ms = queue_key(queue, 'jobs'), {}, '0-0', lapsed_ms(queue)
   count = tonumber(count)
   local function keep(items)
     for _, item in ipairs(items) do taken[#taken + 1] = claim(queue, worker, item) end
   end
   repeat
-    local page = call('XAUTOCLAIM', key, GROUP, worker, lease_ms, cursor, 'COUNT', count - #taken)
+    local page = call('XAUTOCLAIM', key, GROUP, worker, idle_ms, cursor, 'COUNT', count - #taken)
     cursor = page[1]
     keep(page[2])
   until cursor == '0-0' or #taken == count
@@ -89,6 +89,7 @@ function ops.answer(...) return each(5, answer, ...) end
 function ops.fail(id, worker, entry, attempt, reason, retry)
   local job = held(id, worker, entry, attempt)
   if not job then return 0 end
+  tell(job, reason)
   if retry == '1' and tonumber(attempt) < max_deliveries then
     enqueue(job)
     drop(job.queue, entry)
@@ -104,6 +105,14 @@ function ops.release(id, worker, entry, attempt)
   enqueue(job)
   call('HINCRBY', job_key(id), 'attempts', -1)
   drop(job.queue, entry)
+  return 1
+end
+
+-- Not for this worker: the entry stays pending, so that nobody gets it before a lease's length has passed.
+function ops.leave(id, worker, entry, attempt)
+  if not held(id, worker, entry, attempt) then return 0 end
+  call('HINCRBY', job_key(id), 'attempts', -1)
+  call('HDEL', job_key(id), 'worker')
   return 1
 end
 
@@ -156,7 +165,7 @@ function ops.dead_letters(queue)
   local letters = {}
   for _, id in ipairs(call('ZRANGE', queue_key(queue, 'dead'), 0, -1)) do
     local job = load(id)
-    if job.state == 'dead' then letters[#letters + 1] = {id, job.run, tonumber(job.attempts), job.reason} end
+    if job.state == 'dead' then letters[#letters + 1] = {id, job.run, tonumber(job.attempts), job.reason, job.history or ''} end
   end
   return letters
 end
@@ -166,7 +175,7 @@ function ops.replay(queue, id)
   if job.state ~= 'dead' or job.queue ~= queue then return 0 end
   job.put_ms = now_ms()
   call('HSET', job_key(id), 'put_ms', job.put_ms, 'attempts', 0)
-  call('HDEL', job_key(id), 'reason')
+  call('HDEL', job_key(id), 'reason', 'history')
   call('ZREM', queue_key(queue, 'dead'), id)
   enqueue(job)
   return 1

@@ -5,9 +5,10 @@ Keys, all below `tutelage:`; one queue's keys share a hash tag:
     {NAME}:jobs      stream, one entry a delivery-to-be, with the consumer group `teachers`; entries carry only a job id
     {NAME}:tail      the last delivered entry
     {NAME}:live      sorted set of job ids that wait or are leased, by the time of their put
+    {NAME}:clock     the server's time at a recent look, to notice that it was set back
     {NAME}:dead      sorted set of job ids that were given up, by the time of that
     job:ID           hash, the one truth about a job: state (queued, answered, dead), queue, run, envelope, entry,
-                     attempts, worker, put_ms, answer, reason, and `to:REPLY_TO` = run id for everybody who asked
+                     attempts, worker, put_ms, answer, reason, history, and `to:REPLY_TO` = run id for all who asked
     run:ID           set of a run's live job ids, for `cancel`
     replies:NAME     stream of ids of jobs that ended
     blob:SHA256      a larger body (see `blobs`)
@@ -34,6 +35,7 @@ answer and its reply stream lie in different slots.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import TypeVar
@@ -42,6 +44,8 @@ from tutelage.queue import envelope
 from tutelage.queue.base import Answer, DeadLetter, Delivery, Depth, Job, Put, QueueLimits
 from tutelage.queue.blobs import Blobs, DamagedBody, sound
 from tutelage.queue.server import MAX_BLOCK_S, Server
+
+log = logging.getLogger(__name__)
 
 ANSWERS_A_READ = 64  # bounds the memory of one read: an answer may be a megabyte
 JOBS_A_CALL = 256  # bounds the time for which one call of the script holds the server
@@ -125,7 +129,10 @@ class RedisQueue:
 
     async def dead_letters(self, queue: str) -> list[DeadLetter]:
         letters = await self._server.op("dead_letters", queue)
-        return [DeadLetter(i.decode(), run.decode(), attempts, why.decode()) for i, run, attempts, why in letters]
+        return [
+            DeadLetter(i.decode(), run.decode(), attempts, why.decode(), tuple(told.decode().splitlines()))
+            for i, run, attempts, why, told in letters
+        ]
 
     async def replay(self, queue: str, job_id: str) -> bool:
         return bool(await self._server.op("replay", queue, job_id))
@@ -137,12 +144,16 @@ class RedisQueue:
         await self._server.close()
 
     async def _opened(self, worker: str, taken: Sequence[tuple[bytes, bytes, bytes, bytes]]) -> list[Delivery]:
-        """The deliveries; a damaged job goes to the dead letters and never to an engine."""
+        """The deliveries; a damaged job goes to the dead letters, one of another version waits for whoever reads it."""
         deliveries: list[Delivery] = []
         bodies = await self._blobs.open([reference for *_, reference in taken])
         for (job_id, entry, attempt, _), body in zip(taken, bodies, strict=True):
             try:
                 job = envelope.unpack(sound(body))
+            except envelope.OtherSchema as error:
+                log.warning("a job is left alone", extra={"job": job_id.decode(), "reason": str(error)})
+                await self._server.op("leave", job_id, worker, entry, attempt)
+                continue
             except DamagedBody as error:
                 await self._server.op("fail", job_id, worker, entry, attempt, str(error), 0)
                 continue

@@ -18,10 +18,20 @@ local function ensure_group(queue)
   if call('EXISTS', key) == 0 then call('XGROUP', 'CREATE', key, GROUP, '0', 'MKSTREAM') end
 end
 
+-- How long a lease must be silent to be over. Where the server's clock was set back by more than a lease, idle times say
+-- nothing for as long: then every lease is over once, which costs work done twice and loses none.
+local function lapsed_ms(queue)
+  local key, now = queue_key(queue, 'clock'), now_ms()
+  local before, length = tonumber(call('GET', key) or 0), tonumber(lease_ms)
+  if math.abs(now - before) > length / 2 then call('SET', key, now, 'PX', ttl_ms) end
+  return before - now > length and 0 or lease_ms
+end
+
 local function enqueue(job)
   ensure_group(job.queue)
   local entry = call('XADD', queue_key(job.queue, 'jobs'), '*', 'job', job.id)
   call('HSET', job_key(job.id), 'state', 'queued', 'entry', entry)
+  call('HDEL', job_key(job.id), 'worker')
   call('ZADD', queue_key(job.queue, 'live'), job.put_ms, job.id)
   for _, run in pairs(job.asked) do note_run(run, job.id) end
   touch(job.id, job.envelope)
@@ -38,6 +48,12 @@ local function held(id, worker, entry, attempt)
   local job = load(id)
   local is_held = job.state == 'queued' and job.entry == entry and job.attempts == attempt and job.worker == worker
   return is_held and job or nil
+end
+
+local function tell(job, what)
+  local line = job.worker .. ': ' .. string.gsub(what, '%s+', ' ')
+  job.history = job.history and job.history .. '\n' .. line or line
+  call('HSET', job_key(job.id), 'history', job.history)
 end
 
 local function bury(job, reason)
@@ -66,6 +82,7 @@ local function claim(queue, worker, item)
     if not job.state then call('ZREM', queue_key(queue, 'live'), id) end
     return nil
   end
+  if job.worker then tell(job, 'let its lease run out') end
   if tonumber(job.attempts) >= max_deliveries then
     bury(job, 'worker ' .. job.worker .. ' let its lease run out')
     return nil

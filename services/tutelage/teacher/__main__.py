@@ -24,7 +24,8 @@ def main() -> None:
         settings = CliApp.run(Settings)
         configure_logging("teacher", settings.log_level)
         engine = asyncio.run(open_engine(settings.engine_options(), settings.name))
-        app = build_app(settings, engine, open_queue(settings.redis_url) if settings.redis_url else None)
+        queue = open_queue(settings.redis_url, settings.queue_limits()) if settings.redis_url else None
+        app = build_app(settings, engine, queue)
     except ValidationError as error:
         sys.exit(_refused(explain(error)[0]))
     except InvalidInput as error:

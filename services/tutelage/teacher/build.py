@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from tutelage.engines import Engine
 from tutelage.engines.replicas import ReplicatedEngine
-from tutelage.queue import Queue, QueueLimits
+from tutelage.queue import Queue
 from tutelage.serving import create_app
 from tutelage.teacher.accounts import Accounts
 from tutelage.teacher.app import add_routes
@@ -123,7 +123,7 @@ def _worker(settings: Settings, scorer: Scorer, callers: Callers, queue: Queue, 
         scorer,
         callers,
         f"{socket.gethostname()}-{os.getpid()}",
-        lease_s=QueueLimits().lease_s,
+        lease_s=settings.lease_s,
         max_tokens=2 * settings.max_batch_tokens,  # one batch with the engine and the next one waiting
         grace_s=settings.grace_s,
         stopping=stopping,

@@ -19,6 +19,7 @@ from tutelage.engines import (
     UpstreamOptions,
     VllmOptions,
 )
+from tutelage.queue import QueueLimits
 from tutelage.teacher.accounts import Budget
 from tutelage.teacher.admission import Limits
 from tutelage.teacher.keys import Key
@@ -93,6 +94,13 @@ class Settings(BaseSettings):
     port: int = Field(8200, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     public_url: str | None = Field(None, pattern=r"^https?://", description="address that others reach this teacher at")
     redis_url: str | None = Field(None, description="work on the queue at redis://HOST:PORT/DB too")
+    lease_s: float = Field(
+        30.0,
+        ge=0.1,
+        le=3600,
+        description="seconds until a job in hand is another teacher's to take, unless renewed",
+    )
+    max_deliveries: int = Field(3, ge=1, le=1000, description="tries of a job of the queue before it is given up")
     coordinator: str | None = Field(None, pattern=r"^https?://", description="coordinator to register at")
     keys_file: Path | None = Field(None, description="TOML with a [[keys]] table for each accepted bearer key")
     accounts_file: Path | None = Field(None, description="SQLite file of what was spent; without it a restart forgets")
@@ -192,6 +200,9 @@ class Settings(BaseSettings):
         given: dict[str, Any] = {"model": self.model, "revision": self.revision, "dtype": self.dtype}
         given |= {"max_length": self.max_length, "vllm_args": self.vllm_args}
         return VllmOptions.model_validate(given | ({} if self.max_top_k is None else {"max_top_k": self.max_top_k}))
+
+    def queue_limits(self) -> QueueLimits:
+        return QueueLimits(lease_s=self.lease_s, max_deliveries=self.max_deliveries)
 
     def limits(self) -> Limits:
         return Limits(self.max_request_tokens, self.max_candidates, self.max_waiting_tokens, self.run_code)

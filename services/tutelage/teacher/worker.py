@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TypeVar
 
 from tutelage.queue.base import Delivery, Job, Queue
@@ -67,6 +67,8 @@ class QueueWorker:
         self._outbox = Outbox(lambda answered: self._insist(lambda: queue.answer(answered)))
         self._held: dict[asyncio.Task[None], Delivery] = {}
         self._job_ended = asyncio.Event()
+        self._suspect: asyncio.Task[None] | None = None
+        self._wary = False
         self._typical_tokens = max_tokens
 
     async def run(self) -> None:
@@ -86,23 +88,42 @@ class QueueWorker:
         """Take jobs while the teacher is ready and there is room for their tokens, else wait until that is so."""
         await self._scorer.become_ready(self._stopping)
         room = self._max_tokens - sum(delivery.job.tokens for delivery in self._held.values())
-        if room <= 0:
+        if room <= 0 or self._suspect is not None:
             self._job_ended.clear()
             await is_set_within(self._job_ended, _LOOK_UP_S)
             return
-        count = min(max(1, room // self._typical_tokens), _MOST_JOBS_A_LEASE)
+        count = 1 if self._wary else min(max(1, room // self._typical_tokens), _MOST_JOBS_A_LEASE)
         deliveries = await self._insist(
             lambda: self._queue.lease(self._scorer.name, self._worker, count=count, wait_s=_LOOK_UP_S)
         )
-        for delivery in deliveries or ():
-            task = asyncio.create_task(self._work(delivery))
-            self._held[task] = delivery
-            task.add_done_callback(self._end)
-        if deliveries:
-            self._typical_tokens = max(1, sum(d.job.tokens for d in deliveries) // len(deliveries))
+        if not deliveries:
+            return
+        self._typical_tokens = max(1, sum(d.job.tokens for d in deliveries) // len(deliveries))
+        suspect = next((delivery for delivery in deliveries if delivery.attempt > 1), None)
+        self._wary = suspect is not None
+        if suspect is None:
+            for delivery in deliveries:
+                self._hold(delivery, self._work(delivery))
+            return
+        await self._insist(lambda: self._queue.release([d for d in deliveries if d is not suspect]))
+        self._suspect = self._hold(suspect, self._work_alone(suspect, list(self._held)))
+
+    def _hold(self, delivery: Delivery, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._held[task] = delivery
+        task.add_done_callback(self._end)
+        return task
+
+    async def _work_alone(self, suspect: Delivery, others: list[asyncio.Task[None]]) -> None:
+        """A job that somebody failed at or died with: if it kills this process, no other job is in hand."""
+        if others:
+            await asyncio.wait(others)
+        await self._work(suspect)
 
     def _end(self, task: asyncio.Task[None]) -> None:
         delivery = self._held.pop(task)
+        if task is self._suspect:
+            self._suspect = None
         self._job_ended.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a job broke the worker", extra={"job": delivery.job.id, **describe_error(error)})

@@ -28,6 +28,7 @@ from tutelage.trainer.session import Session
 from tutelage.trainer.sourcing import Sources
 from tutelage.trainer.student import Student
 from tutelage.trainer.teachers import Teachers
+from tutelage_client.history import LearnedStep, note
 from tutelage_client.spec import RunSpec
 from tutelage_client.wire import ModelReward
 
@@ -74,6 +75,7 @@ async def step(run: Run) -> str | None:
     scored_s = time.monotonic()
     objective = run.objective.at(run.student.step, run.ledger.clock.share)
     metrics: Metrics = await asyncio.to_thread(run.student.learn, batches(run, scored), objective)
+    await asyncio.to_thread(note, run.artefacts / "learned", learned(run, scored))
     if run.objective.target.adaptive:
         run.ledger.clock = advanced(run.ledger.clock, run.objective.target, run.student.step, metrics.get("loss"))
     metrics |= timing(begun_s, scored_s, timeline) | counted(run, scored) | replayed(run, scored) | rewards
@@ -85,6 +87,16 @@ async def step(run: Run) -> str | None:
     if not ended and run.student.step % run.spec.checkpoint.every == 0:
         await commit(run)
     return ended
+
+
+def learned(run: Run, scored: list[Scored]) -> LearnedStep:
+    """What the step that was just done learned from, for the run's history."""
+    asks = run.pipeline is not None
+    keys: dict[bool, list[str]] = {True: [], False: []}
+    for each in scored:
+        is_left_out = asks and each.scores is None and each.reward is None
+        keys[is_left_out].append(f"{each.rollout.id}@{each.teacher or ''}")
+    return LearnedStep(run.session.epoch, run.student.step, tuple(keys[False]), tuple(keys[True]))
 
 
 def batches(run: Run, scored: list[Scored]) -> Iterator[MicroBatch]:

@@ -1,0 +1,187 @@
+"""What a run recorded of itself, and what must hold of that record whatever failed on the way.
+
+The coordinator's events, metrics and checkpoints say what counted; beside them the trainer notes, for every optimizer
+step, what it learned from (`note`). `broken` compares the two. The invariants by their names:
+
+    I1  the steps that count are consecutive, each once, and their epochs never fall; nobody wrote with an old epoch
+    I2  in those steps no score is learned from twice
+    I3  everything that was submitted was trained, left out and counted, or is still queued
+    I4  a deterministic run ends with the weights of the undisturbed one
+    I5  queue and memory stay below their bounds
+    I6  after a fault the run goes on within its limit
+    I7  no secret and no prompt is in a log
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from tutelage_client.wire import CheckpointView, EventView, RunStatus, RunView
+
+_UNOWNED = frozenset(status for status in RunStatus if status.final) | {
+    RunStatus.QUEUED,
+    RunStatus.RECOVERING,
+    RunStatus.PAUSED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedStep:
+    """One optimizer step of one attempt. trained, left_out: the rollouts of the step, as ROLLOUT@TEACHER."""
+
+    epoch: int
+    step: int
+    trained: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class History:
+    """The record of one run.
+
+    metrics: the rows of the steps that count; learned: what every attempt noted, the ones that died included
+    submitted_per_step: rollouts, where the spec fixes their number; queued: jobs of the run still waiting or leased
+    """
+
+    run: RunView
+    events: Sequence[EventView]
+    metrics: Sequence[Mapping[str, Any]]
+    checkpoints: Sequence[CheckpointView]
+    learned: Sequence[LearnedStep]
+    submitted_per_step: int | None = None
+    queued: int = 0
+
+
+def note(folder: Path, learned: LearnedStep) -> None:
+    """Append a step to the record of its attempt, in one write."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"epoch-{learned.epoch:05d}.jsonl").open("ab", buffering=0) as file:
+        file.write(json.dumps(asdict(learned)).encode() + b"\n")
+
+
+def read_notes(folder: Path) -> list[LearnedStep]:
+    """Every noted step by attempt; a last line that a killed process left half written never counted."""
+    found: list[LearnedStep] = []
+    for path in sorted(folder.glob("epoch-*.jsonl")):
+        *lines, _ = path.read_text().split("\n")
+        rows = map(json.loads, lines)
+        found += [LearnedStep(r["epoch"], r["step"], tuple(r["trained"]), tuple(r["left_out"])) for r in rows]
+    return found
+
+
+def broken(history: History) -> list[str]:
+    """Every violation of I1 to I3 as a sentence that starts with the invariant's name; none: they hold."""
+    return [f"{name}: {found}" for name, check in INVARIANTS.items() for found in check(history)]
+
+
+def one_lineage(history: History) -> Iterator[str]:
+    steps = [row["step"] for row in history.metrics]
+    if steps != list(range(len(steps))):
+        yield f"the steps that count are {steps[:50]}, expected 0, 1, 2, ..."
+    if history.run.status is RunStatus.SUCCEEDED and steps and steps[-1] != history.run.step:
+        yield f"the run ended at step {history.run.step}, its last counted step is {steps[-1]}"
+    for what, epochs in (
+        ("step", [row["epoch"] for row in history.metrics]),
+        ("checkpoint", [checkpoint.epoch for checkpoint in history.checkpoints]),
+    ):
+        for index, (before, after) in enumerate(pairwise(epochs)):
+            if after < before:
+                yield f"{what} number {index + 1} is of epoch {after}, the one before it of epoch {before}"
+    yield from _old_writes(history.events)
+
+
+def _old_writes(events: Sequence[EventView]) -> Iterator[str]:
+    """Reports that were taken from an attempt that no longer owned the run."""
+    newest, owner = 0, None
+    for event in events:
+        epoch: Any = event.data.get("epoch")
+        if event.type == "state":
+            if epoch < newest:
+                yield f"event {event.id}: the epoch fell from {newest} to {epoch}"
+            newest, owner = epoch, None if event.data["to"] in _UNOWNED else epoch
+        elif event.type in ("metrics", "checkpoint") and epoch is not None and epoch != owner:
+            whose = "nobody" if owner is None else f"epoch {owner}"
+            yield f"event {event.id}: epoch {epoch} wrote {event.message!r} while {whose} owned the run"
+
+
+def trained_once(history: History) -> Iterator[str]:
+    noted = Counter((learned.epoch, learned.step) for learned in history.learned)
+    for (epoch, step), times in noted.items():
+        if times > 1:
+            yield f"epoch {epoch} learned step {step} {times} times"
+    first: dict[str, int] = {}
+    for learned in _counted(history):
+        for key in learned.trained:
+            if key in first:
+                yield f"{key} was learned from in step {first[key]} and in step {learned.step}"
+            first.setdefault(key, learned.step)
+
+
+def nothing_lost(history: History) -> Iterator[str]:
+    counted = {(learned.epoch, learned.step): learned for learned in _counted(history)}
+    for row in history.metrics:
+        if row["step"] == 0:
+            continue
+        learned = counted.get((row["epoch"], row["step"]))
+        if learned is None:
+            yield f"step {row['step']} of epoch {row['epoch']} counts, but its attempt never learned it"
+            continue
+        ended, submitted = len(learned.trained) + len(learned.left_out), history.submitted_per_step
+        if submitted is not None and ended != submitted:
+            yield f"step {row['step']}: {submitted} were submitted, {ended} were trained or left out"
+    if history.run.status is RunStatus.SUCCEEDED and history.queued:
+        yield f"the run succeeded, and {history.queued} of its jobs are still queued"
+
+
+def _counted(history: History) -> list[LearnedStep]:
+    """The notes behind the steps that count."""
+    lineage = {(row["epoch"], row["step"]) for row in history.metrics}
+    return [learned for learned in history.learned if (learned.epoch, learned.step) in lineage]
+
+
+INVARIANTS: dict[str, Callable[[History], Iterator[str]]] = {
+    "I1": one_lineage,
+    "I2": trained_once,
+    "I3": nothing_lost,
+}
+
+
+def other_weights(found: Sequence[CheckpointView], undisturbed: Sequence[CheckpointView]) -> list[str]:
+    """I4: the steps at which a deterministic run's weights differ from those of the run that nothing happened to."""
+    wanted = {checkpoint.step: checkpoint.weights_sha256 for checkpoint in undisturbed}
+    differ = [c.step for c in found if c.step in wanted and c.weights_sha256 != wanted[c.step]]
+    sentences = [f"I4: the weights at step {step} are not those of the undisturbed run" for step in differ]
+    if not {checkpoint.step for checkpoint in found} & wanted.keys():
+        sentences.append("I4: the two runs have no checkpoint at the same step")
+    return sentences
+
+
+def out_of_bounds(name: str, samples: Sequence[float], most: float) -> list[str]:
+    """I5: a quantity that was sampled over the run and must never be above `most`."""
+    return [f"I5: {name} reached {max(samples):.6g}, at most {most:.6g} is allowed"] if max(samples) > most else []
+
+
+def no_progress(events: Sequence[EventView], fault_at_s: float, within_s: float) -> list[str]:
+    """I6: a step was counted, or the run ended, in the `within_s` seconds after the fault (seconds since 1970)."""
+    times = [e.created_at.timestamp() for e in events if e.type == "metrics" or e.data.get("to") == "succeeded"]
+    next_s = min((at_s - fault_at_s for at_s in times if at_s > fault_at_s), default=None)
+    if next_s is not None and next_s <= within_s:
+        return []
+    took = "never" if next_s is None else f"after {next_s:.1f} s"
+    return [f"I6: after the fault the run went on {took}, expected within {within_s:.1f} s"]
+
+
+def leaks(logs: Mapping[str, str], secrets: Sequence[str]) -> list[str]:
+    """I7: log files, by name, that hold one of these texts. What leaked is not repeated here."""
+    return [
+        f"I7: {name} holds secret number {index}"
+        for name, text in logs.items()
+        for index, secret in enumerate(secrets)
+        if secret in text
+    ]

