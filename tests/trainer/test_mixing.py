@@ -30,14 +30,14 @@ SHARE = 0.3
 class Writer:
     """A teacher client that writes one of its own tokens to each prompt, and remembers the prompts."""
 
-    def __init__(self, *tokens: int) -> None:
-        self.tokens = tokens
+    def __init__(self, *tokens: int, tells_ids: bool = True) -> None:
+        self.token_ids = list(tokens) if tells_ids else None
         self.asked: list[GenerateRequest] = []
 
     async def generate(self, request: GenerateRequest) -> GenerateReply:
         self.asked.append(request)
         names = {name: "x" for name in Provenance.model_fields if name != "temperature"}
-        one = Generation(text="", token_ids=list(self.tokens), finish_reason="stop")
+        one = Generation(text="", token_ids=self.token_ids, finish_reason="stop")
         return GenerateReply(
             generations=[[one] for _ in request.prompts],
             provenance=Provenance.model_validate(names),
@@ -123,6 +123,12 @@ async def test_an_end_that_the_server_keeps_to_itself_ends_the_text_too(sources_
     silent = replace(sources, spec=sources.spec.model_copy(update={"teacher_share": 1 - 1e-9}))
     with pytest.raises(TeacherFailed, match="ended every text"):
         await collected(silent)
+
+
+async def test_a_teacher_that_tells_no_token_ids_fails_the_run(sources_with: Any) -> None:
+    with pytest.raises(TeacherFailed, match="without its token ids") as failure:
+        await collected(sources_with(Writer(27, tells_ids=False)))
+    assert failure.value.code == "no_token_ids"
 
 
 async def test_mu_is_that_of_the_mixture_and_an_unscored_token_has_none(sources_with: Any) -> None:

@@ -92,6 +92,11 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (given(K1, SFT), "rollout.source", "'student' does not go with objective.terms.1.objective.kind = 'supervised'"),
     (given(K1, SFT, rollout={"source": "paired"}), "rollout.source", "or restrict the term by where.text"),
     (
+        given(K1 | {"where": {"text": "student"}}, rollout={"source": "adaptive", "adaptive": {}}),
+        "rollout.source",
+        "it can learn from student, teacher_mixed, pushed",
+    ),
+    (
         given({"objective": FULL["objective"] | {"support": {"kind": "sampled"}}}, rollout={"source": "paired"}),
         "objective.terms.0.objective.support",
         "student text only",

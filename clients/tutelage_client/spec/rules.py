@@ -48,7 +48,8 @@ def _check_text(rollout: RolloutSpec, field: str, part: SimpleObjective | Reward
     if text not in SOURCES[part.kind]:
         able = ", ".join(SOURCES[part.kind])
         sentence = f"{source!r} does not go with {field}.kind = {part.kind!r}; it can learn from {able}"
-        remedy = "" if field == "objective" or source not in MIXED else ", or restrict the term by where.text"
+        restrictable = field != "objective" and source in MIXED and where.text is None
+        remedy = ", or restrict the term by where.text" if restrictable else ""
         raise refused("rollout.source", sentence + remedy)
     if isinstance(part, PreferenceObjective) and rollout.samples_per_prompt != 1:
         sentence = f"{rollout.samples_per_prompt} texts of the student to the one of the data make no pair; give 1"

@@ -118,7 +118,7 @@ async def _student_writes(sources: Sources, drafts: Sequence[Draft], seed: int) 
 
 
 async def _teacher_writes(sources: Sources, teacher: Teacher, drafts: Sequence[Draft], seed: int) -> None:
-    """One token each."""
+    """One token each; none is an end token that the teacher's server keeps to itself."""
     if not drafts:
         return
     request = GenerateRequest(prompts=[draft.so_far for draft in drafts], max_tokens=1, temperature=1.0, seed=seed)
@@ -126,10 +126,11 @@ async def _teacher_writes(sources: Sources, teacher: Teacher, drafts: Sequence[D
         reply = await teacher.client.generate(request)
     sources.ledger.charge(teacher.name, reply.usage)
     for draft, (generation,) in zip(drafts, reply.generations, strict=True):
-        if generation.token_ids:
-            draft.add(generation.token_ids, sources.student.eos_ids)
-        else:  # an end token that the teacher's server keeps to itself
-            draft.ended = True
+        if generation.token_ids is None:
+            sentence = f"teacher {teacher.name!r} wrote text without its token ids, from which the student cannot go on"
+            raise TeacherFailed("no_token_ids", f"{sentence}; use engine hf or vllm, or another rollout.source")
+        draft.add(generation.token_ids, sources.student.eos_ids)
+        draft.ended |= not generation.token_ids
 
 
 def _written(sources: Sources, step: int, draft: Draft) -> Rollout:
