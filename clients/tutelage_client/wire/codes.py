@@ -91,7 +91,7 @@ RUN_ERRORS = {
     "no_scores": RunCode("teacher", "the teacher gave up every question of a step"),
     "teacher_refused": RunCode("teacher", "the teacher refused over HTTP, for instance for want of a key"),
     "no_text": RunCode("teacher", "the teacher wrote no tokens to any prompt of a step"),
-    "no_token_ids": RunCode("teacher", "the teacher wrote text without token ids, where the student is to go on from it"),
+    "no_token_ids": RunCode("teacher", "the teacher wrote text without token ids, from which the student was to go on"),
     "question_failed": RunCode("teacher", 'the teacher gave up a question, and the spec says on_loss = "fail"'),
     "lease_expired": RunCode("infra", "the trainer was silent for longer than its lease, too often in a row"),
     "crashed": RunCode(
