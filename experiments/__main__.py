@@ -6,6 +6,7 @@ import argparse
 import asyncio
 from pathlib import Path
 
+from experiments.black_box import black_box
 from experiments.collapse import collapse
 from experiments.demo import demo
 from experiments.domains import domains
@@ -14,6 +15,7 @@ from experiments.language import language
 from experiments.language_cause import language_cause
 
 EXPERIMENTS = {
+    "black_box": black_box,
     "collapse": collapse,
     "demo": demo,
     "domains": domains,

@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import torch
 
 from tutelage.standalone.arms import first_and_last
 from tutelage.standalone.graded import tags
-from tutelage.standalone.stack import StackOptions, running
+from tutelage.standalone.stack import Stack, StackOptions, running
 from tutelage.standalone.stages import Stage
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.errors import TutelageError
@@ -39,19 +40,28 @@ PLACES = {
     "lr": ("optim", "lr"),
     "max_probability": ("objective", "max_probability"),
     "max_new_tokens": ("rollout", "max_new_tokens"),
+    "steps": ("optim", "steps"),
 }
 Setting = Mapping[str, float]
 Measure = Callable[[CoordinatorClient, RunView], Awaitable[dict[str, float]]]
+Beside = Callable[[Stack], AbstractAsyncContextManager[object]]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """arms: for each, its grid of settings; measure: what is measured on a finished run beside its own evaluations."""
+    """arms: for each, its grid of settings; measure: what is measured on a finished run beside its own evaluations.
+
+    prompts: the folder of `tune.jsonl` and `eval.jsonl` as seen from the stage's
+    teachers: models by name, the stage's own where None; beside: runs beside the stack, such as another teacher
+    """
 
     stage: Stage
     arms: Mapping[str, Sequence[Setting]]
     seeds: Sequence[int]
     measure: Measure | None = None
+    prompts: str = "."
+    teachers: Mapping[str, Path] | None = None
+    beside: Beside = nullcontext
 
 
 @dataclass(frozen=True)
@@ -104,12 +114,14 @@ async def compare(comparison: Comparison, command: str) -> dict[str, Any]:
     Raises:
         TutelageError: a run did not succeed.
     """
-    stage, arms = comparison.stage, comparison.arms
-    grid = [Planned(stage, arm, setting, TUNING_SEED, "tune.jsonl") for arm in arms for setting in arms[arm]]
-    tuned = await outcomes(grid, None)
+    stage, arms, folder = comparison.stage, comparison.arms, comparison.prompts
+    tuning = [
+        Planned(stage, arm, setting, TUNING_SEED, f"{folder}/tune.jsonl") for arm in arms for setting in arms[arm]
+    ]
+    tuned = await outcomes(tuning, None, comparison.teachers, comparison.beside)
     best = {arm: max((o for o in tuned if o.arm == arm), key=lambda o: o.after).setting for arm in arms}
-    final = [Planned(stage, arm, best[arm], seed, "eval.jsonl") for seed in comparison.seeds for arm in arms]
-    measured = await outcomes(final, comparison.measure)
+    final = [Planned(stage, arm, best[arm], seed, f"{folder}/eval.jsonl") for seed in comparison.seeds for arm in arms]
+    measured = await outcomes(final, comparison.measure, comparison.teachers, comparison.beside)
     return {
         "name": stage.name,
         "command": command,
@@ -130,19 +142,22 @@ def made_from(runs: Sequence[Outcome]) -> dict[str, str]:
 
 
 async def outcomes(
-    planned: Sequence[Planned], measure: Measure | None, models: Mapping[str, Path] | None = None
+    planned: Sequence[Planned],
+    measure: Measure | None,
+    models: Mapping[str, Path] | None = None,
+    beside: Beside = nullcontext,
 ) -> list[Outcome]:
     """All of them; those that are not kept yet are run, as many at once as the stack has trainers.
 
-    models: of the teachers by name, where they are not the stage's own
+    models: of the teachers by name, where they are not the stage's own; beside: what runs beside the stack
     """
     missing = [plan for plan in planned if not plan.kept.exists()]
     if missing:
         stage = missing[0].stage
         with tempfile.TemporaryDirectory() as folder:
-            teachers = dict(models or {stage.teacher: stage.model(EXAMPLES, "teacher")})
+            teachers = {stage.teacher: stage.model(EXAMPLES, "teacher")} if models is None else dict(models)
             options = StackOptions(Path(folder), port=0, teachers=teachers, trainers=AT_ONCE)
-            async with running(options) as stack, CoordinatorClient(stack.url) as client:
+            async with running(options) as stack, beside(stack), CoordinatorClient(stack.url) as client:
                 ids = [(await client.submit(plan.spec())).id for plan in missing]
                 for run_id, plan in zip(ids, missing, strict=True):
                     await keep(client, run_id, plan, measure)

@@ -3,7 +3,8 @@
 Three seeds of four arms from one cold start: one run for each domain, and two for both, whose lines are routed by tag.
 All take as many prompts of a domain, on average, so the teachers' tokens of a domain are about equal; they are counted
 and published. `both` takes them in as many steps as a domain's own run, each twice as large; `both_long` in twice the
-steps, each as large. Nothing is tuned: all arms take the learning rate that examples/skill was tuned to.
+steps, each as large. All but the last are also run three times as long. Nothing is tuned: all arms take the learning
+rate that examples/skill was tuned to.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from experiments.comparison import Outcome, Planned, made_from, outcomes, write_result
+from experiments.comparison import Outcome, Planned, Setting, made_from, outcomes, write_result
 from tutelage.standalone.stages import Stage
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.errors import InvalidInput
@@ -25,6 +26,8 @@ TEACHERS = {"sum": "adder", "column": "columns"}
 SEEDS = (7, 8, 9)
 SHARED = {"both": "as many steps, twice as large", "both_long": "twice the steps, as large"}
 ARMS = (*TEACHERS, *SHARED)
+# By the steps of a domain's own run: what is set beside the specs, and the arms.
+LENGTHS = {40: ({}, ARMS), 120: ({"steps": 120}, (*TEACHERS, "both"))}
 STAGE = Stage(
     name="domains",
     title="One student, two teachers",
@@ -44,7 +47,13 @@ async def domains(out: Path) -> None:
     """
     if not (MADE / "student").is_dir():
         raise InvalidInput(f"no models in {MADE}; make them with: python examples/domains/make_models.py --out {MADE}")
-    planned = [Planned(STAGE, arm, {}, seed, str((MADE / "eval.jsonl").resolve())) for seed in SEEDS for arm in ARMS]
+    held_out = str((MADE / "eval.jsonl").resolve())
+    planned = [
+        Planned(STAGE, arm, setting, seed, held_out)
+        for setting, arms in LENGTHS.values()
+        for seed in SEEDS
+        for arm in arms
+    ]
     models = {"adder": Path("examples/skill/teacher"), "columns": MADE / "columns"}
     runs = await outcomes(planned, tokens_of_teachers, models)
     result = result_of(runs, f"python -m experiments domains --json {out}")
@@ -64,18 +73,25 @@ def result_of(runs: Sequence[Outcome], command: str) -> dict[str, Any]:
         "command": command,
         "seeds": sorted({run.seed for run in runs}),
         **made_from(runs),
-        "domains": {domain: kept(runs, domain) for domain in TEACHERS},
+        "lengths": {
+            str(steps): {domain: kept(of_length(runs, setting), domain, arms) for domain in TEACHERS}
+            for steps, (setting, arms) in LENGTHS.items()
+        },
         "runs": [asdict(run) for run in runs],
     }
 
 
-def kept(runs: Sequence[Outcome], domain: str) -> dict[str, Any]:
+def of_length(runs: Sequence[Outcome], setting: Setting) -> list[Outcome]:
+    return [run for run in runs if run.setting == setting]
+
+
+def kept(runs: Sequence[Outcome], domain: str, arms: Sequence[str]) -> dict[str, Any]:
     """One domain over the seeds: accuracy before, gain of its own run and of each run for both, and the share kept.
 
     There is no share where its own run gained nothing.
     """
     single = gained(runs, domain, domain)
-    shared = {arm: gained(runs, arm, domain) for arm in SHARED}
+    shared = {arm: gained(runs, arm, domain) for arm in arms if arm in SHARED}
     for own in shared.values():
         own["kept"] = own["gain"] / single["gain"] if single["gain"] > 0 else None
     before = next(run.by_tag[domain][0] for run in runs if run.arm == domain)
@@ -102,24 +118,38 @@ def page(result: dict[str, Any]) -> str:
         "on average as many prompts of each domain as the domain's own run. Mean of seeds",
         f"{', '.join(map(str, result['seeds']))}; each seed's gain in brackets. One learning rate, nothing tuned.",
         "",
-        "| domain | before | run | gain | kept | teacher tokens |",
-        "|---|---|---|---|---|---|",
-        *(line for name, domain in result["domains"].items() for line in _rows(name, domain)),
+        "| steps alone | domain | before | run | gain | kept | teacher tokens |",
+        "|---|---|---|---|---|---|---|",
+        *(
+            line
+            for steps, domains in result["lengths"].items()
+            for name, domain in domains.items()
+            for line in _rows(f"| {steps} | {name} | {domain['before']:.1%} |", domain)
+        ),
+        "",
+        *(f"`{arm}` is one run for both domains: {how}." for arm, how in SHARED.items()),
         "",
         "Claim: in one run with two teachers each domain keeps at least 90 % of the gain of its single-teacher run.",
-        *(f"`{arm}` ({how}): {_verdict(result, arm)}, on the means of these seeds." for arm, how in SHARED.items()),
+        "On the means of these seeds:",
+        "",
+        *(_verdict(steps, arm, domains) for steps, domains in result["lengths"].items() for arm in _shared(domains)),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _verdict(result: dict[str, Any], arm: str) -> str:
-    shares = [domain["shared"][arm]["kept"] for domain in result["domains"].values()]
-    return "it holds" if all(share is not None and share >= 0.9 for share in shares) else "it does not hold"
+def _shared(domains: dict[str, Any]) -> list[str]:
+    """The arms for both that were run."""
+    return [arm for arm in SHARED if all(arm in domain["shared"] for domain in domains.values())]
 
 
-def _rows(name: str, domain: dict[str, Any]) -> list[str]:
+def _verdict(steps: str, arm: str, domains: dict[str, Any]) -> str:
+    shares = [domain["shared"][arm]["kept"] for domain in domains.values()]
+    holds = all(share is not None and share >= 0.9 for share in shares)
+    return f"- {steps} steps, `{arm}`: {'it holds' if holds else 'it does not hold'}."
+
+
+def _rows(start: str, domain: dict[str, Any]) -> list[str]:
     """Of one domain: its own run, then those for both."""
-    start = f"| {name} | {domain['before']:.1%} |"
     rows = [f"{start} alone | {_gains(domain['single'])} | | {domain['single']['teacher_tokens']:,} |"]
     for arm, own in domain["shared"].items():
         share = "nothing to keep" if own["kept"] is None else f"{own['kept']:.0%}"

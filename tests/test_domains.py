@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from experiments.comparison import Outcome
-from experiments.domains import ARMS, SEEDS, SHARED, TEACHERS, page, result_of
+from experiments.comparison import Outcome, Setting
+from experiments.domains import ARMS, LENGTHS, SEEDS, SHARED, TEACHERS, page, result_of
 
 from tutelage_client.spec import load_spec, teacher_for
 
@@ -20,10 +20,10 @@ AFTER = {
 }
 
 
-def outcome(arm: str, seed: int) -> Outcome:
+def outcome(arm: str, seed: int, setting: Setting) -> Outcome:
     tokens = {f"teacher_tokens/{TEACHERS[domain]}": 1000.0 for domain in TEACHERS if arm in (domain, *SHARED)}
     by_tag = {domain: (0.2, after) for domain, after in AFTER[arm].items()}
-    return Outcome(arm, {}, seed, "c", 0.2, 0.5, 40, 10, 1000, by_tag, tokens)
+    return Outcome(arm, setting, seed, "c", 0.2, 0.5, 40, 10, 1000, by_tag, tokens)
 
 
 @pytest.mark.parametrize("shared", SHARED)
@@ -37,18 +37,22 @@ def test_each_domain_is_asked_of_its_own_teacher_and_as_often_in_all_runs(shared
         assert (own.objective, own.optim.lr, own.student) == (both.objective, both.optim.lr, both.student)
 
 
+def all_outcomes() -> list[Outcome]:
+    return [outcome(arm, seed, setting) for setting, arms in LENGTHS.values() for seed in SEEDS for arm in arms]
+
+
 def test_what_a_domain_keeps_is_its_gain_with_both_over_its_gain_alone() -> None:
-    result = result_of([outcome(arm, seed) for seed in SEEDS for arm in ARMS], "command")
-    assert result["domains"]["sum"]["shared"]["both"]["kept"] == pytest.approx(0.38 / 0.4)
-    assert result["domains"]["column"]["shared"]["both"]["kept"] == pytest.approx(0.4 / 0.5)
-    assert "`both` (as many steps, twice as large): it does not hold" in page(result)
-    assert "`both_long` (twice the steps, as large): it holds" in page(result)
-    assert "| sum | 20.0% | alone | +40.0%" in page(result)
+    result = result_of(all_outcomes(), "command")
+    assert result["lengths"]["40"]["sum"]["shared"]["both"]["kept"] == pytest.approx(0.38 / 0.4)
+    assert result["lengths"]["40"]["column"]["shared"]["both"]["kept"] == pytest.approx(0.4 / 0.5)
+    assert "- 40 steps, `both`: it does not hold." in page(result)
+    assert "- 40 steps, `both_long`: it holds." in page(result)
+    assert "| 120 | sum | 20.0% | alone | +40.0%" in page(result)
 
 
 def test_a_domain_whose_own_run_gained_nothing_has_nothing_to_keep() -> None:
     flat = dict.fromkeys(TEACHERS, (0.7, 0.7))
-    runs = [replace(outcome(arm, seed), by_tag=flat) for seed in SEEDS for arm in ARMS]
+    runs = [replace(run, by_tag=flat) for run in all_outcomes()]
     result = result_of(runs, "command")
-    assert result["domains"]["sum"]["shared"]["both"]["kept"] is None
+    assert result["lengths"]["40"]["sum"]["shared"]["both"]["kept"] is None
     assert "nothing to keep" in page(result) and "it holds" not in page(result)

@@ -30,8 +30,8 @@ def chat_app(toy: ToyServer) -> FastAPI:
     return app
 
 
-def completion(toy: ToyServer, texts: Sequence[Generation]) -> Json:
-    """The body that answers with these texts."""
+def completion(toy: ToyServer, texts: Sequence[Generation], read: int = 7) -> Json:
+    """The body that answers with these texts. read: tokens of the question"""
     written = sum(len(one.token_ids or ()) for one in texts)
     return {
         "id": "chat",
@@ -40,7 +40,7 @@ def completion(toy: ToyServer, texts: Sequence[Generation]) -> Json:
         "model": f"{toy.name}-2026-{'11' if toy.changed else '01'}-01",
         "system_fingerprint": "fp_1",
         "choices": [_choice(toy, i, one.text, one.finish_reason) for i, one in enumerate(texts)],
-        "usage": {"prompt_tokens": 7, "completion_tokens": written, "total_tokens": 7 + written},
+        "usage": {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written},
     }
 
 

@@ -25,6 +25,7 @@ Trap = Literal[
     "model_changes",  # after the start another model answers, under the same name or under another
     "other_tokenizer",  # the server cuts texts into other ids
     "overloaded",  # the first calls are refused with Retry-After
+    "rate_limited",  # again and again a call is refused, with a second of Retry-After
     "row_short",  # a row is missing at the end
     "row_shifted",  # rows are one place off
     "uniform",  # the weights did not arrive
@@ -54,10 +55,14 @@ Json = dict[str, Any]
 Body = Annotated[Json, InBody()]
 TRAPS: tuple[Trap, ...] = get_args(Trap)
 REFUSED_CALLS = 3
+CALLS_BETWEEN_REFUSALS = 64
 
 
 class ToyServer:
-    """A toy model to be served under `name`. `calls` counts requests; with "model_changes" it is another from 40 on."""
+    """A toy model to be served under `name`. `calls` counts requests, `refused` those over the rate.
+
+    With "model_changes" it is another from call 40 on.
+    """
 
     def __init__(
         self, options: FakeOptions, traps: Iterable[Trap] = (), name: str = "toy", changes_at: int = 40
@@ -65,6 +70,7 @@ class ToyServer:
         self.traps: Collection[Trap] = frozenset(traps)
         self.name = name
         self.calls = 0
+        self.refused = 0
         self.options = options
         self._changes_at = changes_at
         longer = {"max_length": options.max_length + 1}  # a server writes a token after the longest that it scores
@@ -109,12 +115,15 @@ class ToyServer:
         return rows[:-1] if "row_short" in self.traps else rows
 
     async def write(self, prompt: list[int] | str, body: dict[str, Any], **more: Any) -> list[Generation]:
-        """Text of the toy, by the fields that all APIs share."""
+        """Text of the toy."""
+        (generations,), _ = await self.engine.generate(self.request(prompt, body, **more))
+        return generations
+
+    def request(self, prompt: list[int] | str, body: dict[str, Any], **more: Any) -> GenerateRequest:
+        """What is to be written, by the fields that all APIs share."""
         known = ("n", "max_tokens", "temperature", "top_p", "seed")
         asked = {key: body[key] for key in known if body.get(key) is not None} | more
-        request = GenerateRequest.model_validate({"prompts": [prompt], "stop": body.get("stop") or [], **asked})
-        (generations,), _ = await self.engine.generate(request)
-        return generations
+        return GenerateRequest.model_validate({"prompts": [prompt], "stop": body.get("stop") or [], **asked})
 
     def tokenize(self, text: str) -> list[int]:
         """As the tokenizer directory does: an unknown word is the last token."""
@@ -135,6 +144,9 @@ class ToyServer:
             if "overloaded" in self.traps and self.calls <= REFUSED_CALLS:
                 status = 503 if title == "vLLM" else 429
                 return JSONResponse({"error": {"message": "too busy"}}, status, headers={"Retry-After": "0"})
+            if "rate_limited" in self.traps and self.calls % CALLS_BETWEEN_REFUSALS == 0:
+                self.refused += 1
+                return JSONResponse({"error": {"message": "rate limit"}}, 429, headers={"Retry-After": "1"})
             if "broken" in self.traps:
                 return error(500, "Internal Server Error")
             return await call_next(request)
