@@ -158,9 +158,13 @@ async def test_a_chat_model_that_changes_under_its_name_is_found_out(toy_tokeniz
     async with listening(APPS["chat"](toy)) as url:
         engine = await open_engine(options_of("chat", url, toy_tokenizer_dir), "toy")
         await engine.connect()
+        assert engine.provenance.model_revision == "toy-2026-01-01 fp_1"
         toy.calls = 100
-        with pytest.raises(TutelageError, match=r"answers as 'toy-2026-11-01 fp_1', at the start it was"):
-            await engine.generate(REQUEST)
+        await engine.generate(REQUEST)
+        assert engine.provenance.model_revision == "toy-2026-01-01 fp_1, toy-2026-11-01 fp_1"
+        toy.calls = 0
+        await engine.generate(REQUEST)
+        assert engine.provenance.model_revision == "toy-2026-01-01 fp_1, toy-2026-11-01 fp_1"
         await engine.close()
 
 

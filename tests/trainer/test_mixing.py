@@ -21,7 +21,7 @@ from tutelage.trainer.rollouts import SOURCES
 from tutelage.trainer.sourcing import Sources
 from tutelage.trainer.teachers import Teacher, Teachers
 from tutelage_client.spec import TeacherRef
-from tutelage_client.wire import GenerateReply, GenerateRequest, Generation, Provenance, Rollout, TokenScores, Usage
+from tutelage_client.wire import GenerateReply, GenerateRequest, Generation, Rollout, TokenScores, Usage
 
 EOS = 1
 SHARE = 0.3
@@ -36,11 +36,10 @@ class Writer:
 
     async def generate(self, request: GenerateRequest) -> GenerateReply:
         self.asked.append(request)
-        names = {name: "x" for name in Provenance.model_fields if name != "temperature"}
         one = Generation(text="", token_ids=self.token_ids, finish_reason="stop")
         return GenerateReply(
             generations=[[one] for _ in request.prompts],
-            provenance=Provenance.model_validate(names),
+            provenance=FakeEngine(FakeOptions(), "toy").provenance,
             usage=Usage(forward_tokens=sum(map(len, request.prompts))),
         )
 

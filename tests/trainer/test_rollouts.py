@@ -20,11 +20,11 @@ from tutelage.trainer.data import Example
 from tutelage.trainer.exits import TeacherFailed
 from tutelage.trainer.ledger import Ledger
 from tutelage.trainer.rollouts import SOURCES
-from tutelage.trainer.sourcing import Sources, prompts_of_step
+from tutelage.trainer.sourcing import Sources, prompts_of_step, seed_for
 from tutelage.trainer.teachers import Teacher, Teachers
 from tutelage_client.errors import ProblemResponse
 from tutelage_client.spec import TeacherRef
-from tutelage_client.wire import GenerateReply, GenerateRequest, Generation, Page, Provenance, Rollout, Usage
+from tutelage_client.wire import GenerateReply, GenerateRequest, Generation, Page, Prompt, Rollout
 
 PENALTY = {"kind": "constant_penalty"}
 
@@ -156,32 +156,96 @@ async def test_an_error_of_the_sampler_reaches_the_reader(sources: Sources) -> N
         await collected(sources, "student", 0)
 
 
-def asking(client: Any, name: str = "toy", tags: Sequence[str] = ()) -> Teachers:
-    """One teacher of token ids behind this client."""
-    view = registered(FakeEngine(FakeOptions(), name))
-    return Teachers((Teacher(TeacherRef(name=name, tags=list(tags)), view, client),))
+class Writer:
+    """A teacher client over a toy engine; `changes`: of its provenance, in replies alone."""
 
-
-class SilentTeacher:
-    """A teacher client that writes nothing to any prompt."""
+    def __init__(self, name: str = "toy", seed: int = 0, **changes: str) -> None:
+        self.engine = FakeEngine(FakeOptions(seed=seed), name)
+        self.changes = changes
 
     async def generate(self, request: GenerateRequest) -> GenerateReply:
+        generations, usage = await self.engine.generate(request)
+        provenance = self.engine.provenance.model_copy(update=self.changes)
+        return GenerateReply(generations=self.written(generations), provenance=provenance, usage=usage)
+
+    def written(self, generations: list[list[Generation]]) -> list[list[Generation]]:
+        return generations
+
+
+class Silent(Writer):
+    """It writes nothing to any prompt."""
+
+    def written(self, generations: list[list[Generation]]) -> list[list[Generation]]:
         nothing = Generation(text="", token_ids=[], finish_reason="stop")
-        names = {name: "x" for name in Provenance.model_fields if name != "temperature"}
-        return GenerateReply(
-            generations=[[nothing] * request.n for _ in request.prompts],
-            provenance=Provenance.model_validate(names),
-            usage=Usage(),
-        )
+        return [[nothing for _ in texts] for texts in generations]
+
+
+class Miscounting(Writer):
+    """It leaves out the last text of the last prompt."""
+
+    def written(self, generations: list[list[Generation]]) -> list[list[Generation]]:
+        return [*generations[:-1], generations[-1][:-1]]
+
+
+def asking(writer: Writer, tags: Sequence[str] = ()) -> Teacher:
+    """One teacher of token ids behind this client."""
+    client: Any = writer
+    view = registered(writer.engine)
+    return Teacher(TeacherRef(name=view.name, tags=list(tags)), view, client)
 
 
 async def test_a_teacher_that_writes_nothing_is_no_source(sources: Sources) -> None:
-    silent: Any = SilentTeacher()
     with pytest.raises(TeacherFailed, match="wrote no tokens"):
-        await collected(replace(sources, teachers=asking(silent)), "teacher", 0)
+        await collected(replace(sources, teachers=Teachers((asking(Silent()),))), "teacher", 0)
 
 
-class GuardedTeacher:
+async def test_a_teacher_that_changes_while_it_writes_is_found_out_and_paid(sources: Sources) -> None:
+    changed = replace(sources, teachers=Teachers((asking(Writer(model_revision="other")),)))
+    with pytest.raises(TeacherFailed, match=r"'toy' is not the one it was.*model_revision") as failure:
+        await collected(changed, "teacher", 0)
+    assert failure.value.code == "teacher_changed"
+    assert changed.ledger.teacher_tokens > 0
+
+
+async def test_a_text_that_is_missing_is_the_teachers_failure(sources: Sources) -> None:
+    with pytest.raises(TeacherFailed, match="2 texts to each of 4 prompts") as failure:
+        await collected(replace(sources, teachers=Teachers((asking(Miscounting()),))), "teacher", 0)
+    assert failure.value.code == "bad_text"
+
+
+def tagged(sources: Sources) -> list[Example]:
+    return [replace(example, tag="lr"[i % 2]) for i, example in enumerate(sources.examples)]
+
+
+async def test_each_of_two_teachers_writes_to_the_prompts_of_its_tag(sources: Sources) -> None:
+    left, right = Writer("left", seed=1), Writer("right", seed=2)
+    teachers = Teachers((asking(left, ["l"]), asking(right)))
+    routed = replace(sources, teachers=teachers, examples=tagged(sources))
+    rollouts = await collected(routed, "teacher", 0)
+    chosen = [example for _, example in routed.chosen(0)]
+    assert len({r.id for r in rollouts}) == len(rollouts) == 8
+    assert {r.id for r in rollouts} == {routed.rollout_id(0, row, k) for row in range(4) for k in range(2)}
+    for writer, tag in ((left, "l"), (right, "r")):
+        prompts: list[Prompt] = [example.prompt_ids for example in chosen if example.tag == tag]
+        asked = GenerateRequest(
+            prompts=prompts, n=2, max_tokens=6, temperature=1.0, seed=seed_for(routed.seed, 0, "teacher")
+        )
+        generations, usage = await writer.engine.generate(asked)
+        expected = [one.token_ids for texts in generations for one in texts]
+        assert [r.completion_ids.tolist() for r in rollouts if r.tag == tag] == expected
+        paid = routed.ledger.tokens_of[writer.engine.provenance.teacher]
+        assert paid == usage.forward_tokens + usage.generated_tokens
+
+
+async def test_a_teacher_that_writes_nothing_leaves_the_text_of_the_other(sources: Sources) -> None:
+    teachers = Teachers((asking(Silent("left"), ["l"]), asking(Writer("right"))))
+    routed = replace(sources, teachers=teachers, examples=tagged(sources))
+    rollouts = await collected(routed, "teacher", 0)
+    assert {r.tag for r in rollouts} == {"r"}
+    assert len(rollouts) + routed.ledger.dropped_rollouts == 8
+
+
+class Guarded(Writer):
     """A teacher client whose teacher wants a key."""
 
     async def generate(self, request: GenerateRequest) -> GenerateReply:
@@ -189,7 +253,6 @@ class GuardedTeacher:
 
 
 async def test_a_refusal_is_the_teachers_failure_and_names_the_remedy(sources: Sources) -> None:
-    guarded: Any = GuardedTeacher()
     with pytest.raises(TeacherFailed, match=r"no key.*--teacher-key-file") as failure:
-        await collected(replace(sources, teachers=asking(guarded)), "teacher", 0)
+        await collected(replace(sources, teachers=Teachers((asking(Guarded()),))), "teacher", 0)
     assert failure.value.code == "teacher_refused"

@@ -92,6 +92,7 @@ RUN_ERRORS = {
     "teacher_refused": RunCode("teacher", "the teacher refused over HTTP, for instance for want of a key"),
     "no_text": RunCode("teacher", "the teacher wrote no tokens to any prompt of a step"),
     "no_token_ids": RunCode("teacher", "the teacher wrote text without token ids, from which the student was to go on"),
+    "bad_text": RunCode("teacher", "the teacher wrote another number of texts than it was asked for"),
     "question_failed": RunCode("teacher", 'the teacher gave up a question, and the spec says on_loss = "fail"'),
     "lease_expired": RunCode("infra", "the trainer was silent for longer than its lease, too often in a row"),
     "crashed": RunCode(

@@ -29,6 +29,7 @@ from tutelage_client.wire import (
 )
 
 REFUSALS = ("content_filter", "refusal")
+MOST_IDENTITIES = 16
 
 
 class ChatEngine:
@@ -37,7 +38,7 @@ class ChatEngine:
     def __init__(self, options: ChatOptions, name: str, client: OpenaiClient) -> None:
         self._model = options.upstream_model
         self._client = client
-        self._answers_as: tuple[str, str] | None = None
+        self._answered_as: list[str] = []
         self._gives_logprobs = True
         self.tokenizer = None
         self.capabilities = Capabilities(
@@ -69,10 +70,7 @@ class ChatEngine:
                 raise
             self._gives_logprobs = False
             await self._written([{"role": "user", "content": "Say yes."}], question, None)
-        model, fingerprint = self._answers_as or (self._model, "")
-        revision = f"{model} {fingerprint}".strip()
-        self.provenance = self.provenance.model_copy(update={"model_revision": revision})
-        return {"upstream_model": model, "output_logprobs": self._gives_logprobs}
+        return {"upstream_model": self._answered_as[-1], "output_logprobs": self._gives_logprobs}
 
     async def score(
         self,
@@ -112,22 +110,28 @@ class ChatEngine:
             **({} if seed is None else {"seed": seed}),
             **({"logprobs": True} if self._gives_logprobs else {}),
         )
-        self._check_identity(body)
+        self._note_identity(body)
         choices = body.get("choices") or []
         if len(choices) != request.n:
             raise UpstreamFailed(f"the upstream wrote {len(choices)} answers, asked were {request.n}")
         return [_generation(choice, keep_logprobs=plain(request)) for choice in choices], _usage(body)
 
-    def _check_identity(self, body: dict[str, Any]) -> None:
-        """The model that answers must stay the one of the first answer."""
-        found = (str(body.get("model")), str(body.get("system_fingerprint") or ""))
-        if self._answers_as is None:
-            self._answers_as = found
-        if found != self._answers_as:
-            before, now = (" ".join(who).strip() for who in (self._answers_as, found))
+    def _note_identity(self, body: dict[str, Any]) -> None:
+        """Every model that ever answered under the name is part of who speaks, so that a reply shows a change.
+
+        Raises:
+            UpstreamFailed: there were too many of them to be one teacher.
+        """
+        found = f"{body.get('model')} {body.get('system_fingerprint') or ''}".strip()
+        if found in self._answered_as:
+            return
+        if len(self._answered_as) == MOST_IDENTITIES:
             raise UpstreamFailed(
-                f"the upstream answers as {now!r}, at the start it was {before!r}; restart this teacher to accept that"
+                f"the upstream answers as {found!r}, after {MOST_IDENTITIES} others; name a pinned --upstream-model "
+                "or restart this teacher"
             )
+        self._answered_as.append(found)
+        self.provenance = self.provenance.model_copy(update={"model_revision": ", ".join(self._answered_as)})
 
 
 def open_chat(options: ChatOptions, name: str) -> ChatEngine:

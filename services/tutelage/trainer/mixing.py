@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from tutelage.trainer.data import Example
-from tutelage.trainer.exits import TeacherFailed, asking_teacher
+from tutelage.trainer.exits import TeacherFailed
 from tutelage.trainer.marking import Scored
-from tutelage.trainer.sourcing import Sources, rollout, seed_for
+from tutelage.trainer.sourcing import Sources, generated, rollout, seed_for
 from tutelage.trainer.student import Student
 from tutelage.trainer.teachers import Teacher
 from tutelage_client.wire import GenerateRequest, Rollout
@@ -122,10 +122,7 @@ async def _teacher_writes(sources: Sources, teacher: Teacher, drafts: Sequence[D
     if not drafts:
         return
     request = GenerateRequest(prompts=[draft.so_far for draft in drafts], max_tokens=1, temperature=1.0, seed=seed)
-    with asking_teacher():
-        reply = await teacher.client.generate(request)
-    sources.ledger.charge(teacher.name, reply.usage)
-    for draft, (generation,) in zip(drafts, reply.generations, strict=True):
+    for draft, (generation,) in zip(drafts, await generated(sources, teacher, request), strict=True):
         if generation.token_ids is None:
             sentence = f"teacher {teacher.name!r} wrote text without its token ids, from which the student cannot go on"
             raise TeacherFailed("no_token_ids", f"{sentence}; use engine hf or vllm, or another rollout.source")

@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator, Callable
 import numpy as np
 
 from tutelage.trainer.data import Example, completion_ids
-from tutelage.trainer.exits import TeacherFailed, asking_teacher
+from tutelage.trainer.exits import TeacherFailed
 from tutelage.trainer.mixing import teacher_mixed_rollouts
-from tutelage.trainer.sourcing import Rows, Sources, from_data, rollout, sampled, seed_for
+from tutelage.trainer.sourcing import Rows, Sources, from_data, generated, rollout, sampled, seed_for
 from tutelage.trainer.student import Student
 from tutelage.trainer.teachers import Teacher
 from tutelage_client.wire import GenerateRequest, Generation, Rollout
@@ -59,12 +59,10 @@ async def _written(sources: Sources, step: int, teacher: Teacher, rows: Rows) ->
         top_p=spec.top_p,
         seed=seed_for(sources.seed, step, "teacher"),
     )
-    with asking_teacher():
-        reply = await teacher.client.generate(request)
-    sources.ledger.charge(teacher.name, reply.usage)
+    replies = await generated(sources, teacher, request)
     written = [
         (row, k, example, _written_ids(sources.student, teacher, example, generation), generation.finish_reason)
-        for (row, (_, example)), generations in zip(rows, reply.generations, strict=True)
+        for (row, (_, example)), generations in zip(rows, replies, strict=True)
         for k, generation in enumerate(generations)
     ]
     kept = [(row, k, example, ids, reason) for row, k, example, ids, reason in written if ids]

@@ -16,12 +16,14 @@ import torch
 
 from tutelage.engines.sampling import Sampled
 from tutelage.trainer.data import Example
+from tutelage.trainer.exits import TeacherFailed, asking_teacher
 from tutelage.trainer.ledger import Ledger
+from tutelage.trainer.questions import TeacherChanged, check_unchanged
 from tutelage.trainer.replay import Replay
 from tutelage.trainer.student import Student
-from tutelage.trainer.teachers import Teachers
+from tutelage.trainer.teachers import Teacher, Teachers
 from tutelage_client.spec import RolloutSpec
-from tutelage_client.wire import Rollout
+from tutelage_client.wire import GenerateRequest, Generation, Rollout
 from tutelage_client.worker import WorkerClient
 
 Rows = list[tuple[int, tuple[int, Example]]]
@@ -62,6 +64,25 @@ class Sources:
 
     def rollout_id(self, step: int, row: int, sample: int) -> str:
         return hashlib.sha256(f"{self.run_id}/{step}/{row}/{sample}".encode()).hexdigest()[:24]
+
+
+async def generated(sources: Sources, teacher: Teacher, request: GenerateRequest) -> list[list[Generation]]:
+    """What a teacher writes to each prompt; its tokens are counted.
+
+    Raises:
+        TeacherFailed: it refuses, is not the one that this run began with, or answers with another number of texts.
+    """
+    with asking_teacher():
+        reply = await teacher.client.generate(request)
+    sources.ledger.charge(teacher.name, reply.usage)
+    try:
+        check_unchanged(reply.provenance, teacher.provenance)
+    except TeacherChanged as error:
+        raise TeacherFailed("teacher_changed", f"teacher {teacher.name!r} is not the one it was: {error}") from error
+    if [len(texts) for texts in reply.generations] != [request.n] * len(request.prompts):
+        asked = f"{request.n} texts to each of {len(request.prompts)} prompts"
+        raise TeacherFailed("bad_text", f"teacher {teacher.name!r} was asked for {asked} and wrote another number")
+    return reply.generations
 
 
 def from_data(sources: Sources, step: int, rows: Rows, sample: int = 0) -> list[Rollout]:
