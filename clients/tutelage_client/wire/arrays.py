@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
 
 _INT32 = np.iinfo(np.int32)
+Number = TypeVar("Number", np.int32, np.float32, np.bool_)
 
 
 def _numbers(array: NDArray[Any]) -> Any:
@@ -36,9 +37,9 @@ def _listed(value: Any, kinds: str, what: str) -> NDArray[Any]:
 
 def _to_int32(value: Any) -> NDArray[np.int32]:
     array = _listed(value, "iu", "token ids, which are whole numbers")
-    if array.size and (array.max() > _INT32.max or array.min() < _INT32.min):
+    if array.dtype != np.int32 and array.size and (array.max() > _INT32.max or array.min() < _INT32.min):
         raise ValueError(f"token ids lie between {_INT32.min} and {_INT32.max}")
-    return array.astype(np.int32)
+    return _owned(array, np.int32)
 
 
 def _to_float32(value: Any) -> NDArray[np.float32]:
@@ -47,7 +48,7 @@ def _to_float32(value: Any) -> NDArray[np.float32]:
         raise ValueError("numbers or null are expected here")
     try:
         with np.errstate(over="ignore"):  # beyond float32 is infinity
-            return array.astype(np.float32)
+            return _owned(array, np.float32)
     except OverflowError as error:
         raise ValueError("a number is beyond what a float can be") from error
 
@@ -56,7 +57,12 @@ def _to_bool(value: Any) -> NDArray[np.bool_]:
     array = _listed(value, "bu", "true or false")
     if array.dtype.kind == "u" and array.size and array.max() > 1:
         raise ValueError("true or false are expected here")
-    return array.astype(np.bool_)
+    return _owned(array, np.bool_)
+
+
+def _owned(array: NDArray[Any], dtype: type[Number]) -> NDArray[Number]:
+    """Numbers that nobody else changes: a copy, but not of what cannot be written, such as a view of a body."""
+    return array.astype(dtype, copy=array.flags.writeable)
 
 
 def _ragged_ids(value: Any) -> NDArray[np.int32]:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from safetensors import SafetensorError
 
 from tutelage_client.errors import BadScores, InvalidInput
 from tutelage_client.wire.scores import PER_ENTRY, TokenScores
@@ -24,6 +23,7 @@ from tutelage_client.wire.tensors import EntryDtype, load, narrow, save
 
 MEDIA_TYPE = "application/vnd.tutelage.safetensors"
 _CANDIDATES = ("candidate_logprob", "candidate_valid")
+Flat = TypeVar("Flat", NDArray[Any], list[Completion])
 
 
 def encode_request(request: ScoreRequest) -> bytes:
@@ -32,15 +32,15 @@ def encode_request(request: ScoreRequest) -> bytes:
     completions = [c for group in groups for c in group.completions]
     tensors: dict[str, NDArray[Any]] = {
         "prompt_ids": np.concatenate([g.prompt_ids for g in groups]),
-        "prompt_splits": _splits(len(g.prompt_ids) for g in groups),
-        "completions_per_prompt": np.array([len(g.completions) for g in groups], dtype=np.int64),
+        "prompt_splits": _int64(_splits(len(g.prompt_ids) for g in groups)),
+        "completions_per_prompt": _int64(len(g.completions) for g in groups),
         "token_ids": np.concatenate([c.token_ids for c in completions]),
-        "row_splits": _splits(len(c.token_ids) for c in completions),
+        "row_splits": _int64(_splits(len(c.token_ids) for c in completions)),
     }
     ids = [c.candidate_ids for c in completions if c.candidate_ids is not None]
     if ids:
         tensors["candidate_ids"] = np.concatenate([rows.ravel() for rows in ids])
-        tensors["candidate_width"] = np.array([rows.shape[1] for rows in ids], dtype=np.int64)
+        tensors["candidate_width"] = _int64(rows.shape[1] for rows in ids)
     control: dict[str, Any] = {"signals": sorted(request.signals), "top_k": request.top_k}
     if request.entry_dtype != "float32":
         control["entry_dtype"] = request.entry_dtype
@@ -56,22 +56,17 @@ def decode_request(body: bytes) -> ScoreRequest:
     tensors, control = _open(body, "score-request.v1")
     try:
         _check_whole(tensors)
-        rows = _ragged(tensors["token_ids"], tensors["row_splits"])
-        prompts = _ragged(tensors["prompt_ids"], tensors["prompt_splits"])
-        widths = tensors.get("candidate_width")
-        ids: list[NDArray[Any] | None] = [None] * len(rows)
-        if widths is not None:
-            flat = _ragged(
-                tensors["candidate_ids"], _splits(len(r) * int(w) for r, w in zip(rows, widths, strict=True))
-            )
+        rows = _ragged(tensors["token_ids"], tensors["row_splits"].tolist())
+        prompts = _ragged(tensors["prompt_ids"], tensors["prompt_splits"].tolist())
+        ids: Sequence[NDArray[Any] | None] = [None] * len(rows)
+        if "candidate_width" in tensors:
+            widths = tensors["candidate_width"].tolist()
+            flat = _ragged(tensors["candidate_ids"], _splits(len(r) * w for r, w in zip(rows, widths, strict=True)))
             ids = [part.reshape(len(r), -1) for part, r in zip(flat, rows, strict=True)]
-        members = _ragged(np.arange(len(rows)), _splits(tensors["completions_per_prompt"]))
+        completions = [Completion(token_ids=r, candidate_ids=i) for r, i in zip(rows, ids, strict=True)]
+        members = _ragged(completions, _splits(tensors["completions_per_prompt"].tolist()))
         groups = tuple(
-            ScoreGroup(
-                prompt_ids=prompt,
-                completions=tuple(Completion(token_ids=rows[i], candidate_ids=ids[i]) for i in indices),
-            )
-            for prompt, indices in zip(prompts, members, strict=True)
+            ScoreGroup(prompt_ids=prompt, completions=tuple(own)) for prompt, own in zip(prompts, members, strict=True)
         )
         return ScoreRequest(sequences=groups, **control)
     except ValidationError:
@@ -87,20 +82,21 @@ def encode_reply(reply: ScoreReply, entry_dtype: EntryDtype = "float32") -> byte
         InvalidInput: float16 cannot hold one of the numbers.
     """
     tensors: dict[str, NDArray[Any]] = {
-        "row_splits": _splits(block.rows for block in reply.scores),
-        "start": np.array([block.start for block in reply.scores], dtype=np.int64),
+        "row_splits": _int64(_splits(block.rows for block in reply.scores)),
+        "start": _int64(block.start for block in reply.scores),
     }
-    for name in reply.scores[0].arrays() if reply.scores else {}:
-        parts = [block.arrays()[name] for block in reply.scores]
+    blocks = [block.arrays() for block in reply.scores]
+    for name in blocks[0] if blocks else ():
+        parts = [arrays[name] for arrays in blocks]
         if name in _CANDIDATES:
-            tensors["candidate_width"] = np.array([part.shape[1] for part in parts], dtype=np.int64)
+            tensors["candidate_width"] = _int64(part.shape[1] for part in parts)
             parts = [part.ravel() for part in parts]
         array = np.concatenate(parts) if len(parts) > 1 else parts[0]
         if name in PER_ENTRY:
             array = narrow(array, entry_dtype)
         tensors[name] = array.view(np.uint8) if array.dtype == np.bool_ else array
     spoken = {"provenance": reply.provenance.model_dump(mode="json"), "usage": reply.usage.model_dump(mode="json")}
-    return save(tensors, _metadata("score-reply.v1", spoken), PER_ENTRY if entry_dtype == "bfloat16" else ())
+    return save(tensors, _metadata("score-reply.v1", spoken))
 
 
 def decode_reply(body: bytes) -> ScoreReply:
@@ -111,11 +107,11 @@ def decode_reply(body: bytes) -> ScoreReply:
     """
     try:
         tensors, spoken = _open(body, "score-reply.v1")
-        splits, starts = tensors.pop("row_splits"), tensors.pop("start")
-        widths = tensors.pop("candidate_width", None)
+        splits, starts = tensors.pop("row_splits").tolist(), tensors.pop("start").tolist()
+        widths = tensors.pop("candidate_width", np.empty(0)).tolist()
         columns = {name: _blocks(name, array, splits, widths) for name, array in tensors.items()}
         scores = tuple(
-            TokenScores.model_validate({"start": int(start)} | {name: parts[i] for name, parts in columns.items()})
+            TokenScores.model_validate({"start": start} | {name: parts[i] for name, parts in columns.items()})
             for i, start in enumerate(starts)
         )
         return ScoreReply.model_construct(  # all of it is validated already
@@ -128,17 +124,16 @@ def decode_reply(body: bytes) -> ScoreReply:
 
 
 def _metadata(schema: str, content: dict[str, Any]) -> dict[str, str]:
-    """One entry alone: safetensors writes several in random order, and equal messages must be equal bytes."""
+    """The text that goes beside the arrays, under the name of what the body is."""
     return {schema: json.dumps(content, sort_keys=True)}
 
 
 def _open(body: bytes, schema: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """The arrays, and what `_metadata` put beside them."""
     try:
-        tensors = load(body)
-        metadata = json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")]).get("__metadata__", {})
+        tensors, metadata = load(body)
         content = json.loads(metadata.get(schema, "null"))
-    except (SafetensorError, KeyError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput(f"the body is not safetensors: {error}") from error
     if not isinstance(content, dict):
         raise InvalidInput(f"the body's schema is {', '.join(metadata) or None!r}, expected {schema!r}")
@@ -156,24 +151,25 @@ def _said(error: Exception) -> str:
     return f"{error} is missing" if isinstance(error, KeyError) else str(error)
 
 
-def _splits(lengths: Iterable[int]) -> NDArray[np.int64]:
-    return np.concatenate([[0], np.cumsum(list(lengths), dtype=np.int64)]).astype(np.int64)
+def _splits(lengths: Iterable[int]) -> list[int]:
+    return [0, *itertools.accumulate(lengths)]
 
 
-def _ragged(flat: NDArray[Any], splits: NDArray[Any]) -> Sequence[NDArray[Any]]:
+def _int64(numbers: Iterable[int]) -> NDArray[np.int64]:
+    return np.array(list(numbers), dtype=np.int64)
+
+
+def _ragged(flat: Flat, splits: Sequence[int]) -> list[Flat]:
     """Cut `flat` at `splits`, which must start at 0, never fall and end at its length."""
-    if splits.ndim != 1 or len(splits) < 1 or splits[0] != 0 or splits[-1] != len(flat) or (np.diff(splits) < 0).any():
+    pairs = list(itertools.pairwise(splits))
+    if not splits or splits[0] != 0 or splits[-1] != len(flat) or any(b < a for a, b in pairs):
         raise ValueError("row splits must start at 0, never fall and end at the number of rows")
-    return [flat[a:b] for a, b in itertools.pairwise(splits)]
+    return [flat[a:b] for a, b in pairs]
 
 
-def _blocks(
-    name: str, array: NDArray[Any], splits: NDArray[Any], widths: NDArray[Any] | None
-) -> Sequence[NDArray[Any]]:
+def _blocks(name: str, array: NDArray[Any], splits: list[int], widths: list[int]) -> Sequence[NDArray[Any]]:
     if name not in _CANDIDATES:
         return _ragged(array, splits)
-    if widths is None:
-        raise ValueError("candidate_width is missing")
-    rows = np.diff(splits)
-    parts = _ragged(array, _splits(int(n) * int(w) for n, w in zip(rows, widths, strict=True)))
-    return [part.reshape(int(n), int(w)) for part, n, w in zip(parts, rows, widths, strict=True)]
+    sizes = [(b - a, width) for (a, b), width in zip(itertools.pairwise(splits), widths, strict=True)]
+    parts = _ragged(array, _splits(rows * width for rows, width in sizes))
+    return [part.reshape(size) for part, size in zip(parts, sizes, strict=True)]

@@ -1,42 +1,61 @@
-"""Named arrays as one safetensors body, bfloat16 included, which numpy does not know. Nothing is unpickled."""
+"""Named arrays as one safetensors body, bfloat16 included, which numpy does not know. Nothing is unpickled.
+
+The format is read and written here: its library copies every array out of a body and withholds the metadata.
+A body is the length of its header (8 bytes, little-endian), the header as JSON, and the arrays end to end.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import json
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import TensorSpec, deserialize, serialize
 
 from tutelage_client.errors import InvalidInput
 
 EntryDtype = Literal["float32", "float16", "bfloat16"]
-_DTYPES = {"F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32, "U8": np.uint8, "BOOL": np.bool_}
+_DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "U8": "|u1", "BOOL": "|b1"}
+_NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}  # uint16 holds the bits of bfloat16
+_MOST_IN_AN_AXIS = 2**31
+_FLOAT16_ENDS = 65_520.0  # from here on, the nearest float16 is infinity
 
 
-def save(arrays: Mapping[str, NDArray[Any]], metadata: dict[str, str], bfloat16: Collection[str] = ()) -> bytes:
-    """A body. bfloat16: names whose arrays are the bits of that type, uint16"""
-    held = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    specs = {
-        name: TensorSpec(
-            dtype="bfloat16" if name in bfloat16 else array.dtype.name,
-            shape=array.shape,
-            data_ptr=array.ctypes.data,
-            data_len=array.nbytes,
-        )
-        for name, array in held.items()
-    }
-    return bytes(serialize(specs, metadata=metadata))
+def save(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> bytes:
+    """A body; an array of uint16 is the bits of bfloat16."""
+    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    parts: list[memoryview] = []
+    end = 0
+    for name in sorted(arrays, key=lambda name: (-arrays[name].itemsize, name)):  # so that each begins aligned
+        array = np.asarray(arrays[name], order="C")
+        begin, end = end, end + array.nbytes
+        header[name] = {"dtype": _NAMES[array.dtype], "shape": array.shape, "data_offsets": (begin, end)}
+        parts.append(array.data)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
 
 
-def load(body: bytes) -> dict[str, NDArray[Any]]:
-    """The arrays of a body, bfloat16 as float32.
+def load(body: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """The arrays, views of the body except bfloat16, which becomes float32; and the metadata.
 
     Raises:
-        SafetensorError: it is none. KeyError: a type that numpy does not know.
+        ValueError: it is no such body, or an array in it is of another type.
     """
-    return {name: _array(view) for name, view in deserialize(body)}
+    begin = 8 + int.from_bytes(body[:8], "little")
+    if not 8 < begin <= len(body):
+        raise ValueError(f"a header of {begin - 8} bytes is not in a body of {len(body)}")
+    try:
+        header = json.loads(body[8:begin])
+        metadata = header.pop("__metadata__", {})
+        if not all(isinstance(text, str) for text in metadata.values()):
+            raise ValueError("__metadata__ holds something else than texts")
+        layout = _layout(header, len(body) - begin)
+        return {name: _array(body, begin + at, dtype, shape) for name, at, dtype, shape in layout}, metadata
+    except (AttributeError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"the header does not describe arrays ({type(error).__name__}: {error})") from error
 
 
 def narrow(array: NDArray[np.float32], dtype: EntryDtype) -> NDArray[Any]:
@@ -52,15 +71,32 @@ def narrow(array: NDArray[np.float32], dtype: EntryDtype) -> NDArray[Any]:
         rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
         rounded[np.isnan(array)] = 0x7FC0
         return rounded
-    with np.errstate(over="ignore"):
-        narrowed = array.astype(np.float16)
-    if (np.isinf(narrowed) & np.isfinite(array)).any():
+    if ((np.abs(array) >= _FLOAT16_ENDS) & np.isfinite(array)).any():
         raise InvalidInput("a number is over 65504, the most that float16 holds; ask for bfloat16", "entry_dtype")
-    return narrowed
+    return array.astype(np.float16)
 
 
-def _array(view: Mapping[str, Any]) -> NDArray[Any]:
-    if view["dtype"] == "BF16":
-        bits = np.frombuffer(view["data"], dtype=np.uint16).astype(np.uint32) << 16
-        return bits.view(np.float32).reshape(view["shape"])
-    return np.frombuffer(view["data"], dtype=_DTYPES[view["dtype"]]).reshape(view["shape"])
+def _layout(header: Mapping[str, Any], size: int) -> Iterator[tuple[str, int, str, list[int]]]:
+    """Name, offset, type and shape of each array. They must follow one another without gaps and end with the body."""
+    end = 0
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        dtype, shape, begin = entry["dtype"], entry["shape"], end
+        if dtype not in _DTYPES:
+            raise ValueError(f"{name} is {dtype}, and the types here are {', '.join(_DTYPES)}")
+        if not all(type(axis) is int and 0 <= axis < _MOST_IN_AN_AXIS for axis in shape):
+            raise ValueError(f"{name} has the shape {shape}")
+        end += math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize
+        if entry["data_offsets"] != [begin, end]:
+            raise ValueError(f"{name} lies at {entry['data_offsets']}, and by type and shape from {begin} to {end}")
+        yield name, begin, dtype, shape
+    if end != size:
+        raise ValueError(f"the arrays take {end} bytes of {size}")
+
+
+def _array(body: bytes, at: int, dtype: str, shape: list[int]) -> NDArray[Any]:
+    array: NDArray[Any] = np.ndarray(shape, _DTYPES[dtype], body, at)
+    if dtype != "BF16":
+        return array
+    bits = array.astype(np.uint32)
+    bits <<= 16
+    return bits.view(np.float32)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,8 @@ _TABLE = """CREATE TABLE IF NOT EXISTS account (
 ) STRICT"""
 _TOTAL = "SELECT tokens, picousd FROM account WHERE name = ?"
 _ADD = """INSERT INTO account VALUES (?, ?, ?)
-    ON CONFLICT DO UPDATE SET tokens = tokens + excluded.tokens, picousd = picousd + excluded.picousd"""
+    ON CONFLICT DO UPDATE SET tokens = tokens + excluded.tokens, picousd = picousd + excluded.picousd
+    RETURNING tokens, picousd"""
 
 
 class BudgetSpent(TutelageError):
@@ -45,6 +46,9 @@ class Account:
     name: str
     budget: Budget = field(default_factory=Budget)
     remedy: str = ""
+
+
+Check = Callable[[Account, Cost, Cost], None]  # account, what it would hold, what of that would be new
 
 
 class Bill:
@@ -87,8 +91,8 @@ class Accounts:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.execute(_TABLE)
-            for (name,) in self._db.execute("SELECT name FROM account").fetchall():
-                self._show(name)
+            for name, *total in self._db.execute("SELECT name, tokens, picousd FROM account"):
+                self._show(name, Cost(*total))
         except sqlite3.Error as error:
             raise InvalidInput(
                 f"the accounts file {path} cannot be used: {error}; name another", "accounts_file"
@@ -107,10 +111,7 @@ class Accounts:
             BudgetSpent: one of the accounts does not have that much left; then none was charged.
         """
         bill = Bill(accounts[0].name, self.prices.cost(most), self.prices)
-        with self._transaction(accounts):
-            for account in accounts:
-                _check(account, self.total(account.name), bill.most)
-                self._add(account, bill.most)
+        self._charge(accounts, bill.most, _check)
         given_up = False
         self._under_way += 1
         try:
@@ -119,9 +120,7 @@ class Accounts:
             given_up = True
             raise
         finally:
-            with self._transaction(accounts):
-                for account in accounts:
-                    self._add(account, bill.due(given_up=given_up) - bill.most)
+            self._charge(accounts, bill.due(given_up=given_up) - bill.most)
             self._under_way -= 1
             self._close_if_idle()
 
@@ -134,36 +133,37 @@ class Accounts:
         if self._closing and self._under_way == 0:
             self._db.close()
 
-    @contextmanager
-    def _transaction(self, accounts: Sequence[Account]) -> Iterator[None]:
+    def _charge(self, accounts: Sequence[Account], cost: Cost, check: Check = lambda *_: None) -> None:
+        """Add `cost` to all of the accounts, or to none where `check` raises for one of them as it would be then."""
+        totals: dict[str, Cost] = {}
         self._db.execute("BEGIN IMMEDIATE")
         try:
-            yield
+            for account in accounts:
+                ((tokens, picousd),) = self._db.execute(_ADD, (account.name, cost.tokens, cost.picousd))
+                totals[account.name] = Cost(tokens, picousd)
+                check(account, totals[account.name], cost)
         except BaseException:
             self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")
-        for account in accounts:
-            self._show(account.name)
+        for name, total in totals.items():
+            self._show(name, total)
 
-    def _add(self, account: Account, cost: Cost) -> None:
-        self._db.execute(_ADD, (account.name, cost.tokens, cost.picousd))
-
-    def _show(self, name: str) -> None:
-        total = self.total(name)
+    def _show(self, name: str, total: Cost) -> None:
         self._metrics.spent_tokens.labels(name).set(total.tokens)
         self._metrics.spent_usd.labels(name).set(total.picousd / PICO)
 
 
 def _check(account: Account, total: Cost, most: Cost) -> None:
-    tokens, usd = account.budget.tokens, account.budget.usd
-    if tokens is not None and total.tokens + most.tokens > tokens:
+    """Whether the account may hold `total`, of which `most` would be new."""
+    tokens, usd, spent = account.budget.tokens, account.budget.usd, total - most
+    if tokens is not None and total.tokens > tokens:
         raise BudgetSpent(
-            f"{account.name} has spent {total.tokens} of {tokens} tokens and this request may take {most.tokens}; "
+            f"{account.name} has spent {spent.tokens} of {tokens} tokens and this request may take {most.tokens}; "
             + account.remedy
         )
-    if usd is not None and total.picousd + most.picousd > round(usd * PICO):
+    if usd is not None and total.picousd > round(usd * PICO):
         raise BudgetSpent(
-            f"{account.name} has spent {total.picousd / PICO:.6f} of {usd:g} USD and this request may take "
+            f"{account.name} has spent {spent.picousd / PICO:.6f} of {usd:g} USD and this request may take "
             f"{most.picousd / PICO:.6f}; {account.remedy}"
         )

@@ -78,7 +78,7 @@ class Callers:
         return Account(f"run {run_id}", self._run_budget, "its teacher's --run-budget-tokens or -usd says how much")
 
 
-def caller_of(request: Request) -> Caller:
+async def caller_of(request: Request) -> Caller:  # async, or FastAPI asks a thread
     """Who sent this request, as `Callers` found."""
     return request.state.caller
 

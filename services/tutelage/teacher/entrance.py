@@ -16,7 +16,7 @@ PAID = ("rate_limited", "budget_spent")
 BUSY = ("capability_missing", "engine_failed", "not_ready", "overloaded", "deadline_exceeded", *PAID)
 
 
-def _scorer(request: Request) -> Scorer:
+async def _scorer(request: Request) -> Scorer:  # async, or FastAPI asks a thread
     return request.app.state.scorer
 
 

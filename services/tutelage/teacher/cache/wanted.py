@@ -77,7 +77,7 @@ def body_of(block: TokenScores) -> bytes:
 
 def block_of(body: bytes) -> TokenScores:
     """What `body_of` wrote."""
-    arrays = load(body)
+    arrays, _ = load(body)
     return TokenScores.model_validate(arrays | {"start": int(arrays["start"][0])})
 
 
