@@ -102,7 +102,8 @@ SKEWED = (
             },
         },
         differs="the teacher's text is the completion in your data, the student's is fresh; a is the same for each "
-        "sample; gradients flow through p in the mixture, where the code detaches it; b rises to 1.5 if you give the "
-        "terms final_weight 0.5 and 1.5, each with over_steps half of the run",
+        "sample, as it is in the released settings by their readers; gradients flow through p in the mixture, where "
+        "the code detaches it; b rises to 1.5 if you give the terms final_weight 0.5 and 1.5, each with over_steps "
+        "half of the run",
     ),
 )
