@@ -95,15 +95,25 @@ def kept(runs: Sequence[Outcome], domain: str, arms: Sequence[str]) -> dict[str,
     for own in shared.values():
         own["kept"] = own["gain"] / single["gain"] if single["gain"] > 0 else None
     before = next(run.by_tag[domain][0] for run in runs if run.arm == domain)
-    return {"before": before, "single": single, "shared": shared}
+    (other,) = TEACHERS.keys() - {domain}
+    return {
+        "before": before,
+        "single": single,
+        "shared": shared,
+        "elsewhere": statistics.mean(gains(runs, domain, other)),
+    }
 
 
 def gained(runs: Sequence[Outcome], arm: str, domain: str) -> dict[str, Any]:
     """What the runs of an arm gained in a domain, in the order of the seeds, and what its teacher computed for them."""
-    own = [run for run in runs if run.arm == arm]
-    gains = [after - before for before, after in (run.by_tag[domain] for run in own)]
-    tokens = statistics.mean(run.measured[f"teacher_tokens/{TEACHERS[domain]}"] for run in own)
-    return {"gains": gains, "gain": statistics.mean(gains), "teacher_tokens": round(tokens)}
+    own = gains(runs, arm, domain)
+    tokens = statistics.mean(run.measured[f"teacher_tokens/{TEACHERS[domain]}"] for run in runs if run.arm == arm)
+    return {"gains": own, "gain": statistics.mean(own), "teacher_tokens": round(tokens)}
+
+
+def gains(runs: Sequence[Outcome], arm: str, domain: str) -> list[float]:
+    """What each run of an arm gained in a domain."""
+    return [after - before for before, after in (run.by_tag[domain] for run in runs if run.arm == arm)]
 
 
 def page(result: dict[str, Any]) -> str:
@@ -133,6 +143,15 @@ def page(result: dict[str, Any]) -> str:
         "On the means of these seeds:",
         "",
         *(_verdict(steps, arm, domains) for steps, domains in result["lengths"].items() for arm in _shared(domains)),
+        "",
+        "A run alone may forget the other domain, a run for both may not. What the runs alone gained in the domain",
+        "that they were not asked about:",
+        "",
+        *(
+            f"- {steps} steps, `{name}` alone: {100 * domain['elsewhere']:+.1f} points elsewhere."
+            for steps, domains in result["lengths"].items()
+            for name, domain in domains.items()
+        ),
     ]
     return "\n".join(lines) + "\n"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,6 +48,7 @@ def test_what_a_domain_keeps_is_its_gain_with_both_over_its_gain_alone() -> None
     assert result["lengths"]["40"]["column"]["shared"]["both"]["kept"] == pytest.approx(0.4 / 0.5)
     assert "- 40 steps, `both`: it does not hold." in page(result)
     assert "- 40 steps, `both_long`: it holds." in page(result)
+    assert "- 120 steps, `sum` alone: +0.0 points elsewhere." in page(result)
     assert "| 120 | sum | 20.0% | alone | +40.0%" in page(result)
 
 
@@ -56,3 +58,8 @@ def test_a_domain_whose_own_run_gained_nothing_has_nothing_to_keep() -> None:
     result = result_of(runs, "command")
     assert result["lengths"]["40"]["sum"]["shared"]["both"]["kept"] is None
     assert "nothing to keep" in page(result) and "it holds" not in page(result)
+
+
+def test_the_page_of_the_results_is_made_from_them() -> None:
+    results = Path(__file__).parents[1] / "docs/results"
+    assert (results / "domains.md").read_text() == page(json.loads((results / "domains.json").read_text()))
