@@ -196,7 +196,7 @@ def test_pairs_stand_together_whatever_the_size_of_a_batch(
     texts = ["a data", "a student", "b data", "b student", "c student", "d data", "a data", "a student"]
     scored = []
     for index, (prompt, source) in enumerate(text.split() for text in texts):
-        completion = drawn.integers(2, 28, drawn.integers(1, 9))
+        completion = [2 + index, *drawn.integers(2, 28, drawn.integers(0, 8))]  # no two alike
         rollout = make_rollout(index, prompts[prompt], completion, source=source)
         scored.append(Scored(rollout, random_scores(rollout, seed + index)))
     batches = list(micro_batches(scored, max_tokens, 0, student.device, {}, asks_teacher=True, in_pairs=True))
