@@ -30,7 +30,7 @@ SAID = {
     "docs/howto/your-own-model.md": ["step 2/2", "accuracy", "succeeded"],
     "docs/howto/remote-teacher.md": ["remote", "4 tokens scored"],
     "docs/howto/upstream-teacher.md": ['"covers_candidates":true', "4 tokens scored"],
-    "docs/howto/black-box-teacher.md": ['"detail":{"score":2}', '"detail":{"score":0}'],
+    "docs/howto/black-box-teacher.md": ['"detail":{"score":2}', '"detail":{"score":0}', '"detail":{"score":9}'],
     "docs/howto/rewards.md": ['"value":1.0', '"outcome":"passed"', '"outcome":"failed"'],
     "docs/howto/openai-clients.md": ['"owned_by":"tutelage"', "'1' None"],
     "docs/howto/several-teachers.md": ["succeeded", "refused, as", "reverse_kl/adder", "reverse_kl/novice"],
