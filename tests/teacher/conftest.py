@@ -40,7 +40,8 @@ POISON = 13  # a token on which the watched engine fails, when told to
 class WatchedEngine:
     """The toy engine, with its calls written down and a gate that tests can close."""
 
-    def __init__(self, options: FakeOptions, poison: bool = False) -> None:
+    def __init__(self, options: FakeOptions, poison: bool = False, calls_at_once: int = 1) -> None:
+        self.calls_at_once = calls_at_once
         self.inner = FakeEngine(options, "toy")
         self._poison = poison
         self.calls: list[int] = []  # completions in each score call after the probe
@@ -49,7 +50,8 @@ class WatchedEngine:
         self.gate.set()
         self.close_at: int | None = None  # the gate closes as this many calls have been made
         self.shows_tokens = True
-        self.busy = False
+        self.busy = 0
+        self.stopped = 0
         self.closed = False
 
     @property
@@ -70,8 +72,8 @@ class WatchedEngine:
     async def score(
         self, groups: Sequence[ScoreGroup], signals: frozenset[Signal], top_k: int | None
     ) -> tuple[list[TokenScores], Usage]:
-        assert not self.busy, "engine calls must not overlap"
-        self.busy = True
+        assert self.busy < self.calls_at_once, "more engine calls overlap than it takes"
+        self.busy += 1
         try:
             self.calls.append(sum(len(group.completions) for group in groups))
             self.started.set()
@@ -81,11 +83,14 @@ class WatchedEngine:
             if self._poison and any(POISON in c.token_ids for group in groups for c in group.completions):
                 raise RuntimeError("secret words of the engine")
             return await self.inner.score(groups, signals, top_k)
+        except asyncio.CancelledError:
+            self.stopped += 1
+            raise
         finally:
-            self.busy = False
+            self.busy -= 1
 
     async def generate(self, request: GenerateRequest) -> tuple[list[list[Generation]], Usage]:
-        assert not self.busy, "engine calls must not overlap"
+        assert self.busy < self.calls_at_once, "more engine calls overlap than it takes"
         return await self.inner.generate(request)
 
     def head(self) -> dict[str, NDArray[Any]]:
@@ -112,13 +117,14 @@ async def _started(
     options: FakeOptions | None = None,
     *,
     poison: bool = False,
+    calls_at_once: int = 1,
     key: str | None = None,
     run_id: str | None = None,
     queue: Queue | None = None,
     **settings: Any,
 ) -> AsyncGenerator[RunningTeacher]:
     """The probe has been passed, and its calls are forgotten, before the test begins."""
-    engine = WatchedEngine(options or FakeOptions(), poison)
+    engine = WatchedEngine(options or FakeOptions(), poison, calls_at_once)
     app = build_app(Settings(name="toy", engine="fake", **settings), engine, queue)
     app.state.url = "http://toy"
     transport = httpx2.ASGITransport(app, raise_app_exceptions=False)

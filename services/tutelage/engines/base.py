@@ -43,7 +43,14 @@ class Tokenizer(Protocol):
 
 
 class Engine(Protocol):
-    """One model behind one teacher name. Calls do not overlap: the batcher makes them one at a time."""
+    """One model behind one teacher name.
+
+    calls_at_once: of `score`, `generate` and `reward` together; the batcher makes no more. With more than one, a call
+    that is cancelled stops.
+    """
+
+    @property
+    def calls_at_once(self) -> int: ...
 
     @property
     def capabilities(self) -> Capabilities: ...

@@ -36,6 +36,7 @@ class ChatEngine:
     """A chat API behind the contract of `base.Engine`, without any signal."""
 
     def __init__(self, options: ChatOptions, name: str, client: OpenaiClient) -> None:
+        self.calls_at_once = options.max_concurrency
         self._model = options.upstream_model
         self._client = client
         self._answered_as: list[str] = []

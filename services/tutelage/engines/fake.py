@@ -65,6 +65,8 @@ class FakeEngine:
     logprob_VV: [i, j] is the log-probability of token j after token i
     """
 
+    calls_at_once = 1
+
     def __init__(self, options: FakeOptions, name: str) -> None:
         rng = np.random.default_rng(options.seed)
         v, h = options.vocabulary_size, options.hidden_size

@@ -62,6 +62,8 @@ class HfEngine:
     at a time, and no prompt is shared.
     """
 
+    calls_at_once = 1
+
     def __init__(self, model: Any, tokenizer: Any, provenance: Provenance, logit_tile_bytes: int) -> None:
         self._model = model
         self._tokenizer = tokenizer

@@ -65,6 +65,8 @@ def open_hf_reward(options: HfRewardOptions, name: str) -> HfRewardEngine:
 class HfRewardEngine:
     """A loaded model behind the contract of `base.RewardEngine`. output: which of its logits counts"""
 
+    calls_at_once = 1
+
     def __init__(self, model: Any, tokenizer: Any, provenance: Provenance, output: int) -> None:
         self._model = model
         self._tokenizer = tokenizer

@@ -156,8 +156,8 @@ class Openai:
 def open_openai(options: UpstreamOptions, name: str) -> UpstreamEngine:
     """Raises: InvalidInput: the tokenizer directory or the key file cannot be used."""
     local = read_local(options.model, options.revision)
-    client = open_client(options)
-    return UpstreamEngine(options, name, local, Openai(client, options, local.tokenizer, local.vocabulary_size))
+    dialect = Openai(open_client(options), options, local.tokenizer, local.vocabulary_size)
+    return UpstreamEngine(options, name, local, dialect, options.max_concurrency)
 
 
 def open_client(options: UpstreamOptions | ChatOptions) -> OpenaiClient:

@@ -30,6 +30,8 @@ from tutelage.engines.vllm_scores import UNCHANGED, TopK, score_by_ids, score_by
 from tutelage_client.errors import BadScores, InvalidInput
 from tutelage_client.wire import GenerateRequest, Generation
 
+_CALLS_AT_ONCE = 16  # vLLM schedules what is in it by itself
+
 
 def open_vllm(options: VllmOptions, name: str) -> UpstreamEngine:
     """The engine of a directory or hub id, speaking as teacher `name`. The model is loaded by `connect`.
@@ -38,7 +40,8 @@ def open_vllm(options: VllmOptions, name: str) -> UpstreamEngine:
         InvalidInput: there is no tokenizer, or vLLM does not know an argument.
     """
     local = read_local(options.model, options.revision)
-    return UpstreamEngine(options, name, local, VllmInProcess(options, _arguments(options), local.vocabulary_size))
+    dialect = VllmInProcess(options, _arguments(options), local.vocabulary_size)
+    return UpstreamEngine(options, name, local, dialect, _CALLS_AT_ONCE)
 
 
 def _arguments(options: VllmOptions) -> AsyncEngineArgs:

@@ -60,6 +60,10 @@ class ReplicatedEngine:
         self._probing: set[asyncio.Task[None]] = set()
 
     @property
+    def calls_at_once(self) -> int:
+        return sum(replica.engine.calls_at_once for replica in self.replicas)
+
+    @property
     def capabilities(self) -> Capabilities:
         return self._standing.capabilities if self._standing else self.replicas[0].engine.capabilities
 

@@ -38,7 +38,10 @@ _SAMPLE = "On-policy distillation: 3 + 4 = 7, ça va? 你好\n\tdef f(x):"
 class UpstreamEngine:
     """A server behind the contract of `base.Engine`. It can do nothing before `connect` has reached it."""
 
-    def __init__(self, options: UpstreamOptions | VllmOptions, name: str, local: LocalModel, dialect: Dialect) -> None:
+    def __init__(
+        self, options: UpstreamOptions | VllmOptions, name: str, local: LocalModel, dialect: Dialect, calls_at_once: int
+    ) -> None:
+        self.calls_at_once = calls_at_once
         self._options = options
         self._local = local
         self._dialect = dialect

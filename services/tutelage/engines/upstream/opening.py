@@ -18,4 +18,5 @@ def open_http(
     """Raises: InvalidInput: the tokenizer directory or the key file cannot be used."""
     local = read_local(options.model, options.revision)
     http = UpstreamHttp(Calls.of(options), read_key(options.api_key_file))
-    return UpstreamEngine(options, name, local, dialect(http, options, local.vocabulary_size))
+    spoken = dialect(http, options, local.vocabulary_size)
+    return UpstreamEngine(options, name, local, spoken, options.max_concurrency)
