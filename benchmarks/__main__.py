@@ -1,9 +1,10 @@
-"""`python -m benchmarks NAME|all [--json FILE] [--out DIR] [--short]`: run, print a table, write the cells as JSON."""
+"""`python -m benchmarks NAME|all [--json FILE] [--out DIR] [--short]`: print and write each cell as it is measured."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from benchmarks.door import door
@@ -13,7 +14,10 @@ from benchmarks.scoring import scoring
 from benchmarks.step import step
 from benchmarks.transport import transport
 
-BENCHMARKS = {"transport": transport, "door": door, "scoring": scoring, "loss": loss, "step": step}
+Benchmark = Callable[..., Iterable[Cell]]
+BENCHMARKS: dict[str, Benchmark] = {
+    "transport": transport, "door": door, "scoring": scoring, "loss": loss, "step": step,
+}  # fmt: skip
 
 
 def main() -> None:
@@ -24,19 +28,25 @@ def main() -> None:
     parser.add_argument("--short", action="store_true", help="few repetitions: shows that it runs")
     args = parser.parse_args()
     for name in BENCHMARKS if args.name == "all" else [args.name]:
-        cells = BENCHMARKS[name](short=args.short)
-        show(name, cells)
-        for path in (args.json, args.out / f"{name}.json" if args.out else None):
-            if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(json.dumps(described(name, cells), indent=1) + "\n")
+        into = [args.json, args.out / f"{name}.json" if args.out else None]
+        run(name, BENCHMARKS[name], short=args.short, into=[path for path in into if path is not None])
 
 
-def show(name: str, cells: list[Cell]) -> None:
-    print(f"{name}: ratio above 1 means that ours is better")
-    for cell in cells:
-        peer = cell.peer["name"] if cell.peer else "alone"
-        print(f"  {cell.cell:<28} {peer:<28} {figures(cell)}, equal: {cell.equal}")
+def run(name: str, benchmark: Benchmark, *, short: bool, into: list[Path]) -> None:
+    """One that is cut short keeps the cells it has."""
+    print(f"{name}: ratio above 1 means that ours is better", flush=True)
+    cells: list[Cell] = []
+    for cell in benchmark(short=short):
+        show(cell)
+        cells.append(cell)
+        for path in into:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(described(name, cells), indent=1) + "\n")
+
+
+def show(cell: Cell) -> None:
+    peer = cell.peer["name"] if cell.peer else "alone"
+    print(f"  {cell.cell:<28} {peer:<28} {figures(cell)}, equal: {cell.equal}", flush=True)
 
 
 def figures(cell: Cell) -> str:

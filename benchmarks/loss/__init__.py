@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import statistics
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,12 +70,13 @@ SHORT = [
 ]
 
 
-def loss(*, short: bool) -> list[Cell]:
-    """The cells; those of peers that are not installed are left out."""
+def loss(*, short: bool) -> Iterator[Cell]:
+    """The cells as they are measured; those of peers that are not installed are left out."""
     if not available():
         print(HINT)
-    plans = [plan for plan in (SHORT if short else FULL) if plan.peer in OURS or available()]
-    return [measured(plan) for plan in plans]
+    for plan in SHORT if short else FULL:
+        if plan.peer in OURS or available():
+            yield measured(plan)
 
 
 def threads() -> int:

@@ -50,10 +50,11 @@ def test_every_plan_names_known_sides() -> None:
         assert plan.ours in OURS
 
 
-def test_the_page_shows_the_committed_result() -> None:
-    result = json.loads((ROOT / "docs/results/loss.json").read_text())
+@pytest.mark.parametrize("name", ["loss", "loss_bf16"])
+def test_the_page_shows_the_committed_result(name: str) -> None:
+    result = json.loads((ROOT / f"docs/results/{name}.json").read_text())
     page = (ROOT / "docs/performance.md").read_text()
-    found = re.search(r"<!-- results: loss -->\n(.*?)\n<!-- end -->", page, re.DOTALL)
+    found = re.search(rf"<!-- results: {name} -->\n(.*?)\n<!-- end -->", page, re.DOTALL)
     assert found is not None
     assert found[1].splitlines() == losses(result)
     assert all(cell["equal"] for cell in result["cells"])
