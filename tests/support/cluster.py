@@ -94,6 +94,10 @@ class Cluster:
                 await child.start()
         self.raw.config_set("maxmemory", "0")
         self.raw.flushall()
+        async with self.client() as client:
+            for run in (await client.runs()).data:
+                if not run.status.final:
+                    await client.cancel(run.id)
 
     def _redis(self) -> Child:
         options = {"port": self.redis_port, "bind": "127.0.0.1", "dir": self.folder / "queue", "appendonly": "yes"}

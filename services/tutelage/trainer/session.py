@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Literal, TypeVar
 
@@ -55,13 +55,17 @@ class Session:
             Fenced: the lease is lost, or was not renewed for two thirds of its length.
             StopRun: the run's owner wants to pause or cancel.
         """
+        self._check_lease()
+        if self._desired != "run":
+            raise StopRun(self._desired)
+
+    def _check_lease(self) -> None:
+        """Raises Fenced where the lease is lost, or must be taken for lost."""
         age_s = time.monotonic() - self._renewed
         if self._fenced is None and age_s > self.lease.expires_in_s * 2 / 3:
             self._fenced = f"no heartbeat was answered for {age_s:.0f} s"
         if self._fenced:
             raise Fenced(self._fenced)
-        if self._desired != "run":
-            raise StopRun(self._desired)
 
     async def while_wanted(self, work: Coroutine[Any, Any, Result]) -> Result:
         """The result of `work`, which is cancelled when the run must end, however long it would have waited.
@@ -69,15 +73,11 @@ class Session:
         Raises:
             Fenced, StopRun: as `check`.
         """
-        task = asyncio.ensure_future(work)
-        try:
-            while not task.done():
-                self.check()
-                await asyncio.wait([task], timeout=CHECK_S)
-            return task.result()
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        return await _while(self.check, work)
+
+    async def _written(self, write: Coroutine[Any, Any, None]) -> None:
+        """Hand a report over, however often that must be repeated; Fenced as soon as the lease may be another's."""
+        await _while(self._check_lease, write)
 
     def request(self, wanted: Literal["pause"]) -> None:
         """Stop as if the coordinator had asked: used when this process is told to go."""
@@ -105,7 +105,7 @@ class Session:
         **data: Any,
     ) -> None:
         report = EventReport(epoch=self.epoch, type=kind, level=level, message=message, data=data)
-        await self.worker.report_event(self.run_id, report)
+        await self._written(self.worker.report_event(self.run_id, report))
 
     async def step(
         self,
@@ -123,7 +123,7 @@ class Session:
             teacher_tokens=teacher_tokens,
             rollouts=rollouts,
         )
-        await self.worker.report_step(self.run_id, report)
+        await self._written(self.worker.report_step(self.run_id, report))
 
     async def commit(self, checkpoint: CheckpointView, *, final: bool) -> None:
         commit = CheckpointCommit(
@@ -133,7 +133,7 @@ class Session:
             weights_sha256=checkpoint.weights_sha256,
             final=final,
         )
-        await self.worker.commit_checkpoint(self.run_id, commit)
+        await self._written(self.worker.commit_checkpoint(self.run_id, commit))
 
     async def outcome(self, outcome: Outcome) -> None:
         await self.worker.report_outcome(self.run_id, outcome)
@@ -156,3 +156,16 @@ class Session:
         self._renewed = time.monotonic()
         if self._desired == "run":
             self._desired = reply.desired
+
+
+async def _while(check: Callable[[], None], work: Coroutine[Any, Any, Result]) -> Result:
+    """The result of `work`; it is cancelled as soon as `check` raises."""
+    task = asyncio.ensure_future(work)
+    try:
+        while not task.done():
+            check()
+            await asyncio.wait([task], timeout=CHECK_S)
+        return task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
