@@ -44,7 +44,7 @@ def encode_request(request: ScoreRequest) -> bytes:
     control: dict[str, Any] = {"signals": sorted(request.signals), "top_k": request.top_k}
     if request.entry_dtype != "float32":
         control["entry_dtype"] = request.entry_dtype
-    return save(tensors, _metadata("score-request.v1", control))
+    return save(tensors, {"score-request.v1": json.dumps(control)})
 
 
 def decode_request(body: bytes) -> ScoreRequest:
@@ -95,8 +95,7 @@ def encode_reply(reply: ScoreReply, entry_dtype: EntryDtype = "float32") -> byte
         if name in PER_ENTRY:
             array = narrow(array, entry_dtype)
         tensors[name] = array.view(np.uint8) if array.dtype == np.bool_ else array
-    spoken = {"provenance": reply.provenance.model_dump(mode="json"), "usage": reply.usage.model_dump(mode="json")}
-    return save(tensors, _metadata("score-reply.v1", spoken))
+    return save(tensors, {"score-reply.v1": reply.model_dump_json(exclude={"scores"})})
 
 
 def decode_reply(body: bytes) -> ScoreReply:
@@ -123,13 +122,8 @@ def decode_reply(body: bytes) -> ScoreReply:
         raise BadScores(f"the teacher's reply is not a score reply: {error}") from error
 
 
-def _metadata(schema: str, content: dict[str, Any]) -> dict[str, str]:
-    """The text that goes beside the arrays, under the name of what the body is."""
-    return {schema: json.dumps(content, sort_keys=True)}
-
-
 def _open(body: bytes, schema: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """The arrays, and what `_metadata` put beside them."""
+    """The arrays, and the text beside them, under the name of what the body is."""
     try:
         tensors, metadata = load(body)
         content = json.loads(metadata.get(schema, "null"))

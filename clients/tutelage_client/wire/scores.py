@@ -99,7 +99,8 @@ class TokenScores(Message):
             _check_top_k(_where(self.topk_ids, self.valid), _where(self.topk_logprob, self.valid))
 
     def _check_array(self, name: str, array: NDArray[Any], scored: NDArray[np.bool_]) -> None:
-        values = _where(array, scored)
+        whole = scored.all()
+        values = array if whole else array[scored]
         if name == "candidate_upper_bound":
             assert self.candidate_valid is not None or self.rows == 0
             values = values[~np.isnan(values)]  # only rows with an uncovered candidate have a bound
@@ -113,7 +114,7 @@ class TokenScores(Message):
             raise ValueError("entropy must be finite and at least 0")
         if name == "hidden" and not np.isfinite(values).all():
             raise ValueError("hidden must be finite")
-        if not np.isnan(array[~scored]).all():
+        if not whole and not np.isnan(array[~scored]).all():
             raise ValueError(f"{name} has a number in a row that is not valid; such a row is NaN")
 
     def require(self, *, start: int, rows: int, top_k: int | None = None, candidates: int | None = None) -> None:

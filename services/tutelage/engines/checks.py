@@ -35,9 +35,10 @@ def check_length(tokens: int, capabilities: Capabilities, field: str) -> None:
 
 def check_ids(ids: Sequence[int] | NDArray[np.int32], capabilities: Capabilities, field: str, lowest: int = 0) -> None:
     """Refuse a token id that is below `lowest` or not in the vocabulary."""
-    if len(ids) == 0 or capabilities.vocabulary_size is None:
+    if capabilities.vocabulary_size is None:
         return
-    low, high = int(np.min(ids, initial=lowest)), int(np.max(ids, initial=lowest))
+    array = np.asarray(ids)
+    low, high = (int(array.min()), int(array.max())) if array.size else (lowest, lowest)
     if low < lowest or high >= capabilities.vocabulary_size:
         wrong = low if low < lowest else high
         raise InvalidInput(

@@ -11,8 +11,8 @@ from safetensors.numpy import save
 from tutelage.serving import answers, body_of, in_bytes, problem
 from tutelage.teacher.accounts import BudgetSpent
 from tutelage.teacher.admission import CapabilityMissing, require_head
-from tutelage.teacher.callers import CallerOf, Callers
-from tutelage.teacher.entrance import BUSY, Teacher, refuse_if_busy
+from tutelage.teacher.callers import CallerOf, Callers, caller_of
+from tutelage.teacher.entrance import BUSY, Teacher, refuse_if_busy, scorer_of
 from tutelage.teacher.failures import EngineFailed
 from tutelage.teacher.negotiation import read_request, reply_form, write_reply
 from tutelage.teacher.openai_face import openai_routes
@@ -53,8 +53,9 @@ async def usage(teacher: Teacher, caller: CallerOf) -> Spending:
     responses=in_bytes(MEDIA_TYPE) | answers(*BUSY, "bad_scores", "not_acceptable", "unsupported_media_type"),
     openapi_extra=body_of(ScoreRequest, MEDIA_TYPE),
 )
-async def score(request: Request, teacher: Teacher, caller: CallerOf) -> Response:
+async def score(request: Request) -> Response:  # asks for both itself: FastAPI takes longer over it than they do
     """Log-probabilities of given tokens. The body is JSON or safetensors by Content-Type, the reply by Accept."""
+    teacher, caller = await scorer_of(request), await caller_of(request)
     form = reply_form(request.headers.get("accept", ""))
     asked = read_request(await request.body(), request.headers.get("content-type", ""))
     refuse_if_busy(teacher, caller)

@@ -16,11 +16,12 @@ PAID = ("rate_limited", "budget_spent")
 BUSY = ("capability_missing", "engine_failed", "not_ready", "overloaded", "deadline_exceeded", *PAID)
 
 
-async def _scorer(request: Request) -> Scorer:  # async, or FastAPI asks a thread
+async def scorer_of(request: Request) -> Scorer:  # async, or FastAPI asks a thread
+    """The teacher that this process serves."""
     return request.app.state.scorer
 
 
-Teacher = Annotated[Scorer, Depends(_scorer)]
+Teacher = Annotated[Scorer, Depends(scorer_of)]
 
 
 def refuse_if_busy(teacher: Scorer, caller: Caller) -> None:

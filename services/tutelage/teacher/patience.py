@@ -40,9 +40,10 @@ async def while_wanted(request: Request, work: Coroutine[Any, Any, Result]) -> R
         detail = f"not done within the {timeout_s:g} s that {TIMEOUT_HEADER} gives; what had not begun will not be"
         raise ServiceProblem(504, "deadline_exceeded", detail)
     finally:
-        for task in (working, gone):
-            task.cancel()
-        await asyncio.gather(working, gone, return_exceptions=True)
+        gone.cancel()
+        if not working.done():
+            working.cancel()
+            await asyncio.wait((working,))
 
 
 def _timeout_s(request: Request) -> float | None:
