@@ -13,8 +13,12 @@ from recording_worker import RecordingWorker, lease
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from whole_runs import SAMPLED, Build, attempts, sections
 
 from tutelage.core.objective import Objective
+from tutelage.engines import FakeOptions
+from tutelage.engines.fake import FakeEngine
+from tutelage.engines.tokenizer import tokenizer_fingerprint
 from tutelage.trainer.collate import micro_batches
 from tutelage.trainer.loading import load_student
 from tutelage.trainer.marking import Scored
@@ -176,3 +180,24 @@ def worker() -> RecordingWorker:
 @pytest.fixture
 def session(worker: RecordingWorker, tmp_path: Path) -> Session:
     return Session(cast("Any", worker), lease({}, str(tmp_path)))
+
+
+@pytest.fixture
+def engine(tokenizer: Any) -> FakeEngine:
+    """The toy teacher, of the student's family."""
+    engine = FakeEngine(FakeOptions(), "toy")
+    own = {"tokenizer_fingerprint": tokenizer_fingerprint(tokenizer)}
+    engine.provenance = engine.provenance.model_copy(update=own)
+    return engine
+
+
+@pytest.fixture
+def spec_of(make_spec: MakeSpec, tmp_path: Path) -> Callable[..., RunSpec]:
+    """A short run of so many steps, with other sections where they are given."""
+    return lambda steps, **others: make_spec(SAMPLED, **(sections(tmp_path, steps) | others))
+
+
+@pytest.fixture
+def building(engine: FakeEngine, tmp_path: Path) -> Build:
+    """Begins an attempt at a run."""
+    return attempts(engine, tmp_path)

@@ -2,41 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
-from recording_worker import RecordingWorker, lease
+from recording_worker import RecordingWorker
 from torch import Tensor
 from toy_teacher import answering, working
+from whole_runs import SAMPLED, Build, finish
 
-from tutelage.engines import FakeOptions
 from tutelage.engines.fake import FakeEngine
-from tutelage.engines.tokenizer import tokenizer_fingerprint
 from tutelage.queue import MemoryQueue
-from tutelage.trainer.build import build
-from tutelage.trainer.loop import Run, train
-from tutelage.trainer.session import Session
+from tutelage.trainer.loop import Run
 from tutelage_client.spec import RunSpec
-from tutelage_client.wire import (
-    CheckpointView,
-    ScoreReply,
-    StepReport,
-    TeacherInfo,
-    TeacherView,
-    TokenScores,
-    Usage,
-    encode_reply,
-)
+from tutelage_client.wire import ScoreReply, StepReport, TokenScores, Usage, encode_reply
 
-SAMPLED = {"kind": "divergence", "divergence": "reverse_kl", "support": {"kind": "sampled"}}
 TAID = {
     "kind": "divergence",
     "divergence": "forward_kl",
@@ -51,67 +33,6 @@ ADAPTIVE = {
     "samples_per_prompt": 2,
     "max_new_tokens": 8,
 }
-DEADLINE_S = 30.0
-
-
-@pytest.fixture
-def engine(tokenizer: Any) -> FakeEngine:
-    """The toy teacher, of the student's family."""
-    engine = FakeEngine(FakeOptions(), "toy")
-    own = {"tokenizer_fingerprint": tokenizer_fingerprint(tokenizer)}
-    engine.provenance = engine.provenance.model_copy(update=own)
-    return engine
-
-
-@pytest.fixture
-def spec_of(make_spec: Any, tmp_path: Path) -> Callable[..., RunSpec]:
-    data = tmp_path / "prompts.jsonl"
-    lines = [{"prompt": f"{a} {b}", "answer": a, "completion": b} for a, b in zip("abcdef", "ghijkl", strict=True)]
-    data.write_text("\n".join(map(json.dumps, lines)))
-
-    def make(steps: int, **sections: Any) -> RunSpec:
-        wanted = {
-            "data": {"train": str(data), "eval": str(data), "grader": {"kind": "contains"}},
-            "rollout": {"prompts_per_step": 4, "samples_per_prompt": 2},
-            "optim": {"steps": steps, "schedule": "cosine", "warmup_steps": 1},
-            "checkpoint": {"every": 2},
-            "eval": {"every": 2},
-        }
-        return make_spec(SAMPLED, **(wanted | sections))
-
-    return make
-
-
-Build = Callable[..., Awaitable[Run]]
-
-
-@pytest.fixture
-def building(engine: FakeEngine, tmp_path: Path) -> Build:
-    """A run as an attempt begins it, with a lease that a coordinator could have granted."""
-
-    def view() -> TeacherView:
-        info = TeacherInfo(name="toy", capabilities=engine.capabilities, provenance=engine.provenance)
-        return TeacherView(name="toy", url="http://127.0.0.1:1", info=info, seen_at=datetime.now(UTC), available=True)
-
-    async def begin(
-        spec: RunSpec,
-        worker: RecordingWorker,
-        queue: MemoryQueue,
-        name: str = "run",
-        epoch: int = 1,
-        checkpoint: CheckpointView | None = None,
-    ) -> Run:
-        teachers = {"toy": view().model_dump(mode="json")}
-        held = lease({}, str(tmp_path / name), epoch=epoch, checkpoint=checkpoint, teachers=teachers)
-        session = Session(cast("Any", worker), held)
-        return await build(session, spec, cast("Any", None), queue)
-
-    return begin
-
-
-async def finish(run: Run) -> None:
-    async with asyncio.timeout(DEADLINE_S), run.pipeline or nullcontext():
-        await train(run)
 
 
 def weights(run: Run) -> dict[str, Tensor]:

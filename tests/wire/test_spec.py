@@ -44,6 +44,7 @@ def without_teacher(objective: str, source: str, **more: Any) -> dict[str, Any]:
 
 
 MIXED: dict[str, Any] = {"source": "teacher_mixed", "teacher_share": 0.2}
+JUDGE = {"kind": "rubric", "rubric": "good?"}
 REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     # an unknown key, at every level
     (changed("objectiv", 1), "objectiv", "did you mean 'objective'?"),
@@ -151,6 +152,18 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     # out of range
     (changed("seed", -1), "seed", "greater than or equal to 0"),
     (changed("seed", 2**31), "seed", "less than 2147483648"),
+    *(
+        ({**changed(path, value), "deterministic": True}, field, said)
+        for path, value, field, said in (
+            ("budget.wall_clock_s", 5.0, "budget.wall_clock_s", "a clock does not end two runs at the same step"),
+            (
+                "reward",
+                {"by": {"kind": "rubric", "rubric": "good?"}, "advantage": "batch_normalised"},
+                "reward.by",
+                "does not judge twice alike",
+            ),
+        )
+    ),
     (changed("rollout.max_lag", 1), "rollout.max_lag", "less than or equal to 0"),
     (changed("rollout.prompts_per_step", 0), "rollout.prompts_per_step", "greater than or equal to 1"),
     (changed("rollout.temperature", 0), "rollout.temperature", "greater than 0"),

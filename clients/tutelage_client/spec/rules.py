@@ -12,7 +12,7 @@ from tutelage_client.spec.objectives import (
     SimpleObjective,
 )
 from tutelage_client.spec.rewards import RewardSpec, signals_heard
-from tutelage_client.spec.sections import Data, RolloutSpec, TeacherRef
+from tutelage_client.spec.sections import Budget, Data, RolloutSpec, TeacherRef
 from tutelage_client.spec.stabilizers import EntropyGate, RatioClip, Stabilizer
 from tutelage_client.spec.sums import Objective, Where, parts
 from tutelage_client.wire.refusal import refused
@@ -124,3 +124,14 @@ def _check_weights(stabilizers: Sequence[Stabilizer], rollout: RolloutSpec, obje
     if not any(isinstance(each, RatioClip) and each.min == 0 and each.max >= most * (1 - 1e-9) for each in stabilizers):
         sentence = "a policy gradient on text that the teacher wrote in part needs its importance weights p/mu"
         raise refused("stabilizers", f"{sentence}; add ratio_clip with max {most:.4g} or more, and min 0")
+
+
+def check_deterministic(rollout: RolloutSpec, reward: RewardSpec | None, budget: Budget) -> None:
+    """A run that repeats bit for bit takes nothing from clocks, from other people or from judges that write."""
+    remedy = "or set deterministic = false"
+    if rollout.source == "pushed":
+        raise refused("rollout.source", f"what others push is not in the spec; take another, {remedy}")
+    if budget.wall_clock_s is not None:
+        raise refused("budget.wall_clock_s", f"a clock does not end two runs at the same step; remove it, {remedy}")
+    if reward is not None and needs_model(reward.by) and reward.by.kind != "reward_model":
+        raise refused("reward.by", f"{reward.by.kind!r} does not judge twice alike; take another, {remedy}")

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
 from tutelage_client.spec.preset import resolved
 from tutelage_client.spec.rewards import RewardSpec, check_reward, signals_heard
 from tutelage_client.spec.routing import check_routes
-from tutelage_client.spec.rules import check_data, check_source, check_stabilizers, check_teachers
+from tutelage_client.spec.rules import (
+    check_data,
+    check_deterministic,
+    check_source,
+    check_stabilizers,
+    check_teachers,
+)
 from tutelage_client.spec.sections import (
     Budget,
     CheckpointSpec,
@@ -37,8 +43,10 @@ class RunSpec(Message):
         lt=2**31,
         description="decides the order of prompts, the sampling, LoRA's first weights and dropout",
     )
-    deterministic: Literal[False] = Field(
-        default=False, description="bit-for-bit repeats; not built, only false is taken"
+    deterministic: bool = Field(
+        default=False,
+        description="the same spec and seed give bit-identical weights, whatever died in between; slower, as every "
+        "question is a batch of its own at the teacher",
     )
     student: Student = Field(description="the model that learns")
     teachers: list[TeacherRef] = Field(default=[], description="who is asked, where anyone is; several share the lines")
@@ -65,6 +73,8 @@ class RunSpec(Message):
         check_routes(self.teachers)
         check_data(self.data, self.rollout)
         check_stabilizers(self.stabilizers, self.rollout, self.objective, self.reward)
+        if self.deterministic:
+            check_deterministic(self.rollout, self.reward, self.budget)
         return self
 
     @property

@@ -44,6 +44,8 @@ def encode_request(request: ScoreRequest) -> bytes:
     control: dict[str, Any] = {"signals": sorted(request.signals), "top_k": request.top_k}
     if request.entry_dtype != "float32":
         control["entry_dtype"] = request.entry_dtype
+    if request.own_batch:
+        control["own_batch"] = True
     return save(tensors, {"score-request.v1": json.dumps(control)})
 
 

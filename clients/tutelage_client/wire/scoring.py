@@ -101,6 +101,10 @@ class ScoreRequest(Message):
         default=frozenset({Signal.SAMPLED}), description="what is wanted for each token"
     )
     top_k: int | None = Field(default=None, ge=1, description="how many; goes with the signal of that name")
+    own_batch: bool = Field(
+        default=False,
+        description="scored in engine calls of its own, from no cache: what else is asked cannot change a bit of it",
+    )
     entry_dtype: EntryDtype = Field(
         default="float32",
         description="how top-k and candidate log-probs and hidden states travel in a safetensors reply; "

@@ -47,14 +47,20 @@ class Batcher:
         self.tokens_per_s: float | None = None
 
     async def score(
-        self, groups: Sequence[ScoreGroup], signals: frozenset[Signal], top_k: int | None, bill: Bill | None = None
+        self,
+        groups: Sequence[ScoreGroup],
+        signals: frozenset[Signal],
+        top_k: int | None,
+        bill: Bill | None = None,
+        *,
+        own_batch: bool = False,
     ) -> Scored:
         """As `Engine.score`, checked. Work that is cancelled while it waits is never done. bill: learns when it begins
 
         Raises:
             BadScores: the engine's answer must not leave. EngineFailed: it gave none.
         """
-        asked = Asked(signals, top_k)
+        asked = Asked(signals, top_k, own_batch)
         parts = cut(groups, self._max_batch_tokens)
         items = [self._enter(Waiting(part, asked, sum(map(group_tokens, part)), bill)) for part in parts]
         try:

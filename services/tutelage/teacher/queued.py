@@ -16,10 +16,14 @@ from tutelage_client.wire import GenerateRequest, ScoreGroup, Signal
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What requests must have in common to share an engine call."""
+    """What requests must have in common to share an engine call. own_batch: nothing may share it."""
 
     signals: frozenset[Signal]
     top_k: int | None
+    own_batch: bool = False
+
+    def joins(self, other: Asked | None) -> bool:
+        return self == other and not self.own_batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,7 @@ class WaitingLine:
         for item in self._items:
             if item.future.done():
                 continue
-            joins = not batch or (item.asked is not None and item.asked == batch[0].asked)
+            joins = not batch or (item.asked is not None and item.asked.joins(batch[0].asked))
             if joins and (not batch or item.tokens <= room):
                 batch.append(item)
                 self._line.serve(batch[0].start)

@@ -36,7 +36,6 @@ from tutelage_client.wire import (
     ScoreGroup,
     ScoreReply,
     ScoreRequest,
-    Signal,
     Spending,
     TeacherInfo,
     needs_model,
@@ -100,8 +99,8 @@ class Scorer:
         with self._counted(caller.door):
             groups = admit_score(request, self.engine.capabilities, self.limits, self.name)
             caller.pace.take(most_scored(groups).forward_tokens)
-            ask = partial(self._scored, signals=request.signals, top_k=request.top_k, caller=caller)
-            if self._cache is None:
+            ask = partial(self._scored, request=request, caller=caller)
+            if self._cache is None or request.own_batch:
                 blocks, usage = await ask(groups)
             else:
                 blocks, usage = await self._cache.score(groups, request.signals, request.top_k, ask)
@@ -151,12 +150,12 @@ class Scorer:
                 await self._cache.begin(found.get("known_answer", ()))
             self.not_ready, self.probe = None, {"ok": True, **found}
 
-    async def _scored(
-        self, groups: Sequence[ScoreGroup], *, signals: frozenset[Signal], top_k: int | None, caller: Caller
-    ) -> Scored:
-        """What the engine says, paid by the caller."""
+    async def _scored(self, groups: Sequence[ScoreGroup], *, request: ScoreRequest, caller: Caller) -> Scored:
+        """What the engine says of these groups of the request, paid by the caller."""
         with self._accounts.reserved(caller.accounts, most_scored(groups)) as bill:
-            blocks, usage = await self.batcher.score(groups, signals, top_k, bill)
+            blocks, usage = await self.batcher.score(
+                groups, request.signals, request.top_k, bill, own_batch=request.own_batch
+            )
             bill.settle(usage)
         return blocks, usage
 

@@ -89,7 +89,7 @@ class Answers:
     async def _give_up(self, marking: Marking, question: Question, reason: str) -> None:
         names = [rollout.id for rollout in question.rollouts]
         message = f"rollout {', '.join(names)} is left out: {reason}"
-        if question.teacher.on_loss == "fail":
+        if question.teacher.on_loss == "fail" or self.asker.spec.deterministic:
             raise TeacherFailed("question_failed", message)
         self.ledger.dropped_rollouts += len(set(names) - marking.lost)
         marking.end(question, None)

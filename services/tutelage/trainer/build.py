@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tutelage.core.batch import OutputHead
 from tutelage.queue.base import Queue
-from tutelage.trainer import checkpoint, saving, validate
+from tutelage.trainer import checkpoint, determinism, saving, validate
 from tutelage.trainer.answers import Answers
 from tutelage.trainer.asking import Asker
 from tutelage.trainer.data import Example, encode, read_lines
@@ -48,6 +48,8 @@ async def build(
         InvalidInput: something that the run's owner can mend.
         TeacherFailed: a teacher refuses, is gone, or is not the one that this run began with.
     """
+    if spec.deterministic:
+        determinism.settle()
     artefacts = Path(session.lease.artefacts)
     teachers = await open_teachers(session, spec, coordinator, teacher_key)
     folder = await local_path(spec.student.model, coordinator, artefacts, "student.model")

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tutelage.trainer.crashes import CrashPoint, Passing, pass_by
 from tutelage_client.errors import TutelageError
 from tutelage_client.wire import CheckpointView
 
@@ -32,7 +33,12 @@ class BrokenCheckpoint(TutelageError):
 
 
 def save(
-    root: Path, epoch: int, step: int, write_model: Callable[[Path], None], state: dict[str, Any]
+    root: Path,
+    epoch: int,
+    step: int,
+    write_model: Callable[[Path], None],
+    state: dict[str, Any],
+    passing: Passing = pass_by,
 ) -> CheckpointView:
     """Write one checkpoint under `root`. `write_model(folder)` puts model and optimizer files into the folder."""
     final = root / f"step-{step:08d}-e{epoch}"
@@ -41,6 +47,7 @@ def save(
         shutil.rmtree(leftover, ignore_errors=True)
     temporary.mkdir(parents=True)
     write_model(temporary)
+    passing(CrashPoint.MID_SAVE)
     (temporary / "state.json").write_text(json.dumps(state, indent=1, sort_keys=True))
     files = {str(p.relative_to(temporary)): _describe(p) for p in sorted(temporary.rglob("*")) if p.is_file()}
     (temporary / MANIFEST).write_text(json.dumps({"step": step, "epoch": epoch, "files": files}, indent=1))
@@ -48,6 +55,7 @@ def save(
         _fsync(path)
     temporary.rename(final)
     _fsync(root)
+    passing(CrashPoint.AFTER_RENAME)
     return CheckpointView(step=step, epoch=epoch, path=str(final), weights_sha256=weights_sha256(final / "model"))
 
 

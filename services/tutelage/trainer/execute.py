@@ -12,6 +12,7 @@ from typing import Literal
 from tutelage.queue import open_queue
 from tutelage.trainer import saving
 from tutelage.trainer.build import build
+from tutelage.trainer.crashes import crashing
 from tutelage.trainer.exits import ExitCode, Fenced, StopRun, TeacherFailed
 from tutelage.trainer.loop import Run, commit, train
 from tutelage.trainer.session import Session
@@ -62,6 +63,8 @@ async def attempt(session: Session, coordinator: CoordinatorClient, settings: Se
         await session.enter("validating")
         spec = parse_spec(session.lease.spec)
         run = await build(session, spec, coordinator, queue, settings.teacher_key())
+        if settings.crash_at is not None:
+            run.passing = crashing(settings.crash_at, session.epoch)
         await session.enter("running")
         async with run.teachers, run.pipeline or contextlib.nullcontext():
             await train(run)

@@ -14,6 +14,7 @@ from tutelage.core.clock import advanced
 from tutelage.core.objective import Objective
 from tutelage.trainer import checkpoint, saving, writing
 from tutelage.trainer.collate import MicroBatch, micro_batches
+from tutelage.trainer.crashes import CrashPoint, Passing, pass_by
 from tutelage.trainer.data import Example
 from tutelage.trainer.evaluate import evaluate
 from tutelage.trainer.exits import TeacherFailed
@@ -50,6 +51,7 @@ class Run:
     ledger: Ledger
     eval_examples: list[Example] | None
     artefacts: Path
+    passing: Passing = pass_by
     started_s: float = field(default_factory=time.monotonic)
 
 
@@ -71,10 +73,11 @@ async def step(run: Run) -> str | None:
     begun_s = time.monotonic()
     rollouts = SOURCES[run.spec.rollout.source](run.sources, run.student.step)
     scored, timeline = await run.session.while_wanted(marked(run, rollouts))
+    run.passing(CrashPoint.AFTER_SCORE_FETCH)
     scored, rewards = rewarded(run, scored)
     scored_s = time.monotonic()
     objective = run.objective.at(run.student.step, run.ledger.clock.share)
-    metrics: Metrics = await asyncio.to_thread(run.student.learn, batches(run, scored), objective)
+    metrics: Metrics = await asyncio.to_thread(run.student.learn, batches(run, scored), objective, run.passing)
     await asyncio.to_thread(note, run.artefacts / "learned", learned(run, scored))
     if run.objective.target.adaptive:
         run.ledger.clock = advanced(run.ledger.clock, run.objective.target, run.student.step, metrics.get("loss"))
@@ -223,6 +226,12 @@ async def commit(run: Run, *, final: bool = False) -> None:
     provenances = {name: each.model_dump(mode="json") for name, each in run.teachers.provenances.items()}
     state = {"step": run.student.step, "ledger": asdict(run.ledger), "provenances": provenances}
     write = partial(saved, run)
-    view = await asyncio.to_thread(checkpoint.save, root, run.session.epoch, run.student.step, write, state)
+    run.passing(CrashPoint.BEFORE_SAVE)
+    view = await asyncio.to_thread(
+        checkpoint.save, root, run.session.epoch, run.student.step, write, state, run.passing
+    )
+    run.passing(CrashPoint.BEFORE_COMMIT)
     await run.session.commit(view, final=final)
+    run.passing(CrashPoint.AFTER_COMMIT)
     await asyncio.to_thread(checkpoint.retain, root, run.spec.checkpoint.keep, view)
+    run.passing(CrashPoint.BEFORE_ACK)

@@ -41,6 +41,7 @@ def question(spec: RunSpec, rollout: Rollout, candidate_ids: NDArray[np.int32] |
         sequences=(ScoreGroup(prompt_ids=rollout.prompt_ids, completions=(completion,)),),
         signals=required_signals(spec),
         top_k=size_asked(spec.objective, Signal.TOP_K),
+        own_batch=spec.deterministic,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from tutelage.trainer.crashes import CRASH_AT
 from tutelage_client.client import read_key
 
 
@@ -26,6 +27,11 @@ class Settings(BaseSettings):
     name: str = Field(default_factory=socket.gethostname, description="this worker's name in leases and logs")
     teacher_key_file: Path | None = Field(
         default=None, description="file with the bearer key for teachers that ask for one"
+    )
+    crash_at: str | None = Field(
+        default=None,
+        pattern=CRASH_AT,
+        description="for tests: die at this point, or at its N-th passing (POINT:N), in a run's first attempt",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="least level that is logged"

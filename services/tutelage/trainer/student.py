@@ -26,6 +26,7 @@ from tutelage.engines.head import Head
 from tutelage.engines.sampling import Sampled, sample
 from tutelage.engines.tokenizer import eos_ids
 from tutelage.trainer.collate import MicroBatch
+from tutelage.trainer.crashes import CrashPoint, Passing, pass_by
 from tutelage.trainer.optimizer import Optimizer
 from tutelage_client.spec import RolloutSpec, RunSpec
 from tutelage_client.wire import Rollout
@@ -113,7 +114,9 @@ class Student:
             hidden_BTH = hidden_states(self.model, ids.to(self.device), None)
             return self.head.logits(hidden_BTH[0, start - 1 : start - 1 + rows])
 
-    def learn(self, batches: Iterable[MicroBatch], objective: Objective) -> dict[str, float | None]:
+    def learn(
+        self, batches: Iterable[MicroBatch], objective: Objective, passing: Passing = pass_by
+    ) -> dict[str, float | None]:
         """One optimiser step on the mean loss over all learned tokens of the batches.
 
         The gradient of the sum is divided by the count at the end, so the cut into batches does not matter.
@@ -126,10 +129,12 @@ class Student:
                 total, metrics = loss(self._rows(batch, objective), objective)
             total.backward()
             parts.setdefault(batch.marked_by, []).append(metrics)
+        passing(CrashPoint.AFTER_BACKWARD)
         learned: dict[str, float | None] = dict(values(merge(chain.from_iterable(parts.values()))))
         count = learned.pop("tokens", None)
         learned |= {"learned_tokens": count, "lr": self.optimizer.set_lr(self.step)}
         learned["grad_norm"] = self.optimizer.apply(count, self.step) if count else None
+        passing(CrashPoint.AFTER_OPTIMIZER_STEP)
         self.step += 1
         self.optimizer.zero_grad()
         return learned if len(self.spec.teachers) < 2 else learned | _by_teacher(parts)
