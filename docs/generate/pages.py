@@ -11,6 +11,7 @@ from docs.generate.errors import errors_page
 from docs.generate.http import coordinator_page, teacher_page
 from docs.generate.metrics import metrics_page
 from docs.generate.openapi import coordinator_openapi, teacher_openapi
+from docs.generate.reliability import reliability_page
 from docs.generate.spec import spec_page
 
 
@@ -18,6 +19,7 @@ def pages() -> dict[str, str]:
     """Markdown and OpenAPI by path below docs."""
     written = {
         "algorithms.md": algorithms_page(),
+        "reliability.md": reliability_page(),
         "reference/spec.md": spec_page(),
         "reference/cli.md": cli_page(),
         "reference/metrics.md": metrics_page(),

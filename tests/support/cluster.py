@@ -39,7 +39,7 @@ from tutelage_client.wire import RunView
 from tutelage_client.worker import WorkerClient
 
 VOCABULARY = 32
-LEASE_S = 6.0  # of a run
+LEASE_S = 8.0  # of a run
 JOB_LEASE_S = 1.5  # of a job in the queue
 ROLLOUTS = 4
 WAIT_S = 120.0
