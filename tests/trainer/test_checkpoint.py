@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -79,6 +80,19 @@ def test_a_crash_while_writing_leaves_nothing_that_counts(tmp_path: Path) -> Non
     assert checkpoint.newest_whole(tmp_path, older) == (Path(older.path), {"step": 5})
     checkpoint.retain(tmp_path, 2, older)
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000005-e1"]
+
+
+def test_a_save_that_fails_leaves_the_older_one_and_no_remains(tmp_path: Path) -> None:
+    older = save(tmp_path, 5)
+
+    def run_out_of_space(folder: Path) -> None:
+        write_some(folder)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.save(tmp_path, 1, 10, run_out_of_space, {"step": 10})
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000005-e1"]
+    assert checkpoint.newest_whole(tmp_path, older) == (Path(older.path), {"step": 5})
 
 
 def test_what_was_never_committed_is_not_resumed_from(tmp_path: Path) -> None:

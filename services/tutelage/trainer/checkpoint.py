@@ -46,13 +46,17 @@ def save(
     for leftover in (temporary, final):
         shutil.rmtree(leftover, ignore_errors=True)
     temporary.mkdir(parents=True)
-    write_model(temporary)
-    passing(CrashPoint.MID_SAVE)
-    (temporary / "state.json").write_text(json.dumps(state, indent=1, sort_keys=True))
-    files = {str(p.relative_to(temporary)): _describe(p) for p in sorted(temporary.rglob("*")) if p.is_file()}
-    (temporary / MANIFEST).write_text(json.dumps({"step": step, "epoch": epoch, "files": files}, indent=1))
-    for path in (*temporary.rglob("*"), temporary):
-        _fsync(path)
+    try:
+        write_model(temporary)
+        passing(CrashPoint.MID_SAVE)
+        (temporary / "state.json").write_text(json.dumps(state, indent=1, sort_keys=True))
+        files = {str(p.relative_to(temporary)): _describe(p) for p in sorted(temporary.rglob("*")) if p.is_file()}
+        (temporary / MANIFEST).write_text(json.dumps({"step": step, "epoch": epoch, "files": files}, indent=1))
+        for path in (*temporary.rglob("*"), temporary):
+            _fsync(path)
+    except Exception:  # such as a full disk, which what was written so far would keep full
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     temporary.rename(final)
     _fsync(root)
     passing(CrashPoint.AFTER_RENAME)
