@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import random
 import statistics
@@ -47,6 +48,11 @@ def interval(ratios: list[float]) -> tuple[float, float]:
     draw = random.Random(0)
     medians = sorted(statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(1000))
     return medians[25], medians[974]
+
+
+def load_1min() -> float:
+    """How many programs wanted to run in the last minute: what else disturbed a cell that ended now."""
+    return os.getloadavg()[0]
 
 
 def described(name: str, cells: list[Cell]) -> dict[str, Any]:

@@ -1,22 +1,78 @@
-"""A benchmark's committed result as the rows of a table, for `docs/performance.md`; a test holds the two together."""
+"""`python -m benchmarks.page`: committed results as the tables of `docs/performance.md`; a test holds both together."""
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).parents[1]
+PAGE, RESULTS = ROOT / "docs/performance.md", ROOT / "docs/results"
+Rows = Callable[[dict[str, Any]], list[str]]
+Column = tuple[str, Callable[[dict[str, Any]], str]]
 
-def table(result: dict[str, Any]) -> list[str]:
-    """One row a cell: medians, the ratio with its interval, and whether both sides computed the same."""
-    rows = ["| cell | peer | ours, ms | theirs, ms | ratio | 95 % interval | equal |", "|---|---|--:|--:|--:|---|---|"]
+
+def main() -> None:
+    PAGE.write_text(filled(PAGE.read_text()))
+
+
+def filled(page: str) -> str:
+    """The page with each table anew, between its two marks."""
+    for mark, rows in TABLES.items():
+        found = re.search(between(mark), page, re.DOTALL)
+        if found is None:
+            raise SystemExit(f"{PAGE} has no place for the table {mark!r}")
+        page = page[: found.start(1)] + "\n".join(rows(result_of(mark))) + page[found.end(1) :]
+    return page
+
+
+def between(mark: str) -> str:
+    return rf"<!-- results: {mark} -->\n(.*?)\n<!-- end -->"
+
+
+def result_of(mark: str) -> dict[str, Any]:
+    """A mark begins with the name of its file."""
+    return json.loads((RESULTS / f"{mark.partition(',')[0]}.json").read_text())
+
+
+def listed(result: dict[str, Any], columns: list[Column]) -> list[str]:
+    """One row a cell; the first two columns are text, the last says whether both sides computed the same."""
+    names = ["cell", "peer", *(name for name, _ in columns), "equal"]
+    rows = [f"| {' | '.join(names)} |", "|---|---" + "|--:" * len(columns) + "|---|"]
     for cell in result["cells"]:
-        low, high = cell["ci"]
-        figures = f"{cell['ours']:.0f} | {cell['theirs']:.0f} | {cell['ratio']:.2f} | {low:.2f} to {high:.2f}"
-        rows.append(f"| {cell['cell']} | {cell['peer']['name']} | {figures} | {'yes' if cell['equal'] else 'no'} |")
+        peer = cell["peer"]["name"] if cell["peer"] else "-"
+        values = [show(cell) for _, show in columns]
+        rows.append(f"| {' | '.join([cell['cell'], peer, *values, 'yes' if cell['equal'] else 'no'])} |")
     return rows
 
 
+def own(name: str, form: str) -> Column:
+    """A field of the cell itself. name: `ours, ms` is of `ours`"""
+    return name, lambda cell: number(cell[name.partition(",")[0]], form)
+
+
+def counted(name: str, key: str, form: str) -> Column:
+    return name, lambda cell: number(cell["counted"].get(key), form)
+
+
+def number(value: float | None, form: str) -> str:
+    """A figure that a cell does not have is a dash."""
+    return "-" if value is None else format(value, form)
+
+
+def times(form: str) -> list[Column]:
+    """Medians, and their ratio with its interval."""
+    return [own("ours, ms", form), own("theirs, ms", form), own("ratio", ".2f"), ("95 % interval", _interval)]
+
+
+def _interval(cell: dict[str, Any]) -> str:
+    return "-" if cell["ci"] is None else f"{cell['ci'][0]:.2f} to {cell['ci'][1]:.2f}"
+
+
 def sides(result: dict[str, Any]) -> list[str]:
-    """What was counted on each side, one column a peer."""
+    """What was counted on each side of `step`, one column a peer."""
     steps = [cell for cell in result["cells"] if cell["cell"] == "step"]
     names = [cell["peer"]["name"] for cell in steps]
     rows = [f"| counted | {' | '.join(names)} |", "|---" + "|--:" * len(names) + "|"]
@@ -26,20 +82,58 @@ def sides(result: dict[str, Any]) -> list[str]:
     return rows
 
 
-def losses(result: dict[str, Any]) -> list[str]:
-    """One row a cell of `loss`: time, processor time and memory; the products alone have no memory of their own."""
-    rows = [
-        "| cell | peer | ours, ms | theirs, ms | ratio | 95 % interval | processor time, ratio "
-        "| extra memory: ours, MB | theirs, MB | pairs | load | equal |",
-        "|---|---|--:|--:|--:|---|--:|--:|--:|--:|--:|---|",
-    ]
-    for cell in result["cells"]:
-        (low, high), counted = cell["ci"], cell["counted"]
-        theirs = f"{counted['extra_mb_theirs']:.0f}" if "extra_mb_theirs" in counted else "-"
-        figures = [
-            f"{cell['ours']:.0f} | {cell['theirs']:.0f} | {cell['ratio']:.2f} | {low:.2f} to {high:.2f}",
-            f"{counted['cpu_ratio']:.2f} | {counted['extra_mb_ours']:.0f} | {theirs}",
-            f"{cell['peer']['settings']['pairs']} | {counted['load_1min']:.1f} | {'yes' if cell['equal'] else 'no'}",
-        ]
-        rows.append(f"| {cell['cell']} | {cell['peer']['name']} | {' | '.join(figures)} |")
-    return rows
+PAIRS: Column = "pairs", lambda cell: str(cell["peer"]["settings"]["pairs"])
+LOAD = counted("load", "load_1min", ".1f")
+CPU_RATIO = counted("processor time, ratio", "cpu_ratio", ".2f")
+LOSS = [
+    *times(".0f"),
+    CPU_RATIO,
+    counted("extra memory: ours, MB", "extra_mb_ours", ".0f"),
+    counted("theirs, MB", "extra_mb_theirs", ".0f"),
+    PAIRS,
+    LOAD,
+]
+SCORING = [
+    *times(".0f"),
+    CPU_RATIO,
+    counted("predicted", "predicted", ".2f"),
+    counted("reached", "reached", ".0%"),
+    counted("response tokens/s: ours", "tokens_per_s_ours", ".0f"),
+    counted("theirs", "tokens_per_s_theirs", ".0f"),
+    PAIRS,
+    LOAD,
+]
+MEMORY = [
+    counted("scored tokens", "response_tokens", ".0f"),
+    counted("peak: ours, MB", "peak_mb_ours", ".0f"),
+    counted("of which the encoding, MB", "encoding_mb_ours", ".0f"),
+    counted("theirs, MB", "peak_mb_theirs", ".0f"),
+]
+TRANSPORT = [
+    *times(".2f"),
+    counted("processor time, ours, ms", "cpu_ms_ours", ".2f"),
+    counted("bytes: ours", "bytes_ours", ".0f"),
+    counted("theirs", "bytes_theirs", ".0f"),
+    counted("ours, an entry", "bytes_an_entry", ".2f"),
+    LOAD,
+]
+DOOR = [
+    *times(".2f"),
+    counted("added at the median, ms", "added_p50_ms", ".2f"),
+    counted("scores/s", "scores_per_s", ".0f"),
+    counted("processor time of the client, ms a score", "client_cpu_ms", ".2f"),
+    LOAD,
+]
+TABLES: dict[str, Rows] = {
+    "loss": lambda result: listed(result, LOSS),
+    "loss_bf16": lambda result: listed(result, LOSS),
+    "scoring": lambda result: listed(result, SCORING),
+    "scoring, memory": lambda result: listed(result, MEMORY),
+    "transport": lambda result: listed(result, TRANSPORT),
+    "door": lambda result: listed(result, DOOR),
+    "step": lambda result: listed(result, times(".0f")),
+    "step, counted": sides,
+}
+
+if __name__ == "__main__":
+    main()

@@ -18,7 +18,7 @@ import numpy as np
 import pydantic
 from numpy.typing import NDArray
 
-from benchmarks.measure import Cell, interval, paired
+from benchmarks.measure import Cell, interval, load_1min, paired
 from tutelage.engines.upstream.asked import Asked
 from tutelage.engines.upstream.prompt_logprobs import answer_from_top_k, read_prompt_logprobs
 from tutelage_client.wire import Provenance, ScoreReply, Signal, TokenScores, Usage, decode_reply, encode_reply
@@ -77,6 +77,7 @@ def cell(name: str, reply: ScoreReply, peer: Peer, repetitions: int, entry_dtype
             "bytes_ours": body,
             "bytes_theirs": peer.bytes,
             "bytes_an_entry": body / entries,
+            "load_1min": load_1min(),
         },
     )
 

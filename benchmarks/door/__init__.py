@@ -22,7 +22,7 @@ import numpy as np
 import uvicorn
 
 from benchmarks.door.processes import printing, python, valkey
-from benchmarks.measure import Cell, interval, paired
+from benchmarks.measure import Cell, interval, load_1min, paired
 from tutelage.queue import Job, Queue, open_queue
 from tutelage_client.wire import ScoreReply, ScoreRequest, Signal, decode_reply, encode_request
 from tutelage_client.wire.codec import MEDIA_TYPE
@@ -58,7 +58,7 @@ def http(teacher_url: str, echo_url: str, repetitions: int) -> Cell:
         ratio=statistics.median(ratios),
         ci=interval(ratios),
         equal=(scores.start, scores.rows) == (PROMPT, COMPLETION),
-        counted={"added_p50_ms": added_ms, "repetitions": repetitions},
+        counted={"added_p50_ms": added_ms, "repetitions": repetitions, "load_1min": load_1min()},
     )
 
 
@@ -78,7 +78,12 @@ async def queue(redis_url: str, jobs: int, size: int) -> Cell:
         peer=None,
         ours=1e3 * took_s / (jobs * size),
         equal=whole and len(replies) == jobs,
-        counted={"scores_per_s": jobs * size / took_s, "client_cpu_ms": 1e3 * cpu_s / (jobs * size), "jobs": jobs},
+        counted={
+            "scores_per_s": jobs * size / took_s,
+            "client_cpu_ms": 1e3 * cpu_s / (jobs * size),
+            "jobs": jobs,
+            "load_1min": load_1min(),
+        },
     )
 
 

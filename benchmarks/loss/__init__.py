@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.loss.side import HINT, OURS, PEERS, Figures, Side, agree, available, version
-from benchmarks.measure import Cell, interval, paired
+from benchmarks.measure import Cell, interval, load_1min, paired
 
 
 class Shape(NamedTuple):
@@ -127,4 +127,4 @@ def counted(own: Figures, theirs: Figures, *, has_loss: bool) -> dict[str, float
     if has_loss:
         figures |= {"extra_mb_theirs": theirs.outcome.extra_bytes / 1e6, "loss_theirs": theirs.outcome.loss}
         figures["extra_ratio"] = theirs.outcome.extra_bytes / own.outcome.extra_bytes
-    return figures | {"load_1min": os.getloadavg()[0]}
+    return figures | {"load_1min": load_1min()}

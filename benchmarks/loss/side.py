@@ -55,7 +55,8 @@ class Side:
         self.name, self.folder = settings["side"], folder
         self.cpu_s: list[float] = []
         python = sys.executable if self.name in OURS else str(PEERS_PYTHON)
-        env = os.environ | {"PYTHONPATH": str(ROOT / "services"), "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
+        paths = os.pathsep.join([str(ROOT / "services"), str(ROOT)])
+        env = os.environ | {"PYTHONPATH": paths, "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
         self.log = (folder / f"{self.name}.log").open("ab")
         self.process = subprocess.Popen(
             [python, Path(__file__).with_name("worker.py")],

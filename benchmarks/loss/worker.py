@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.memory import peak_bytes
 
 # Libraries print too; the answers keep the real standard output to themselves.
 ANSWERS = os.fdopen(os.dup(1), "w", buffering=1)
@@ -136,19 +137,6 @@ def once(side: Side, problem: Problem) -> Tensor | None:
     if loss is not None:
         loss.backward()
     return loss
-
-
-def peak_bytes(call: Callable[[], Any]) -> int:
-    """The most bytes that the call's tensors held at once, as the allocator reports them."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        call()
-    assert seen.profiler is not None and seen.profiler.kineto_results is not None
-    events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
-    live = most = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        live += event.nbytes()
-        most = max(most, live)
-    return most
 
 
 def result(side: Side, problem: Problem, path: str) -> dict[str, float]:
