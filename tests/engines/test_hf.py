@@ -31,7 +31,16 @@ from tutelage.engines import HfOptions, open_engine
 from tutelage.engines.hf import HfEngine
 from tutelage.engines.loading import pick_device
 from tutelage_client.errors import InvalidInput
-from tutelage_client.wire import GenerateRequest, Provenance, ScoreGroup, Signal
+from tutelage_client.wire import (
+    Completion,
+    GenerateRequest,
+    Provenance,
+    ScoreGroup,
+    ScoreReply,
+    Signal,
+    decode_reply,
+    encode_reply,
+)
 
 SIZES: dict[str, Any] = {
     "vocab_size": 259,
@@ -152,6 +161,23 @@ async def test_bfloat16_is_close_and_says_so(
         torch.testing.assert_close(torch.from_numpy(block.arrays()["sampled_logprob"]), sampled, atol=0.25, rtol=0)
 
 
+async def test_hidden_states_of_bfloat16_lose_nothing_in_it_and_take_two_bytes_a_number(
+    model_dirs: dict[str, Path],
+) -> None:
+    engine = await open_engine(HfOptions(model=str(model_dirs["llama"]), dtype="bfloat16", device="cpu"), "t")
+    assert engine.capabilities.hidden_dtype == "bfloat16"
+    prompt, ids = np.arange(3, 7, dtype=np.int32), np.arange(1, 89, dtype=np.int32)
+    groups = [ScoreGroup(prompt_ids=prompt, completions=(Completion(token_ids=ids),))] * 64
+    blocks, usage = await engine.score(groups, frozenset({Signal.HIDDEN}), None)
+    reply = ScoreReply(scores=tuple(blocks), provenance=engine.provenance, usage=usage)
+    narrowed, full = encode_reply(reply, "bfloat16"), encode_reply(reply)
+    for sent, got in zip(blocks, decode_reply(narrowed).scores, strict=True):
+        np.testing.assert_array_equal(got.arrays()["hidden"], sent.arrays()["hidden"])
+    numbers = usage.scored_tokens * 32
+    assert len(full) - len(narrowed) == 2 * numbers
+    assert len(narrowed) <= 2.05 * numbers
+
+
 async def test_provenance_names_the_model_without_its_path_and_pins_its_weights(model_dirs: dict[str, Path]) -> None:
     folder = model_dirs["gpt2"]
     engine = await open_engine(HfOptions(model=str(folder), device="cpu"), "walker")
@@ -175,6 +201,7 @@ async def test_provenance_names_the_model_without_its_path_and_pins_its_weights(
         "generates": True,
         "rewards": frozenset(),
         "eos_ids": (2,),
+        "hidden_dtype": "float32",
     }
 
 

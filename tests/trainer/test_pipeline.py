@@ -19,7 +19,7 @@ from tutelage.trainer.asking import Asker
 from tutelage.trainer.exits import StopRun, TeacherFailed
 from tutelage.trainer.ledger import Ledger
 from tutelage.trainer.pipeline import Pipeline
-from tutelage_client.wire import Rollout
+from tutelage_client.wire import Rollout, decode_request
 
 SAMPLED = {"kind": "divergence", "divergence": "reverse_kl", "support": {"kind": "sampled"}}
 TOP_K = {"kind": "divergence", "support": {"kind": "student_top_k", "k": 3}}
@@ -101,6 +101,23 @@ async def test_scoring_begins_before_the_last_rollout_is_written(make_pipeline: 
     assert timeline.first_question_s <= timeline.first_answer_s <= timeline.last_rollout_s <= timeline.last_answer_s
     assert timeline.overlap_s >= 0
     assert timeline.wait_s >= 0
+
+
+@pytest.mark.parametrize(
+    ("support", "told", "asked"),
+    [
+        ({"kind": "full"}, {"toy": "bfloat16"}, "bfloat16"),
+        ({"kind": "full"}, {"toy": "float32"}, "float32"),
+        ({"kind": "teacher_top_k", "k": 3}, {"toy": "bfloat16"}, "float32"),
+        ({"kind": "sampled"}, {"toy": "bfloat16"}, "float32"),
+    ],
+)
+async def test_hidden_states_are_asked_for_as_the_teacher_computes_them_and_log_probs_in_full(
+    support: dict[str, Any], told: Any, asked: str, make_spec: Any, random_rollouts: Any
+) -> None:
+    spec = make_spec({"kind": "divergence", "divergence": "forward_kl", "support": support})
+    question = await Asker(MemoryQueue(), "run-1", spec, hidden_dtypes=told).question(random_rollouts(1)[0])
+    assert decode_request(question.job.payload).entry_dtype == asked
 
 
 class ShoutingQueue(MemoryQueue):

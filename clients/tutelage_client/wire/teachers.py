@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from tutelage_client.wire.message import Message
+from tutelage_client.wire.tensors import EntryDtype
 
 
 class Signal(StrEnum):
@@ -37,6 +38,9 @@ class Capabilities(Message):
         default=frozenset(), description="kinds of rewards that its model gives; graders without a model always go"
     )
     eos_ids: tuple[int, ...] = Field(default=(), description="tokens that end a text")
+    hidden_dtype: EntryDtype = Field(
+        default="float32", description="what its hidden states are computed in: as this entry_dtype they lose nothing"
+    )
 
 
 class Provenance(Message):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tutelage.engines.checks import check_groups, check_ids, check_length, score_usage
 from tutelage.engines.encoding import Encoder, shares_prompts
-from tutelage.engines.head import proven_head
+from tutelage.engines.head import Head, proven_head
 from tutelage.engines.loading import load_model, pick_device, weights_revision
 from tutelage.engines.options import HfOptions
 from tutelage.engines.signals import Question, answer
@@ -23,6 +23,7 @@ from tutelage.engines.tokenizer import ModelTokenizer, encode_prompt, eos_ids, l
 from tutelage_client.errors import InvalidInput
 from tutelage_client.wire import (
     Capabilities,
+    EntryDtype,
     GenerateRequest,
     Generation,
     Provenance,
@@ -71,7 +72,7 @@ class HfEngine:
         self._encoder = _encoder(model, self._head is not None)
         self.tokenizer = ModelTokenizer(tokenizer)
         self.provenance = provenance
-        self.capabilities = _capabilities(model, tokenizer, hidden=self._head is not None)
+        self.capabilities = _capabilities(model, tokenizer, self._head)
         self._chunk_rows = max(1, logit_tile_bytes // (4 * model.config.get_text_config(decoder=True).vocab_size))
 
     async def connect(self) -> dict[str, Any]:
@@ -131,9 +132,9 @@ def _last_hidden(output: Any) -> Tensor:
     return output.last_hidden_state
 
 
-def _capabilities(model: Any, tokenizer: Any, *, hidden: bool) -> Capabilities:
+def _capabilities(model: Any, tokenizer: Any, head: Head | None) -> Capabilities:
     config = model.config.get_text_config(decoder=True)
-    signals = frozenset(Signal) if hidden else frozenset(Signal) - {Signal.HIDDEN}
+    signals = frozenset(Signal) if head else frozenset(Signal) - {Signal.HIDDEN}
     return Capabilities(
         signals=signals,
         max_top_k=min(config.vocab_size, MAX_TOP_K),
@@ -141,4 +142,9 @@ def _capabilities(model: Any, tokenizer: Any, *, hidden: bool) -> Capabilities:
         max_length=getattr(config, "max_position_embeddings", None) or min(tokenizer.model_max_length, 2**20),
         vocabulary_size=config.vocab_size,
         eos_ids=tuple(sorted(eos_ids(model, tokenizer))),
+        hidden_dtype=_narrowest(head.weight.dtype) if head else "float32",  # a proven head has that of its input
     )
+
+
+def _narrowest(dtype: torch.dtype) -> EntryDtype:
+    return "bfloat16" if dtype == torch.bfloat16 else "float16" if dtype == torch.float16 else "float32"

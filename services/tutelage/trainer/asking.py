@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from tutelage.trainer.questions import job_id, question
 from tutelage_client.errors import ServiceUnreachable
 from tutelage_client.spec import RunSpec, teacher_for
 from tutelage_client.wire import (
+    EntryDtype,
     RewardItem,
     RewardRequest,
     Rollout,
@@ -33,6 +34,7 @@ class Asker:
     """Asks the teachers of one run, each on its own stream, for scores, for rewards, or for both.
 
     candidates: names the student's own top tokens where they are wanted; item: what is graded of a rollout
+    hidden_dtypes: of each teacher whose hidden states lose nothing in fewer bits than float32's
     """
 
     queue: Queue
@@ -40,11 +42,13 @@ class Asker:
     spec: RunSpec
     candidates: Callable[[Rollout], NDArray[np.int32]] | None = None
     item: Callable[[Rollout], RewardItem] | None = None
+    hidden_dtypes: Mapping[str, EntryDtype] = field(default_factory=dict)
 
     async def question(self, rollout: Rollout) -> Question:
         """What the objective wants to know of this rollout."""
         ids = None if self.candidates is None else await asyncio.to_thread(self.candidates, rollout)
-        request = question(self.spec, rollout, ids)
+        teacher = teacher_for(self.spec.teachers, rollout.tag)
+        request = question(self.spec, rollout, ids, self.hidden_dtypes.get(teacher.name, "float32"))
         return self._asked([rollout], request, encode_request(request), ids)
 
     def reward_question(self, rollouts: Sequence[Rollout]) -> Question:

@@ -86,7 +86,9 @@ def pipeline_of(
         return None
     k = needs_candidates(spec)
     candidates = (lambda rollout: student.top_ids(rollout, k)) if k else None
-    asker = Asker(queue, session.run_id, spec, candidates, lambda rollout: item(rollout, student.text))
+    asker = Asker(
+        queue, session.run_id, spec, candidates, lambda rollout: item(rollout, student.text), teachers.hidden_dtypes
+    )
     return Pipeline(Answers(asker, session, teachers.provenances, ledger))
 
 

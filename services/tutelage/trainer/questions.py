@@ -12,6 +12,7 @@ from tutelage_client.errors import BadScores
 from tutelage_client.spec import RunSpec, required_signals, size_asked
 from tutelage_client.wire import (
     Completion,
+    EntryDtype,
     Provenance,
     Reward,
     RewardReply,
@@ -24,6 +25,8 @@ from tutelage_client.wire import (
     TokenScores,
 )
 
+_ENTRIES = frozenset({Signal.TOP_K, Signal.CANDIDATES, Signal.HIDDEN})  # what `entry_dtype` narrows
+
 
 class TeacherChanged(BadScores):
     """The reply comes from another teacher than the one that the run began with."""
@@ -34,14 +37,18 @@ def needs_candidates(spec: RunSpec) -> int | None:
     return size_asked(spec.objective, Signal.CANDIDATES)
 
 
-def question(spec: RunSpec, rollout: Rollout, candidate_ids: NDArray[np.int32] | None) -> ScoreRequest:
-    """The score request for every completion token of one rollout."""
+def question(
+    spec: RunSpec, rollout: Rollout, candidate_ids: NDArray[np.int32] | None, hidden_dtype: EntryDtype = "float32"
+) -> ScoreRequest:
+    """The score request for every completion token of one rollout. hidden_dtype: what loses nothing of hidden states"""
+    signals = required_signals(spec)
     completion = Completion(token_ids=rollout.completion_ids, candidate_ids=candidate_ids)
     return ScoreRequest(
         sequences=(ScoreGroup(prompt_ids=rollout.prompt_ids, completions=(completion,)),),
-        signals=required_signals(spec),
+        signals=signals,
         top_k=size_asked(spec.objective, Signal.TOP_K),
         own_batch=spec.deterministic,
+        entry_dtype=hidden_dtype if signals & _ENTRIES == {Signal.HIDDEN} else "float32",
     )
 
 

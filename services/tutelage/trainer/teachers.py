@@ -13,7 +13,7 @@ from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.http import RetryPolicy
 from tutelage_client.spec import RunSpec, TeacherRef, teacher_for
 from tutelage_client.teacher import TeacherClient
-from tutelage_client.wire import Provenance, TeacherView
+from tutelage_client.wire import EntryDtype, Provenance, TeacherView
 
 REGISTRY_POLL_S = 1.0
 
@@ -65,6 +65,11 @@ class Teachers:
     def provenances(self) -> dict[str, Provenance]:
         """Who each of them is, by name."""
         return {teacher.name: teacher.provenance for teacher in self.all}
+
+    @property
+    def hidden_dtypes(self) -> dict[str, EntryDtype]:
+        """In what the hidden states of each of them lose nothing, by name."""
+        return {teacher.name: teacher.view.info.capabilities.hidden_dtype for teacher in self.all}
 
     def of(self, tag: str | None) -> Teacher:
         """Who is asked about a line with this tag.
