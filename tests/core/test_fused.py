@@ -224,21 +224,21 @@ def watched(rows: int, tile_rows: int, *, frozen: bool = False, kind: str = "jsd
 
 
 @pytest.mark.parametrize("kind", PULLS)
-def test_no_tensor_is_larger_than_the_tiles_of_both_sides_whatever_the_rows(kind):
-    assert watched(64, 8, kind=kind).of_rows == watched(512, 8, kind=kind).of_rows == 2 * 8 * 600
+def test_no_tensor_is_larger_than_the_student_s_tile_whatever_the_rows(kind):
+    assert watched(64, 8, kind=kind).of_rows == watched(512, 8, kind=kind).of_rows == 8 * 600
 
 
-def test_a_tile_has_as_many_rows_as_its_entries_allow():
+def test_a_tile_has_as_many_rows_as_its_entries_allow_and_all_tiles_the_same():
     width, size, rows = 1, TILE // 4, 9
     hidden, head = torch.ones(rows, width), OutputHead(torch.ones(size, width))
     with Largest(size, width) as largest:
         fused_divergence("tvd", hidden, head, hidden, head)
-    assert largest.of_rows == 2 * TILE
+    assert largest.of_rows == 3 * size  # 4, 4 and 1 would be as many tiles
 
 
-def test_a_tile_costs_four_products_and_three_where_the_head_is_frozen():
-    assert watched(64, 8).products == 4 * 8
-    assert watched(64, 8, frozen=True).products == 3 * 8
+def test_a_tile_costs_five_products_as_the_teacher_s_is_cut_in_two_and_four_where_the_head_is_frozen():
+    assert watched(64, 8).products == 5 * 8
+    assert watched(64, 8, frozen=True).products == 4 * 8
 
 
 def test_what_asks_for_no_gradient_gets_none():

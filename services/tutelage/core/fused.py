@@ -1,7 +1,8 @@
 """Full-vocabulary divergences from hidden states, with the gradient taken in the forward pass.
 
 Logits exist for one tile of rows at a time. The tile of the student is overwritten by the gradient of its logits, which
-at once becomes the gradient of hidden states and head: nothing of size [R, V] is kept, nothing is computed twice.
+at once becomes the gradient of hidden states and head: nothing of size [R, V] is kept, nothing is computed twice. Three
+of the four products are the student's and run faster on more rows, so the teacher has logits for half a tile at a time.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from tutelage.core.batch import OutputHead
 from tutelage.core.diagnostics import Observed
 from tutelage.core.divergences import measure
 from tutelage.core.pulls import PULLS
-from tutelage.core.tiles import TILE, Task, accurate, compare_tile, logits_into
+from tutelage.core.tiles import TILE, Task, accurate, compare_tile, even, logits_into, slices
 
 
 class Fused(NamedTuple):
@@ -48,7 +49,8 @@ def fused_divergence(
     hidden_RH, head: the student's; its hidden states, weight and bias get gradients as far as they ask for them
     temperature: divides both sides' logits; the loss is not multiplied by its square
     vocabulary_size: the tokens that both share; the heads' entries behind them have no mass and no gradient
-    tile_rows: how many rows have logits at a time; None for as many as `tiles.TILE` entries hold
+    tile_rows: how many rows of the student have logits at a time, of the teacher half as many; None for as many as
+        `tiles.TILE` entries hold
 
     Products are taken in the weights' precision, everything else and the head's gradient in at least float32. Rows of
     infinite divergence add nothing.
@@ -70,7 +72,7 @@ def fused_divergence(
     teacher_hidden_RH, teacher_head = _as_computed(teacher_hidden_RH, teacher_head)
     size = _shared(head, teacher_head, vocabulary_size)
     pull = partial(PULLS[kind], **params)
-    tile_rows = tile_rows or max(1, TILE // size)
+    tile_rows = tile_rows or even(len(hidden_RH), max(1, TILE // size))
     task = Task(pull, head, teacher_hidden_RH, teacher_head, token_ids_R, temperature, size, tile_rows)
     with torch.autocast(hidden_RH.device.type, enabled=False):
         total, divergence_R, *observed = _Fused.apply(hidden_RH, head.weight_VH, head.bias_V, task)
@@ -140,16 +142,20 @@ class _Fused(torch.autograd.Function):
         inputs = (hidden_RH, weight_VH, bias_V)
         gradients = Gradients.zeros(inputs, ctx.needs_input_grad)
         head = replace(task.head, weight_VH=weight_VH, bias_V=bias_V)
-        tiles = hidden_RH.new_empty(2, min(task.tile_rows, len(hidden_RH)), task.size, dtype=accurate(weight_VH.dtype))
-        columns = [tiles.new_empty(len(hidden_RH)) for _ in range(task.columns)]
-        for start in range(0, len(hidden_RH), task.tile_rows):
-            rows = slice(start, min(start + task.tile_rows, len(hidden_RH)))
-            student_TV, teacher_TV = tiles[:, : rows.stop - start]
-            logits_into(student_TV, hidden_RH[rows], head)
-            logits_into(teacher_TV, task.teacher_hidden_RH[rows], task.teacher_head)
-            compare_tile(student_TV, teacher_TV, task, rows, columns, wants_gradient=gradients.any())
+        dtype, most = accurate(weight_VH.dtype), min(task.tile_rows, len(hidden_RH))
+        student_TV = hidden_RH.new_empty(most, task.size, dtype=dtype)
+        teacher_TV = hidden_RH.new_empty((most + 1) // 2, task.size, dtype=dtype)
+        columns = [student_TV.new_empty(len(hidden_RH)) for _ in range(task.columns)]
+        for rows in slices(0, len(hidden_RH), task.tile_rows):
+            tile_TV = student_TV[: rows.stop - rows.start]
+            logits_into(tile_TV, hidden_RH[rows], head)
+            for half in slices(rows.start, rows.stop, len(teacher_TV)):
+                own_TV = tile_TV[half.start - rows.start : half.stop - rows.start]
+                other_TV = teacher_TV[: len(own_TV)]
+                logits_into(other_TV, task.teacher_hidden_RH[half], task.teacher_head)
+                compare_tile(own_TV, other_TV, task, half, columns, wants_gradient=gradients.any())
             if gradients.any():
-                gradients.add(rows, student_TV, hidden_RH[rows], weight_VH)
+                gradients.add(rows, tile_TV, hidden_RH[rows], weight_VH)
         ctx.gradients = gradients
         ctx.dtypes = [None if x is None else x.dtype for x in inputs]
         ctx.mark_non_differentiable(*columns)
