@@ -122,7 +122,8 @@ async def test_pushed_rollouts_come_in_order_and_move_the_cursor(sources: Source
     pushed = replace(sources, worker=pages)
     first, second = await collected(pushed, "pushed", 0), await collected(pushed, "pushed", 1)
     assert [r.id for r in first + second] == [f"r{i:03}" for i in range(16)]
-    assert pushed.ledger.pushed_after == 16
+    assert pushed.pushed_after == 16
+    assert pushed.ledger.pushed_after == 0  # nothing was learned from yet
     assert pages.asked == list(range(0, 16, 2))
 
 

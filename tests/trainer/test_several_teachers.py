@@ -110,7 +110,7 @@ async def test_every_line_is_marked_by_the_teacher_of_its_tag(
     run = await begin(spec_of(), queue)
     asked: dict[str, list[Rollout]] = {"left": [], "right": []}
     seen, learn = [], run.student.learn
-    run.student.learn = lambda batches, objective: learn(list(seen_in(batches, seen)), objective)  # type: ignore[method-assign]
+    run.student.learn = lambda batches, *rest: learn(list(seen_in(batches, seen)), *rest)  # type: ignore[method-assign]
     async with working(queue, engines["left"]), working(queue, engines["right"]):
         await finish(run)
     assert [row.step for row in worker.steps] == [0, 1, 2, 3]

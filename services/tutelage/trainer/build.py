@@ -67,7 +67,16 @@ async def build(
         session=session,
         student=student,
         sources=Sources(
-            session.run_id, spec.seed, spec.rollout, train, student, session.worker, teachers, ledger, replay
+            session.run_id,
+            spec.seed,
+            spec.rollout,
+            train,
+            student,
+            session.worker,
+            teachers,
+            ledger,
+            replay,
+            ledger.pushed_after,
         ),
         teachers=teachers,
         pipeline=pipeline_of(session, spec, student, queue, teachers, ledger),

@@ -15,7 +15,8 @@ class Ledger:
     """Totals since the run began.
 
     tokens_of: of each teacher, what it has of teacher_tokens
-    pushed_after: cursor into the rollouts that others pushed; clock: of the target; share: of the student's text
+    pushed_after: cursor into the rollouts that others pushed, behind the last that was learned from
+    clock: of the target; share: of the student's text
     """
 
     student_tokens: int = 0

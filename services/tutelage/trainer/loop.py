@@ -78,6 +78,7 @@ async def step(run: Run) -> str | None:
     scored_s = time.monotonic()
     objective = run.objective.at(run.student.step, run.ledger.clock.share)
     metrics: Metrics = await asyncio.to_thread(run.student.learn, batches(run, scored), objective, run.passing)
+    run.ledger.pushed_after = run.sources.pushed_after
     await asyncio.to_thread(note, run.artefacts / "learned", learned(run, scored))
     if run.objective.target.adaptive:
         run.ledger.clock = advanced(run.ledger.clock, run.objective.target, run.student.step, metrics.get("loss"))

@@ -123,16 +123,19 @@ async def adaptive_rollouts(sources: Sources, step: int) -> AsyncIterator[list[R
 
 
 async def pushed_rollouts(sources: Sources, _step: int) -> AsyncIterator[list[Rollout]]:
-    """Trajectories that others pushed, in the order of their arrival; waits until there are enough for a step."""
+    """Trajectories that others pushed, in the order of their arrival; waits until there are enough for a step.
+
+    The ledger's cursor follows once the step was learned from: what a pause cuts off is read again.
+    """
     missing = sources.spec.prompts_per_step * sources.spec.samples_per_prompt
     while missing:
-        page = await sources.worker.pushed(sources.run_id, after=sources.ledger.pushed_after, limit=missing)
+        page = await sources.worker.pushed(sources.run_id, after=sources.pushed_after, limit=missing)
         if not page.data:
             await asyncio.sleep(PUSHED_POLL_S)
         missing -= len(page.data)
         yield list(page.data)
         if page.next is not None:
-            sources.ledger.pushed_after = int(page.next)
+            sources.pushed_after = int(page.next)
 
 
 SOURCES: dict[str, Callable[[Sources, int], AsyncIterator[list[Rollout]]]] = {

@@ -46,7 +46,7 @@ def prompts_of_step(seed: int, step: int, count: int, size: int) -> list[int]:
 
 @dataclass
 class Sources:
-    """What the sources draw on. replay: with source `adaptive`."""
+    """What the sources draw on. replay: with source `adaptive`; pushed_after: cursor of the pushed that were read."""
 
     run_id: str
     seed: int
@@ -57,6 +57,7 @@ class Sources:
     teachers: Teachers
     ledger: Ledger
     replay: Replay | None = None
+    pushed_after: int = 0
 
     def chosen(self, step: int) -> list[tuple[int, Example]]:
         indices = prompts_of_step(self.seed, step, self.spec.prompts_per_step, len(self.examples))
