@@ -12,6 +12,7 @@ from tutelage_client.wire import (
     HeartbeatReply,
     Lease,
     Outcome,
+    Page,
     Rollout,
     StepReport,
 )
@@ -52,7 +53,7 @@ class RecordingWorker:
     async def report_outcome(self, run_id: str, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
 
-    async def pushed(self, run_id: str, after: int = 0, limit: int = 256) -> list[Rollout]:
+    async def pushed(self, run_id: str, *, after: int, limit: int) -> Page[Rollout]:
         raise AssertionError("nothing is pushed to this run")
 
     @property

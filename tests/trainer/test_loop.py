@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,9 +16,11 @@ from whole_runs import SAMPLED, Build, finish
 
 from tutelage.engines.fake import FakeEngine
 from tutelage.queue import MemoryQueue
+from tutelage.trainer import loop
+from tutelage.trainer.exits import StopRun
 from tutelage.trainer.loop import Run
 from tutelage_client.spec import RunSpec
-from tutelage_client.wire import ScoreReply, StepReport, TokenScores, Usage, encode_reply
+from tutelage_client.wire import Page, Rollout, ScoreReply, StepReport, TokenScores, Usage, encode_reply
 
 TAID = {
     "kind": "divergence",
@@ -71,6 +74,40 @@ async def test_checkpoints_come_at_their_cadence_and_the_oldest_goes(
     assert [(commit.step, commit.final) for commit in worker.commits] == [(2, False), (4, False), (5, True)]
     kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert kept == ["step-00000004-e1", "step-00000005-e1"]
+
+
+class PushingWorker(RecordingWorker):
+    """Hands out rollouts that others pushed."""
+
+    def __init__(self, rollouts: list[Rollout]) -> None:
+        super().__init__()
+        self.rollouts = rollouts
+
+    async def pushed(self, run_id: str, *, after: int, limit: int) -> Page[Rollout]:
+        rows = self.rollouts[after : after + limit]
+        return Page[Rollout](data=rows, next=str(after + len(rows)))
+
+
+async def test_pushed_rollouts_that_a_pause_cut_off_are_not_taken_for_read(
+    spec_of: Any, building: Build, random_rollouts: Any
+) -> None:
+    """No teacher answers, so the pause comes after the rollouts were read and before anything was learned."""
+    pushed = {"source": "pushed", "prompts_per_step": 4, "max_new_tokens": 8}
+    given = spec_of(2).model_dump(mode="json", exclude={"data": {"train"}})
+    spec = RunSpec.model_validate(given | {"rollout": pushed})
+    worker = PushingWorker(random_rollouts(8))
+    run = await building(spec, worker, MemoryQueue())
+    assert run.pipeline is not None
+    async with asyncio.timeout(30), run.pipeline:
+        cut_off = asyncio.create_task(loop.step(run))
+        while run.sources.pushed_after < 4:
+            await asyncio.sleep(0.01)
+        run.session.request("pause")
+        with pytest.raises(StopRun):
+            await cut_off
+    await loop.commit(run)
+    again = await building(spec, worker, MemoryQueue(), epoch=2, checkpoint=worker.newest)
+    assert again.sources.pushed_after == again.ledger.pushed_after == 0
 
 
 class PowerCut(Exception):
