@@ -15,9 +15,7 @@ from recording_worker import RecordingWorker, lease
 from single import answer_one
 from toy_teacher import honest
 
-from tutelage.engines import FakeOptions
 from tutelage.engines.fake import FakeEngine
-from tutelage.engines.tokenizer import tokenizer_fingerprint
 from tutelage.queue import MemoryQueue
 from tutelage.trainer.build import build
 from tutelage.trainer.exits import TeacherFailed
@@ -50,14 +48,6 @@ Value = Callable[[RewardItem], float | None]
 
 def variety(item: RewardItem) -> float:
     return len(set(item.completion.split())) / 10
-
-
-@pytest.fixture
-def engine(tokenizer: Any) -> FakeEngine:
-    engine = FakeEngine(FakeOptions(), "toy")
-    own = {"tokenizer_fingerprint": tokenizer_fingerprint(tokenizer)}
-    engine.provenance = engine.provenance.model_copy(update=own)
-    return engine
 
 
 @asynccontextmanager

@@ -10,40 +10,11 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Literal
 
 from tutelage.queue.base import Answer, DeadLetter, Delivery, Depth, Job, Put, QueueLimits
-
-
-@dataclass(slots=True)
-class _Record:
-    """One job. `asked` maps each reply stream to the run that reads it; `until` ends the lease or the record."""
-
-    job: Job
-    put_at: float
-    asked: dict[str, str]
-    state: Literal["waiting", "leased", "answered", "dead"] = "waiting"
-    attempts: int = 0
-    worker: str = ""
-    receipt: str = ""
-    until: float = 0.0
-    answer: Answer | None = None
-    history: tuple[str, ...] = ()
-
-    def tell(self, what: str) -> None:
-        self.history += (f"{self.worker}: {' '.join(what.split())}",)
-
-
-@dataclass(slots=True)
-class _Line:
-    """The unfinished jobs of one queue in order: waiting by arrival, leased by delivery."""
-
-    waiting: dict[str, _Record] = field(default_factory=dict)
-    leased: dict[str, _Record] = field(default_factory=dict)
-
-    def live(self) -> list[_Record]:
-        return [*self.waiting.values(), *self.leased.values()]
+from tutelage.queue.records import Line, Record
 
 
 class MemoryQueue:
@@ -52,9 +23,9 @@ class MemoryQueue:
     def __init__(self, limits: QueueLimits | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits = limits or QueueLimits()
         self._clock = clock
-        self._records: dict[str, _Record] = {}
-        self._lines: dict[str, _Line] = {}
-        self._ended: dict[str, _Record] = {}  # answered and dead, the first to expire first
+        self._records: dict[str, Record] = {}
+        self._lines: dict[str, Line] = {}
+        self._ended: dict[str, Record] = {}  # answered and dead, the first to expire first
         self._replies: dict[str, list[str]] = {}
         self._receipts = 0
         self._changed = asyncio.Condition()
@@ -68,7 +39,7 @@ class MemoryQueue:
     def _add(self, job: Job) -> Put:
         record = self._records.get(job.id)
         if record is None:
-            record = _Record(job, self._clock(), {job.reply_to: job.run_id})
+            record = Record(job, self._clock(), {job.reply_to: job.run_id})
             self._records[job.id] = record
             self._enqueue(record)
             return Put.ADDED
@@ -190,20 +161,20 @@ class MemoryQueue:
     async def close(self) -> None:
         """Nothing to close: the queue lives and dies with its process."""
 
-    def _line(self, queue: str) -> _Line:
-        return self._lines.setdefault(queue, _Line())
+    def _line(self, queue: str) -> Line:
+        return self._lines.setdefault(queue, Line())
 
-    def _leave(self, record: _Record) -> None:
+    def _leave(self, record: Record) -> None:
         line = self._line(record.job.queue)
         line.waiting.pop(record.job.id, None)
         line.leased.pop(record.job.id, None)
 
-    def _enqueue(self, record: _Record) -> None:
+    def _enqueue(self, record: Record) -> None:
         self._leave(record)
         record.state = "waiting"
         self._line(record.job.queue).waiting[record.job.id] = record
 
-    def _held(self, delivery: Delivery) -> _Record | None:
+    def _held(self, delivery: Delivery) -> Record | None:
         """The record behind a delivery whose lease nobody took over; an expired one still counts until then."""
         record = self._records.get(delivery.job.id)
         return record if record and record.state == "leased" and record.receipt == delivery.receipt else None
@@ -227,7 +198,7 @@ class MemoryQueue:
                 deliveries.append(self._lease(record, worker))
         return deliveries, buried
 
-    def _lease(self, record: _Record, worker: str) -> Delivery:
+    def _lease(self, record: Record, worker: str) -> Delivery:
         self._leave(record)
         self._receipts += 1
         record.state, record.worker, record.receipt = "leased", worker, str(self._receipts)
@@ -235,14 +206,14 @@ class MemoryQueue:
         self._line(record.job.queue).leased[record.job.id] = record
         return Delivery(record.job, worker, record.attempts, record.receipt)
 
-    def _end(self, record: _Record, state: Literal["answered", "dead"], answer: Answer) -> None:
+    def _end(self, record: Record, state: Literal["answered", "dead"], answer: Answer) -> None:
         self._leave(record)
         record.state, record.answer = state, answer
         self._keep(record)
         for reply_to in record.asked:
             self._replies.setdefault(reply_to, []).append(record.job.id)
 
-    def _keep(self, record: _Record) -> None:
+    def _keep(self, record: Record) -> None:
         record.until = self._clock() + self._limits.answer_ttl_s
         self._ended.pop(record.job.id, None)
         self._ended[record.job.id] = record
