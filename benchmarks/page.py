@@ -126,7 +126,6 @@ DOOR = [
 ]
 TABLES: dict[str, Rows] = {
     "loss": lambda result: listed(result, LOSS),
-    "loss_bf16": lambda result: listed(result, LOSS),
     "scoring": lambda result: listed(result, SCORING),
     "scoring, memory": lambda result: listed(result, MEMORY),
     "transport": lambda result: listed(result, TRANSPORT),
