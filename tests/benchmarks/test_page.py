@@ -11,6 +11,11 @@ def test_the_page_shows_the_committed_results() -> None:
     assert filled(page) == page, "python -m benchmarks.page writes its tables anew"
 
 
+# Liger rounds to bfloat16 inside of its loss; the page says so beside the cell.
+UNEQUAL = {("V=32k, bfloat16", "Liger chunked JSD")}
+
+
 @pytest.mark.parametrize("mark", TABLES)
-def test_every_cell_compares_equal_work(mark: str) -> None:
-    assert all(cell["equal"] for cell in result_of(mark)["cells"])
+def test_every_cell_compares_equal_work_or_is_known_not_to(mark: str) -> None:
+    unequal = {(cell["cell"], cell["peer"]["name"]) for cell in result_of(mark)["cells"] if not cell["equal"]}
+    assert unequal == (UNEQUAL if mark == "loss" else set())
