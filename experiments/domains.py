@@ -3,8 +3,8 @@
 Three seeds of four arms from one cold start: one run for each domain, and two for both, whose lines are routed by tag.
 All take as many prompts of a domain, on average, so the teachers' tokens of a domain are about equal; they are counted
 and published. `both` takes them in as many steps as a domain's own run, each twice as large; `both_long` in twice the
-steps, each as large. All but the last are also run three times as long. Nothing is tuned: all arms take the learning
-rate that examples/skill was tuned to.
+steps, each as large. All but the last are also run three and twelve times as long. Nothing is tuned: all arms take the
+learning rate that examples/skill was tuned to.
 """
 
 from __future__ import annotations
@@ -27,7 +27,11 @@ SEEDS = (7, 8, 9)
 SHARED = {"both": "as many steps, twice as large", "both_long": "twice the steps, as large"}
 ARMS = (*TEACHERS, *SHARED)
 # By the steps of a domain's own run: what is set beside the specs, and the arms.
-LENGTHS = {40: ({}, ARMS), 120: ({"steps": 120}, (*TEACHERS, "both"))}
+LENGTHS = {
+    40: ({}, ARMS),
+    120: ({"steps": 120}, (*TEACHERS, "both")),
+    480: ({"steps": 480}, (*TEACHERS, "both")),
+}
 STAGE = Stage(
     name="domains",
     title="One student, two teachers",
