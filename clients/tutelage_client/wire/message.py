@@ -21,12 +21,11 @@ class Message(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _know_every_key(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            known = cls.model_fields
-            for key in data:
-                if key not in known:
-                    hint = _nearest(key, known) or f"; known are {', '.join(sorted(known))}"
-                    raise refused(str(key), f"unknown key {str(key)!r}{hint}")
+        known = cls.__pydantic_fields__.keys()
+        if isinstance(data, dict) and not data.keys() <= known:
+            key = next(key for key in data if key not in known)
+            hint = _nearest(key, known) or f"; known are {', '.join(sorted(known))}"
+            raise refused(str(key), f"unknown key {str(key)!r}{hint}")
         return data
 
 

@@ -7,6 +7,7 @@ A row that was not scored has `valid` False and NaN in every array. It is never 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -23,6 +24,12 @@ LOGPROB_SLACK = 1e-4
 PER_ROW = ("sampled_logprob", "topk_rest_mass", "candidate_upper_bound", "entropy")
 PER_ENTRY = ("topk_logprob", "candidate_logprob", "hidden")
 LOGPROBS = ("sampled_logprob", "topk_logprob", "candidate_logprob", "candidate_upper_bound")
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "valid": np.dtype(np.bool_),
+    "candidate_valid": np.dtype(np.bool_),
+    "topk_ids": np.dtype(np.int32),
+    **dict.fromkeys((*PER_ROW, *PER_ENTRY), np.dtype(np.float32)),
+}
 
 
 class TokenScores(Message):
@@ -61,13 +68,24 @@ class TokenScores(Message):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        self.check()
+        return self
+
+    def check(self) -> None:
+        """Refuse arrays that do not fit together or do not hold what they are called.
+
+        Validation calls this; call it of a block that somebody else may have made without.
+
+        Raises:
+            ValueError: what is wrong.
+        """
         if self.start < 1:
             raise ValueError(
                 f"start is {self.start}; the first token of a sequence has no score, so start is at least 1"
             )
-        self._check_shapes()
-        self._check_values()
-        return self
+        arrays = self.arrays()
+        self._check_shapes(arrays)
+        self._check_values(arrays)
 
     @property
     def rows(self) -> int:
@@ -77,8 +95,10 @@ class TokenScores(Message):
         """The arrays that this block carries, by field name."""
         return {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
 
-    def _check_shapes(self) -> None:
-        for name, array in self.arrays().items():
+    def _check_shapes(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        for name, array in arrays.items():
+            if array.dtype != _DTYPES[name]:
+                raise ValueError(f"{name} is {array.dtype}, expected {_DTYPES[name]}")
             wanted = 1 if name in PER_ROW or name == "valid" else 2
             if array.ndim != wanted or len(array) != self.rows:
                 raise ValueError(f"{name} has shape {list(array.shape)}, expected {self.rows} rows and {wanted} axes")
@@ -88,10 +108,12 @@ class TokenScores(Message):
                 raise ValueError(f"{one} and {other} must come together and agree in shape")
         if (self.topk_ids is None) != (self.topk_rest_mass is None):
             raise ValueError("topk_ids and topk_rest_mass must come together")
+        if self.candidate_upper_bound is not None and self.candidate_valid is None:
+            raise ValueError("candidate_upper_bound is of candidates, and there are none")
 
-    def _check_values(self) -> None:
-        for name, array in self.arrays().items():
-            if name in (*PER_ROW, *PER_ENTRY):
+    def _check_values(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        for name, array in arrays.items():
+            if name in PER_ROW or name in PER_ENTRY:
                 scored = self.candidate_valid if name == "candidate_logprob" else self.valid
                 assert scored is not None
                 self._check_array(name, array, scored)
@@ -102,13 +124,13 @@ class TokenScores(Message):
         whole = scored.all()
         values = array if whole else array[scored]
         if name == "candidate_upper_bound":
-            assert self.candidate_valid is not None or self.rows == 0
             values = values[~np.isnan(values)]  # only rows with an uncovered candidate have a bound
-        if np.isnan(values).any():
+        most = values.max(initial=-np.inf)  # NaN where one is in them
+        if np.isnan(most):
             raise ValueError(f"{name} is NaN in a row that is marked valid")
-        if name in LOGPROBS and values.size and values.max() > LOGPROB_SLACK:
-            raise ValueError(f"{name} holds {values.max():.4g}; a log-probability is at most 0")
-        if name == "topk_rest_mass" and values.size and not (values.min() >= -1e-3 and values.max() <= 1 + 1e-3):
+        if name in LOGPROBS and most > LOGPROB_SLACK:
+            raise ValueError(f"{name} holds {most:.4g}; a log-probability is at most 0")
+        if name == "topk_rest_mass" and values.size and not (values.min() >= -1e-3 and most <= 1 + 1e-3):
             raise ValueError("topk_rest_mass must lie between 0 and 1")
         if name == "entropy" and values.size and not (values.min() >= -1e-3 and np.isfinite(values).all()):
             raise ValueError("entropy must be finite and at least 0")
@@ -150,13 +172,13 @@ def _nulls_to_numbers(value: list[Any], scored: NDArray[np.bool_]) -> NDArray[np
 def _check_top_k(ids: NDArray[np.int32], logprob: NDArray[np.float32]) -> None:
     if ids.size == 0:
         return
-    if ids.min() < 0:
-        raise ValueError("topk_ids holds a negative id in a valid row")
     k = ids.shape[1]
     flat = logprob.ravel()
     if _any_in_a_row(flat[1:] > flat[:-1] + LOGPROB_SLACK, k):  # no difference: both may be -inf
         raise ValueError("topk_logprob must descend")
     flat = np.sort(ids, axis=1).ravel()
+    if flat[::k].min() < 0:
+        raise ValueError("topk_ids holds a negative id in a valid row")
     if _any_in_a_row(flat[1:] == flat[:-1], k):
         raise ValueError("topk_ids repeats an id within a row")
 

@@ -74,6 +74,7 @@ class FakeEngine:
         self._embedding_VH = rng.normal(size=(v, h)).astype(np.float32)
         self._weight_VH = rng.normal(scale=2.0 / np.sqrt(h), size=(v, h)).astype(np.float32)
         self.logprob_VV = _log_softmax(self._embedding_VH.astype(np.float64) @ self._weight_VH.T)
+        self._entropy_V = -(np.exp(self.logprob_VV) * self.logprob_VV).sum(1)
         self._faults = list(options.faults)
         self.tokenizer = FakeTokenizer(v)
         self.capabilities = Capabilities(
@@ -99,13 +100,14 @@ class FakeEngine:
         """Exact scores, unless a fault is due."""
         check_groups(groups, self.capabilities)
         fault = self._faults.pop(0) if self._faults else "none"
-        await asyncio.sleep(self._options.latency_s)
+        usage = score_usage(groups)
+        await asyncio.sleep(self._options.latency_s + self._options.token_latency_s * usage.forward_tokens)
         if any(self._options.fatal_id in completion.token_ids for group in groups for completion in group.completions):
             os.kill(os.getpid(), signal.SIGKILL)
         if fault == "error":
             raise RuntimeError("the fake engine was told to fail")
         blocks = [self._block(g.prompt_ids, c, signals, top_k) for g in groups for c in g.completions]
-        return [_spoiled(block, fault) for block in blocks], score_usage(groups)
+        return [_spoiled(block, fault) for block in blocks], usage
 
     async def generate(self, request: GenerateRequest) -> tuple[list[list[Generation]], Usage]:
         """Samples of the toy model itself; a text ends at token 0, at a stop string or at `max_tokens`."""
@@ -130,16 +132,15 @@ class FakeEngine:
     ) -> TokenScores:
         token_ids = completion.token_ids
         previous = np.concatenate([prompt_ids[-1:], token_ids[:-1]])
-        logprob_RV = self.logprob_VV[previous]
         arrays: dict[str, Any] = {"valid": np.ones(len(token_ids), dtype=bool)}
         if Signal.SAMPLED in signals:
-            arrays["sampled_logprob"] = np.take_along_axis(logprob_RV, token_ids[:, None], 1)[:, 0]
+            arrays["sampled_logprob"] = self.logprob_VV[previous, token_ids]
         if Signal.TOP_K in signals:
-            arrays |= _top_k(logprob_RV, top_k)
+            arrays |= _top_k(self.logprob_VV[previous], top_k)
         if Signal.CANDIDATES in signals:
-            arrays |= _candidates(logprob_RV, completion.candidate_ids)
+            arrays |= _candidates(self.logprob_VV[previous], completion.candidate_ids)
         if Signal.ENTROPY in signals:
-            arrays["entropy"] = -(np.exp(logprob_RV) * logprob_RV).sum(1)
+            arrays["entropy"] = self._entropy_V[previous]
         if Signal.HIDDEN in signals:
             arrays["hidden"] = self._embedding_VH[previous]
         return TokenScores(start=len(prompt_ids), **arrays)

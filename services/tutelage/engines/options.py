@@ -17,7 +17,7 @@ class _Options(BaseModel):
 class FakeOptions(_Options):
     """The toy teacher of tests and demos.
 
-    latency_s: waited in every score call
+    latency_s: waited in every score call; token_latency_s: waited in it for each token that goes through the model
     faults: what goes wrong in successive score calls, the first entry in the first call; after the last nothing does
     fatal_id: a token that kills the process when it is to be scored in a completion
     """
@@ -28,6 +28,7 @@ class FakeOptions(_Options):
     max_length: int = Field(default=4096, ge=2)
     seed: int = Field(default=0, ge=0)
     latency_s: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    token_latency_s: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     faults: tuple[Fault, ...] = ()
     fatal_id: int | None = None
 

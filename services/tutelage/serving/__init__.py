@@ -1,6 +1,7 @@
 """HTTP for every service of this project."""
 
 from tutelage.serving.app import MAX_BODY_BYTES, Lifespan, Ready, create_app
+from tutelage.serving.direct import DirectRoute
 from tutelage.serving.openapi import (
     EVENT_STREAM,
     EVERYWHERE,
@@ -21,6 +22,7 @@ __all__ = [
     "EVERYWHERE",
     "MAX_BODY_BYTES",
     "PROBLEM_TYPE",
+    "DirectRoute",
     "Lifespan",
     "Ready",
     "Responses",

@@ -7,24 +7,18 @@ a crash loses nothing that was spent: it leaves the requests that were under way
 from __future__ import annotations
 
 import asyncio
-import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from prometheus_client import Gauge
+
+from tutelage.teacher.ledgers import FileLedger, MemoryLedger, Totals
 from tutelage.teacher.prices import PICO, Cost, Prices
 from tutelage.telemetry import TeacherMetrics
-from tutelage_client.errors import InvalidInput, TutelageError
+from tutelage_client.errors import TutelageError
 from tutelage_client.wire import Usage
-
-_TABLE = """CREATE TABLE IF NOT EXISTS account (
-    name TEXT PRIMARY KEY, tokens INTEGER NOT NULL DEFAULT 0, picousd INTEGER NOT NULL DEFAULT 0
-) STRICT"""
-_TOTAL = "SELECT tokens, picousd FROM account WHERE name = ?"
-_ADD = """INSERT INTO account VALUES (?, ?, ?)
-    ON CONFLICT DO UPDATE SET tokens = tokens + excluded.tokens, picousd = picousd + excluded.picousd
-    RETURNING tokens, picousd"""
 
 
 class BudgetSpent(TutelageError):
@@ -46,9 +40,6 @@ class Account:
     name: str
     budget: Budget = field(default_factory=Budget)
     remedy: str = ""
-
-
-Check = Callable[[Account, Cost, Cost], None]  # account, what it would hold, what of that would be new
 
 
 class Bill:
@@ -73,9 +64,7 @@ class Bill:
 
 
 class Accounts:
-    """The totals of every account, in SQLite: in the file at `path`, else in memory.
-
-    Teachers on one machine may share a file: each reservation is one transaction.
+    """The totals of every account: in the file at `path`, else in memory.
 
     Raises:
         InvalidInput: the file cannot be used.
@@ -84,24 +73,15 @@ class Accounts:
     def __init__(self, path: Path | None, prices: Prices, metrics: TeacherMetrics) -> None:
         self.prices = prices
         self._metrics = metrics
+        self._gauges: dict[str, tuple[Gauge, Gauge]] = {}
         self._under_way = 0
         self._closing = False
-        try:
-            self._db = sqlite3.connect(path or ":memory:", isolation_level=None)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = NORMAL")
-            self._db.execute(_TABLE)
-            for name, *total in self._db.execute("SELECT name, tokens, picousd FROM account"):
-                self._show(name, Cost(*total))
-        except sqlite3.Error as error:
-            raise InvalidInput(
-                f"the accounts file {path} cannot be used: {error}; name another", "accounts_file"
-            ) from error
+        self._ledger = MemoryLedger() if path is None else FileLedger(path)
+        self._show(dict(self._ledger.every()))
 
     def total(self, name: str) -> Cost:
         """What an account holds."""
-        row = self._db.execute(_TOTAL, (name,)).fetchone()
-        return Cost(*row) if row else Cost()
+        return self._ledger.total(name)
 
     @contextmanager
     def reserved(self, accounts: Sequence[Account], most: Usage) -> Iterator[Bill]:
@@ -111,7 +91,8 @@ class Accounts:
             BudgetSpent: one of the accounts does not have that much left; then none was charged.
         """
         bill = Bill(accounts[0].name, self.prices.cost(most), self.prices)
-        self._charge(accounts, bill.most, _check)
+        names = [account.name for account in accounts]
+        self._show(self._ledger.add(names, bill.most, lambda totals: _check(accounts, totals, bill.most)))
         given_up = False
         self._under_way += 1
         try:
@@ -120,7 +101,7 @@ class Accounts:
             given_up = True
             raise
         finally:
-            self._charge(accounts, bill.due(given_up=given_up) - bill.most)
+            self._show(self._ledger.add(names, bill.due(given_up=given_up) - bill.most, _any))
             self._under_way -= 1
             self._close_if_idle()
 
@@ -131,39 +112,33 @@ class Accounts:
 
     def _close_if_idle(self) -> None:
         if self._closing and self._under_way == 0:
-            self._db.close()
+            self._ledger.close()
 
-    def _charge(self, accounts: Sequence[Account], cost: Cost, check: Check = lambda *_: None) -> None:
-        """Add `cost` to all of the accounts, or to none where `check` raises for one of them as it would be then."""
-        totals: dict[str, Cost] = {}
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            for account in accounts:
-                ((tokens, picousd),) = self._db.execute(_ADD, (account.name, cost.tokens, cost.picousd))
-                totals[account.name] = Cost(tokens, picousd)
-                check(account, totals[account.name], cost)
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+    def _show(self, totals: Totals) -> None:
         for name, total in totals.items():
-            self._show(name, total)
+            if name not in self._gauges:
+                self._gauges[name] = self._metrics.spent_tokens.labels(name), self._metrics.spent_usd.labels(name)
+            tokens, usd = self._gauges[name]
+            tokens.set(total.tokens)
+            usd.set(total.picousd / PICO)
 
-    def _show(self, name: str, total: Cost) -> None:
-        self._metrics.spent_tokens.labels(name).set(total.tokens)
-        self._metrics.spent_usd.labels(name).set(total.picousd / PICO)
+
+def _any(_: Totals) -> None:
+    """What is settled is owed, whatever the account may hold."""
 
 
-def _check(account: Account, total: Cost, most: Cost) -> None:
-    """Whether the account may hold `total`, of which `most` would be new."""
-    tokens, usd, spent = account.budget.tokens, account.budget.usd, total - most
-    if tokens is not None and total.tokens > tokens:
-        raise BudgetSpent(
-            f"{account.name} has spent {spent.tokens} of {tokens} tokens and this request may take {most.tokens}; "
-            + account.remedy
-        )
-    if usd is not None and total.picousd > round(usd * PICO):
-        raise BudgetSpent(
-            f"{account.name} has spent {spent.picousd / PICO:.6f} of {usd:g} USD and this request may take "
-            f"{most.picousd / PICO:.6f}; {account.remedy}"
-        )
+def _check(accounts: Sequence[Account], totals: Totals, most: Cost) -> None:
+    """Whether every account may hold its total, of which `most` would be new."""
+    for account in accounts:
+        tokens, usd, total = account.budget.tokens, account.budget.usd, totals[account.name]
+        spent = total - most
+        if tokens is not None and total.tokens > tokens:
+            raise BudgetSpent(
+                f"{account.name} has spent {spent.tokens} of {tokens} tokens and this request may take {most.tokens}; "
+                + account.remedy
+            )
+        if usd is not None and total.picousd > round(usd * PICO):
+            raise BudgetSpent(
+                f"{account.name} has spent {spent.picousd / PICO:.6f} of {usd:g} USD and this request may take "
+                f"{most.picousd / PICO:.6f}; {account.remedy}"
+            )

@@ -8,10 +8,10 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from safetensors.numpy import save
 
-from tutelage.serving import answers, body_of, in_bytes, problem
+from tutelage.serving import DirectRoute, answers, body_of, in_bytes, problem
 from tutelage.teacher.accounts import BudgetSpent
 from tutelage.teacher.admission import CapabilityMissing, require_head
-from tutelage.teacher.callers import CallerOf, Callers, caller_of
+from tutelage.teacher.callers import CallerOf, Callers
 from tutelage.teacher.entrance import BUSY, Teacher, refuse_if_busy, scorer_of
 from tutelage.teacher.failures import EngineFailed
 from tutelage.teacher.negotiation import read_request, reply_form, write_reply
@@ -32,7 +32,8 @@ from tutelage_client.wire import (
     needs_model,
 )
 
-routes = APIRouter(prefix="/v1", tags=["teacher"], responses=answers("unauthorized", "out_of_scope"))
+KEPT = ("unauthorized", "out_of_scope")  # what every route may answer to a key
+routes = APIRouter(prefix="/v1", tags=["teacher"], responses=answers(*KEPT))
 
 
 @routes.get("/teacher")
@@ -47,15 +48,9 @@ async def usage(teacher: Teacher, caller: CallerOf) -> Spending:
     return teacher.spending(caller)
 
 
-@routes.post(
-    "/score",
-    response_model=ScoreReply,
-    responses=in_bytes(MEDIA_TYPE) | answers(*BUSY, "bad_scores", "not_acceptable", "unsupported_media_type"),
-    openapi_extra=body_of(ScoreRequest, MEDIA_TYPE),
-)
-async def score(request: Request) -> Response:  # asks for both itself: FastAPI takes longer over it than they do
+async def score(request: Request) -> Response:
     """Log-probabilities of given tokens. The body is JSON or safetensors by Content-Type, the reply by Accept."""
-    teacher, caller = await scorer_of(request), await caller_of(request)
+    teacher, caller = await scorer_of(request), request.app.state.callers.of(request)
     form = reply_form(request.headers.get("accept", ""))
     asked = read_request(await request.body(), request.headers.get("content-type", ""))
     refuse_if_busy(teacher, caller)
@@ -86,6 +81,18 @@ async def reward(asked: RewardRequest, request: Request, teacher: Teacher, calle
 
 def add_routes(app: FastAPI, callers: Callers) -> None:
     """Let `callers` in; the routes find the scorer in `app.state.scorer`."""
+    app.state.callers = callers
+    app.router.add_api_route(
+        "/v1/score",
+        score,
+        methods=["POST"],
+        tags=list(routes.tags),
+        response_model=ScoreReply,
+        responses=in_bytes(MEDIA_TYPE)
+        | answers(*KEPT, *BUSY, "bad_scores", "not_acceptable", "unsupported_media_type"),
+        openapi_extra=body_of(ScoreRequest, MEDIA_TYPE),
+        route_class_override=DirectRoute,
+    )
     app.include_router(routes, dependencies=[Depends(callers)])
     app.include_router(openai_routes, dependencies=[Depends(callers)])
     app.add_exception_handler(CapabilityMissing, _on_capability_missing)

@@ -54,13 +54,21 @@ class Callers:
 
     async def __call__(self, request: Request) -> None:
         """A route dependency: let known keys pass where they may; the route finds the `Caller` by `CallerOf`."""
+        request.state.caller = self.of(request)
+
+    def of(self, request: Request) -> Caller:
+        """Who sent this request.
+
+        Raises:
+            ServiceProblem: 401 without a known key, 403 with one that may not. InvalidInput: the id of a run is none.
+        """
         caller = self._anyone if self._keys is None else self._known(self._keys, request)
         run_id = request.headers.get(RUN_HEADER)
         if run_id is not None:
             if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", run_id):
                 raise InvalidInput(f"{RUN_HEADER} is {run_id[:64]!r}, which is not the id of a run", RUN_HEADER)
             caller = Caller("http", (*caller.accounts, self._run(run_id)), caller.pace)
-        request.state.caller = caller
+        return caller
 
     def _known(self, keys: Sequence[Key], request: Request) -> Caller:
         key = find_key(keys, request.headers.get("authorization", ""))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import ValidationError
-
 from tutelage_client.errors import BadScores
 from tutelage_client.wire import Completion, ScoreGroup, Signal, TokenScores
 
@@ -32,24 +30,18 @@ def check_scores(
     for i, (block, (start, completion)) in enumerate(zip(blocks, asked, strict=True)):
         try:
             _check_block(block, start, completion, signals, top_k)
-        except (BadScores, ValidationError) as error:
-            raise BadScores(f"score block {i}: {_first(error)}") from error
+        except ValueError as error:
+            raise BadScores(f"score block {i}: {error}") from error
 
 
 def _check_block(
     block: TokenScores, start: int, completion: Completion, signals: frozenset[Signal], top_k: int | None
 ) -> None:
-    # Built again from its arrays: an engine may have made it without validation.
-    checked = TokenScores.model_validate({"start": block.start} | block.arrays())
+    block.check()  # again: an engine may have made it without validation
     ids = completion.candidate_ids
     candidates = None if ids is None else ids.shape[1]
-    checked.require(start=start, rows=len(completion.token_ids), top_k=top_k, candidates=candidates)
-    missing = [signal.value for signal in sorted(signals) if getattr(checked, FIELDS[signal]) is None]
+    block.require(start=start, rows=len(completion.token_ids), top_k=top_k, candidates=candidates)
+    arrays = block.arrays()
+    missing = [signal.value for signal in sorted(signals) if FIELDS[signal] not in arrays]
     if missing:
         raise BadScores(f"the engine left out {', '.join(missing)}")
-
-
-def _first(error: BadScores | ValidationError) -> str:
-    if isinstance(error, BadScores):
-        return str(error)
-    return error.errors(include_url=False, include_input=False)[0]["msg"].removeprefix("Value error, ")

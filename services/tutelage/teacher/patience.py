@@ -30,20 +30,27 @@ async def while_wanted(request: Request, work: Coroutine[Any, Any, Result]) -> R
     except InvalidInput:
         work.close()
         raise
-    working, gone = asyncio.create_task(work), asyncio.create_task(_gone(request))
+    limit = asyncio.timeout(timeout_s)
+    leaving = asyncio.create_task(_end_when_gone(request, limit))
     try:
-        done, _ = await asyncio.wait((working, gone), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        if working in done:
-            return working.result()
-        if gone in done:
-            raise HungUp
+        async with limit:
+            return await work
+    except TimeoutError as error:
+        if not limit.expired():
+            raise  # of the work itself
+        if leaving.done():
+            raise HungUp from error
         detail = f"not done within the {timeout_s:g} s that {TIMEOUT_HEADER} gives; what had not begun will not be"
-        raise ServiceProblem(504, "deadline_exceeded", detail)
+        raise ServiceProblem(504, "deadline_exceeded", detail) from error
     finally:
-        gone.cancel()
-        if not working.done():
-            working.cancel()
-            await asyncio.wait((working,))
+        leaving.cancel()
+
+
+async def _end_when_gone(request: Request, limit: asyncio.Timeout) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    if not limit.expired():
+        limit.reschedule(asyncio.get_running_loop().time())
 
 
 def _timeout_s(request: Request) -> float | None:
@@ -55,8 +62,3 @@ def _timeout_s(request: Request) -> float | None:
     if timeout_s is not None and not 0 < timeout_s < float("inf"):
         raise InvalidInput(f"{TIMEOUT_HEADER} is {said!r}; give a number of seconds above 0", TIMEOUT_HEADER)
     return timeout_s
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

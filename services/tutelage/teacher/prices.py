@@ -22,6 +22,9 @@ class Cost:
     tokens: int = 0
     picousd: int = 0
 
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.tokens + other.tokens, self.picousd + other.picousd)
+
     def __sub__(self, other: Cost) -> Cost:
         return Cost(self.tokens - other.tokens, self.picousd - other.picousd)
 
