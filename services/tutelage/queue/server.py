@@ -1,25 +1,26 @@
-"""One server of the Redis protocol (Redis >= 7.0, Valkey): its connections, its script, its errors.
+"""One server of the Redis protocol (Redis >= 7.0, Valkey): its lines, its script, its errors.
 
-No command is retried here: a write whose reply was lost may have happened, and the caller's next step is idempotent
-anyway. Blocking reads have connections of their own, in slices of at most two seconds, with a socket timeout above
-that: a frozen server becomes an error within seconds and never holds up a renewal.
+No command is repeated here: a write whose reply was lost may have happened, and the caller's next step is idempotent
+anyway. Blocking reads have lines of their own, in slices of at most two seconds, and so have bodies, which may be long:
+neither holds up a renewal, and a frozen server becomes an error within seconds.
 """
 
 from __future__ import annotations
 
-import asyncio
+import hashlib
 import math
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
 from redis import exceptions
-from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
+from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from tutelage.queue.base import QueueLimits
+from tutelage.queue.line import Command, Line
 from tutelage.queue.script import script
 from tutelage_client.errors import ServiceUnreachable
 
@@ -33,68 +34,77 @@ _PASSING = (
     exceptions.ReadOnlyError,
     OSError,
 )
+_CONNECTING: dict[str, Any] = {
+    "protocol": 2,  # so that the shapes of replies are known
+    "decode_responses": False,
+    "socket_timeout": None,  # a line's own limit
+    "socket_connect_timeout": REPLY_TIMEOUT_S,
+    "retry": Retry(NoBackoff(), 0),
+}
 
 
 class Server:
-    """Two small pools of connections to one server, both on RESP 2 so that the shapes of replies are known."""
+    """The lines to one server. Nothing is connected before it is needed."""
 
     def __init__(self, url: str, limits: QueueLimits) -> None:
         address = "redis" + url.removeprefix("valkey").removeprefix("redis")
         self._url = _without_password(url)
-        # Commands queue for a few connections; every waiting reader has its own.
-        self._client = Redis(connection_pool=BlockingConnectionPool.from_url(address, **_options(REPLY_TIMEOUT_S)))
-        self._blocking = Redis(
-            connection_pool=ConnectionPool.from_url(address, **_options(MAX_BLOCK_S + REPLY_TIMEOUT_S))
-        )
-        self._script = self._client.register_script(script())
-        self._commands: set[asyncio.Future[Any]] = set()
+        self._connections = ConnectionPool.from_url(address, **_CONNECTING)
+        self._script = script()
+        self._sha1 = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
         self._settings = (_ms(limits.lease_s), limits.max_deliveries, _ms(limits.answer_ttl_s))
+        self._states, self._bodies = self._line(REPLY_TIMEOUT_S), self._line(REPLY_TIMEOUT_S)
+        self._readers: list[Line] = []
 
     async def op(self, name: str, *arguments: str | bytes | int) -> Any:
         """Run one function of `ops.lua`: atomic, sent once."""
-        return await self._whole(self._script(args=[name, *self._settings, *arguments]))
+        called = ("EVALSHA", self._sha1, 0, name, *self._settings, *arguments)
+        with self._reaching():
+            try:
+                (reply,) = await self._states.ask(called)
+            except exceptions.NoScriptError:  # a server that has just been started
+                _, reply = await self._states.ask(("SCRIPT LOAD", self._script), called)
+        return reply
 
     async def read(
         self, stream: str, after: str, *, count: int, block_s: float
     ) -> list[tuple[str, dict[bytes, bytes]]]:
         """Entries of a stream after an id; waits up to `block_s` (at most two seconds) when there are none."""
-        block_s = min(block_s, MAX_BLOCK_S)
-        client, block = (self._blocking, _ms(block_s)) if block_s > 0 else (self._client, None)
-        reply: Any = await self._whole(client.xread({stream: after}, count=count, block=block))
-        return [(entry.decode(), fields) for _, entries in reply or () for entry, fields in entries]
+        blocking = ("BLOCK", _ms(min(block_s, MAX_BLOCK_S))) if block_s > 0 else ()
+        line = self._reader() if blocking else self._states
+        with self._reaching():
+            (reply,) = await line.ask(("XREAD", "COUNT", count, *blocking, "STREAMS", stream, after))
+        return [
+            (entry.decode(), dict(zip(fields[::2], fields[1::2], strict=True)))
+            for _, entries in reply or ()
+            for entry, fields in entries
+        ]
 
     async def set(self, values: Mapping[str, bytes], ttl_s: float) -> None:
         """All of them in one exchange."""
-        pipeline = self._client.pipeline(transaction=False)
-        for key, value in values.items():
-            pipeline.set(key, value, px=_ms(ttl_s))
-        await self._whole(pipeline.execute())
+        commands: list[Command] = [("SET", key, value, "PX", _ms(ttl_s)) for key, value in values.items()]
+        with self._reaching():
+            await self._bodies.ask(*commands)
 
     async def get(self, keys: Sequence[str]) -> list[bytes | None]:
-        return await self._whole(self._client.mget(keys))
-
-    async def _whole(self, command: Awaitable[Any]) -> Any:
-        """Await one command; a caller that is cancelled goes at once, and the command ends by itself.
-
-        A cancellation that reaches redis-py while it connects or reads may get lost there, and its caller would wait
-        on.
-        """
-        task = asyncio.ensure_future(command)
-        self._commands.add(task)
-        task.add_done_callback(self._ended)
         with self._reaching():
-            return await asyncio.shield(task)
-
-    def _ended(self, task: asyncio.Future[Any]) -> None:
-        self._commands.discard(task)
-        if not task.cancelled():
-            task.exception()  # seen here, for a caller that has gone
+            (found,) = await self._bodies.ask(("MGET", *keys))
+        return found
 
     async def close(self) -> None:
-        if self._commands:
-            await asyncio.wait(self._commands)  # each ends within its block and timeout
-        for client in (self._client, self._blocking):
-            await client.aclose(close_connection_pool=True)
+        for line in (self._states, self._bodies, *self._readers):
+            await line.close()
+
+    def _line(self, timeout_s: float) -> Line:
+        return Line(self._connections.make_connection, timeout_s)
+
+    def _reader(self) -> Line:
+        """A line on which nobody waits."""
+        free = next((line for line in self._readers if not line.busy), None)
+        if free is None:
+            free = self._line(MAX_BLOCK_S + REPLY_TIMEOUT_S)
+            self._readers.append(free)
+        return free
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:
@@ -106,16 +116,6 @@ class Server:
             if "MISCONF" not in str(error):  # writes are off because the disk is full
                 raise
             raise ServiceUnreachable(self._url, str(error)) from error
-
-
-def _options(timeout_s: float) -> dict[str, Any]:
-    return {
-        "protocol": 2,
-        "decode_responses": False,
-        "retry": Retry(NoBackoff(), 0),
-        "socket_timeout": timeout_s,
-        "socket_connect_timeout": REPLY_TIMEOUT_S,
-    }
 
 
 def _ms(seconds: float) -> int:
