@@ -32,7 +32,7 @@ from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.spec import load_spec
 from tutelage_client.wire import GenerateRequest, Generation, LastNumber, RewardItem, RewardRequest, RunView, Usage
 
-RATES = (3e-4, 1e-3, 3e-3)
+RATES = (3e-4, 1e-3)
 SEEDS = (7, 8, 9)
 STAGE = Stage(
     name="black_box",
