@@ -66,6 +66,17 @@ async def test_a_lost_lease_among_answers_does_not_touch_the_others(queue: Queue
     assert [d.job.id for d in await take(queue, count=3)] == ["b"]
 
 
+async def test_workers_that_asked_lately_share_what_waits_evenly(bench: Any, ask: Any) -> None:
+    queue = bench.open(lease_s=SHORT_S)
+    for worker in ("w1", "w2", "w3"):
+        assert await take(queue, worker, count=9) == []
+    await queue.put([ask(f"job-{i}") for i in range(9)])
+    assert [len(await take(queue, worker, count=9)) for worker in ("w1", "w2", "w3", "w1")] == [3, 2, 2, 1]
+    await queue.put([ask(f"more-{i}") for i in range(3)])
+    await bench.pass_time(queue, 2 * SHORT_S)
+    assert len(await take(queue, "w1", count=99)) == 12  # the others asked long ago, and their leases are over
+
+
 async def test_many_jobs_at_once_keep_their_order_and_their_bodies(queue: Queue, ask: Any) -> None:
     bodies = {f"job-{i}": bytes([i % 251]) * (1 + 17 * i) for i in range(600)}  # inline and beside the stream
     assert set(await queue.put([ask(name, body) for name, body in bodies.items()])) == {Put.ADDED}

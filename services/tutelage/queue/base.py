@@ -96,7 +96,10 @@ class Queue(Protocol):
         ...
 
     async def lease(self, queue: str, worker: str, *, count: int, wait_s: float) -> list[Delivery]:
-        """Up to `count` jobs for `worker`: expired leases of others first, then waiting jobs; waits up to `wait_s`."""
+        """Up to `count` jobs for `worker`: expired leases of others first, then waiting jobs; waits up to `wait_s`.
+
+        Of waiting jobs not more than an even part for each worker that asked in the last `lease_s`.
+        """
         ...
 
     async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:

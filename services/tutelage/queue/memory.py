@@ -182,11 +182,13 @@ class MemoryQueue:
     def _take(self, queue: str, worker: str, count: int) -> tuple[list[Delivery], bool]:
         """Lease up to `count` jobs; also says whether a job was given up on the way."""
         line = self._line(queue)
+        line.workers[worker] = self._clock()
         lapsed = [record for record in line.leased.values() if record.until <= self._clock()]
+        most = min(count, len(lapsed) + line.even_part(self._clock() - self._limits.lease_s))
         deliveries: list[Delivery] = []
         buried = False
         for record in (*lapsed, *line.waiting.values()):
-            if len(deliveries) == count:
+            if len(deliveries) == most:
                 break
             if record.state == "leased":
                 record.tell("let its lease run out")

@@ -31,9 +31,10 @@ end
 
 function ops.put(...) return each(5, put, ...) end
 
+-- The newest entry's id, what the worker has now, and 1 where nothing more waits.
 function ops.take(queue, worker, count)
   ensure_group(queue)
-  local key, taken, cursor, idle_ms = queue_key(queue, 'jobs'), {}, '0-0', lapsed_ms(queue)
+  local key, taken, cursor, idle_ms, emptied = queue_key(queue, 'jobs'), {}, '0-0', lapsed_ms(queue), 0
   count = tonumber(count)
   local function keep(items)
     for _, item in ipairs(items) do taken[#taken + 1] = claim(queue, worker, item) end
@@ -43,16 +44,17 @@ function ops.take(queue, worker, count)
     cursor = page[1]
     keep(page[2])
   until cursor == '0-0' or #taken == count
+  if count > 1 then count = math.min(count, #taken + even_part(queue)) end
   while #taken < count do
     local page = call('XREADGROUP', 'GROUP', GROUP, worker, 'COUNT', count - #taken, 'STREAMS', key, '>')
-    if not page then break end
+    if not page then emptied = 1 break end
     local items = page[1][2]
     move_tail(queue, items[#items][1])
     keep(items)
   end
   local info = call('XINFO', 'STREAM', key)
   for i = 1, #info, 2 do
-    if info[i] == 'last-generated-id' then return {info[i + 1], taken} end
+    if info[i] == 'last-generated-id' then return {info[i + 1], taken, emptied} end
   end
 end
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -29,10 +30,19 @@ class Record:
 
 @dataclass(slots=True)
 class Line:
-    """The unfinished jobs of one queue in order: waiting by arrival, leased by delivery."""
+    """The unfinished jobs of one queue in order: waiting by arrival, leased by delivery.
+
+    workers: when each of them asked last
+    """
 
     waiting: dict[str, Record] = field(default_factory=dict)
     leased: dict[str, Record] = field(default_factory=dict)
+    workers: dict[str, float] = field(default_factory=dict)
+
+    def even_part(self, since: float) -> int:
+        """Of what waits, an even part for each worker that asked after `since`: none takes what another could begin."""
+        workers = sum(asked > since for asked in self.workers.values())
+        return max(1, math.ceil(len(self.waiting) / max(1, workers)))
 
     def live(self) -> list[Record]:
         return [*self.waiting.values(), *self.leased.values()]

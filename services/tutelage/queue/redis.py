@@ -59,6 +59,7 @@ class RedisQueue:
         self._server = Server(url, limits)
         self._blobs = Blobs(self._server, limits)
         self._limits = limits
+        self._emptied: dict[str, str] = {}  # the newest entry of a queue that had nothing left for its last lease
 
     async def put(self, jobs: Sequence[Job]) -> list[Put]:
         states: list[bytes] = []
@@ -73,14 +74,18 @@ class RedisQueue:
         deadline = clock() + wait_s
         # Nothing announces that a lease ran out: look again at least once in the time that a lease lasts.
         slice_s = min(self._limits.lease_s, MAX_BLOCK_S)
+        after = self._emptied.pop(queue, None) if wait_s > 0 else None
         while True:
-            newest, taken = await self._server.op("take", queue, worker, count)
+            if after is not None:
+                block_s = min(deadline - clock(), slice_s)
+                await self._server.read(f"tutelage:{{{queue}}}:jobs", after, count=1, block_s=block_s)
+            newest, taken, is_empty = await self._server.op("take", queue, worker, count)
+            after = newest.decode() if is_empty else None
             deliveries = await self._opened(worker, taken)
-            left_s = deadline - clock()
-            if deliveries or left_s <= 0:
+            if deliveries or clock() >= deadline:
+                if after is not None:
+                    self._emptied[queue] = after
                 return deliveries
-            stream = f"tutelage:{{{queue}}}:jobs"
-            await self._server.read(stream, newest.decode(), count=1, block_s=min(left_s, slice_s))
 
     async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         lost: list[Delivery] = []

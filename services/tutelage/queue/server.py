@@ -1,7 +1,7 @@
-"""One server of the Redis protocol (Redis >= 7.0, Valkey): its lines, its script, its errors.
+"""One server of the Redis protocol (Redis >= 7.0, Valkey): its connections, its script, its errors.
 
 No command is repeated here: a write whose reply was lost may have happened, and the caller's next step is idempotent
-anyway. Blocking reads have lines of their own, in slices of at most two seconds, and so have bodies, which may be long:
+anyway. Blocking reads, in slices of at most two seconds, and bodies, which may be long, have connections of their own:
 neither holds up a renewal, and a frozen server becomes an error within seconds.
 """
 
@@ -20,7 +20,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from tutelage.queue.base import QueueLimits
-from tutelage.queue.line import Command, Line
+from tutelage.queue.connection import Command, SharedConnection
 from tutelage.queue.script import script
 from tutelage_client.errors import ServiceUnreachable
 
@@ -37,24 +37,24 @@ _PASSING = (
 _CONNECTING: dict[str, Any] = {
     "protocol": 2,  # so that the shapes of replies are known
     "decode_responses": False,
-    "socket_timeout": None,  # a line's own limit
+    "socket_timeout": None,  # the limits are ours
     "socket_connect_timeout": REPLY_TIMEOUT_S,
     "retry": Retry(NoBackoff(), 0),
 }
 
 
 class Server:
-    """The lines to one server. Nothing is connected before it is needed."""
+    """The connections to one server. Nothing is connected before it is needed."""
 
     def __init__(self, url: str, limits: QueueLimits) -> None:
         address = "redis" + url.removeprefix("valkey").removeprefix("redis")
         self._url = _without_password(url)
-        self._connections = ConnectionPool.from_url(address, **_CONNECTING)
+        self._pool = ConnectionPool.from_url(address, **_CONNECTING)
         self._script = script()
         self._sha1 = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
         self._settings = (_ms(limits.lease_s), limits.max_deliveries, _ms(limits.answer_ttl_s))
-        self._states, self._bodies = self._line(REPLY_TIMEOUT_S), self._line(REPLY_TIMEOUT_S)
-        self._readers: list[Line] = []
+        self._states, self._bodies = self._shared(REPLY_TIMEOUT_S), self._shared(REPLY_TIMEOUT_S)
+        self._readers: list[SharedConnection] = []
 
     async def op(self, name: str, *arguments: str | bytes | int) -> Any:
         """Run one function of `ops.lua`: atomic, sent once."""
@@ -71,9 +71,9 @@ class Server:
     ) -> list[tuple[str, dict[bytes, bytes]]]:
         """Entries of a stream after an id; waits up to `block_s` (at most two seconds) when there are none."""
         blocking = ("BLOCK", _ms(min(block_s, MAX_BLOCK_S))) if block_s > 0 else ()
-        line = self._reader() if blocking else self._states
+        shared = self._reader() if blocking else self._states
         with self._reaching():
-            (reply,) = await line.ask(("XREAD", "COUNT", count, *blocking, "STREAMS", stream, after))
+            (reply,) = await shared.ask(("XREAD", "COUNT", count, *blocking, "STREAMS", stream, after))
         return [
             (entry.decode(), dict(zip(fields[::2], fields[1::2], strict=True)))
             for _, entries in reply or ()
@@ -92,17 +92,17 @@ class Server:
         return found
 
     async def close(self) -> None:
-        for line in (self._states, self._bodies, *self._readers):
-            await line.close()
+        for shared in (self._states, self._bodies, *self._readers):
+            await shared.close()
 
-    def _line(self, timeout_s: float) -> Line:
-        return Line(self._connections.make_connection, timeout_s)
+    def _shared(self, timeout_s: float) -> SharedConnection:
+        return SharedConnection(self._pool.make_connection, timeout_s)
 
-    def _reader(self) -> Line:
-        """A line on which nobody waits."""
-        free = next((line for line in self._readers if not line.busy), None)
+    def _reader(self) -> SharedConnection:
+        """A connection on which nobody waits."""
+        free = next((reader for reader in self._readers if not reader.busy), None)
         if free is None:
-            free = self._line(MAX_BLOCK_S + REPLY_TIMEOUT_S)
+            free = self._shared(MAX_BLOCK_S + REPLY_TIMEOUT_S)
             self._readers.append(free)
         return free
 

@@ -18,6 +18,16 @@ local function ensure_group(queue)
   if call('EXISTS', key) == 0 then call('XGROUP', 'CREATE', key, GROUP, '0', 'MKSTREAM') end
 end
 
+-- Of what waits, an even part for each worker that asked lately, so that none takes what another could begin at once.
+local function even_part(queue)
+  local key, workers = queue_key(queue, 'jobs'), 0
+  for _, consumer in ipairs(call('XINFO', 'CONSUMERS', key, GROUP)) do
+    if consumer[6] < tonumber(lease_ms) then workers = workers + 1 end
+  end
+  local waiting = call('ZCARD', queue_key(queue, 'live')) - call('XPENDING', key, GROUP)[1]
+  return workers > 1 and math.max(1, math.ceil(waiting / workers)) or math.huge
+end
+
 -- How long a lease must be silent to be over. Where the server's clock was set back by more than a lease, idle times say
 -- nothing for as long: then every lease is over once, which costs work done twice and loses none.
 local function lapsed_ms(queue)

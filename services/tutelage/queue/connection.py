@@ -14,7 +14,7 @@ Command = Sequence[str | bytes | int]
 _Asked = tuple[Sequence[Command], asyncio.Future[list[Any]]]
 
 
-class Line:
+class SharedConnection:
     """Commands that arrive while others are under way leave together after them; replies come back in their order.
 
     Nothing is sent twice. A caller that is cancelled goes at once, and its commands end by themselves. Where the
