@@ -16,9 +16,11 @@ from pydantic import BaseModel, RootModel
 
 from tutelage_client.client import ServiceClient
 from tutelage_client.errors import InvalidInput
+from tutelage_client.history import History, read_notes, submitted_per_step
 from tutelage_client.spec import RunSpec
 from tutelage_client.wire import (
     CheckpointView,
+    DeadLetterView,
     EventView,
     FileView,
     Page,
@@ -92,6 +94,28 @@ class CoordinatorClient(ServiceClient):
     async def checkpoints(self, run_id: str) -> list[CheckpointView]:
         """Committed checkpoints, the oldest first."""
         return await self._all(f"/v1/runs/{run_id}/checkpoints", CheckpointView)
+
+    async def history(self, run_id: str) -> History:
+        """What the run recorded of itself so far, for `tutelage_client.history.broken`."""
+        run = await self.run(run_id)
+        events = await self._all(f"/v1/runs/{run_id}/events", EventView)
+        rows, checkpoints = await self.metrics(run_id), await self.checkpoints(run_id)
+        lines = b"".join([chunk async for chunk in self._http.download(f"/v1/runs/{run_id}/learned")])
+        return History(run, events, rows, checkpoints, read_notes(lines), submitted_per_step(run.spec))
+
+    async def dead_letters(self, run_id: str) -> list[DeadLetterView]:
+        """Questions about the run's rollouts that a teacher gave up."""
+        return await self._all(f"/v1/runs/{run_id}/dead-letters", DeadLetterView)
+
+    async def replay_dead_letter(self, run_id: str, job_id: str) -> DeadLetterView:
+        """Put it back to work. Not repeated by itself: the second time there would be none."""
+        path = f"/v1/runs/{run_id}/dead-letters/{quote(job_id, safe='')}/replay"
+        return await self._http.request_json("POST", path, DeadLetterView)
+
+    async def discard_dead_letter(self, run_id: str, job_id: str) -> DeadLetterView:
+        """Forget it. Not repeated by itself: the second time there would be none."""
+        path = f"/v1/runs/{run_id}/dead-letters/{quote(job_id, safe='')}"
+        return await self._http.request_json("DELETE", path, DeadLetterView)
 
     async def rollouts(self, run_id: str, after: str | None = None, limit: int = 50) -> Page[RolloutSample]:
         """One page of sample rollouts, by step."""

@@ -1,15 +1,7 @@
 """What a run recorded of itself, and what must hold of that record whatever failed on the way.
 
 The coordinator's events, metrics and checkpoints say what counted; beside them the trainer notes, for every optimizer
-step, what it learned from (`note`). `broken` compares the two. The invariants by their names:
-
-    I1  the steps that count are consecutive, each once, and their epochs never fall; nobody wrote with an old epoch
-    I2  in those steps no score is learned from twice
-    I3  everything that was submitted was trained, left out and counted, or is still queued
-    I4  a deterministic run ends with the weights of the undisturbed one
-    I5  queue and memory stay below their bounds
-    I6  after a fault the run goes on within its limit
-    I7  no secret and no prompt is in a log
+step, what it learned from (`note`). `broken` compares the two. PROMISES has the invariants by their names.
 """
 
 from __future__ import annotations
@@ -24,6 +16,15 @@ from typing import Any
 
 from tutelage_client.wire import CheckpointView, EventView, RunStatus, RunView
 
+PROMISES = {
+    "I1": "the steps that count are consecutive, each once, epochs never fall, and nobody wrote with an old one",
+    "I2": "no score is learned from twice in them",
+    "I3": "everything submitted was trained, left out and counted, or is still queued",
+    "I4": "a deterministic run ends with the weights of the undisturbed one",
+    "I5": "queue and memory stay below their bounds",
+    "I6": "after the fault the run goes on within its limit",
+    "I7": "no secret and no prompt is in a log",
+}
 _UNOWNED = frozenset(status for status in RunStatus if status.final) | {
     RunStatus.QUEUED,
     RunStatus.RECOVERING,
@@ -65,19 +66,34 @@ def note(folder: Path, learned: LearnedStep) -> None:
         file.write(json.dumps(asdict(learned)).encode() + b"\n")
 
 
-def read_notes(folder: Path) -> list[LearnedStep]:
-    """Every noted step by attempt; a last line that a killed process left half written never counted."""
-    found: list[LearnedStep] = []
+def noted(folder: Path) -> Iterator[bytes]:
+    """The notes of each attempt; a last line that a killed process left half written never counted."""
     for path in sorted(folder.glob("epoch-*.jsonl")):
-        *lines, _ = path.read_text().split("\n")
-        rows = map(json.loads, lines)
-        found += [LearnedStep(r["epoch"], r["step"], tuple(r["trained"]), tuple(r["left_out"])) for r in rows]
-    return found
+        lines = path.read_bytes()
+        yield lines[: lines.rfind(b"\n") + 1]
+
+
+def read_notes(lines: bytes) -> list[LearnedStep]:
+    """The steps that `note` wrote, in order."""
+    rows = map(json.loads, lines.splitlines())
+    return [LearnedStep(r["epoch"], r["step"], tuple(r["trained"]), tuple(r["left_out"])) for r in rows]
+
+
+def submitted_per_step(spec: Mapping[str, Any]) -> int | None:
+    """How many rollouts every step has, where the spec alone says so."""
+    rollout = spec["rollout"]
+    is_fixed = rollout["source"] in ("student", "pushed")
+    return rollout["prompts_per_step"] * rollout["samples_per_prompt"] if is_fixed else None
 
 
 def broken(history: History) -> list[str]:
     """Every violation of I1 to I3 as a sentence that starts with the invariant's name; none: they hold."""
-    return [f"{name}: {found}" for name, check in INVARIANTS.items() for found in check(history)]
+    return [sentence for name in INVARIANTS for sentence in found(name, history)]
+
+
+def found(name: str, history: History) -> list[str]:
+    """Every violation of one of I1 to I3, as such a sentence."""
+    return [f"{name}: {violation}" for violation in INVARIANTS[name](history)]
 
 
 def one_lineage(history: History) -> Iterator[str]:

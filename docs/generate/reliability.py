@@ -9,6 +9,8 @@ from typing import Any
 from docs.generate.markdown import table
 from tests.faults.matrix import MATRIX, Row
 
+from tutelage_client.history import PROMISES
+
 RESULT = Path(__file__).parents[1] / "results" / "faults.json"
 INTRODUCTION = """# What may fail, and what happens then
 
@@ -17,16 +19,11 @@ checkpoint is done again by the next one, and never counted. Each line below is 
 question, with real processes and real signals wherever one machine allows it, and then read the run's own record
 (`tutelage_client.history`) for these invariants:
 
-- **I1** the steps that count are consecutive, each once, their epochs never fall, and nobody wrote with an old epoch
-- **I2** no score is learned from twice in them
-- **I3** everything submitted was trained, left out and counted, or is still queued
-- **I4** a deterministic run ends with the weights of the undisturbed one
-- **I5** queue and memory stay below their bounds
-- **I6** after the fault the run goes on within its limit
-- **I7** no secret and no prompt is in a log
+{promises}
 
-The reader of the record is itself tested: bugs that are put in on purpose must make it fail.
-`python -m tests.faults` runs all of it and writes [the result](results/faults.json) that this page shows.
+The reader of the record is itself tested: bugs that are put in on purpose must make it fail. `tutelage runs check RUN`
+reads that of any run. `python -m tests.faults` runs all of the tests and writes [the result](results/faults.json) that
+this page shows.
 """
 
 
@@ -37,7 +34,9 @@ def reliability_page() -> str:
         [str(row.number), row.fault, row.promise, _verdict(results.get(row.number, [])), _names(row)] for row in MATRIX
     ]
     told = f"Last run at commit `{found['commit'][:12]}` on {found['machine']}.\n\n"
-    return INTRODUCTION + "\n" + told + table(["", "fault", "what is promised", "last run", "tests"], rows)
+    promises = "\n".join(f"- **{name}** {promise}" for name, promise in PROMISES.items())
+    introduction = INTRODUCTION.format(promises=promises)
+    return introduction + "\n" + told + table(["", "fault", "what is promised", "last run", "tests"], rows)
 
 
 def _verdict(tests: list[dict[str, Any]]) -> str:

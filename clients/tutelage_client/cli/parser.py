@@ -33,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
     _add_common(root)
     nouns = root.add_subparsers(metavar="COMMAND", required=True)
     _add_runs(nouns)
+    _add_queue(nouns)
     _add_store(nouns)
     _add_score(nouns)
     _add_methods(nouns)
@@ -94,9 +95,29 @@ def _add_runs(nouns: Any) -> None:
     _add_run_id(model)
     model.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new or empty directory")
 
+    check = _add(runs, "check", "hold a run's record to what is promised; exit 1 if it is broken", command="runs check")
+    _add_run_id(check)
+    check.add_argument(
+        "--like", type=_run_id, metavar="ID", help="a run of the same deterministic spec: the weights must be the same"
+    )
+
 
 def _add_run_id(command: argparse.ArgumentParser) -> None:
     command.add_argument("run_id", type=_run_id, metavar="ID", help="as `tutelage runs ls` lists it")
+
+
+def _add_queue(nouns: Any) -> None:
+    queue = nouns.add_parser("queue", help="questions that a teacher gave up").add_subparsers(
+        metavar="COMMAND", required=True
+    )
+    _add_run_id(_add(queue, "dead", "the dead letters of a run, with every delivery", command="queue dead"))
+    for verb, help_ in (
+        ("replay", "put dead letters back to work; a step that is still to be done learns from the answer"),
+        ("discard", "forget dead letters"),
+    ):
+        settled = _add(queue, verb, help_, command=f"queue {verb}")
+        _add_run_id(settled)
+        settled.add_argument("job_ids", nargs="+", metavar="JOB", help="as `tutelage queue dead ID` lists it")
 
 
 def _add_store(nouns: Any) -> None:

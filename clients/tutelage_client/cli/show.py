@@ -32,6 +32,8 @@ STYLES = {
     "yes": "green",
     "no": "red",
     "built": "green",
+    "holds": "green",
+    "broken": "red",
 }
 
 

@@ -18,6 +18,7 @@ from tutelage_client.wire.completions import (
 from tutelage_client.wire.generating import GenerateReply, GenerateRequest, Generation, Prompt
 from tutelage_client.wire.grading import Contains, ExactMatch, Grader, LastNumber, Math, Pattern, UnitTests, Walk
 from tutelage_client.wire.judging import Pairwise, RewardModel, Rubric
+from tutelage_client.wire.letters import DeadLetterView, FailedDelivery
 from tutelage_client.wire.message import Message
 from tutelage_client.wire.rewarding import (
     ModelReward,
@@ -82,10 +83,12 @@ __all__ = [
     "CompletionsRequest",
     "CompletionsUsage",
     "Contains",
+    "DeadLetterView",
     "EntryDtype",
     "EventReport",
     "EventView",
     "ExactMatch",
+    "FailedDelivery",
     "FileView",
     "GenerateReply",
     "GenerateRequest",

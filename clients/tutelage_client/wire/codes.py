@@ -38,6 +38,7 @@ COMMON = {
 COORDINATOR = {
     "run_not_found": ProblemCode(404, "no run has this id"),
     "teacher_not_found": ProblemCode(404, "no teacher is registered under this name"),
+    "dead_letter_not_found": ProblemCode(404, "the run has no such dead letter (any more)"),
     "file_not_found": ProblemCode(404, "no file has this id"),
     "content_missing": ProblemCode(404, "the file is known but its bytes are gone from disk; upload it again"),
     "model_missing": ProblemCode(404, "the run succeeded but its model is gone from disk"),
@@ -47,11 +48,13 @@ COORDINATOR = {
     "run_is_cancelling": ProblemCode(409, "a cancellation cannot be taken back"),
     "run_not_queued": ProblemCode(409, "for workers: only a queued run can be claimed"),
     "not_pushed": ProblemCode(409, 'only a run with rollout.source = "pushed" takes rollouts'),
+    "no_queue": ProblemCode(409, "the coordinator was started without `--redis-url`; dead letters are in the queue"),
     "stale_epoch": ProblemCode(409, "for workers: a newer attempt owns the run, or the lease ran out; stop writing"),
     "stale_step": ProblemCode(409, "for workers: the checkpoint is older than the committed one"),
     "unknown_teacher": ProblemCode(422, "no teacher has registered under this name"),
     "unknown_file": ProblemCode(422, "the spec names a file that was not uploaded"),
     "idempotency_key_reused": ProblemCode(422, "the key made another run from another body; use a new key"),
+    "queue_unavailable": ProblemCode(503, "the queue does not answer; clients try again"),
     "database_unavailable": ProblemCode(503, "the database does not answer; clients try again"),
 }
 

@@ -11,6 +11,7 @@ from sqlalchemy.exc import ArgumentError, OperationalError
 from tutelage.coordinator.app import build_app
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.settings import Settings
+from tutelage.queue import open_queue
 from tutelage.serving import serve
 from tutelage.telemetry import configure_logging
 from tutelage_client.errors import InvalidInput
@@ -22,13 +23,14 @@ def main(argv: list[str] | None = None) -> None:
         settings = CliApp.run(Settings, cli_args=sys.argv[1:] if argv is None else argv)
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         database = Database(settings.database)
+        queue = None if settings.redis_url is None else open_queue(settings.redis_url)
     except ValidationError as error:
         sys.exit(f"tutelage.coordinator: {explain(error)[0]}")
     except (InvalidInput, ArgumentError) as error:
         sys.exit(f"tutelage.coordinator: {error}")
     configure_logging("coordinator")
     try:
-        app = build_app(settings, database)
+        app = build_app(settings, database, queue)
     except OperationalError as error:
         sys.exit(f"tutelage.coordinator: cannot open {database.engine.url!r}: {str(error.orig).splitlines()[0]}")
     serve(app, settings.host, settings.port)

@@ -16,15 +16,17 @@ from starlette.concurrency import run_in_threadpool
 from tutelage.coordinator.clock import ClockWatch
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.leases import keep_all, sweep
-from tutelage.coordinator.routes import runs, store, workers
+from tutelage.coordinator.letters import Letters
+from tutelage.coordinator.routes import letters, runs, store, workers
 from tutelage.coordinator.settings import Settings
+from tutelage.queue import Queue
 from tutelage.serving import create_app, problem
 
 log = logging.getLogger(__name__)
 
 
-def build_app(settings: Settings, database: Database) -> FastAPI:
-    """An app over a database whose schema is brought up to date first."""
+def build_app(settings: Settings, database: Database, queue: Queue | None = None) -> FastAPI:
+    """An app over a database whose schema is brought up to date first; queue: where dead letters are."""
     database.migrate()
 
     @asynccontextmanager
@@ -34,6 +36,8 @@ def build_app(settings: Settings, database: Database) -> FastAPI:
         sweeping.cancel()
         with suppress(asyncio.CancelledError):
             await sweeping
+        if queue is not None:
+            await queue.close()
         database.close()
 
     def ready() -> str | None:
@@ -43,7 +47,8 @@ def build_app(settings: Settings, database: Database) -> FastAPI:
     for outage in (OperationalError, InterfaceError):
         app.add_exception_handler(outage, _on_outage)
     app.add_exception_handler(DataError, _on_impossible_value)
-    app.include_router(runs.router(database))
+    app.include_router(runs.router(database, settings))
+    app.include_router(letters.router(Letters(database, queue)))
     app.include_router(store.router(database, settings.files))
     app.include_router(workers.router(database, settings))
     return app

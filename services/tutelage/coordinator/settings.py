@@ -16,6 +16,7 @@ class Settings(BaseSettings):
     )
 
     database_url: str | None = Field(default=None, description="sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME")
+    redis_url: str | None = Field(default=None, description="the queue; without it dead letters cannot be looked at")
     data_dir: Path = Field(default=Path("data"), description="uploaded files, artefacts of runs, and SQLite's file")
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8400, ge=0, le=65535, description="port to listen on; 0 takes a free one")

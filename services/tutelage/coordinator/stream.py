@@ -1,51 +1,166 @@
-"""A run's events as server-sent events: from the table, resumed by number, ended with the run."""
+"""A run's events as server-sent events: from the table, resumed by number, ended with the run.
+
+However many streams are open, one poller a process asks the database what is new, in one query for all runs that are
+followed, and wakes the streams of those where something is. A stream that is further behind than what the poller holds,
+at its start or because its reader is slow, catches up from the table at its own pace.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import suppress
-from time import monotonic
+import logging
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 
 from fastapi.sse import format_sse_event
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.events import events
-from tutelage.coordinator.runs import find
-from tutelage_client.wire import EventView
+from tutelage.coordinator.tables import RunRow
 
+log = logging.getLogger(__name__)
 POLL_S = 0.25
 KEEP_ALIVE_S = 15.0
 RECONNECT_MS = 1000
 BATCH = 200
 
-
-async def follow(database: Database, run_id: str, after: int, stopping: asyncio.Event) -> AsyncIterator[bytes]:
-    """Frames of every event above `after`, until the run is final and all is sent, or this process stops."""
-    yield format_sse_event(retry=RECONNECT_MS)
-    sent_at = monotonic()
-    while not stopping.is_set():
-        is_final, batch = await run_in_threadpool(_next, database, run_id, after)
-        for event in batch:
-            yield format_sse_event(id=str(event.id), event=event.type, data_str=event.model_dump_json())
-            after, sent_at = event.id, monotonic()
-        if is_final and not batch:
-            return
-        if not batch:
-            if monotonic() - sent_at >= KEEP_ALIVE_S:
-                yield format_sse_event(comment="still here")
-                sent_at = monotonic()
-            await _pause(stopping)
+Frame = tuple[int, bytes]  # an event's number and the event as it is sent
 
 
-async def _pause(stopping: asyncio.Event) -> None:
+@dataclass
+class Feed:
+    """What the poller knows of one run that is followed.
+
+    newest: number of its last event, None before the first look; frames: of its last events, at most BATCH
+    ended: the run is final and `newest` is the last event that there will be; changed: set at the next news
+    """
+
+    readers: int = 0
+    newest: int | None = None
+    frames: list[Frame] = field(default_factory=list)
+    ended: bool = False
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def beyond(self, after: int) -> list[Frame] | None:
+        """The frames above `after`, or None where only the table has them."""
+        if self.newest is None:
+            return None
+        first = self.frames[0][0] if self.frames else self.newest + 1
+        return [frame for frame in self.frames if frame[0] > after] if first <= after + 1 else None
+
+    def take(self, look: Look) -> None:
+        """Go on to what was seen."""
+        is_news = self.newest is None or bool(look.frames) or look.is_final
+        self.frames = [*self.frames, *look.frames][-BATCH:]
+        self.newest = self.frames[-1][0] if self.frames else look.newest
+        self.ended = look.is_final and self.newest >= look.newest
+        if is_news:
+            self.wake()
+
+    def wake(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at a run: the number of its newest event, whether it was final then, and frames that are new."""
+
+    newest: int
+    is_final: bool
+    frames: list[Frame]
+
+
+class Streams:
+    """The streams of one process. The poller runs while there is one."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._feeds: dict[str, Feed] = {}
+        self._poller: asyncio.Task[None] | None = None
+
+    async def follow(self, run_id: str, after: int, stopping: asyncio.Event) -> AsyncIterator[bytes]:
+        """Frames of every event above `after`, until the run is final and all is sent, or this process stops."""
+        yield format_sse_event(retry=RECONNECT_MS)
+        with self._joined(run_id, stopping) as (feed, poller):
+            while not stopping.is_set():
+                if poller.done():
+                    poller.result()  # why it died
+                changed, frames = feed.changed, feed.beyond(after)
+                if frames is None:
+                    frames = await run_in_threadpool(_read, self._database, run_id, after)
+                for number, frame in frames:
+                    yield frame
+                    after = number
+                if not frames:
+                    if feed.ended:
+                        return
+                    if not await _set_within(changed, KEEP_ALIVE_S):
+                        yield format_sse_event(comment="still here")
+
+    @contextmanager
+    def _joined(self, run_id: str, stopping: asyncio.Event) -> Iterator[tuple[Feed, asyncio.Task[None]]]:
+        feed = self._feeds.setdefault(run_id, Feed())
+        feed.readers += 1
+        poller = self._poller
+        if poller is None or poller.done():
+            poller = self._poller = asyncio.create_task(self._poll(stopping))
+        try:
+            yield feed, poller
+        finally:
+            feed.readers -= 1
+            if feed.readers == 0:
+                del self._feeds[run_id]
+            if not self._feeds:
+                poller.cancel()
+                self._poller = None
+
+    async def _poll(self, stopping: asyncio.Event) -> None:
+        try:
+            while not stopping.is_set():
+                known = {run_id: feed.newest for run_id, feed in self._feeds.items()}
+                try:
+                    looks = await run_in_threadpool(_look, self._database, known)
+                except SQLAlchemyError as error:
+                    log.warning("events wait until the database answers", extra={"error": type(error).__name__})
+                else:
+                    for run_id, look in looks.items():
+                        if feed := self._feeds.get(run_id):
+                            feed.take(look)
+                await _set_within(stopping, POLL_S)
+        finally:
+            for feed in self._feeds.values():
+                feed.wake()
+
+
+async def _set_within(event: asyncio.Event, timeout_s: float) -> bool:
     with suppress(TimeoutError):
-        await asyncio.wait_for(stopping.wait(), POLL_S)
+        await asyncio.wait_for(event.wait(), timeout_s)
+    return event.is_set()
 
 
-def _next(database: Database, run_id: str, after: int) -> tuple[bool, list[EventView]]:
-    """The status is read first: once it is final, the events read after it are all there will ever be."""
+def _look(database: Database, known: Mapping[str, int | None]) -> dict[str, Look]:
+    """The status is read before the events: those read after it was final are all there will ever be."""
+    looks: dict[str, Look] = {}
     with database.read() as session:
-        is_final = find(session, run_id).status.final
-        return is_final, events(session, run_id, str(after), BATCH).data
+        runs = select(RunRow.id, RunRow.last_event, RunRow.status).where(RunRow.id.in_(known))
+        for run_id, newest, status in session.execute(runs).all():
+            before = known[run_id]
+            frames = [] if before is None or before == newest else _frames(session, run_id, before)
+            looks[run_id] = Look(newest, status.final, frames)
+    return looks
+
+
+def _read(database: Database, run_id: str, after: int) -> list[Frame]:
+    with database.read() as session:
+        return _frames(session, run_id, after)
+
+
+def _frames(session: Session, run_id: str, after: int) -> list[Frame]:
+    found = events(session, run_id, str(after), BATCH).data
+    return [(e.id, format_sse_event(id=str(e.id), event=e.type, data_str=e.model_dump_json())) for e in found]

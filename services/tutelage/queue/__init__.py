@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from tutelage.queue.base import Answer, DeadLetter, Delivery, Depth, Job, Put, Queue, QueueLimits
+from tutelage.queue.base import Answer, DeadLetter, Delivery, Depth, Failure, Job, Put, Queue, QueueLimits
 from tutelage.queue.memory import MemoryQueue
 from tutelage_client.errors import InvalidInput
 
@@ -13,6 +13,7 @@ __all__ = [
     "DeadLetter",
     "Delivery",
     "Depth",
+    "Failure",
     "Job",
     "MemoryQueue",
     "Put",

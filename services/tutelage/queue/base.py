@@ -60,14 +60,23 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """How one delivery of a job ended without an answer. at_s: seconds by the queue's clock, on a server since 1970"""
+
+    worker: str
+    reason: str
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A job that was given up. history: who had it and what came of it, a line for each delivery"""
+    """A job that was given up. attempts: deliveries since it was put; history: how each of them ended, in order"""
 
     job_id: str
     run_id: str
     attempts: int
     reason: str
-    history: tuple[str, ...]
+    history: tuple[Failure, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +141,10 @@ class Queue(Protocol):
 
     async def replay(self, queue: str, job_id: str) -> bool:
         """Put a dead letter back to work with its delivery count at zero. False: there is no such dead letter."""
+        ...
+
+    async def discard(self, queue: str, job_id: str) -> bool:
+        """Forget a dead letter; who asks again adds the job anew. False: there is no such dead letter."""
         ...
 
     async def cancel(self, run_id: str) -> int:

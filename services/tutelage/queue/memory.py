@@ -92,7 +92,7 @@ class MemoryQueue:
         record = self._held(delivery)
         if record is None:
             return False
-        record.tell(reason)
+        record.tell(reason, self._clock())
         if retry and record.attempts < self._limits.max_deliveries:
             self._enqueue(record)
         else:
@@ -138,15 +138,25 @@ class MemoryQueue:
         ]
 
     async def replay(self, queue: str, job_id: str) -> bool:
-        self._expire()
-        record = self._records.get(job_id)
-        if record is None or record.state != "dead" or record.job.queue != queue:
+        record = self._dead(queue, job_id)
+        if record is None:
             return False
         del self._ended[job_id]
         record.attempts, record.answer, record.put_at, record.history = 0, None, self._clock(), ()
         self._enqueue(record)
         await self._tell()
         return True
+
+    async def discard(self, queue: str, job_id: str) -> bool:
+        if self._dead(queue, job_id) is None:
+            return False
+        del self._ended[job_id], self._records[job_id]
+        return True
+
+    def _dead(self, queue: str, job_id: str) -> Record | None:
+        self._expire()
+        record = self._records.get(job_id)
+        return record if record and record.state == "dead" and record.job.queue == queue else None
 
     async def cancel(self, run_id: str) -> int:
         live = [record for line in self._lines.values() for record in line.live()]
@@ -191,7 +201,7 @@ class MemoryQueue:
             if len(deliveries) == most:
                 break
             if record.state == "leased":
-                record.tell("let its lease run out")
+                record.tell("let its lease run out", self._clock())
             if record.attempts >= self._limits.max_deliveries:
                 reason = f"worker {record.worker} let its lease run out"
                 self._end(record, "dead", Answer(record.job.id, None, reason))

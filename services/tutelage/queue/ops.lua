@@ -183,4 +183,13 @@ function ops.replay(queue, id)
   return 1
 end
 
+function ops.discard(queue, id)
+  local job = load(id)
+  if job.state ~= 'dead' or job.queue ~= queue then return 0 end
+  call('ZREM', queue_key(queue, 'dead'), id)
+  forget_blob(job.envelope)
+  call('DEL', job_key(id))
+  return 1
+end
+
 return ops[ARGV[1]](unpack(ARGV, 5))

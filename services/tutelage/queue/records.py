@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tutelage.queue.base import Answer, Job
+from tutelage.queue.base import Answer, Failure, Job
 
 
 @dataclass(slots=True)
@@ -22,10 +22,10 @@ class Record:
     receipt: str = ""
     until: float = 0.0
     answer: Answer | None = None
-    history: tuple[str, ...] = ()
+    history: tuple[Failure, ...] = ()
 
-    def tell(self, what: str) -> None:
-        self.history += (f"{self.worker}: {' '.join(what.split())}",)
+    def tell(self, what: str, at_s: float) -> None:
+        self.history += (Failure(self.worker, " ".join(what.split()), at_s),)
 
 
 @dataclass(slots=True)

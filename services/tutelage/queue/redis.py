@@ -41,7 +41,7 @@ from itertools import chain
 from typing import TypeVar
 
 from tutelage.queue import envelope
-from tutelage.queue.base import Answer, DeadLetter, Delivery, Depth, Job, Put, QueueLimits
+from tutelage.queue.base import Answer, DeadLetter, Delivery, Depth, Failure, Job, Put, QueueLimits
 from tutelage.queue.blobs import Blobs, DamagedBody, sound
 from tutelage.queue.server import MAX_BLOCK_S, Server
 
@@ -135,12 +135,15 @@ class RedisQueue:
     async def dead_letters(self, queue: str) -> list[DeadLetter]:
         letters = await self._server.op("dead_letters", queue)
         return [
-            DeadLetter(i.decode(), run.decode(), attempts, why.decode(), tuple(told.decode().splitlines()))
+            DeadLetter(i.decode(), run.decode(), attempts, why.decode(), tuple(map(_failure, told.splitlines())))
             for i, run, attempts, why, told in letters
         ]
 
     async def replay(self, queue: str, job_id: str) -> bool:
         return bool(await self._server.op("replay", queue, job_id))
+
+    async def discard(self, queue: str, job_id: str) -> bool:
+        return bool(await self._server.op("discard", queue, job_id))
 
     async def cancel(self, run_id: str) -> int:
         return await self._server.op("cancel", run_id)
@@ -191,6 +194,12 @@ class RedisQueue:
 def _parts(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
     for start in range(0, len(items), JOBS_A_CALL):
         yield items[start : start + JOBS_A_CALL]
+
+
+def _failure(line: bytes) -> Failure:
+    """A line that `tell` in stream.lua wrote."""
+    at_ms, worker, reason = line.decode(errors="replace").split("\t", 2)
+    return Failure(worker, reason, int(at_ms) / 1000)
 
 
 def _handle(delivery: Delivery) -> tuple[str, str, str, int]:

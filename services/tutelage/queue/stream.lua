@@ -61,7 +61,8 @@ local function held(id, worker, entry, attempt)
 end
 
 local function tell(job, what)
-  local line = job.worker .. ': ' .. string.gsub(what, '%s+', ' ')
+  local worker, reason = string.gsub(job.worker, '%s+', ' '), string.gsub(what, '%s+', ' ')
+  local line = string.format('%d\t%s\t%s', now_ms(), worker, reason)
   job.history = job.history and job.history .. '\n' .. line or line
   call('HSET', job_key(job.id), 'history', job.history)
 end

@@ -133,6 +133,7 @@ def design(options: StackOptions) -> Stack:
     port = options.port or free_port()
     python = [sys.executable, "-m"]
     coordinator_argv = ["--data-dir", str(options.data_dir / "coordinator"), "--port", str(port)]
+    coordinator_argv += ["--redis-url", redis_url]
     if options.database_url:
         coordinator_argv += ["--database-url", options.database_url]
     coordinator = child("coordinator", *python, "tutelage.coordinator", *coordinator_argv, port=port)

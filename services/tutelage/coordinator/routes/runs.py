@@ -14,9 +14,11 @@ from tutelage.coordinator.archive import tar_of
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.pushed import push
 from tutelage.coordinator.routes.params import After, Limit
-from tutelage.coordinator.stream import follow
+from tutelage.coordinator.settings import Settings
+from tutelage.coordinator.stream import Streams
 from tutelage.serving import EVENT_STREAM, ServiceProblem, again, answers, in_bytes, in_events
 from tutelage_client.errors import InvalidInput
+from tutelage_client.history import noted
 from tutelage_client.wire import (
     CheckpointView,
     EventView,
@@ -29,15 +31,16 @@ from tutelage_client.wire import (
 )
 
 TAR = "application/x-tar"
+LINES = "application/x-ndjson"
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
 LastEventId = Annotated[str | None, Header()]
 
 
-def router(database: Database) -> APIRouter:
+def router(database: Database, settings: Settings) -> APIRouter:
     api = APIRouter(prefix="/v1/runs", tags=["runs"], responses=answers("database_unavailable"))
     _add_verbs(api, database)
     _add_history(api, database)
-    _add_bytes(api, database)
+    _add_bytes(api, database, settings)
     return api
 
 
@@ -85,6 +88,7 @@ def _add_verbs(api: APIRouter, database: Database) -> None:
 
 def _add_history(api: APIRouter, database: Database) -> None:
     either = in_events() | answers("run_not_found")
+    streams = Streams(database)
 
     @api.get("/{run_id}/events", response_model=Page[EventView], responses=either)
     async def list_events(
@@ -94,7 +98,7 @@ def _add_history(api: APIRouter, database: Database) -> None:
         if EVENT_STREAM not in request.headers.get("accept", ""):
             return await run_in_threadpool(event_page, run_id, after, limit)
         await run_in_threadpool(get_status, run_id)  # refuse an unknown run before the stream begins
-        frames = follow(database, run_id, _event_number(last_event_id or after), request.app.state.stopping)
+        frames = streams.follow(run_id, _event_number(last_event_id or after), request.app.state.stopping)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(frames, headers=headers, media_type=EVENT_STREAM)
 
@@ -129,7 +133,7 @@ def _add_history(api: APIRouter, database: Database) -> None:
             return reports.samples(session, run_id, after, limit)
 
 
-def _add_bytes(api: APIRouter, database: Database) -> None:
+def _add_bytes(api: APIRouter, database: Database, settings: Settings) -> None:
     @api.post("/{run_id}/rollouts", responses=answers("run_not_found", "not_pushed", "run_is_final"))
     def push_rollouts(run_id: str, body: PushedRollouts) -> PushResult:
         """Hand over rollouts written elsewhere; an id that was seen before is ignored."""
@@ -150,6 +154,15 @@ def _add_bytes(api: APIRouter, database: Database) -> None:
             raise ServiceProblem(404, "model_missing", f"{path} of {run_id} is not on the coordinator's disk any more")
         headers = {"Content-Disposition": f'attachment; filename="{run_id}.tar"'}
         return StreamingResponse(tar_of(Path(path)), headers=headers, media_type=TAR)
+
+    @api.get(
+        "/{run_id}/learned", response_class=StreamingResponse, responses=in_bytes(LINES) | answers("run_not_found")
+    )
+    def get_learned(run_id: str) -> StreamingResponse:
+        """What each optimizer step of each attempt learned from, one JSON object a line: `tutelage runs check`."""
+        with database.read() as session:
+            runs.find(session, run_id)
+        return StreamingResponse(noted(settings.artefacts(run_id) / "learned"), media_type=LINES)
 
 
 def _event_number(given: str | None) -> int:
