@@ -17,6 +17,7 @@ class Row:
 
 FAULTS = "tests/faults"
 TEACHERS, QUEUE, CONTROL = f"{FAULTS}/test_teachers.py", f"{FAULTS}/test_queue.py", f"{FAULTS}/test_control.py"
+BITS = f"{FAULTS}/test_bits.py"
 RECOVERY, CONTRACT = "tests/queue/test_redis_recovery.py", "tests/queue/test_contract.py"
 
 MATRIX = (
@@ -48,6 +49,7 @@ MATRIX = (
         (
             f"{TEACHERS}::test_a_job_that_kills_every_teacher_ends_in_the_dead_letters_and_the_others_flow",
             f"{CONTRACT}::test_a_job_that_kills_its_workers_dies_and_others_flow",
+            f"{FAULTS}/test_letters.py",
         ),
     ),
     Row(
@@ -121,6 +123,9 @@ MATRIX = (
         "the next attempt goes on from the last checkpoint; what was done beyond it does not count",
         (
             f"{CONTROL}::test_a_killed_trainer_is_followed_by_another_one",
+            f"{BITS}::test_a_trainer_killed_at_any_point_leaves_the_bits_as_they_are",
+            f"{BITS}::test_whoever_else_is_killed_with_work_in_hand_leaves_the_bits_as_they_are",
+            "tests/trainer/test_deterministic.py::test_a_run_that_died_anywhere_ends_with_the_bits_of_one_that_did_not",
             "tests/stack/test_lifecycle.py::test_a_trainer_killed_in_the_middle_resumes_from_its_checkpoint",
         ),
     ),

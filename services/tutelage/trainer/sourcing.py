@@ -64,7 +64,8 @@ class Sources:
         return [(i, self.examples[i]) for i in indices]
 
     def rollout_id(self, step: int, row: int, sample: int) -> str:
-        return hashlib.sha256(f"{self.run_id}/{step}/{row}/{sample}".encode()).hexdigest()[:24]
+        """Unique in the run, and the same in every run of this spec and seed, because a step is ordered by it."""
+        return hashlib.sha256(f"{self.seed}/{step}/{row}/{sample}".encode()).hexdigest()[:24]
 
 
 async def generated(sources: Sources, teacher: Teacher, request: GenerateRequest) -> list[list[Generation]]:
