@@ -15,6 +15,7 @@ from tutelage_client.spec import (
     CheckpointSpec,
     Credit,
     Data,
+    Diagnostics,
     EvalSpec,
     Lora,
     Objective,
@@ -52,6 +53,7 @@ SECTIONS: Sequence[tuple[str, type[BaseModel]]] = (
     ("[optim]", Optim),
     ("[checkpoint]", CheckpointSpec),
     ("[eval]", EvalSpec),
+    ("[diagnostics]", Diagnostics),
     ("[budget]", Budget),
 )
 CHOICES: Sequence[tuple[str, Any]] = (

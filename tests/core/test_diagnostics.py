@@ -16,12 +16,14 @@ from tutelage.core.diagnostics import TOP, overlap
 from tutelage.core.loss import loss
 from tutelage.core.metrics import merge, values
 from tutelage.core.objective import Objective
+from tutelage.core.outcome import Outcome
 from tutelage.core.quantiles import BINS, QUANTILES, ByPosition
 
 SIZE = 40
 WHOLE = ("top_k_overlap", "student_overlap_mass", "teacher_overlap_mass", "entropy_gap")
+MASSES = ("student_support_mass", "teacher_support_mass")
 
-LOG_RATIOS = st.lists(st.floats(-8, 8), min_size=1, max_size=30)
+SHARED = Outcome(teacher_share=0.2)
 
 
 def measured(batch, objective, chunk_rows=7):
@@ -42,6 +44,21 @@ def expected_overlap(student_RV, teacher_RV, k):
     return [np.mean([len(ids) / k for ids in shared]), *masses]
 
 
+def masses(student_RV, teacher_RV, sets):
+    """Of both on the sets, means over the rows."""
+    sides = (student_RV.softmax(-1), teacher_RV.softmax(-1))
+    return [np.mean([side[row, sorted(ids)].sum().item() for row, ids in enumerate(sets)]) for side in sides]
+
+
+def coarse_gap(student_RV, teacher_RV, sets):
+    """Mean distance of the entropies over the sets and one bucket each."""
+    entropies = []
+    for side in (student_RV.softmax(-1), teacher_RV.softmax(-1)):
+        kept = [[side[row, v].item() for v in sorted(ids)] for row, ids in enumerate(sets)]
+        entropies.append([-sum(m * math.log(m) for m in [*own, 1 - sum(own)]) for own in kept])
+    return np.mean([abs(p - q) for p, q in zip(*entropies, strict=True)])
+
+
 @pytest.mark.parametrize("fused", [True, False], ids=["fused", "recomputed"])
 def test_a_full_comparison_reports_overlap_and_entropy_gap_on_both_paths(logits, make_batch, fused):
     student, teacher = logits(1, 30, SIZE), logits(2, 30, SIZE)
@@ -52,7 +69,7 @@ def test_a_full_comparison_reports_overlap_and_entropy_gap_on_both_paths(logits,
     gaps = [torch.distributions.Categorical(logits=side).entropy() for side in (student, teacher)]
     expected = [*expected_overlap(student, teacher, TOP), (gaps[0] - gaps[1]).abs().mean().item()]
     assert [found[name] for name in WHOLE] == pytest.approx(expected)
-    assert not {"student_support_mass", "teacher_support_mass"} & found.keys()
+    assert [found[name] for name in MASSES] == pytest.approx(masses(student, teacher, top_sets(teacher, TOP)))
 
 
 @pytest.mark.parametrize("support", ["teacher_top_k", "union_top_k"])
@@ -70,17 +87,55 @@ def test_what_the_student_named_alone_tells_no_overlap(logits, make_batch):
     assert not set(WHOLE[:3]) & found.keys()
 
 
+@pytest.mark.parametrize("sends_entropy", [True, False])
 @pytest.mark.parametrize("rest", ["tail", "renormalise"])
 @pytest.mark.parametrize("support", ["teacher_top_k", "student_top_k", "union_top_k"])
-def test_masses_on_the_support_are_those_of_its_tokens(logits, make_batch, support, rest):
+def test_masses_and_entropies_on_a_set_are_those_of_its_tokens(logits, make_batch, support, rest, sends_entropy):
     student, teacher = logits(5, 20, SIZE), logits(6, 20, SIZE)
     sets = {"teacher_top_k": [top_sets(teacher, 4)], "student_top_k": [top_sets(student, 4)]}
     both = sets.get(support, [top_sets(teacher, 4), top_sets(student, 4)])
-    ids = [sorted(set.union(*rows)) for rows in zip(*both, strict=True)]
-    found = measured(make_batch(student, teacher, k=4), Objective("divergence", support=support, rest=rest))
-    for name, side in (("student_support_mass", student), ("teacher_support_mass", teacher)):
-        exact = np.mean([side.softmax(-1)[row, each].sum().item() for row, each in enumerate(ids)])
-        assert found[name] == pytest.approx(exact)
+    ids = [set.union(*rows) for rows in zip(*both, strict=True)]
+    batch = make_batch(student, teacher, k=4)
+    entropies = [torch.distributions.Categorical(logits=side).entropy() for side in (student, teacher)]
+    batch = replace(batch, teacher=replace(batch.teacher, entropy_R=entropies[1] if sends_entropy else None))
+    found = measured(batch, Objective("divergence", support=support, rest=rest))
+    assert [found[name] for name in MASSES] == pytest.approx(masses(student, teacher, ids))
+    exact = (entropies[0] - entropies[1]).abs().mean().item()
+    assert found["entropy_gap"] == pytest.approx(exact if sends_entropy else coarse_gap(student, teacher, ids))
+    assert ("teacher_entropy" in found) == sends_entropy
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [Objective("policy_gradient"), Objective("divergence", support="sampled"), Objective("reward", outcome=SHARED)],
+    ids=["policy_gradient", "sampled", "reward"],
+)
+def test_on_written_tokens_the_teachers_top_k_is_measured_and_not_learned_from(logits, make_batch, objective):
+    student, teacher = logits(7, 20, SIZE), logits(8, 20, SIZE)
+    batch = replace(make_batch(student, teacher, k=8), outcome_R=torch.ones(20).double())
+    batch = replace(batch, teacher=replace(batch.teacher, hidden_RH=None, head=None, entropy_R=None))
+    sets = top_sets(teacher, 8)
+    expected = [*expected_overlap(student, teacher, 8), coarse_gap(student, teacher, sets)]
+    found = measured(batch, objective)
+    assert [found[name] for name in WHOLE] == pytest.approx(expected)
+    assert [found[name] for name in MASSES] == pytest.approx(masses(student, teacher, sets))
+    blind = replace(batch.teacher, topk_ids_RK=None, topk_logprob_RK=None, topk_rest_R=None)
+    without = measured(replace(batch, teacher=blind), objective)
+    assert without == {name: value for name, value in found.items() if name in without}
+    assert found.keys() - without.keys() == {*WHOLE, *MASSES}
+
+
+def test_a_top_k_with_gaps_is_measured_where_it_is_whole_and_takes_no_row_from_the_loss(logits, make_batch):
+    student, teacher = logits(7, 6, SIZE), logits(8, 6, SIZE)
+    batch = make_batch(student, teacher, k=4)
+    batch.teacher.topk_logprob_RK[0], batch.teacher.topk_ids_RK[1] = torch.nan, -1
+    batch.teacher.topk_ids_RK[2, 0] = SIZE + 3  # padding of the teacher's head, which the student lacks
+    found = measured(batch, Objective("policy_gradient"))
+    assert (found["tokens"], found["learned_fraction"]) == (6, 1)
+    assert found["student_support_mass"] == pytest.approx(masses(student[3:], teacher[3:], top_sets(teacher[3:], 4))[0])
+    first = top_sets(student, 4)[2] & set(batch.teacher.topk_ids_RK[2, 1:].tolist())
+    rest = [len(a & b) / 4 for a, b in zip(top_sets(student, 4)[3:], top_sets(teacher, 4)[3:], strict=True)]
+    assert found["top_k_overlap"] == pytest.approx(np.mean([len(first) / 3, *rest]))
 
 
 def test_padding_and_tokens_without_probability_are_in_no_overlap(logits):

@@ -16,14 +16,34 @@ from tutelage.core.loss import loss
 from tutelage.core.metrics import values
 from tutelage.core.objective import Objective
 from tutelage.core.outcome import advantages
+from tutelage.core.quantiles import QUANTILES
+from tutelage.core.support import needed
 from tutelage.trainer.objectives import objective_of
 from tutelage.trainer.student import Student
+from tutelage.trainer.watching import watched
 from tutelage_client.methods import METHODS
-from tutelage_client.spec import RunSpec, parse_spec, size_asked
-from tutelage_client.wire import Signal
+from tutelage_client.spec import RunSpec, parse_spec, required_signals, size_asked
+from tutelage_client.wire import Capabilities, Signal
 
 BUILT = [each for each in METHODS if each.composition is not None]
 BY_NAME = {each.name: each for each in BUILT}
+ABLE = Capabilities(signals=frozenset(Signal), max_top_k=64, max_length=99, vocabulary_size=64)
+# What a step tells of the student alone, of any teacher that scores, and of one whose whole distribution is there.
+ALONE = {"loss", "tokens", "learned_fraction", "infinite_fraction", "student_entropy", "ratio", "ratio_max", "ratio_ess"}
+HEARD = ALONE | {
+    "reverse_kl",
+    "log_ratio",
+    *(f"log_ratio_p{percent}/0-15" for percent in QUANTILES),
+    "teacher_entropy",
+    "entropy_gap",
+    "top_k_overlap",
+    "student_overlap_mass",
+    "teacher_overlap_mass",
+    "student_support_mass",
+    "teacher_support_mass",
+}
+WHOLE = HEARD | {"forward_kl"}
+CLIPPED = {"signal_clip": "signal_clip_fraction", "ratio_clip": "ratio_clip_fraction"}
 
 
 class Special:
@@ -44,31 +64,36 @@ def spec_of(name: str) -> RunSpec:
 def recorded_for(spec: RunSpec) -> dict[str, Tensor]:
     """What was recorded; where a step holds other text beside the student's, the last rollout is that."""
     recorded = load_file(RECORDED)
+    recorded["position"] = torch.arange(len(recorded["rollout"])) % (recorded["rollout"] == 0).sum()
     if spec.rollout.source in ("mix", "paired", "adaptive"):
         recorded["behaviour_logprob"][recorded["rollout"] == 3] = torch.nan
     return recorded
 
 
-def signals_of(recorded: dict[str, Tensor], spec: RunSpec, student_RV: Tensor) -> TeacherSignals:
-    """What a teacher of these logits answers to the question of this spec."""
+def signals_of(recorded: dict[str, Tensor], spec: RunSpec, student_RV: Tensor) -> TeacherSignals | None:
+    """What a teacher of these logits that returns everything answers to the trainer's question, and no more."""
     teacher_RV, ids_R = recorded["teacher_logits"].to(student_RV.dtype), recorded["token_ids"]
-    logp_RV = teacher_RV.log_softmax(-1)
-    sizes = (size_asked(spec.objective, signal) for signal in (Signal.TOP_K, Signal.CANDIDATES))
-    k, c = (1 if size is None else size for size in sizes)
-    top, named_RC = logp_RV.topk(k), student_RV.topk(c).indices
-    return TeacherSignals(
-        valid_R=torch.ones_like(ids_R, dtype=torch.bool),
-        sampled_logprob_R=logp_RV.gather(-1, ids_R[:, None]).squeeze(-1),
-        topk_ids_RK=top.indices,
-        topk_logprob_RK=top.values,
-        topk_rest_R=1 - top.values.exp().sum(-1),
-        candidate_ids_RC=named_RC,
-        candidate_logprob_RC=logp_RV.gather(-1, named_RC),
-        candidate_valid_RC=torch.ones_like(named_RC, dtype=torch.bool),
-        entropy_R=-(logp_RV.exp() * logp_RV).sum(-1),
-        hidden_RH=teacher_RV,
-        head=OutputHead(torch.eye(teacher_RV.shape[-1], dtype=teacher_RV.dtype)),
-    )
+    beside = watched(spec, ABLE)
+    asked = required_signals(spec) | beside.signals
+    if not asked:
+        return None
+    logp_RV, said = teacher_RV.log_softmax(-1), {"valid_R": torch.ones_like(ids_R, dtype=torch.bool)}
+    if Signal.SAMPLED in asked:
+        said["sampled_logprob_R"] = logp_RV.gather(-1, ids_R[:, None]).squeeze(-1)
+    if Signal.TOP_K in asked:
+        top = logp_RV.topk(size_asked(spec.objective, Signal.TOP_K) or needed(beside.top_k, "a size"))
+        said |= {"topk_ids_RK": top.indices, "topk_logprob_RK": top.values}
+        said["topk_rest_R"] = 1 - top.values.exp().sum(-1)
+    if Signal.CANDIDATES in asked:
+        named_RC = student_RV.topk(needed(size_asked(spec.objective, Signal.CANDIDATES), "a size")).indices
+        said |= {"candidate_ids_RC": named_RC, "candidate_logprob_RC": logp_RV.gather(-1, named_RC)}
+        said["candidate_valid_RC"] = torch.ones_like(named_RC, dtype=torch.bool)
+    if Signal.ENTROPY in asked:
+        said["entropy_R"] = -(logp_RV.exp() * logp_RV).sum(-1)
+    if Signal.HIDDEN not in asked:
+        return TeacherSignals(**said)
+    head = OutputHead(torch.eye(teacher_RV.shape[-1], dtype=teacher_RV.dtype))
+    return TeacherSignals(**said, hidden_RH=teacher_RV, head=head)
 
 
 def outcomes_of(recorded: dict[str, Tensor], spec: RunSpec) -> Tensor | None:
@@ -79,29 +104,35 @@ def outcomes_of(recorded: dict[str, Tensor], spec: RunSpec) -> Tensor | None:
     return advantage_B[recorded["rollout"]]
 
 
-def core_loss(name: str, dtype: torch.dtype, step: int = 0) -> tuple[float, Tensor, int]:
-    """At this step, through the spec and the trainer's reading of it. Both heads are the identity."""
-    spec = spec_of(name)
+def batch_of(spec: RunSpec, dtype: torch.dtype) -> TokenBatch:
+    """The recorded tokens as the trainer would hand them over. Both heads are the identity."""
     recorded = recorded_for(spec)
-    objective: Objective = objective_of(spec, cast(Student, Special()))
     student_RV = recorded["student_logits"].to(dtype).requires_grad_()
     identity = OutputHead(torch.eye(student_RV.shape[-1], dtype=dtype))
-    batch = TokenBatch(
+    return TokenBatch(
         hidden_RH=student_RV,
         head=identity,
         token_ids_R=recorded["token_ids"],
         mask_R=recorded["mask"],
         behaviour_logprob_R=recorded["behaviour_logprob"].to(dtype),
         rollout_R=recorded["rollout"],
+        position_R=recorded["position"],
         teacher=signals_of(recorded, spec, student_RV.detach()),
         reference_hidden_RH=recorded["reference_logits"].to(dtype),
         reference_head=identity,
         outcome_R=outcomes_of(recorded, spec),
     )
+
+
+def core_loss(name: str, dtype: torch.dtype, step: int = 0) -> tuple[float, Tensor, int]:
+    """At this step, through the spec and the trainer's reading of it."""
+    spec = spec_of(name)
+    objective: Objective = objective_of(spec, cast(Student, Special()))
+    batch = batch_of(spec, dtype)
     total, measured = loss(batch, objective.at(step), chunk_rows=7)
     count = int(cast(Any, measured["tokens"])[0])
     assert values(measured)["loss"] == pytest.approx(total.item() / count)
-    return total.item() / count, torch.autograd.grad(total, student_RV)[0], count
+    return total.item() / count, torch.autograd.grad(total, batch.hidden_RH)[0], count
 
 
 def test_every_preset_has_its_reference_and_every_reference_a_preset() -> None:
@@ -140,3 +171,14 @@ def test_the_recorded_tokens_reach_what_presets_bound_and_mask() -> None:
     assert len({value for value, _, _ in found.values()}) == 4
     assert found["revisiting-opd"][2] < found["opd-plus"][2]
     assert not recorded["mask"].all()
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_every_run_with_a_teacher_that_scores_tells_the_same_diagnostics(name: str) -> None:
+    spec = spec_of(name)
+    objective = objective_of(spec, cast(Student, Special()))
+    told = values(loss(batch_of(spec, torch.float64), objective.at(0), chunk_rows=7)[1])
+    signals = required_signals(spec)
+    expected = ALONE if not signals else WHOLE if Signal.HIDDEN in signals else HEARD
+    clipped = {CLIPPED[each.kind] for each in spec.stabilizers if each.kind in CLIPPED}
+    assert told.keys() == expected | clipped

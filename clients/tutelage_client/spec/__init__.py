@@ -21,12 +21,13 @@ from tutelage_client.spec.reading import load_spec, parse_spec, resolve_paths
 from tutelage_client.spec.rewards import RewardSpec
 from tutelage_client.spec.routing import teacher_for
 from tutelage_client.spec.rules import SOURCES
-from tutelage_client.spec.run import RunSpec, required_signals
+from tutelage_client.spec.run import RunSpec, required_signals, signals_watched
 from tutelage_client.spec.sections import (
     Adaptive,
     Budget,
     CheckpointSpec,
     Data,
+    Diagnostics,
     EvalSpec,
     Lora,
     Optim,
@@ -62,6 +63,7 @@ __all__ = [
     "ControlVariate",
     "Credit",
     "Data",
+    "Diagnostics",
     "DivergenceObjective",
     "EntropyGate",
     "EvalSpec",
@@ -104,6 +106,7 @@ __all__ = [
     "parts",
     "required_signals",
     "resolve_paths",
+    "signals_watched",
     "size_asked",
     "teacher_for",
 ]

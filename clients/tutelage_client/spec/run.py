@@ -20,6 +20,7 @@ from tutelage_client.spec.sections import (
     Budget,
     CheckpointSpec,
     Data,
+    Diagnostics,
     EvalSpec,
     Optim,
     RolloutSpec,
@@ -58,6 +59,7 @@ class RunSpec(Message):
     optim: Optim = Field(default=Optim(), description="the optimiser")
     checkpoint: CheckpointSpec = Field(default=CheckpointSpec(), description="what survives a crash")
     eval: EvalSpec = Field(default=EvalSpec(), description="measuring on held-out prompts")
+    diagnostics: Diagnostics = Field(default=Diagnostics(), description="measurements beside the loss")
     budget: Budget = Field(default=Budget(), description="limits that end the run early")
 
     @model_validator(mode="before")
@@ -99,3 +101,11 @@ def required_signals(spec: RunSpec) -> frozenset[Signal]:
     apart = gated and not whole  # the whole distribution has its entropy in it
     written = {Signal.SAMPLED} if spec.rollout.teacher_share is not None else set[Signal]()  # of which mu is made
     return heard | written | ({Signal.ENTROPY} if apart else set[Signal]())
+
+
+def signals_watched(spec: RunSpec) -> frozenset[Signal]:
+    """The signals that are asked for diagnostics alone, of a teacher that returns them."""
+    required = required_signals(spec)
+    if not required or Signal.HIDDEN in required or spec.diagnostics.top_k == 0:
+        return frozenset()
+    return frozenset({Signal.TOP_K, Signal.ENTROPY}) - required

@@ -198,6 +198,16 @@ class EvalSpec(Message):
     )
 
 
+class Diagnostics(Message):
+    """What a teacher is asked for measurements alone. The loss does not change by it."""
+
+    top_k: Annotated[int, Field(ge=0, le=4096)] = Field(
+        default=8,
+        description="where the loss needs no top k and no hidden states: the teacher's so many most probable tokens "
+        "and its entropy, as far as it returns them; 0 asks for neither",
+    )
+
+
 class Budget(Message):
     """The run ends well, with its model, at the first limit that it meets."""
 

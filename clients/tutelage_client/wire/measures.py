@@ -43,20 +43,26 @@ LEARNING = {
     "log_ratio_p50/BIN": Measure("nats", "the same of half of them"),
     "log_ratio_p90/BIN": Measure("nats", "the same of nine tenths; wider with the place: the teacher is lost there"),
     "student_entropy": Measure("nats per token", "entropy of the student over the whole vocabulary"),
-    "teacher_entropy": Measure("nats per token", "the same of the teacher, with support full"),
+    "teacher_entropy": Measure(
+        "nats per token", "the same of the teacher: with support full, or where the teacher sends its own"
+    ),
     "entropy_gap": Measure(
         "nats per token",
-        "mean distance of the two entropies: with support full, or where the teacher sent its own; on a top-k those "
-        "of the distributions compared there",
+        "mean distance of the two entropies; where the teacher does not send its own, that of the two distributions "
+        "over the tokens of the support masses and one bucket for all others",
     ),
     "top_k_overlap": Measure(
         "share of tokens",
-        "of the teacher's k most probable tokens those among the student's k: k is 16 with support full, else the "
-        "support's; with support student_top_k unknown. About 0.7 to begin with and rising is healthy",
+        "of the teacher's k most probable tokens those among the student's k: k is 16 with support full, that of a "
+        "top_k support of the teacher, else diagnostics.top_k. About 0.7 to begin with and rising is healthy",
     ),
     "student_overlap_mass": Measure("probability", "the student's on the tokens of top_k_overlap"),
     "teacher_overlap_mass": Measure("probability", "the teacher's on the same"),
-    "student_support_mass": Measure("probability", "the student's on the tokens of a top-k support, before any rest"),
+    "student_support_mass": Measure(
+        "probability",
+        "the student's on the tokens of a top_k support, before any rest; with any other support on the teacher's k "
+        "most probable ones, as in top_k_overlap",
+    ),
     "teacher_support_mass": Measure("probability", "the teacher's on the same; low: k is too small"),
     "ratio": Measure(
         "1",

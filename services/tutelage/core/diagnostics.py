@@ -1,8 +1,8 @@
 """What a step tells of student and teacher on the text that was learned from, out of what its loss has in hand.
 
-Nothing here is computed a second time over the vocabulary but the two top-k of the overlap. Which of them a run reports
-follows from its support: over the full vocabulary all but the masses on a support; on a set of tokens these, and the
-overlap if the teacher named its own; on written tokens ratios and the student's entropy.
+Nothing here is computed a second time over the vocabulary but the top-k of the overlap. Over the full vocabulary all of
+it is exact. Elsewhere it follows from what the teacher sent: its own top-k, asked for this alone where the loss has no
+use for it, its entropy, its log-probabilities of the written tokens. Without a teacher the student is measured alone.
 """
 
 from __future__ import annotations
@@ -12,22 +12,25 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tutelage.core.batch import TokenBatch, at_tokens
+from tutelage.core.batch import TeacherSignals, TokenBatch, at_tokens
 from tutelage.core.kl import entropy, forward_kl, reverse_kl
 from tutelage.core.metrics import Partial, over
 from tutelage.core.objective import Objective
 from tutelage.core.quantiles import ByPosition
 from tutelage.core.stabilizers import ratio
-from tutelage.core.support import SUPPORTS, Aligned, Chosen
+from tutelage.core.support import SUPPORTS, Aligned, with_tail
 
 # The most probable tokens of each whose overlap is taken over the full vocabulary, as in arXiv:2604.13016.
 TOP = 16
 
 
 class Overlap(NamedTuple):
-    """Of the teacher's most probable tokens, those that are among as many of the student's: share, and masses [R]."""
+    """Of the teacher's most probable tokens [R]: the share that is among as many of the student's, both masses on
+    that share, and both masses on all of them."""
 
     share_R: Tensor
+    student_shared_mass_R: Tensor
+    teacher_shared_mass_R: Tensor
     student_mass_R: Tensor
     teacher_mass_R: Tensor
 
@@ -44,6 +47,8 @@ class Observed(NamedTuple):
     overlap_R: Tensor
     student_overlap_mass_R: Tensor
     teacher_overlap_mass_R: Tensor
+    student_top_mass_R: Tensor
+    teacher_top_mass_R: Tensor
 
 
 def overlap(student_logp_RV: Tensor, teacher_ids_RK: Tensor, teacher_logp_RK: Tensor) -> Overlap:
@@ -54,7 +59,7 @@ def overlap(student_logp_RV: Tensor, teacher_ids_RK: Tensor, teacher_logp_RK: Te
     p_RK, q_RK = student_logp_RK.exp(), teacher_logp_RK.exp().masked_fill(teacher_ids_RK < 0, 0.0)
     both_RK = (student_logp_RK >= last_R1) & (p_RK > 0) & (q_RK > 0)
     share_R = both_RK.to(p_RK.dtype).sum(-1) / (q_RK > 0).sum(-1)
-    return Overlap(share_R, (p_RK * both_RK).sum(-1), (q_RK * both_RK).sum(-1))
+    return Overlap(share_R, (p_RK * both_RK).sum(-1), (q_RK * both_RK).sum(-1), p_RK.sum(-1), q_RK.sum(-1))
 
 
 def overlap_of_all(student_logp_RV: Tensor, teacher_logp_RV: Tensor) -> Overlap:
@@ -65,29 +70,45 @@ def overlap_of_all(student_logp_RV: Tensor, teacher_logp_RV: Tensor) -> Overlap:
 
 @torch.no_grad()
 def of_chunk(
-    objective: Objective, rows: TokenBatch, student_logp_RV: Tensor, logp_R: Tensor, aligned: Aligned | None
+    objective: Objective, rows: TokenBatch, student_logp_RV: Tensor, logp_R: Tensor, whole: Aligned | None
 ) -> dict[str, Partial]:
-    """What the rows tell, from the student's log-probabilities and how the support aligns them with the teacher's."""
-    if objective.comparison == "full" and aligned is not None:
-        return of_whole(_seen(aligned, logp_R, rows.token_ids_R), objective, rows)
+    """What the rows tell; whole: student and teacher over the full vocabulary, where the objective compares them so."""
+    if whole is not None:
+        return of_whole(_seen(whole, logp_R, rows.token_ids_R), objective, rows)
     entropy_R = entropy(student_logp_RV)
     observed: dict[str, Partial] = {"student_entropy": over(entropy_R)}
     observed |= of_behaviour(logp_R, rows.behaviour_logprob_R, objective.ratio_clip)
     teacher = rows.teacher
-    if teacher is None or objective.comparison is None or aligned is None:
+    if teacher is None:
         return observed
     if teacher.sampled_logprob_R is not None:
         observed |= of_written(teacher.sampled_logprob_R - logp_R, objective, rows)
+    if teacher.topk_ids_RK is not None and teacher.topk_logprob_RK is not None:
+        ids_RK = known(teacher.topk_ids_RK, student_logp_RV.shape[-1])
+        found = overlap(student_logp_RV, ids_RK, teacher.topk_logprob_RK)
+        observed |= of_overlap(_where(SUPPORTS["teacher_top_k"].usable(teacher), found))
+    for support in named_sets(objective, teacher):
+        observed |= of_set(student_logp_RV, support, teacher)
     if teacher.entropy_R is not None:
-        observed |= {
-            "teacher_entropy": over(teacher.entropy_R),
-            "entropy_gap": over((teacher.entropy_R - entropy_R).abs()),
-        }
-    if (choose := SUPPORTS[objective.comparison].chosen) is not None:
-        observed |= of_set(student_logp_RV, choose(teacher), aligned)
-        if teacher.topk_ids_RK is not None and teacher.topk_logprob_RK is not None:
-            observed |= of_overlap(overlap(student_logp_RV, teacher.topk_ids_RK, teacher.topk_logprob_RK))
+        gap_R = (teacher.entropy_R - entropy_R).abs()
+        observed |= {"teacher_entropy": over(teacher.entropy_R), "entropy_gap": over(gap_R)}
     return observed
+
+
+def named_sets(objective: Objective, teacher: TeacherSignals) -> list[str]:
+    """The supports of the objective that are sets of tokens; without one the teacher's own top-k, where it was sent."""
+    compared = [term.objective.comparison for term in objective.parts]
+    sets = [name for name in compared if name is not None and SUPPORTS[name].chosen is not None]
+    return sets or (["teacher_top_k"] if teacher.topk_ids_RK is not None else [])
+
+
+def known(ids_RK: Tensor, size: int) -> Tensor:
+    """The ids as they are, -1 where they lie outside the student's vocabulary: a padded head may name such."""
+    return ids_RK.masked_fill(ids_RK >= size, -1)
+
+
+def _where(usable_R: Tensor, found: Overlap) -> Overlap:
+    return Overlap(*(value_R.masked_fill(~usable_R, torch.nan) for value_R in found))
 
 
 def _seen(aligned: Aligned, logp_R: Tensor, token_ids_R: Tensor) -> Observed:
@@ -113,26 +134,37 @@ def of_whole(seen: Observed, objective: Objective, rows: TokenBatch) -> dict[str
         "teacher_entropy": over(seen.teacher_entropy_R),
         "entropy_gap": over((seen.teacher_entropy_R - seen.student_entropy_R).abs()),
     }
-    return observed | of_overlap(Overlap(seen.overlap_R, seen.student_overlap_mass_R, seen.teacher_overlap_mass_R))
+    shared = (seen.overlap_R, seen.student_overlap_mass_R, seen.teacher_overlap_mass_R)
+    return observed | of_overlap(Overlap(*shared, seen.student_top_mass_R, seen.teacher_top_mass_R))
 
 
 def of_overlap(shared: Overlap) -> dict[str, Partial]:
     return {
         "top_k_overlap": over(shared.share_R),
-        "student_overlap_mass": over(shared.student_mass_R),
-        "teacher_overlap_mass": over(shared.teacher_mass_R),
+        "student_overlap_mass": over(shared.student_shared_mass_R),
+        "teacher_overlap_mass": over(shared.teacher_shared_mass_R),
+        "student_support_mass": over(shared.student_mass_R),
+        "teacher_support_mass": over(shared.teacher_mass_R),
     }
 
 
-def of_set(student_logp_RV: Tensor, chosen: Chosen, aligned: Aligned) -> dict[str, Partial]:
-    """How much of each lies on the support, and how far their entropies are apart as they are compared there."""
-    teacher_logp_RS = chosen.teacher_logp_RS.masked_fill(chosen.ids_RS < 0, -torch.inf)
-    gap_R = entropy(aligned.teacher_logp_RS) - entropy(aligned.student_logp_RS)
-    return {
-        "student_support_mass": over(at_tokens(student_logp_RV, chosen.ids_RS).exp().sum(-1)),
-        "teacher_support_mass": over(teacher_logp_RS.exp().sum(-1)),
-        "entropy_gap": over(gap_R.abs()),
+def of_set(student_logp_RV: Tensor, support: str, teacher: TeacherSignals) -> dict[str, Partial]:
+    """How much of each lies on the set, and how far their entropies are apart with one bucket for all other tokens."""
+    choose = SUPPORTS[support].chosen
+    assert choose is not None
+    ids_RS, teacher_logp_RS, rest_R = choose(teacher)
+    ids_RS = known(ids_RS, student_logp_RV.shape[-1])
+    usable_R = SUPPORTS[support].usable(teacher) & (ids_RS[:, 0] >= 0)
+    ids_RS = ids_RS.where(usable_R[:, None], 0)  # any token: what comes of these rows is not told
+    coarse = with_tail(student_logp_RV, ids_RS, teacher_logp_RS, rest_R)
+    gap_R = (entropy(coarse.teacher_logp_RS) - entropy(coarse.student_logp_RS)).abs()
+    teacher_logp_RS = teacher_logp_RS.masked_fill(ids_RS < 0, -torch.inf)
+    named_R = {
+        "student_support_mass": at_tokens(student_logp_RV, ids_RS).exp().sum(-1),
+        "teacher_support_mass": teacher_logp_RS.exp().sum(-1),
+        "entropy_gap": gap_R,
     }
+    return {name: over(value_R.masked_fill(~usable_R, torch.nan)) for name, value_R in named_R.items()}
 
 
 def of_written(log_ratio_R: Tensor, objective: Objective, rows: TokenBatch) -> dict[str, Partial]:

@@ -135,14 +135,14 @@ def _chunk(rows: TokenBatch, objective: Objective) -> tuple[Tensor, dict[str, Pa
     student_logp_RV = log_probabilities(rows.head(rows.hidden_RH), rows.vocabulary_size)
     logp_R = at_tokens(student_logp_RV, rows.token_ids_R[:, None]).squeeze(-1)
     reference_logp_RV = _reference_logp(objective, rows)
-    signal_R, told, aligned, aimed = torch.zeros_like(logp_R), {}, None, None
-    for term in sorted(objective.parts, key=lambda term: term.objective.comparison == "full"):  # exact metrics stand
+    signal_R, whole, aligned, aimed = torch.zeros_like(logp_R), None, None, None
+    for term in objective.parts:
         aligned = heard(term.objective, student_logp_RV, rows)
         aimed = pulled(term.objective, aligned, reference_logp_RV, rows)
         own_R = token_losses(term.objective, logp_R, aimed, rows)
         own_R = torch.where(term.where.inside(rows, student_logp_RV, logp_R), own_R, 0.0)
         signal_R = signal_R + term.weight * own_R
-        told |= diagnostics.of_chunk(term.objective, rows, student_logp_RV, logp_R, aligned)
+        whole = aligned if term.objective.comparison == "full" else whole
     anchor_R = _reference_losses(objective, student_logp_RV, reference_logp_RV)
     infinite_R = signal_R.isposinf() | anchor_R.isposinf()
     losses_R = torch.where(infinite_R, 0.0, signal_R) * _weights(objective, logp_R, rows)
@@ -150,6 +150,7 @@ def _chunk(rows: TokenBatch, objective: Objective) -> tuple[Tensor, dict[str, Pa
     losses_R = losses_R * _gate(objective, student_logp_RV, rows, aligned)
     losses_R = losses_R + torch.where(infinite_R, 0.0, anchor_R)
     loss_sum = losses_R.sum()
+    told = diagnostics.of_chunk(objective, rows, student_logp_RV, logp_R, whole)  # last: the backward pass stops before
     partials: dict[str, Partial] = {
         "loss": (loss_sum.detach(), torch.tensor(len(rows), device=loss_sum.device)),
         "infinite_fraction": metrics.over(infinite_R.double()),

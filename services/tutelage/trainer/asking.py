@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tutelage.queue.base import Job, Put, Queue
 from tutelage.trainer.marking import Question
 from tutelage.trainer.questions import job_id, question
+from tutelage.trainer.watching import NOTHING, Watched
 from tutelage_client.errors import ServiceUnreachable
 from tutelage_client.spec import RunSpec, teacher_for
 from tutelage_client.wire import (
@@ -35,6 +36,7 @@ class Asker:
 
     candidates: names the student's own top tokens where they are wanted; item: what is graded of a rollout
     hidden_dtypes: of each teacher whose hidden states lose nothing in fewer bits than float32's
+    watched: of each teacher, what it is asked for diagnostics alone
     """
 
     queue: Queue
@@ -43,12 +45,14 @@ class Asker:
     candidates: Callable[[Rollout], NDArray[np.int32]] | None = None
     item: Callable[[Rollout], RewardItem] | None = None
     hidden_dtypes: Mapping[str, EntryDtype] = field(default_factory=dict)
+    watched: Mapping[str, Watched] = field(default_factory=dict)
 
     async def question(self, rollout: Rollout) -> Question:
         """What the objective wants to know of this rollout."""
         ids = None if self.candidates is None else await asyncio.to_thread(self.candidates, rollout)
         teacher = teacher_for(self.spec.teachers, rollout.tag)
-        request = question(self.spec, rollout, ids, self.hidden_dtypes.get(teacher.name, "float32"))
+        dtype = self.hidden_dtypes.get(teacher.name, "float32")
+        request = question(self.spec, rollout, ids, dtype, self.watched.get(teacher.name, NOTHING))
         return self._asked([rollout], request, encode_request(request), ids)
 
     def reward_question(self, rollouts: Sequence[Rollout]) -> Question:

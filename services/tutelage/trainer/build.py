@@ -33,6 +33,7 @@ from tutelage.trainer.session import Session
 from tutelage.trainer.sourcing import Sources
 from tutelage.trainer.student import Student
 from tutelage.trainer.teachers import Teachers, open_teachers
+from tutelage.trainer.watching import absent, watched
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.errors import InvalidInput, ProblemResponse
 from tutelage_client.spec import RunSpec, required_signals
@@ -62,6 +63,8 @@ async def build(
             student.teacher_heads = {
                 teacher.name: output_head(await teacher.client.head(), student) for teacher in teachers.all
             }
+    if student.step == 0:
+        await tell_absent(session, spec, teachers)
     return Run(
         spec=spec,
         session=session,
@@ -96,9 +99,22 @@ def pipeline_of(
     k = needs_candidates(spec)
     candidates = (lambda rollout: student.top_ids(rollout, k)) if k else None
     asker = Asker(
-        queue, session.run_id, spec, candidates, lambda rollout: item(rollout, student.text), teachers.hidden_dtypes
+        queue,
+        session.run_id,
+        spec,
+        candidates,
+        lambda rollout: item(rollout, student.text),
+        teachers.hidden_dtypes,
+        {teacher.name: watched(spec, teacher.view.info.capabilities) for teacher in teachers.all},
     )
     return Pipeline(Answers(asker, session, teachers.provenances, ledger))
+
+
+async def tell_absent(session: Session, spec: RunSpec, teachers: Teachers) -> None:
+    """One event for each teacher of which the run lacks diagnostics."""
+    for teacher in teachers.all:
+        if (sentence := absent(spec, teacher.name, teacher.view.info.capabilities)) is not None:
+            await session.event("log", sentence)
 
 
 def output_head(arrays: dict[str, NDArray[Any]], student: Student) -> OutputHead:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.trainer.watching import NOTHING, Watched
 from tutelage_client.errors import BadScores
 from tutelage_client.spec import RunSpec, required_signals, size_asked
 from tutelage_client.wire import (
@@ -38,15 +39,22 @@ def needs_candidates(spec: RunSpec) -> int | None:
 
 
 def question(
-    spec: RunSpec, rollout: Rollout, candidate_ids: NDArray[np.int32] | None, hidden_dtype: EntryDtype = "float32"
+    spec: RunSpec,
+    rollout: Rollout,
+    candidate_ids: NDArray[np.int32] | None,
+    hidden_dtype: EntryDtype = "float32",
+    watched: Watched = NOTHING,
 ) -> ScoreRequest:
-    """The score request for every completion token of one rollout. hidden_dtype: what loses nothing of hidden states"""
-    signals = required_signals(spec)
+    """The score request for every completion token of one rollout.
+
+    hidden_dtype: what loses nothing of hidden states; watched: what is asked for diagnostics beside
+    """
+    signals = required_signals(spec) | watched.signals
     completion = Completion(token_ids=rollout.completion_ids, candidate_ids=candidate_ids)
     return ScoreRequest(
         sequences=(ScoreGroup(prompt_ids=rollout.prompt_ids, completions=(completion,)),),
         signals=signals,
-        top_k=size_asked(spec.objective, Signal.TOP_K),
+        top_k=size_asked(spec.objective, Signal.TOP_K) or watched.top_k,
         own_batch=spec.deterministic,
         entry_dtype=hidden_dtype if signals & _ENTRIES == {Signal.HIDDEN} else "float32",
     )
