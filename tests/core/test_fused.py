@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tutelage.core import products
 from tutelage.core.batch import OutputHead
 from tutelage.core.diagnostics import overlap_of_all
 from tutelage.core.divergences import DIVERGENCES, PARAMETERS, divergence
@@ -181,6 +182,31 @@ def test_bfloat16_products_are_compared_and_summed_in_float32():
         (weight_gradient, logit_gradient.T @ hidden.double()),
     ):
         assert (one - exact_gradient).norm() < 4e-3 * exact_gradient.norm()  # one rounding to bfloat16, not 25
+
+
+@pytest.mark.parametrize("widened", [True, False])
+def test_bfloat16_has_one_result_with_and_without_instructions_for_it(widened):
+    size, width, rows = 1100, 4096, 20
+    assert len(list(products.blocks(torch.empty(size, width)))) == 2
+    head, teacher_head = (OutputHead((0.03 * drawn(s, size, width)).bfloat16()) for s in (1, 2))
+    hidden, other = (drawn(s, rows, width).bfloat16() for s in (3, 4))
+    leaves = asking(hidden, head)
+    found = fused_divergence("reverse_kl", hidden, head, other, teacher_head, tile_rows=7, widened=widened)
+    wide = [x.detach().double().requires_grad_() for x in leaves]
+    exact = divergence("reverse_kl", wide[0] @ wide[1].T, other.double() @ teacher_head.weight_VH.double().T).sum()
+    assert found.total.item() == pytest.approx(exact.item(), rel=1e-6 if widened else 1e-2)
+    for one, expected in zip(torch.autograd.grad(found.total, leaves), torch.autograd.grad(exact, wide), strict=True):
+        assert one.dtype == torch.bfloat16
+        assert (one - expected).norm() < (4e-3 if widened else 5e-2) * expected.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_wide_enough_is_multiplied_as_it_is(dtype):
+    assert not products.lacks_instructions(dtype, torch.device("cpu"))
+    assert not products.lacks_instructions(torch.bfloat16, torch.device("cuda"))
+    head, hidden, other = OutputHead(drawn(1, 30, 8, dtype=dtype)), drawn(2, 5, 8, dtype=dtype), drawn(3, 5, 8, dtype=dtype)
+    one, two = (fused_divergence("jsd", hidden, head, other, head, widened=w).divergence_R for w in (True, False))
+    assert torch.equal(one, two)
 
 
 def test_autocast_takes_the_products_in_its_own_precision():

@@ -7,7 +7,7 @@ A loss is states x support x target x divergence (or estimator, or credit) x wei
     targets       what the student is pulled to
     kl, adaptive, divergences   how far apart two aligned distributions are
     pulls         the same over the full vocabulary with their gradients written out
-    tiles, fused  those from hidden states, one tile of rows at a time
+    tiles, products, fused  those from hidden states, one tile of rows at a time
     estimators    the same from the written token alone
     f_weights     the advantage that descends each divergence
     credit        advantages for policy gradients

@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from tutelage.core.batch import OutputHead
 from tutelage.core.diagnostics import Observed
 from tutelage.core.divergences import measure
+from tutelage.core.products import lacks_instructions, through_weight
 from tutelage.core.pulls import PULLS
 from tutelage.core.tiles import TILE, Task, accurate, compare_tile, even, logits_into, slices
 
@@ -42,6 +43,7 @@ def fused_divergence(
     temperature: float = 1.0,
     vocabulary_size: int | None = None,
     tile_rows: int | None = None,
+    widened: bool | None = None,
     **params: float,
 ) -> Fused:
     """The sum of a full-vocabulary divergence over rows, in nats; `observed` where the written tokens are given.
@@ -51,8 +53,9 @@ def fused_divergence(
     vocabulary_size: the tokens that both share; the heads' entries behind them have no mass and no gradient
     tile_rows: how many rows of the student have logits at a time, of the teacher half as many; None for as many as
         `tiles.TILE` entries hold
+    widened: whether bfloat16 is multiplied as float32; None for where the processor has no instructions for it
 
-    Products are taken in the weights' precision, everything else and the head's gradient in at least float32. Rows of
+    Products are taken in the weights' precision unless widened, everything else and the head's gradient in at least float32. Rows of
     infinite divergence add nothing.
 
     Raises:
@@ -72,8 +75,10 @@ def fused_divergence(
     teacher_hidden_RH, teacher_head = _as_computed(teacher_hidden_RH, teacher_head)
     size = _shared(head, teacher_head, vocabulary_size)
     pull = partial(PULLS[kind], **params)
+    if widened is None:
+        widened = lacks_instructions(head.weight_VH.dtype, hidden_RH.device)
     tile_rows = tile_rows or even(len(hidden_RH), max(1, TILE // size))
-    task = Task(pull, head, teacher_hidden_RH, teacher_head, token_ids_R, temperature, size, tile_rows)
+    task = Task(pull, head, teacher_hidden_RH, teacher_head, token_ids_R, temperature, size, tile_rows, widened)
     with torch.autocast(hidden_RH.device.type, enabled=False):
         total, divergence_R, *observed = _Fused.apply(hidden_RH, head.weight_VH, head.bias_V, task)
     return Fused(total, divergence_R, Observed(*observed) if observed else None)
@@ -123,11 +128,11 @@ class Gradients:
     def any(self) -> bool:
         return not (self.hidden_RH is None and self.weight_VH is None and self.bias_V is None)
 
-    def add(self, rows: slice, gradient_TV: Tensor, hidden_TH: Tensor, weight_VH: Tensor) -> None:
+    def add(self, rows: slice, gradient_TV: Tensor, hidden_TH: Tensor, weight_VH: Tensor, *, widened: bool) -> None:
         """The tile's part, from the gradient of its logits before scale and soft-cap."""
         size = gradient_TV.shape[-1]
         if self.hidden_RH is not None:
-            self.hidden_RH[rows] = gradient_TV.to(weight_VH.dtype) @ weight_VH[:size]
+            self.hidden_RH[rows] = through_weight(gradient_TV, weight_VH[:size], widened=widened)
         if self.weight_VH is not None:
             self.weight_VH[:size].addmm_(gradient_TV.T, hidden_TH.to(gradient_TV.dtype))
         if self.bias_V is not None:
@@ -148,14 +153,14 @@ class _Fused(torch.autograd.Function):
         columns = [student_TV.new_empty(len(hidden_RH)) for _ in range(task.columns)]
         for rows in slices(0, len(hidden_RH), task.tile_rows):
             tile_TV = student_TV[: rows.stop - rows.start]
-            logits_into(tile_TV, hidden_RH[rows], head)
+            logits_into(tile_TV, hidden_RH[rows], head, widened=task.widened)
             for half in slices(rows.start, rows.stop, len(teacher_TV)):
                 own_TV = tile_TV[half.start - rows.start : half.stop - rows.start]
                 other_TV = teacher_TV[: len(own_TV)]
-                logits_into(other_TV, task.teacher_hidden_RH[half], task.teacher_head)
+                logits_into(other_TV, task.teacher_hidden_RH[half], task.teacher_head, widened=task.widened)
                 compare_tile(own_TV, other_TV, task, half, columns, wants_gradient=gradients.any())
             if gradients.any():
-                gradients.add(rows, tile_TV, hidden_RH[rows], weight_VH)
+                gradients.add(rows, tile_TV, hidden_RH[rows], weight_VH, widened=task.widened)
         ctx.gradients = gradients
         ctx.dtypes = [None if x is None else x.dtype for x in inputs]
         ctx.mark_non_differentiable(*columns)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tutelage.core.batch import OutputHead, at_tokens
 from tutelage.core.diagnostics import Observed, overlap_of_all
+from tutelage.core.products import logits_of
 from tutelage.core.pulls import Pair, Pull, dot, kl, paired, through_softmax
 
 # Elements of the student's tile by default, 105 MB in float32: more rows make products faster, fewer take less memory.
@@ -23,7 +24,10 @@ BLOCK = 1 << 19
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
-    """What is computed; of `head` only scale and soft-cap are read, since autograd must see weight and bias."""
+    """What is computed; of `head` only scale and soft-cap are read, since autograd must see weight and bias.
+
+    widened: whether products of fewer bits than float32's are taken in float32
+    """
 
     pull: Pull
     head: OutputHead
@@ -33,6 +37,7 @@ class Task:
     temperature: float
     size: int
     tile_rows: int
+    widened: bool
 
     @property
     def columns(self) -> int:
@@ -55,13 +60,9 @@ def accurate(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def logits_into(tile_TV: Tensor, hidden_TH: Tensor, head: OutputHead) -> None:
+def logits_into(tile_TV: Tensor, hidden_TH: Tensor, head: OutputHead, *, widened: bool) -> None:
     """Logits of the tile's rows over its columns, before any temperature."""
-    weight_HV = head.weight_VH[: tile_TV.shape[-1]].T
-    if tile_TV.dtype == weight_HV.dtype:
-        torch.mm(hidden_TH, weight_HV, out=tile_TV)
-    else:
-        tile_TV.copy_(hidden_TH @ weight_HV)
+    logits_of(hidden_TH, head.weight_VH[: tile_TV.shape[-1]], tile_TV, widened=widened)
     if head.bias_V is not None:
         tile_TV += head.bias_V[: tile_TV.shape[-1]]
     if head.scale != 1:
