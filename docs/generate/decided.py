@@ -38,6 +38,22 @@ DECIDED = (
         "Since mu is at least (1 - alpha) p it is at most 1 / (1 - alpha). `minillm` is built this way.",
     ),
     (
+        "DistiLLM-2: one skew for all samples (released settings), or one of each (paper, and code that those settings "
+        "leave off); and what is the mean gap m0 that a sample's is held to?",
+        "one of each; m0 is the mean over the texts of the run's first step",
+        "The paper's method adapts it. In the code m0 is the mean up to the first log line and stays; here that is one "
+        "step, whatever the size of micro-batches. That step itself has a0. m is measured over the tokens that are "
+        "learned from. `distillm-2` is built this way; `alpha_by_text = false` in both terms gives "
+        "the released settings.",
+    ),
+    (
+        "DPKD: is the mean over pairs (paper), or over the tokens of all pairs?",
+        "over tokens",
+        "A step divides every loss by the number of its learned tokens, which is what lets terms of a sum stand beside "
+        "each other and a batch be cut anywhere. The loss of a pair is the paper's; a pair of long texts weighs more, "
+        "as a long text does in any other objective here. Of texts of one length the two are the same.",
+    ),
+    (
         "RLAD: which end of alpha is GRPO?",
         "alpha = 1",
         "The ratio is p / (p_old^a q^(1-a)); at a = 1 it is p / p_old. The text that says 0 contradicts the formula.",

@@ -204,7 +204,11 @@ def test_bfloat16_has_one_result_with_and_without_instructions_for_it(widened):
 def test_what_is_wide_enough_is_multiplied_as_it_is(dtype):
     assert not products.lacks_instructions(dtype, torch.device("cpu"))
     assert not products.lacks_instructions(torch.bfloat16, torch.device("cuda"))
-    head, hidden, other = OutputHead(drawn(1, 30, 8, dtype=dtype)), drawn(2, 5, 8, dtype=dtype), drawn(3, 5, 8, dtype=dtype)
+    head, hidden, other = (
+        OutputHead(drawn(1, 30, 8, dtype=dtype)),
+        drawn(2, 5, 8, dtype=dtype),
+        drawn(3, 5, 8, dtype=dtype),
+    )
     one, two = (fused_divergence("jsd", hidden, head, other, head, widened=w).divergence_R for w in (True, False))
     assert torch.equal(one, two)
 

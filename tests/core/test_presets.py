@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 import torch
-from references import LATER, PROMPTS, REFERENCES, REWARDS, SPECIAL, computed
+from references import FIRST_GAPS, LATER, PROMPTS, REFERENCES, REWARDS, SPECIAL, computed
 from references.record import RECORDED
 from safetensors.torch import load_file
 from torch import Tensor
@@ -29,7 +29,16 @@ BUILT = [each for each in METHODS if each.composition is not None]
 BY_NAME = {each.name: each for each in BUILT}
 ABLE = Capabilities(signals=frozenset(Signal), max_top_k=64, max_length=99, vocabulary_size=64)
 # What a step tells of the student alone, of any teacher that scores, and of one whose whole distribution is there.
-ALONE = {"loss", "tokens", "learned_fraction", "infinite_fraction", "student_entropy", "ratio", "ratio_max", "ratio_ess"}
+ALONE = {
+    "loss",
+    "tokens",
+    "learned_fraction",
+    "infinite_fraction",
+    "student_entropy",
+    "ratio",
+    "ratio_max",
+    "ratio_ess",
+}
 HEARD = ALONE | {
     "reverse_kl",
     "log_ratio",
@@ -77,7 +86,8 @@ def signals_of(recorded: dict[str, Tensor], spec: RunSpec, student_RV: Tensor) -
     asked = required_signals(spec) | beside.signals
     if not asked:
         return None
-    logp_RV, said = teacher_RV.log_softmax(-1), {"valid_R": torch.ones_like(ids_R, dtype=torch.bool)}
+    logp_RV = teacher_RV.log_softmax(-1)
+    said: dict[str, Any] = {"valid_R": torch.ones_like(ids_R, dtype=torch.bool)}
     if Signal.SAMPLED in asked:
         said["sampled_logprob_R"] = logp_RV.gather(-1, ids_R[:, None]).squeeze(-1)
     if Signal.TOP_K in asked:
@@ -129,7 +139,7 @@ def core_loss(name: str, dtype: torch.dtype, step: int = 0) -> tuple[float, Tens
     spec = spec_of(name)
     objective: Objective = objective_of(spec, cast(Student, Special()))
     batch = batch_of(spec, dtype)
-    total, measured = loss(batch, objective.at(step), chunk_rows=7)
+    total, measured = loss(batch, objective.at(step, first_gaps=FIRST_GAPS if step else {}), chunk_rows=7)
     count = int(cast(Any, measured["tokens"])[0])
     assert values(measured)["loss"] == pytest.approx(total.item() / count)
     return total.item() / count, torch.autograd.grad(total, batch.hidden_RH)[0], count
@@ -180,5 +190,6 @@ def test_every_run_with_a_teacher_that_scores_tells_the_same_diagnostics(name: s
     told = values(loss(batch_of(spec, torch.float64), objective.at(0), chunk_rows=7)[1])
     signals = required_signals(spec)
     expected = ALONE if not signals else WHOLE if Signal.HIDDEN in signals else HEARD
+    gaps = set(FIRST_GAPS) if objective.by_text else set()
     clipped = {CLIPPED[each.kind] for each in spec.stabilizers if each.kind in CLIPPED}
-    assert told.keys() == expected | clipped
+    assert told.keys() == expected | clipped | gaps

@@ -69,6 +69,7 @@ def measured(up: Up, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     teachers = [{"name": "adder", "tags": ["short"]}, {"name": "novice"}]
     wanted: list[dict[str, Any]] = [{}, {"objective": objective, "reward": reward}, {"teachers": teachers}]
     wanted.append({"rollout": {"source": "adaptive", "adaptive": {"initial_share": 1.0}}})
+    wanted.append({"rollout": {"source": "paired"}, "objective": {"kind": "preset", "name": "distillm-2"}})
     return [asyncio.run(succeed(**own)) for own in wanted]
 
 

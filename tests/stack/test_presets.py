@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 from embedded_stack import Up, small_spec
 
+from tutelage.core.quantiles import QUANTILES
 from tutelage.trainer.execute import execute
 from tutelage.trainer.exits import ExitCode
 from tutelage.trainer.settings import Settings
 from tutelage_client.methods import METHODS, Method
+from tutelage_client.spec import parse_spec
 from tutelage_client.wire import RunStatus
 
 JUDGED = {"ovd", "ropd"}
@@ -26,6 +28,18 @@ BUILT = [each for each in METHODS if each.status == "built" and each.name not in
 OWN: dict[str, dict[str, Any]] = {
     "revisiting-opd": {"support": {"k": 8}},
     "reopold": {"terms": [{"until_step": 1}, {"from_step": 1, "where": {"student_entropy_above": 0.01}}]},
+}
+# What a row tells whatever is learned from, and what beside where a teacher scores.
+EVERY_RUN = {"student_entropy", "length", "truncated", "repetition", "lag"}
+WITH_A_TEACHER = {
+    "top_k_overlap",
+    "student_overlap_mass",
+    "teacher_overlap_mass",
+    "student_support_mass",
+    "teacher_support_mass",
+    "teacher_entropy",
+    "entropy_gap",
+    *(f"log_ratio_p{percent}/0-15" for percent in QUANTILES),
 }
 
 
@@ -74,6 +88,8 @@ async def test_a_preset_trains_three_steps(waiting: Up, data: Path, method: Meth
         assert math.isfinite(row["loss"])
         assert math.isfinite(row["grad_norm"])
         assert row["grad_norm"] > 0 or row.get("equal_groups") == 1.0
+        scored = parse_spec(run.spec).asks_teacher_scores
+        assert (EVERY_RUN | (WITH_A_TEACHER if scored else set())) <= {k for k, v in row.items() if v is not None}
 
 
 def test_the_presets_that_a_judge_rewards_are_those_left_out() -> None:

@@ -31,7 +31,11 @@ async def test_a_question_asks_beside_what_the_loss_does_not(
     spec = make_spec(objective)
     assert watched(spec, ABLE) == Watched(frozenset(signals), k)
     assert absent(spec, "toy", ABLE) is None
-    candidates = (lambda rollout: rollout.completion_ids[:, None]) if "student" in str(objective) else None
+    candidates = (
+        (lambda rollout: rollout.completion_ids[:, None])
+        if objective.get("support", {}).get("kind") in ("student_top_k", "union_top_k")
+        else None
+    )
     asker = Asker(MemoryQueue(), "run-1", spec, candidates, watched={"toy": watched(spec, ABLE)})
     request = decode_request((await asker.question(random_rollouts(1)[0])).job.payload)
     assert signals <= request.signals

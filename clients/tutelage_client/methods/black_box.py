@@ -35,7 +35,9 @@ BLACK_BOX = (
         evidence="second_hand",
         defaults="warm-up of both, then in turns",
         failures="a frozen discriminator is hacked",
-        missing="a discriminator that learns beside the student; a judge in its place is `ovd`",
+        out_of_scope="its discriminator learns against the student in each step, and a teacher here is one frozen "
+        "model, whose change ends the run; a reward model in its place is its step with the discriminator "
+        "held, `ovd` has a judge in its place",
     ),
     Method(
         name="ovd",

@@ -55,8 +55,10 @@ CREDIT = (
             },
             "stabilizers": [{"kind": "ratio_clip", "max": 1.25}],
         },
-        differs="no PPO clip, no clip of rewards and no pre-training loss; the weight p/mu is on both terms, as the "
-        "paper has it, where its code weighs the sampled one alone; the return of what follows is its mean",
+        differs="each text is learned from once, where p is still the student that wrote, so that the PPO clip of the "
+        "code's later passes has nothing to clip; advantages are not whitened, rewards not scaled or clipped; no loss "
+        "on pre-training text, for which a run has no file; the weight p/mu is on both terms, as the paper has it, "
+        "where its code weighs the sampled one alone; the return of what follows is its mean",
     ),
     Method(
         name="ketchup",

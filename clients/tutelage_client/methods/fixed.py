@@ -156,7 +156,7 @@ FIXED = (
             "objective": {"kind": "preference", "beta": 0.1},
         },
         differs="the teacher's text is the completion in your data; no language-modelling loss on pre-training text; "
-        "the mean is over the tokens of all pairs, not over pairs",
+        "the mean is over the tokens of all pairs, where the paper's is over pairs",
     ),
     Method(
         name="distillspec",

@@ -79,11 +79,11 @@ SKEWED = (
         feedback="logit",
         access="white_box",
         granularity="token",
-        needs=("full",),
+        needs=("full", "sampled"),
         on_policy="partial",
         evidence="primary",
-        defaults="code: a0 0.1 and per sample 1-(1-a0) mbar/m within [0.01, a0]; b 1, or 1 + 0.5 min(1, 2t/T) if "
-        "asked; LoRA rank 16, lr 5e-5, 1 epoch",
+        defaults="code: a0 0.1 and per sample 1-(1-a0) m0/m within [0.01, a0], which its settings leave off; b 1, or "
+        "1 + 0.5 min(1, 2t/T) if asked; LoRA rank 16, lr 5e-5, 1 epoch",
         failures="text is written once an epoch, so it ages",
         composition={
             "rollout": {"source": "paired", "temperature": 1.0, "samples_per_prompt": 1},
@@ -91,19 +91,28 @@ SKEWED = (
                 "kind": "sum",
                 "terms": [
                     {
-                        "objective": {"kind": "divergence", "divergence": "skew_forward_kl", "alpha": 0.1},
+                        "objective": {
+                            "kind": "divergence",
+                            "divergence": "skew_forward_kl",
+                            "alpha": 0.1,
+                            "alpha_by_text": True,
+                        },
                         "where": {"text": "other"},
                     },
                     {
-                        "objective": {"kind": "divergence", "divergence": "skew_reverse_kl", "alpha": 0.1},
+                        "objective": {
+                            "kind": "divergence",
+                            "divergence": "skew_reverse_kl",
+                            "alpha": 0.1,
+                            "alpha_by_text": True,
+                        },
                         "where": {"text": "student"},
                     },
                 ],
             },
         },
-        differs="the teacher's text is the completion in your data, the student's is fresh; a is the same for each "
-        "sample, as it is in the released settings by their readers; gradients flow through p in the mixture, where "
-        "the code detaches it; b rises to 1.5 if you give the terms final_weight 0.5 and 1.5, each with over_steps "
-        "half of the run",
+        differs="the teacher's text is the completion in your data, the student's is fresh; gradients flow through p "
+        "in the mixture, where the code detaches it; b rises to 1.5 if you give the terms final_weight 0.5 and 1.5, "
+        "each with over_steps half of the run",
     ),
 )

@@ -117,6 +117,17 @@ def check_parameters(objective: DivergenceObjective | PolicyGradientObjective) -
         raise refused("alpha", f"{alpha} is too near to 0 or 1 for its digits; give that number itself")
 
 
+def check_skew(objective: DivergenceObjective) -> None:
+    """A share of each text goes with a share, and lies between 0.01 and it."""
+    if not objective.alpha_by_text:
+        return
+    if not objective.divergence.startswith("skew"):
+        sentence = 'goes with divergence = "skew_forward_kl" or "skew_reverse_kl"'
+        raise refused("alpha_by_text", f"{sentence}; remove it")
+    if objective.alpha is not None and objective.alpha < 0.01:
+        raise refused("alpha", f"{objective.alpha} is below 0.01, the least that alpha_by_text gives a text; raise it")
+
+
 def check_rest(objective: DivergenceObjective) -> None:
     """A teacher cut to a set gives no mass where the student may: some divergences are infinite there."""
     name, alpha = objective.divergence, objective.alpha
@@ -140,6 +151,11 @@ class DivergenceObjective(Message):
     )
     beta: Beta = None
     alpha: Alpha = None
+    alpha_by_text: bool = Field(
+        default=False,
+        description="with the skewed: each text has its own share, at most alpha, and less where the two models have "
+        "come nearer on it than they were at the first step (DistiLLM-2)",
+    )
     head_mass: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None, description="with akl: the teacher's mass that counts as head, 0.5 if absent"
     )
@@ -152,6 +168,7 @@ class DivergenceObjective(Message):
     @model_validator(mode="after")
     def _check(self) -> Self:
         check_parameters(self)
+        check_skew(self)
         check_rest(self)
         if self.target.kind == "mixture" and self.support.kind == "sampled":
             raise refused("target", 'a mixture needs distributions; use support kind "full" or a top_k')
@@ -232,7 +249,8 @@ def simple_signals(objective: SimpleObjective | RewardObjective) -> frozenset[Si
     """What an objective that is no sum asks of the teacher at every token; empty where it needs no scores."""
     match objective:
         case DivergenceObjective():
-            return SUPPORT_SIGNALS[objective.support.kind]
+            texts = {Signal.SAMPLED} if objective.alpha_by_text else set[Signal]()
+            return SUPPORT_SIGNALS[objective.support.kind] | texts
         case PolicyGradientObjective():
             whole = objective.credit.kind == "control_variate"
             return frozenset({Signal.HIDDEN if whole else Signal.SAMPLED})

@@ -64,6 +64,12 @@ LEARNING = {
         "most probable ones, as in top_k_overlap",
     ),
     "teacher_support_mass": Measure("probability", "the teacher's on the same; low: k is too small"),
+    "text_gap_forward": Measure(
+        "probability",
+        "with alpha_by_text and skew_forward_kl: mean over texts of the geometric mean probability of a token under "
+        "the teacher, less that under the student",
+    ),
+    "text_gap_reverse": Measure("probability", "with skew_reverse_kl: the student's less the teacher's"),
     "ratio": Measure(
         "1",
         "mean of p / mu of the written tokens; 1 where the text is the student's own, fresh, at temperature 1",

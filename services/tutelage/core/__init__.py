@@ -9,12 +9,14 @@ A loss is states x support x target x divergence (or estimator, or credit) x wei
     pulls         the same over the full vocabulary with their gradients written out
     tiles, products, fused  those from hidden states, one tile of rows at a time
     estimators    the same from the written token alone
+    skew          a skew of each text
     f_weights     the advantage that descends each divergence
     credit        advantages for policy gradients
     stabilizers   what bounds or reweights a signal
     metrics       sums and counts, divided once; quantiles keep the values
     diagnostics   what is measured on the text that is learned from
     clock         a share of the teacher that follows the loss
+    ahead         what is taken over whole texts beforehand
     objective     the choices put together, checked
     loss          the objective of a batch, in chunks of rows
 

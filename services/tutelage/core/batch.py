@@ -64,6 +64,7 @@ class TokenBatch:
     reference_hidden_RH, reference_head: the reference policy's, without gradients
     advantage_R: what `credit` or `preference` made of whole rollouts or pairs, where one looks ahead
     pair_loss_R: the loss of the row's pair, with a preference
+    text_gap_R: how much more probable the teacher finds the row's text, where a skew follows that, see `skew`
     outcome_R: the advantage of the rollout by its reward, NaN where it has none
     rollout_R: which rollout a row is of; rows of one stand together, in order. With a preference 2i is preferred to
         2i + 1
@@ -81,6 +82,7 @@ class TokenBatch:
     advantage_R: Tensor | None = None
     pair_loss_R: Tensor | None = None
     outcome_R: Tensor | None = None
+    text_gap_R: Tensor | None = None
     teacher: TeacherSignals | None = None
     reference_hidden_RH: Tensor | None = None
     reference_head: Head | None = None

@@ -55,8 +55,8 @@ def fused_divergence(
         `tiles.TILE` entries hold
     widened: whether bfloat16 is multiplied as float32; None for where the processor has no instructions for it
 
-    Products are taken in the weights' precision unless widened, everything else and the head's gradient in at least float32. Rows of
-    infinite divergence add nothing.
+    Products are taken in the weights' precision unless widened, everything else and the head's gradient in at least
+    float32. Rows of infinite divergence add nothing.
 
     Raises:
         ValueError: an unknown kind or parameter, a temperature or tile that is not positive, sizes that do not fit, a

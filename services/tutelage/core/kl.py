@@ -26,9 +26,13 @@ def kl(first_logp: Tensor, second_logp: Tensor) -> Tensor:
     return (mass * (first - second)).sum(-1).masked_fill(infinite, torch.inf)
 
 
-def mixture(first_logp: Tensor, second_logp: Tensor, weight: float) -> Tensor:
+def mixture(first_logp: Tensor, second_logp: Tensor, weight: float | Tensor) -> Tensor:
     """log(weight * first + (1 - weight) * second), 0 < weight < 1."""
-    return torch.logaddexp(floored(first_logp) + math.log(weight), floored(second_logp) + math.log1p(-weight))
+    if isinstance(weight, Tensor):
+        log_weight, log_rest = weight.log(), (-weight).log1p()
+    else:
+        log_weight, log_rest = math.log(weight), math.log1p(-weight)
+    return torch.logaddexp(floored(first_logp) + log_weight, floored(second_logp) + log_rest)
 
 
 def forward_kl(student_logp: Tensor, teacher_logp: Tensor) -> Tensor:

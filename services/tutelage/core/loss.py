@@ -7,7 +7,6 @@ divergence over the full vocabulary goes through `fused` instead, which computes
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -15,18 +14,19 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from tutelage.core import diagnostics, metrics
+from tutelage.core.ahead import looked_ahead, of_texts
 from tutelage.core.batch import OutputHead, TokenBatch, at_tokens, log_probabilities
-from tutelage.core.credit import credited, whole_rollouts
+from tutelage.core.credit import whole_rollouts
 from tutelage.core.fused import fused_divergence
 from tutelage.core.kl import entropy
 from tutelage.core.metrics import Measured, Partial
 from tutelage.core.objective import Objective
 from tutelage.core.outcome import surrogate
-from tutelage.core.preference import preferred, whole_pairs
+from tutelage.core.preference import whole_pairs
 from tutelage.core.pulls import PULLS
-from tutelage.core.signal import heard, own_advantage, pulled, token_losses
+from tutelage.core.signal import heard, pulled, reference_logp, token_losses
 from tutelage.core.stabilizers import entropy_gate, ordinary_tokens, ratio_clip, reference_kl
-from tutelage.core.support import SUPPORTS, Aligned, needed, signals
+from tutelage.core.support import SUPPORTS, Aligned, needed, sampled_rows, signals
 
 
 def learned_rows(batch: TokenBatch, objective: Objective) -> Tensor:
@@ -43,6 +43,8 @@ def learned_rows(batch: TokenBatch, objective: Objective) -> Tensor:
         learned_R = learned_R & term.where.usable(batch)
         if term.objective.comparison is not None:
             learned_R = learned_R & SUPPORTS[term.objective.comparison].usable(signals(batch))
+    if objective.by_text:
+        learned_R = learned_R & sampled_rows(signals(batch))
     if objective.entropy_asked:
         learned_R = learned_R & ~needed(signals(batch).entropy_R, "entropies").isnan()
     if objective.looks_ahead:
@@ -58,7 +60,7 @@ def fusible(batch: TokenBatch, objective: Objective) -> bool:
     """True for a full divergence of two heads whose gradient is written out, if nothing else touches its logits."""
     altering = (objective.signal_clip, objective.ratio_clip, objective.entropy_gate, objective.reference_coef)
     altering += (objective.outcome,)
-    full = objective.kind == "divergence" and objective.support == "full"
+    full = objective.kind == "divergence" and objective.support == "full" and not objective.alpha_by_text
     written = full and objective.divergence in PULLS and objective.target.kind == "teacher"
     return written and isinstance(batch.head, OutputHead) and not any(each is not None for each in altering)
 
@@ -74,10 +76,9 @@ def loss(batch: TokenBatch, objective: Objective, *, chunk_rows: int = 1024) -> 
         ValueError: a signal is missing, or student and teacher do not share a vocabulary.
     """
     rows = batch.take(learned_rows(batch, objective).nonzero().squeeze(-1))
-    if objective.looks_ahead:
-        rows = _looked_ahead(rows, objective, chunk_rows)
+    rows = looked_ahead(rows, objective, chunk_rows)
     total = rows.hidden_RH[:0].sum(dtype=torch.promote_types(rows.hidden_RH.dtype, torch.float32))
-    parts: list[dict[str, Partial]] = []
+    parts: list[dict[str, Partial]] = [of_texts(rows, objective)]
     compute, step = (_fused, max(1, len(rows))) if fusible(rows, objective) else (_recomputed, chunk_rows)
     for start in range(0, len(rows), step):
         chunk_sum, partials = compute(rows.take(slice(start, start + step)), objective)
@@ -86,23 +87,6 @@ def loss(batch: TokenBatch, objective: Objective, *, chunk_rows: int = 1024) -> 
     learned = metrics.Metric(len(rows), int(batch.mask_R.sum()))
     counted = {"tokens": metrics.Metric(len(rows), 1), "learned_fraction": learned}
     return total, metrics.merge([counted, *map(metrics.to_numbers, parts)])
-
-
-@torch.no_grad()
-def _looked_ahead(rows: TokenBatch, objective: Objective, chunk_rows: int) -> TokenBatch:
-    """The rows with what each answers for over whole rollouts or pairs, whose log-probabilities come beforehand."""
-    [ahead] = [term.objective for term in objective.parts if term.objective.looks_ahead]
-    parts = [rows.hidden_RH.new_zeros(0)]
-    for start in range(0, len(rows), chunk_rows):
-        chunk = rows.take(slice(start, start + chunk_rows))
-        student_logp_RV = log_probabilities(chunk.head(chunk.hidden_RH), chunk.vocabulary_size)
-        aligned = pulled(ahead, heard(ahead, student_logp_RV, chunk), _reference_logp(ahead, chunk), chunk)
-        parts.append(own_advantage(ahead, needed(aligned, "teacher signals"), chunk.token_ids_R))
-    own_R = torch.cat(parts[1:] or parts)
-    if ahead.kind == "preference":
-        pairs = preferred(-own_R, needed(rows.rollout_R, "rollout_R"), ahead.preference_beta)
-        return replace(rows, advantage_R=pairs.advantage_R, pair_loss_R=pairs.loss_R)
-    return replace(rows, advantage_R=credited(own_R, rows.rollout_R, ahead.credit))
 
 
 def _fused(rows: TokenBatch, objective: Objective) -> tuple[Tensor, dict[str, Partial]]:
@@ -134,7 +118,7 @@ def _chunk(rows: TokenBatch, objective: Objective) -> tuple[Tensor, dict[str, Pa
     """Loss and metrics of a few rows, all of which are learned from."""
     student_logp_RV = log_probabilities(rows.head(rows.hidden_RH), rows.vocabulary_size)
     logp_R = at_tokens(student_logp_RV, rows.token_ids_R[:, None]).squeeze(-1)
-    reference_logp_RV = _reference_logp(objective, rows)
+    reference_logp_RV = reference_logp(objective, rows)
     signal_R, whole, aligned, aimed = torch.zeros_like(logp_R), None, None, None
     for term in objective.parts:
         aligned = heard(term.objective, student_logp_RV, rows)
@@ -166,14 +150,6 @@ def _reward_losses(objective: Objective, logp_R: Tensor, aligned: Aligned | None
     advantage_R = needed(rows.outcome_R, "advantages of rewards").to(logp_R.dtype)
     rewarded_R = surrogate(advantage_R, logp_R, rows.behaviour_logprob_R, teacher_R, objective.outcome)
     return objective.outcome.weight * rewarded_R
-
-
-@torch.no_grad()
-def _reference_logp(objective: Objective, rows: TokenBatch) -> Tensor | None:
-    if not objective.needs_reference:
-        return None
-    logits_RV = needed(rows.reference_head, "the reference")(needed(rows.reference_hidden_RH, "the reference"))
-    return log_probabilities(logits_RV, rows.vocabulary_size)
 
 
 def _reference_losses(objective: Objective, student_logp_RV: Tensor, reference_logp_RV: Tensor | None) -> Tensor:

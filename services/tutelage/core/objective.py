@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Literal
 
 from tutelage.core.credit import Credit
@@ -10,6 +12,7 @@ from tutelage.core.divergences import measure
 from tutelage.core.estimators import ESTIMATORS
 from tutelage.core.f_weights import F_WEIGHTS
 from tutelage.core.outcome import Outcome
+from tutelage.core.skew import GAPS, LEAST
 from tutelage.core.support import RESTS, SUPPORTS
 from tutelage.core.targets import Target
 from tutelage.core.terms import Term, Where
@@ -21,6 +24,7 @@ KINDS = ("divergence", "policy_gradient", "preference", "supervised", "constant_
 class Objective:
     """What is minimised. Fields that the kind does not read keep their defaults.
 
+    alpha_by_text, first_gap: whether each text has a skew of its own, and m0 of it once it is known, see `skew`
     beta (jsd), alpha (alpha, skew), head_mass (akl), slope (todi) None: the divergence's own default
     signal_clip: nats; ratio_clip: (min, max) of p / mu; special_ids: written tokens that are never learned from
     entropy_gate: whose entropy, and between which nats a row is learned from
@@ -37,6 +41,8 @@ class Objective:
     divergence: str = "reverse_kl"
     beta: float | None = None
     alpha: float | None = None
+    alpha_by_text: bool = False
+    first_gap: float | None = None
     head_mass: float | None = None
     slope: float | None = None
     support: Literal["full", "teacher_top_k", "student_top_k", "union_top_k", "sampled"] = "full"
@@ -69,6 +75,7 @@ class Objective:
         if self.kind != "reward" and self.outcome is not None and self.outcome.teacher_share:
             raise ValueError("a ratio with a share of the teacher is its signal; use kind reward, or no share")
         measure(self.divergence, **self.parameters)
+        self._check_skew()
         self._check_rest()
         if self.kind == "policy_gradient":
             self._check_advantage()
@@ -111,6 +118,12 @@ class Objective:
         if self.rest == "truncate" and (name in ("reverse_kl", "akl", "todi") or ends or order):
             raise ValueError(f"{name} is infinite to a truncated teacher; use rest tail or renormalise, or forward_kl")
 
+    def _check_skew(self) -> None:
+        if self.alpha_by_text and (self.kind != "divergence" or self.divergence not in GAPS):
+            raise ValueError(f"a skew of each text goes with a divergence of {', '.join(GAPS)}")
+        if self.alpha_by_text and self.skew < LEAST:
+            raise ValueError(f"alpha is {self.skew}; a skew of each text is at least {LEAST}, give one above it")
+
     def _check_advantage(self) -> None:
         if self.divergence not in F_WEIGHTS:
             able = ", ".join(F_WEIGHTS)
@@ -132,16 +145,32 @@ class Objective:
         return {name: value for name, value in given.items() if value is not None}
 
     @property
+    def skew(self) -> float:
+        """alpha of a skewed divergence."""
+        return 0.1 if self.alpha is None else self.alpha  # as in `divergences`
+
+    @property
+    def by_text(self) -> bool:
+        """Whether a skew follows how far the two models are apart on each text."""
+        return any(term.objective.alpha_by_text for term in self.parts)
+
+    @property
     def needs_reference(self) -> bool:
         """Whether the batch must carry the reference policy."""
         extrapolates = self.target.kind == "extrapolation" and self.comparison is not None and self.target.scale != 1
         asked = any(term.objective.needs_reference for term in self.terms)
         return self.reference_coef is not None or extrapolates or asked
 
-    def at(self, step: int, share: float | None = None) -> Objective:
-        """The objective of this optimiser step, counted from 0; share: the teacher's in the target, from a clock."""
-        terms = tuple(term.at(step) for term in self.terms if term.acts(step))
-        return replace(self, target=self.target.at(step, share), terms=terms)
+    def at(
+        self, step: int, share: float | None = None, first_gaps: Mapping[str, float] = MappingProxyType({})
+    ) -> Objective:
+        """The objective of this optimiser step, counted from 0.
+
+        share: the teacher's in the target, from a clock; first_gaps: what the first step told of the gaps of texts
+        """
+        terms = tuple(term.at(step, first_gaps) for term in self.terms if term.acts(step))
+        first_gap = first_gaps.get(GAPS[self.divergence]) if self.alpha_by_text else None
+        return replace(self, target=self.target.at(step, share), terms=terms, first_gap=first_gap)
 
     @property
     def parts(self) -> tuple[Term, ...]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tutelage.core.batch import TokenBatch, at_tokens
+from tutelage.core.batch import TokenBatch, at_tokens, log_probabilities
 from tutelage.core.credit import advantage, constant_penalty, credited
 from tutelage.core.divergences import measure
 from tutelage.core.estimators import ESTIMATORS, reinforce
 from tutelage.core.f_weights import F_WEIGHTS
 from tutelage.core.kl import reverse_kl
 from tutelage.core.objective import Objective
+from tutelage.core.skew import skewed, skews, writers_gap
 from tutelage.core.stabilizers import signal_clip
 from tutelage.core.support import SUPPORTS, Aligned, needed
 from tutelage.core.targets import mixture, towards
@@ -22,6 +23,15 @@ def heard(objective: Objective, student_logp_RV: Tensor, rows: TokenBatch) -> Al
     if objective.comparison is None:
         return None
     return SUPPORTS[objective.comparison].align(student_logp_RV, rows, objective.rest)
+
+
+@torch.no_grad()
+def reference_logp(objective: Objective, rows: TokenBatch) -> Tensor | None:
+    """The reference over the vocabulary [R, V], where the objective needs it."""
+    if not objective.needs_reference:
+        return None
+    logits_RV = needed(rows.reference_head, "the reference")(needed(rows.reference_hidden_RH, "the reference"))
+    return log_probabilities(logits_RV, rows.vocabulary_size)
 
 
 def pulled(
@@ -50,6 +60,10 @@ def token_losses(objective: Objective, logp_R: Tensor, aligned: Aligned | None, 
         return reinforce(credited(own_R, None, objective.credit), logp_R)
     if objective.support == "sampled":
         return ESTIMATORS[objective.divergence]((teacher_logp_RS - student_logp_RS).squeeze(-1))
+    if objective.alpha_by_text and objective.first_gap is not None:
+        gap_R = writers_gap(objective.divergence, needed(rows.text_gap_R, "gaps of texts"))
+        alpha_R = skews(gap_R, objective.first_gap, objective.skew)
+        return skewed(objective.divergence, student_logp_RS, teacher_logp_RS, alpha_R)
     return measure(objective.divergence, **objective.parameters)(student_logp_RS, teacher_logp_RS)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -48,12 +49,16 @@ class Where:
             usable_R = usable_R & ~needed(signals(batch).entropy_R, "entropies").isnan()
         return usable_R
 
+    def of_text(self, rows: TokenBatch) -> Tensor:
+        """True for the rows whose text is the term's [R]."""
+        if self.text is None:
+            return torch.ones_like(rows.mask_R)
+        return _by_student(rows) == (self.text == "student")
+
     @torch.no_grad()
     def inside(self, rows: TokenBatch, student_logp_RV: Tensor, logp_R: Tensor) -> Tensor:
         """True for the rows of the term [R], all of which are usable."""
-        inside_R = torch.ones_like(rows.mask_R)
-        if self.text is not None:
-            inside_R = inside_R & (_by_student(rows) == (self.text == "student"))
+        inside_R = self.of_text(rows)
         if self.needs_log_ratio:
             log_ratio_R = needed(signals(rows).sampled_logprob_R, "sampled log-probabilities") - logp_R
             above = -torch.inf if self.log_ratio_above is None else self.log_ratio_above
@@ -101,9 +106,9 @@ class Term:
     def acts(self, step: int) -> bool:
         return self.from_step <= step and (self.until_step is None or step < self.until_step)
 
-    def at(self, step: int) -> Term:
-        """The term of this optimiser step, counted from 0."""
-        objective = self.objective.at(step)
+    def at(self, step: int, first_gaps: Mapping[str, float]) -> Term:
+        """The term of this optimiser step, as `Objective.at`."""
+        objective = self.objective.at(step, first_gaps=first_gaps)
         if self.final_weight is None or self.over_steps is None:
             return replace(self, objective=objective)
         way = min(1.0, step / self.over_steps)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from tutelage.core.clock import Clock
+from tutelage.core.skew import GAPS
 from tutelage.trainer.replay import Share
 from tutelage_client.wire import Usage
 
@@ -16,6 +18,7 @@ class Ledger:
 
     tokens_of: of each teacher, what it has of teacher_tokens
     pushed_after: cursor into the rollouts that others pushed, behind the last that was learned from
+    first_gaps: what the first step told of the gaps of texts, for a skew of each
     clock: of the target; share: of the student's text
     """
 
@@ -25,6 +28,7 @@ class Ledger:
     dropped_rollouts: int = 0
     unrewarded_rollouts: int = 0
     pushed_after: int = 0
+    first_gaps: dict[str, float] = field(default_factory=dict)
     clock: Clock = field(default_factory=Clock)
     share: Share = field(default_factory=Share)
 
@@ -32,6 +36,11 @@ class Ledger:
     def restored(cls, saved: dict[str, Any]) -> Self:
         """From what `dataclasses.asdict` made of one."""
         return cls(**(saved | {"clock": Clock(**saved["clock"]), "share": Share(**saved["share"])}))
+
+    def keep_first(self, metrics: Mapping[str, float | None]) -> None:
+        """The gaps of texts of the first step that tells them stand for the whole run."""
+        found = {name: gap for name in GAPS.values() if (gap := metrics.get(name)) is not None}
+        self.first_gaps = found | self.first_gaps
 
     def charge(self, teacher: str, usage: Usage) -> None:
         """Teacher tokens are forward plus generated tokens; what came from a cache cost nothing."""

@@ -76,10 +76,11 @@ async def step(run: Run) -> str | None:
     run.passing(CrashPoint.AFTER_SCORE_FETCH)
     scored, rewards = rewarded(run, scored)
     scored_s = time.monotonic()
-    objective = run.objective.at(run.student.step, run.ledger.clock.share)
+    objective = run.objective.at(run.student.step, run.ledger.clock.share, run.ledger.first_gaps)
     metrics: Metrics = await asyncio.to_thread(run.student.learn, batches(run, scored), objective, run.passing)
     run.ledger.pushed_after = run.sources.pushed_after
     await asyncio.to_thread(note, run.artefacts / "learned", learned(run, scored))
+    run.ledger.keep_first(metrics)
     if run.objective.target.adaptive:
         run.ledger.clock = advanced(run.ledger.clock, run.objective.target, run.student.step, metrics.get("loss"))
     metrics |= timing(begun_s, scored_s, timeline) | counted(run, scored) | replayed(run, scored) | rewards

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from references.exact import EXACT
 from references.rewarded import REWARDED
-from references.summed import LATER, SUMMED
+from references.summed import FIRST_GAPS, LATER, SUMMED
 from references.token import PROMPTS, REWARDS, SPECIAL, Reference, computed
 from references.written import WRITTEN
 
 REFERENCES: dict[str, Reference] = WRITTEN | EXACT | REWARDED | SUMMED
 
-__all__ = ["LATER", "PROMPTS", "REFERENCES", "REWARDS", "SPECIAL", "computed"]
+__all__ = ["FIRST_GAPS", "LATER", "PROMPTS", "REFERENCES", "REWARDS", "SPECIAL", "computed"]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from references.token import Reference, Token, kl, top
+
+# What the first step of `distillm-2` is taken to have told.
+FIRST_GAPS = {"text_gap_forward": 0.05, "text_gap_reverse": 0.05}
 
 
 def k1(token: Token) -> Tensor:
@@ -66,6 +71,23 @@ def distillm_2(token: Token) -> Tensor:
     return kl(q, 0.1 * q + 0.9 * p) if token.foreign else kl(p, 0.9 * q + 0.1 * p)
 
 
+def distillm_2_later(token: Token) -> Tensor:
+    """With a of each text, by how far it is from `FIRST_GAPS`, the mean of the first step."""
+    p, q = token.p, token.q
+    own = [t for t in token.learned if t.rollout == token.rollout]
+    teachers, students = (math.exp(sum(side) / len(own)) for side in zip(*map(_written, own), strict=True))
+    gap = teachers - students if token.foreign else students - teachers
+    a = min(
+        0.1, max(0.01, 1 - 0.9 * FIRST_GAPS["text_gap_forward" if token.foreign else "text_gap_reverse"] / (gap + 1e-5))
+    )
+    return kl(q, a * q + (1 - a) * p) if token.foreign else kl(p, (1 - a) * q + a * p)
+
+
+def _written(token: Token) -> tuple[float, float]:
+    """log q and log p of it."""
+    return math.log(float(token.q[token.written])), math.log(float(token.p.detach()[token.written]))
+
+
 def stable_opd(token: Token) -> Tensor:
     """Reverse KL on own text, 0.1 x cross-entropy on the golden trace, 0.01 x KL(p || ref) on either."""
     signal = 0.1 * token.surprise if token.foreign else kl(token.p, token.q)
@@ -73,7 +95,7 @@ def stable_opd(token: Token) -> Tensor:
 
 
 # Of what changes in the run: the first step of its later loss, and that.
-LATER: dict[str, tuple[int, Reference]] = {"reopold": (50, reopold_later)}
+LATER: dict[str, tuple[int, Reference]] = {"reopold": (50, reopold_later), "distillm-2": (1, distillm_2_later)}
 SUMMED: dict[str, Reference] = {
     "minillm": minillm,
     "eopd": eopd,
