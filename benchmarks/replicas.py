@@ -1,10 +1,10 @@
 """Teachers of one name on one queue: how much of the speed of n teachers n of them reach.
 
-Each is a process with the toy engine that waits a fixed time for every token, as a model of 7 billion parameters takes
-on one H100; two cores can do all else that they do. `stream`: so many questions that all are busy for seconds.
-`step`: 64 questions at once, as a trainer asks in one step, ten times; then it matters that no teacher takes what
-another could begin. `efficiency` is the rate over n times that of one teacher; `of_the_wait` the time that the tokens
-alone take n teachers, over the time that it took.
+Each is a process with the toy engine that waits a fixed time for every token, about as long as a model of 33 billion
+parameters takes on one H100; two cores can do all else that they do. `stream`: so many questions that all are busy for
+seconds. `step`: 64 questions at once, as a trainer asks in one step, a few times; then it matters that no teacher takes
+what another could begin. `efficiency` is the rate over n times that of one teacher; `of_the_wait` is the time that the
+tokens alone take n teachers, over the time that it took.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from tutelage.queue import open_queue
 
 TOKENS = 256  # of a prompt, and of a completion
 FORWARD = 2 * TOKENS - 1  # nothing needs the last token of a completion as input
-TOKEN_S = 1 / 40_000
-BATCH = 4096  # tokens of one engine call: a tenth of a second
-STEP, STEPS = 64, 10
+TOKEN_S = 1 / 10_000
+BATCH = 1024  # tokens of one engine call: a tenth of a second
+STEP, STEPS = 64, 5
 TEACHERS = (1, 2, 4, 8)
 
 
 def replicas(*, short: bool) -> Iterator[Cell]:
-    each, teachers = (20, TEACHERS[:2]) if short else (400, TEACHERS)
+    each, teachers = (10, TEACHERS[:2]) if short else (150, TEACHERS)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         url = stack.enter_context(valkey(folder))
@@ -43,7 +43,7 @@ def replicas(*, short: bool) -> Iterator[Cell]:
             running = count
             for number in starting:
                 stack.enter_context(printing(teacher(url), folder / f"teacher-{number}.log"))
-            for how, questions, times in (("stream", count * each, 1), ("step", STEP, 2 if short else STEPS)):
+            for how, questions, times in (("stream", count * each, 1), ("step", STEP, 1 if short else STEPS)):
                 took_s = asyncio.run(asked(url, questions, times))
                 alone.setdefault(how, took_s / questions)
                 yield cell(how, count, questions, took_s, alone[how])

@@ -360,3 +360,22 @@ async def test_a_teacher_whose_probe_fails_is_not_ready_until_it_passes(
         await until(lambda: teacher.app.state.scorer.not_ready is None)
         assert (await teacher.http.get("/readyz")).status_code == 200
         await teacher.client.score(request_for())
+
+
+@pytest.mark.parametrize("many", [4097, 1_500_000])
+@pytest.mark.parametrize("form", [JSON, MEDIA_TYPE])
+async def test_more_sequences_than_are_read_at_once_are_refused_before_they_are(
+    start_teacher: Any, form: str, many: int
+) -> None:
+    """The larger ones would take gigabytes and minutes to read."""
+    one = b'{"token_ids":[1,2],"score_start":1}'
+    body = b'{"sequences":[' + b",".join([one] * many) + b"]}"
+    if form == MEDIA_TYPE:
+        ids, splits = np.ones(many, np.int32), np.arange(many + 1)
+        arrays = {"token_ids": ids, "prompt_ids": ids, "row_splits": splits, "prompt_splits": splits}
+        body = save(arrays | {"completions_per_prompt": np.ones(many, np.int64)}, {"score-request.v1": "{}"})
+    async with start_teacher() as teacher, asyncio.timeout(30):
+        answer = await teacher.http.post("/v1/score", content=body, headers={"content-type": form})
+    problem = answer.json()
+    assert (answer.status_code, problem["code"]) == (422, "invalid_input")
+    assert "at most 4096 go in one" in problem["detail"]

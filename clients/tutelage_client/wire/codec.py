@@ -17,12 +17,25 @@ from pydantic import ValidationError
 
 from tutelage_client.errors import BadScores, InvalidInput
 from tutelage_client.wire.scores import PER_ENTRY, TokenScores
-from tutelage_client.wire.scoring import Completion, ScoreGroup, ScoreReply, ScoreRequest
+from tutelage_client.wire.scoring import (
+    MOST_SEQUENCES,
+    Completion,
+    ScoreGroup,
+    ScoreReply,
+    ScoreRequest,
+    too_many,
+)
 from tutelage_client.wire.teachers import Provenance, Usage
 from tutelage_client.wire.tensors import EntryDtype, load, narrow, save
 
 MEDIA_TYPE = "application/vnd.tutelage.safetensors"
 _CANDIDATES = ("candidate_logprob", "candidate_valid")
+_LISTS = (
+    "row_splits",
+    "prompt_splits",
+    "completions_per_prompt",
+    "candidate_width",
+)  # an entry a sequence, or one more
 Flat = TypeVar("Flat", NDArray[Any], list[Completion])
 
 
@@ -137,10 +150,12 @@ def _open(body: bytes, schema: str) -> tuple[dict[str, NDArray[Any]], dict[str, 
 
 
 def _check_whole(tensors: Mapping[str, NDArray[Any]]) -> None:
-    """All that a request holds are ids and lengths."""
+    """All that a request holds are ids and lengths, and these are not too many to be cut at."""
     for name, array in tensors.items():
         if array.dtype.kind not in "iu":
             raise ValueError(f"{name} is {array.dtype}, and whole numbers are expected")
+        if name in _LISTS and array.size > MOST_SEQUENCES + 1:
+            raise InvalidInput(too_many(array.size - 1), "sequences")
 
 
 def _said(error: Exception) -> str:

@@ -15,6 +15,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from tutelage_client.wire.generating import StopText
 from tutelage_client.wire.message import Message
 from tutelage_client.wire.refusal import refused
+from tutelage_client.wire.scoring import MOST_SEQUENCES
 
 _TEXT = {"type": "string"}
 _IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
@@ -35,6 +36,10 @@ def _are_ids(value: Any) -> bool:
 def _to_prompts(value: Any) -> list[str | list[int]]:
     if isinstance(value, str) or _are_ids(value):
         return [value]
+    if isinstance(value, list) and len(value) > MOST_SEQUENCES:
+        raise ValueError(
+            f"there are {len(value)} prompts, at most {MOST_SEQUENCES} go in one request; send it in parts"
+        )
     if isinstance(value, list) and value and (all(isinstance(v, str) for v in value) or all(map(_are_ids, value))):
         return value
     raise ValueError("give a text, a list of texts, token ids (whole numbers), or a list of lists of token ids")

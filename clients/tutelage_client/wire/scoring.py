@@ -13,6 +13,14 @@ from tutelage_client.wire.scores import TokenScores
 from tutelage_client.wire.teachers import Provenance, Signal, Usage
 from tutelage_client.wire.tensors import EntryDtype
 
+# Reading a sequence takes far longer than its bytes say, and nobody else is answered meanwhile.
+MOST_SEQUENCES = 4096
+
+
+def too_many(count: int) -> str:
+    """The refusal of a request with so many sequences and completions."""
+    return f"the request has {count} sequences and completions, at most {MOST_SEQUENCES} go in one; send it in parts"
+
 
 class Completion(Message):
     """Tokens after a prompt; every one of them is scored."""
@@ -116,6 +124,8 @@ class ScoreRequest(Message):
         if (Signal.TOP_K in self.signals) != (self.top_k is not None):
             raise ValueError('top_k (a number) and the signal "top_k" go together; give both or neither')
         has_ids = [c.candidate_ids is not None for group in self.groups() for c in group.completions]
+        if len(has_ids) > MOST_SEQUENCES:
+            raise ValueError(too_many(len(has_ids)))
         if Signal.CANDIDATES in self.signals and not all(has_ids):
             raise ValueError('the signal "candidates" needs candidate_ids on every sequence')
         if Signal.CANDIDATES not in self.signals and any(has_ids):

@@ -11,11 +11,21 @@ from tutelage.serving import ServiceProblem
 from tutelage_client.errors import InvalidInput
 from tutelage_client.spec import explain
 from tutelage_client.wire import MEDIA_TYPE, EntryDtype, ScoreReply, ScoreRequest, decode_request, encode_reply
+from tutelage_client.wire.scoring import MOST_SEQUENCES, too_many
 
 JSON = "application/json"
 
+
+def _read_json(body: bytes) -> ScoreRequest:
+    """Whatever is counted is an object, and a brace cannot be written in another way."""
+    objects = body.count(b"{") - 1
+    if objects > 2 * MOST_SEQUENCES:
+        raise InvalidInput(too_many(objects), "sequences")
+    return ScoreRequest.model_validate_json(body)
+
+
 READERS: dict[str, Callable[[bytes], ScoreRequest]] = {
-    JSON: ScoreRequest.model_validate_json,
+    JSON: _read_json,
     MEDIA_TYPE: decode_request,
 }
 WRITERS: dict[str, Callable[[ScoreReply, EntryDtype], bytes]] = {
