@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks.door import door
 from benchmarks.loss import loss
 from benchmarks.measure import Cell, described
+from benchmarks.overlap import overlap
 from benchmarks.queue import queue
 from benchmarks.replicas import replicas
 from benchmarks.scoring import scoring
@@ -19,7 +20,7 @@ from benchmarks.transport import transport
 Benchmark = Callable[..., Iterable[Cell]]
 BENCHMARKS: dict[str, Benchmark] = {
     "transport": transport, "door": door, "queue": queue, "replicas": replicas, "scoring": scoring, "loss": loss,
-    "step": step,
+    "step": step, "overlap": overlap,
 }  # fmt: skip
 
 

@@ -25,6 +25,7 @@ PROMISES = {
     "I6": "after the fault the run goes on within its limit",
     "I7": "no secret and no prompt is in a log",
 }
+FATES = ("trained", "stale", "dead_lettered", "dropped")
 _UNOWNED = frozenset(status for status in RunStatus if status.final) | {
     RunStatus.QUEUED,
     RunStatus.RECOVERING,
@@ -151,8 +152,28 @@ def nothing_lost(history: History) -> Iterator[str]:
         ended, submitted = len(learned.trained) + len(learned.left_out), history.submitted_per_step
         if submitted is not None and ended != submitted:
             yield f"step {row['step']}: {submitted} were submitted, {ended} were trained or left out"
+    yield from _accounts(history)
     if history.run.status is RunStatus.SUCCEEDED and history.queued:
         yield f"the run succeeded, and {history.queued} of its jobs are still queued"
+
+
+def _accounts(history: History) -> Iterator[str]:
+    """What the run says of its rollouts: each has one fate or is under way, as the notes of its attempts say, too."""
+    noted = {(learned.epoch, learned.step): learned for learned in _counted(history)}
+    trained = left_out = 0
+    for row in history.metrics:
+        if (learned := noted.get((row["epoch"], row["step"]))) is not None:
+            trained, left_out = trained + len(learned.trained), left_out + len(learned.left_out)
+        if "rollouts/submitted" not in row:
+            continue
+        submitted, *fates, queued = (row[f"rollouts/{name}"] for name in ("submitted", *FATES, "queued"))
+        if submitted != sum(fates) + queued:
+            yield f"step {row['step']}: {submitted} rollouts were submitted, {sum(fates) + queued} are accounted for"
+        if (fates[0], True) != (trained, sum(fates[1:]) >= left_out):
+            told = f"{fates[0]} rollouts trained and {sum(fates[1:])} left out"
+            yield f"step {row['step']} says {told}, its attempts noted {trained} and {left_out}"
+        if queued and history.run.status is RunStatus.SUCCEEDED and row is history.metrics[-1]:
+            yield f"the run succeeded with {queued} rollouts under way"
 
 
 def _counted(history: History) -> list[LearnedStep]:

@@ -54,6 +54,29 @@ def test_work_that_is_done_again_after_a_crash_breaks_nothing(sound: History) ->
     assert history.broken(sound) == []
 
 
+def told(row: dict[str, Any], **changes: float) -> dict[str, Any]:
+    """The row with the fates of the rollouts that the notes have up to its step."""
+    fates = {"submitted": 2 * row["step"] + 1, "trained": row["step"], "stale": 0, "dead_lettered": row["step"]}
+    fates |= {"dropped": 0, "queued": 1} | changes
+    return row | {f"rollouts/{name}": count for name, count in fates.items()}
+
+
+def test_the_accounts_of_a_run_agree_with_its_notes(sound: History) -> None:
+    first, *rows = sound.metrics
+    running = replace(sound, run=sound.run.model_copy(update={"status": RunStatus.RUNNING}))
+    whole = [first, *(told(dict(row)) for row in rows)]
+    assert history.broken(replace(running, metrics=whole)) == []
+    assert history.broken(replace(sound, metrics=whole)) == ["I3: the run succeeded with 1 rollouts under way"]
+    lost = [*whole[:-1], told(dict(rows[-1]), submitted=8)]
+    assert history.broken(replace(running, metrics=lost)) == [
+        "I3: step 3: 8 rollouts were submitted, 7 are accounted for"
+    ]
+    twice = [*whole[:-1], told(dict(rows[-1]), trained=4, queued=0)]
+    assert history.broken(replace(running, metrics=twice)) == [
+        "I3: step 3 says 4 rollouts trained and 3 left out, its attempts noted 3 and 3"
+    ]
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

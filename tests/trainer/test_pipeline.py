@@ -92,7 +92,7 @@ async def test_scoring_begins_before_the_last_rollout_is_written(make_pipeline: 
 
     async def writing() -> AsyncIterator[list[Rollout]]:
         yield rollouts[:-1]
-        await until(lambda: pipeline.marking.done)
+        await until(lambda: pipeline.open and pipeline.open[0].done)
         yield rollouts[-1:]
 
     async with working(queue), pipeline:
@@ -161,7 +161,7 @@ async def test_a_queue_that_lost_its_memory_is_filled_again(make_pipeline: Any, 
     rollouts = random_rollouts(4)
     pipeline = make_pipeline(queue, ask_again_s=0.1)
     asking = asyncio.create_task(one_step(pipeline, rollouts))
-    await until(lambda: len(pipeline.marking.outstanding) == 4)
+    await until(lambda: pipeline.open and len(pipeline.open[0].outstanding) == 4)
     await queue.put_first.wait()
     queue.wipe()
     async with working(queue):
@@ -224,7 +224,7 @@ async def test_hearing_twice_of_a_dead_letter_drops_its_rollout_once(make_pipeli
     async with answering(queue, refuse_the_long):
         await one_step(make_pipeline(queue), [good, bad])
         resumed = make_pipeline(queue)
-        queue.heard = lambda: resumed.answers.ledger.dropped_rollouts == 1
+        queue.heard = lambda: resumed.open[0].lost
         scored, _ = await one_step(resumed, [good, bad])
     assert [s.scores is None for s in scored] == [False, True]
     assert resumed.answers.ledger.dropped_rollouts == 1
@@ -251,7 +251,7 @@ async def test_a_reply_that_is_no_score_is_refused_three_times_and_then_ends_the
     assert failed.value.code == "bad_scores"
     assert len(taken) == len({d.job.id for d in taken}) == 3
     assert len(worker.events) == 3
-    assert pipeline.marking.done == []
+    assert pipeline.open == []
 
 
 async def test_a_reply_that_is_bad_once_is_asked_for_again(make_pipeline: Any, make_rollout: Any) -> None:
@@ -321,8 +321,8 @@ async def test_an_answer_to_an_abandoned_step_has_no_effect(make_pipeline: Any, 
 
     async with pipeline, asyncio.timeout(DEADLINE_S):
         first = asyncio.create_task(pipeline.scored(stream([good, bad, hard])))
-        await until(lambda: len(pipeline.marking.outstanding) == 3)
-        abandoned = pipeline.marking
+        await until(lambda: pipeline.open and len(pipeline.open[0].outstanding) == 3)
+        [abandoned] = pipeline.open
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
         async with answering(queue, reply) as taken:

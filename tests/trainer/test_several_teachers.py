@@ -282,11 +282,11 @@ async def test_one_teacher_that_is_away_holds_up_its_own_lines_alone(
     pipeline = make_pipeline(queue, ask_again_s=0.05)
     async with asyncio.timeout(DEADLINE_S), working(queue, engines["left"]), pipeline:
         scoring = asyncio.ensure_future(pipeline.scored(all_of(rollouts)))
-        while session.conditions["teacher_available"] or len(pipeline.marking.outstanding) > 2:
+        while session.conditions["teacher_available"] or not pipeline.open or len(pipeline.open[0].outstanding) > 2:
             await asyncio.sleep(0.001)
         assert session.conditions["teacher_available/left"]
         assert not session.conditions["teacher_available/right"]
-        assert {question.teacher.name for question in pipeline.marking.outstanding} == {"right"}
+        assert {question.teacher.name for question in pipeline.open[0].outstanding} == {"right"}
         async with working(queue, engines["right"]):
             scored, _ = await scoring
     assert [s.teacher for s in scored] == ["left", "right", "left", "right"]

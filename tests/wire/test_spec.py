@@ -164,7 +164,19 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
             ),
         )
     ),
-    (changed("rollout.max_lag", 1), "rollout.max_lag", "less than or equal to 0"),
+    (changed("rollout.max_lag", 65), "rollout.max_lag", "less than or equal to 64"),
+    (changed("rollout.max_lag", -1), "rollout.max_lag", "greater than or equal to 0"),
+    (
+        without_teacher("constant_penalty", "pushed", rollout={"source": "pushed", "max_lag": 1}),
+        "rollout.max_lag",
+        "1 does not go with rollout.source = 'pushed'; set 0, or a source that is written ahead: student, teacher",
+    ),
+    (
+        changed("rollout", MIXED | {"max_lag": 1}),
+        "rollout.max_lag",
+        "does not go with rollout.source = 'teacher_mixed'",
+    ),
+    ({**changed("rollout.max_lag", 1), "deterministic": True}, "rollout.max_lag", "set 0, or set deterministic"),
     (changed("rollout.prompts_per_step", 0), "rollout.prompts_per_step", "greater than or equal to 1"),
     (changed("rollout.temperature", 0), "rollout.temperature", "greater than 0"),
     (changed("rollout.top_p", 0), "rollout.top_p", "greater than 0"),
@@ -321,6 +333,7 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
         "stabilizers.0",
         "'signal_clip' needs",
     ),
+    (GOOD | {"stabilizers": [{"kind": "freshness"}]}, "stabilizers.0", "here all is fresh; remove it or set rollout"),
     (GOOD | {"stabilizers": [{"kind": "entropy_gate"}]}, "stabilizers.0.min", "lets everything through"),
     (
         GOOD | {"stabilizers": [{"kind": "entropy_gate", "min": 2.0, "max": 1.0}]},

@@ -20,7 +20,7 @@ from tutelage_client.spec.objectives import (
 from tutelage_client.spec.reading import load_spec, parse_spec, resolve_paths
 from tutelage_client.spec.rewards import RewardSpec
 from tutelage_client.spec.routing import teacher_for
-from tutelage_client.spec.rules import SOURCES
+from tutelage_client.spec.rules import SOURCES, uncorrected
 from tutelage_client.spec.run import RunSpec, required_signals, signals_watched
 from tutelage_client.spec.sections import (
     Adaptive,
@@ -37,6 +37,7 @@ from tutelage_client.spec.sections import (
 )
 from tutelage_client.spec.stabilizers import (
     EntropyGate,
+    Freshness,
     RatioClip,
     ReferenceKl,
     SignalClip,
@@ -68,6 +69,7 @@ __all__ = [
     "EntropyGate",
     "EvalSpec",
     "ExtrapolationTarget",
+    "Freshness",
     "FullSupport",
     "KStepReturn",
     "Lora",
@@ -109,4 +111,5 @@ __all__ = [
     "signals_watched",
     "size_asked",
     "teacher_for",
+    "uncorrected",
 ]

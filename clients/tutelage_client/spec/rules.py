@@ -100,7 +100,7 @@ def check_stabilizers(
         field = f"stabilizers.{index}"
         if kind in kinds[:index]:
             raise refused(field, f"{kind!r} is there more than once; keep one")
-        if kind in ("signal_clip", "ratio_clip", "entropy_gate") and in_pairs:
+        if kind in ("signal_clip", "ratio_clip", "freshness", "entropy_gate") and in_pairs:
             raise refused(field, f"{kind!r} is of tokens, and a preference compares whole texts; remove it")
         if kind == "signal_clip" and not hears:
             raise refused(
@@ -109,6 +109,8 @@ def check_stabilizers(
         if isinstance(stabilizers[index], EntropyGate) and not hears:
             sentence = f"{kind!r} needs an objective that hears a teacher, this is {objective.kind!r}; remove it"
             raise refused(field, sentence)
+        if kind == "freshness" and not rollout.max_lag and rollout.source not in ("adaptive", "pushed"):
+            raise refused(field, f"{kind!r} weighs older text, and here all is fresh; remove it or set rollout.max_lag")
         if kind == "ratio_clip" and objective.kind == "reward":
             raise refused(field, "reward.clip_below and reward.clip_above bound the ratio of a reward; remove it")
         if kind == "ratio_clip" and rollout.source not in ("student", "teacher_mixed", *MIXED):
@@ -126,11 +128,34 @@ def _check_weights(stabilizers: Sequence[Stabilizer], rollout: RolloutSpec, obje
         raise refused("stabilizers", f"{sentence}; add ratio_clip with max {most:.4g} or more, and min 0")
 
 
+# Whose text can be written, or fetched, steps before it is learned from.
+AHEAD = ("student", "teacher", "data", "mix", "paired")
+
+
+def check_lag(rollout: RolloutSpec) -> None:
+    """What is written ahead follows from a step's number, and stays what it is until it is learned from."""
+    if rollout.max_lag and rollout.source not in AHEAD:
+        sentence = f"{rollout.max_lag} does not go with rollout.source = {rollout.source!r}; set 0, or a source"
+        raise refused("rollout.max_lag", f"{sentence} that is written ahead: {', '.join(AHEAD)}")
+
+
+def uncorrected(stabilizers: Sequence[Stabilizer], objective: Objective) -> bool:
+    """Whether a term is unbiased on the student's own text alone, and nothing weighs that of an older student."""
+    own = any(
+        isinstance(part, PolicyGradientObjective)
+        or (isinstance(part, DivergenceObjective) and part.support.kind == "sampled")
+        for _, part, _ in parts(objective)
+    )
+    return own and not any(isinstance(each, RatioClip) for each in stabilizers)
+
+
 def check_deterministic(rollout: RolloutSpec, reward: RewardSpec | None, budget: Budget) -> None:
     """A run that repeats bit for bit takes nothing from clocks, from other people or from judges that write."""
     remedy = "or set deterministic = false"
     if rollout.source == "pushed":
         raise refused("rollout.source", f"what others push is not in the spec; take another, {remedy}")
+    if rollout.max_lag:
+        raise refused("rollout.max_lag", f"which version writes a step ahead is a matter of time; set 0, {remedy}")
     if budget.wall_clock_s is not None:
         raise refused("budget.wall_clock_s", f"a clock does not end two runs at the same step; remove it, {remedy}")
     if reward is not None and needs_model(reward.by) and reward.by.kind != "reward_model":

@@ -12,6 +12,7 @@ from tutelage_client.spec.routing import check_routes
 from tutelage_client.spec.rules import (
     check_data,
     check_deterministic,
+    check_lag,
     check_source,
     check_stabilizers,
     check_teachers,
@@ -70,6 +71,7 @@ class RunSpec(Message):
     @model_validator(mode="after")
     def _check(self) -> Self:
         check_source(self.rollout, self.objective)
+        check_lag(self.rollout)
         check_reward(self.reward, self.rollout, self.objective)
         check_teachers(self.teachers, self.rollout, self.objective, self.reward)
         check_routes(self.teachers)

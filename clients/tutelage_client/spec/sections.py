@@ -131,8 +131,9 @@ class RolloutSpec(Message):
     max_lag: int = Field(
         default=0,
         ge=0,
-        le=0,
-        description="policy versions between writing and learning of fresh text; only 0, synchronous, is built",
+        le=64,
+        description="policy versions between writing and learning of a step's text, at most; above 0 a copy of the "
+        "student writes the next steps, and teachers mark them, while one is learned from",
     )
 
     @model_validator(mode="after")

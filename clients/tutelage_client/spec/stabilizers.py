@@ -32,6 +32,13 @@ class RatioClip(Message):
         return self
 
 
+class Freshness(Message):
+    """Weight each token by decay^lag: the more policy versions ago its text was written, the less it counts."""
+
+    kind: Literal["freshness"] = "freshness"
+    decay: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.8, description="weight of text one version old")
+
+
 class SpecialTokenMask(Message):
     """Leave the tokenizer's special tokens out of the loss."""
 
@@ -63,4 +70,4 @@ class EntropyGate(Message):
         return self
 
 
-Stabilizer = Annotated[SignalClip | RatioClip | EntropyGate | SpecialTokenMask | ReferenceKl, ByKind()]
+Stabilizer = Annotated[SignalClip | RatioClip | Freshness | EntropyGate | SpecialTokenMask | ReferenceKl, ByKind()]

@@ -105,7 +105,15 @@ WRITING = {
         "runs of 4 tokens that stood in the same completion before; null: no completion has 4 tokens",
     ),
     "lag": Measure("policy versions", "mean between writing and learning; 0 is on-policy, and data has none"),
-    "lag_max": Measure("policy versions", "the largest"),
+    "lag_max": Measure("policy versions", "the largest; `rollout.max_lag` bounds it"),
+    "rollouts/submitted": Measure("rollouts", "written, or read, since the run began: the sum of the five below"),
+    "rollouts/trained": Measure("rollouts", "of these: learned from"),
+    "rollouts/stale": Measure("rollouts", "of these: older than `rollout.max_lag` when their turn came, left out"),
+    "rollouts/dead_lettered": Measure("rollouts", "of these: left out because a teacher gave up on them"),
+    "rollouts/dropped": Measure(
+        "rollouts", "of these: left out for another reason, such as a reward that is not valid"
+    ),
+    "rollouts/queued": Measure("rollouts", "of these: under way now, for steps to come"),
     "dropped": Measure(
         "rollouts", "left out since the run began, because the teacher gave them up, refused or cut them"
     ),

@@ -61,6 +61,7 @@ class TokenBatch:
         divergence needs no [R, V] tensor where the head is an OutputHead, see `fused`
     token_ids_R: the token that was written; mask_R: True where it may be learned from
     behaviour_logprob_R: log mu of the token under the policy that wrote it, NaN where absent
+    lag_R: policy versions since that policy wrote it, 0 where no student did
     reference_hidden_RH, reference_head: the reference policy's, without gradients
     advantage_R: what `credit` or `preference` made of whole rollouts or pairs, where one looks ahead
     pair_loss_R: the loss of the row's pair, with a preference
@@ -77,6 +78,7 @@ class TokenBatch:
     token_ids_R: Tensor
     mask_R: Tensor
     behaviour_logprob_R: Tensor | None = None
+    lag_R: Tensor | None = None
     rollout_R: Tensor | None = None
     position_R: Tensor | None = None
     advantage_R: Tensor | None = None

@@ -25,7 +25,7 @@ from tutelage.core.outcome import surrogate
 from tutelage.core.preference import whole_pairs
 from tutelage.core.pulls import PULLS
 from tutelage.core.signal import heard, pulled, reference_logp, token_losses
-from tutelage.core.stabilizers import entropy_gate, ordinary_tokens, ratio_clip, reference_kl
+from tutelage.core.stabilizers import entropy_gate, freshness, ordinary_tokens, ratio_clip, reference_kl
 from tutelage.core.support import SUPPORTS, Aligned, needed, sampled_rows, signals
 
 
@@ -59,7 +59,7 @@ def learned_rows(batch: TokenBatch, objective: Objective) -> Tensor:
 def fusible(batch: TokenBatch, objective: Objective) -> bool:
     """True for a full divergence of two heads whose gradient is written out, if nothing else touches its logits."""
     altering = (objective.signal_clip, objective.ratio_clip, objective.entropy_gate, objective.reference_coef)
-    altering += (objective.outcome,)
+    altering += (objective.freshness, objective.outcome)
     full = objective.kind == "divergence" and objective.support == "full" and not objective.alpha_by_text
     written = full and objective.divergence in PULLS and objective.target.kind == "teacher"
     return written and isinstance(batch.head, OutputHead) and not any(each is not None for each in altering)
@@ -131,7 +131,7 @@ def _chunk(rows: TokenBatch, objective: Objective) -> tuple[Tensor, dict[str, Pa
     infinite_R = signal_R.isposinf() | anchor_R.isposinf()
     losses_R = torch.where(infinite_R, 0.0, signal_R) * _weights(objective, logp_R, rows)
     losses_R = losses_R + _reward_losses(objective, logp_R, aimed, rows)
-    losses_R = losses_R * _gate(objective, student_logp_RV, rows, aligned)
+    losses_R = losses_R * _gate(objective, student_logp_RV, rows, aligned) * _freshness(objective, rows)
     losses_R = losses_R + torch.where(infinite_R, 0.0, anchor_R)
     loss_sum = losses_R.sum()
     told = diagnostics.of_chunk(objective, rows, student_logp_RV, logp_R, whole)  # last: the backward pass stops before
@@ -162,6 +162,12 @@ def _weights(objective: Objective, logp_R: Tensor, rows: TokenBatch) -> Tensor:
     if objective.ratio_clip is None or rows.behaviour_logprob_R is None:
         return torch.ones_like(logp_R)
     return ratio_clip(logp_R, rows.behaviour_logprob_R, *objective.ratio_clip)
+
+
+def _freshness(objective: Objective, rows: TokenBatch) -> Tensor | float:
+    if objective.freshness is None:
+        return 1.0
+    return freshness(needed(rows.lag_R, "lags"), objective.freshness).to(rows.hidden_RH.dtype)
 
 
 @torch.no_grad()

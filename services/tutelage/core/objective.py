@@ -26,7 +26,8 @@ class Objective:
 
     alpha_by_text, first_gap: whether each text has a skew of its own, and m0 of it once it is known, see `skew`
     beta (jsd), alpha (alpha, skew), head_mass (akl), slope (todi) None: the divergence's own default
-    signal_clip: nats; ratio_clip: (min, max) of p / mu; special_ids: written tokens that are never learned from
+    signal_clip: nats; ratio_clip: (min, max) of p / mu; freshness: a token's weight for each version of lag
+    special_ids: written tokens that are never learned from
     entropy_gate: whose entropy, and between which nats a row is learned from
     reference_coef: weight of KL(p || ref)
     outcome: how rewards of rollouts are learned from, alone (kind "reward") or beside the teacher's signal
@@ -55,6 +56,7 @@ class Objective:
     signal_clip: float | None = None
     ratio_clip: tuple[float, float] | None = None
     entropy_gate: tuple[Literal["teacher", "student"], float, float] | None = None
+    freshness: float | None = None
     special_ids: frozenset[int] = frozenset()
     reference_coef: float | None = None
     outcome: Outcome | None = None
@@ -107,7 +109,7 @@ class Objective:
             raise ValueError(f"preference_beta is {self.preference_beta}; give one above 0")
         if any(term.objective.in_pairs and term.where != Where() for term in self.terms):
             raise ValueError("a pair is compared as a whole; give a preference no `where`")
-        if self.in_pairs and any((self.signal_clip, self.ratio_clip, self.entropy_gate)):
+        if self.in_pairs and any((self.signal_clip, self.ratio_clip, self.freshness, self.entropy_gate)):
             raise ValueError("a pair is compared as a whole; clips and gates are of tokens, give a preference none")
 
     def _check_rest(self) -> None:

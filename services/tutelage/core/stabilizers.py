@@ -32,6 +32,11 @@ def ratio_clip(logp_R: Tensor, behaviour_logprob_R: Tensor, minimum: float, maxi
     return torch.where(ratio_R.isnan(), 1.0, ratio_R.clamp(minimum, maximum))
 
 
+def freshness(lag_R: Tensor, decay: float) -> Tensor:
+    """Weights decay^lag of text that was written `lag` policy versions ago."""
+    return decay ** lag_R.double()
+
+
 def ordinary_tokens(token_ids_R: Tensor, special_ids: frozenset[int]) -> Tensor:
     """True where the token is none of `special_ids`."""
     return ~torch.isin(token_ids_R, token_ids_R.new_tensor(sorted(special_ids)))

@@ -36,6 +36,12 @@ class Answers:
     provenances: Mapping[str, Provenance]
     ledger: Ledger
 
+    def settle(self, marking: Marking) -> None:
+        """Count a step that has all its answers. One that is cut off is asked about again, and counted then."""
+        for teacher, usage in marking.charges:
+            self.ledger.charge(teacher, usage)
+        self.ledger.dropped_rollouts += len(marking.lost)
+
     async def ask(self, marking: Marking, questions: Sequence[Question]) -> None:
         """Put the questions to the queue; that one was given up before is an answer too."""
         results = await self.asker.put([question.job for question in questions])
@@ -61,7 +67,7 @@ class Answers:
         except BadScores as error:
             await self._refuse(marking, question, error)
             return
-        self.ledger.charge(question.teacher.name, usage)
+        marking.charges.append((question.teacher.name, usage))
         marking.end(question, said)
 
     def _said(self, question: Question, payload: bytes) -> tuple[TokenScores | tuple[Reward, ...], Usage]:
@@ -91,6 +97,5 @@ class Answers:
         message = f"rollout {', '.join(names)} is left out: {reason}"
         if question.teacher.on_loss == "fail" or self.asker.spec.deterministic:
             raise TeacherFailed("question_failed", message)
-        self.ledger.dropped_rollouts += len(set(names) - marking.lost)
         marking.end(question, None)
         await self.session.event("teacher", message, "warning", rollout=names[0])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ from tutelage_client.wire import (
 )
 
 log = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -88,11 +90,19 @@ class Asker:
 
     async def put(self, jobs: Sequence[Job]) -> list[Put]:
         """Add the jobs, however long the queue is away: nothing is lost by waiting."""
-        delay_s = 0.1
-        while True:
-            try:
-                return await self.queue.put(jobs)
-            except ServiceUnreachable as error:
-                log.warning("queue not reachable, waiting", extra={"reason": str(error)})
-            await asyncio.sleep(delay_s * random.uniform(0.5, 1.5))
-            delay_s = min(delay_s * 2, 5.0)
+        return await _insist(lambda: self.queue.put(jobs))
+
+    async def cancel(self) -> None:
+        """Take back whatever of the run is in the queue, once nobody waits for it any more."""
+        await _insist(lambda: self.queue.cancel(self.run_id))
+
+
+async def _insist(call: Callable[[], Awaitable[Result]]) -> Result:
+    delay_s = 0.1
+    while True:
+        try:
+            return await call()
+        except ServiceUnreachable as error:
+            log.warning("queue not reachable, waiting", extra={"reason": str(error)})
+        await asyncio.sleep(delay_s * random.uniform(0.5, 1.5))
+        delay_s = min(delay_s * 2, 5.0)

@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from tutelage.core.batch import OutputHead
 from tutelage.queue.base import Queue
-from tutelage.trainer import checkpoint, determinism, saving, validate
+from tutelage.trainer import ahead, checkpoint, determinism, saving, validate
+from tutelage.trainer.ahead import Ahead
 from tutelage.trainer.answers import Answers
 from tutelage.trainer.asking import Asker
 from tutelage.trainer.data import Example, encode, read_lines
 from tutelage.trainer.exits import TeacherFailed, asking_teacher
+from tutelage.trainer.follower import Follower
 from tutelage.trainer.ledger import Ledger
 from tutelage.trainer.loading import load_student
 from tutelage.trainer.loop import Run
@@ -34,10 +36,11 @@ from tutelage.trainer.sourcing import Sources
 from tutelage.trainer.student import Student
 from tutelage.trainer.teachers import Teachers, open_teachers
 from tutelage.trainer.watching import absent, watched
+from tutelage.trainer.writer import Writer
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.errors import InvalidInput, ProblemResponse
 from tutelage_client.spec import RunSpec, required_signals
-from tutelage_client.wire import Provenance, Signal
+from tutelage_client.wire import Provenance, Rollout, Signal
 
 
 async def build(
@@ -57,7 +60,7 @@ async def build(
     student = await asyncio.to_thread(load_student, folder, spec)
     train, held_out = await load_data(spec, student, teachers, coordinator, artefacts)
     replay = None if spec.rollout.adaptive is None else Replay(spec.rollout.adaptive, spec.optim.steps)
-    ledger = await resume(session, student, replay, teachers, artefacts)
+    ledger, kept = await resume(session, student, replay, teachers, artefacts)
     if Signal.HIDDEN in required_signals(spec):
         with asking_teacher():
             student.teacher_heads = {
@@ -65,24 +68,18 @@ async def build(
             }
     if student.step == 0:
         await tell_absent(session, spec, teachers)
+    writer = Follower(student) if spec.rollout.max_lag else student
+    pipeline = pipeline_of(session, spec, writer, queue, teachers, ledger)
+    own = (session.run_id, spec.seed, spec.rollout)
+    sources = Sources(*own, train, writer, session.worker, teachers, ledger, replay, ledger.pushed_after)
     return Run(
         spec=spec,
         session=session,
         student=student,
-        sources=Sources(
-            session.run_id,
-            spec.seed,
-            spec.rollout,
-            train,
-            student,
-            session.worker,
-            teachers,
-            ledger,
-            replay,
-            ledger.pushed_after,
-        ),
+        sources=sources,
         teachers=teachers,
-        pipeline=pipeline_of(session, spec, student, queue, teachers, ledger),
+        pipeline=pipeline,
+        ahead=Ahead(spec, sources, pipeline, kept),
         objective=objective_of(spec, student),
         ledger=ledger,
         eval_examples=held_out,
@@ -91,7 +88,7 @@ async def build(
 
 
 def pipeline_of(
-    session: Session, spec: RunSpec, student: Student, queue: Queue, teachers: Teachers, ledger: Ledger
+    session: Session, spec: RunSpec, student: Writer, queue: Queue, teachers: Teachers, ledger: Ledger
 ) -> Pipeline | None:
     """The way to the teachers and back, where the run asks for scores or rewards."""
     if not (spec.asks_teacher_scores or spec.asks_teacher_rewards):
@@ -175,8 +172,8 @@ def check_teachers(spec: RunSpec, student: Student, teachers: Teachers, train: l
 
 async def resume(
     session: Session, student: Student, replay: Replay | None, teachers: Teachers, artefacts: Path
-) -> Ledger:
-    """Student, older text and totals as they were at the newest whole checkpoint, or as they are at the start.
+) -> tuple[Ledger, dict[int, list[Rollout]]]:
+    """Student, older text, totals and what was under way, as at the newest whole checkpoint, or as at the start.
 
     Raises:
         TeacherFailed: a teacher is not the one that it was then.
@@ -186,7 +183,7 @@ async def resume(
     if found is None:
         if committed is not None:
             await session.event("checkpoint", "no checkpoint of this run is whole; it starts again", "error")
-        return Ledger()
+        return Ledger(), {}
     path, state = found
     if committed is not None and str(path) != committed.path:
         await session.event("checkpoint", f"checkpoint {committed.path} is broken, {path.name} is used", "error")
@@ -198,7 +195,7 @@ async def resume(
         if Provenance.model_validate(began_with) != teachers.named(name).provenance:
             sentence = f"teacher {name!r} is not the one that this run began with; start a new run"
             raise TeacherFailed("teacher_changed", sentence)
-    return Ledger.restored(state["ledger"])
+    return Ledger.restored(state["ledger"]), await asyncio.to_thread(ahead.read, path)
 
 
 async def local_path(value: str, coordinator: CoordinatorClient, artefacts: Path, field: str) -> Path:

@@ -4,6 +4,7 @@
         model/            what transformers (or peft) loads
         optimizer.safetensors
         replay.jsonl      with source `adaptive`: the student's older text
+        ahead.jsonl       with `max_lag`: what is written and not learned from
         state.json        step, token counts, cursors, the teacher's provenance
         manifest.json     sha256 and size of every file above
 

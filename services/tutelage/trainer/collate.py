@@ -21,6 +21,7 @@ from torch import Tensor
 from tutelage.core.batch import OutputHead, TeacherSignals
 from tutelage.trainer.marking import Scored
 from tutelage.trainer.rewarding import PromptKey, prompt_key
+from tutelage.trainer.writing import lag
 from tutelage_client.errors import BadScores
 from tutelage_client.wire import Rollout
 
@@ -45,6 +46,7 @@ class MicroBatch:
     """B sequences, right-padded to T, and the R rows that are completion tokens, flattened in order.
 
     rollout_R, position_R: which of the B sequences a row is of, and its place in the completion
+    lag_R: policy versions since the rollout was written; None where nobody asked
     outcome_R: advantage by the reward of the rollout, the same for all its rows; None where there are no rewards
     marked_by: the teacher that was asked about all of them
     predictor_R: index into [B * T] of the hidden state that predicts the row's token
@@ -58,6 +60,7 @@ class MicroBatch:
     rollout_R: Tensor
     position_R: Tensor
     behaviour_logprob_R: Tensor
+    lag_R: Tensor | None
     outcome_R: Tensor | None
     teacher: TeacherSignals | None
     marked_by: str | None
@@ -72,19 +75,26 @@ def micro_batches(
     *,
     asks_teacher: bool,
     in_pairs: bool = False,
+    version: int | None = None,
 ) -> Iterator[MicroBatch]:
     """Rollouts of one teacher sorted by length, in batches of at most `max_tokens` padded tokens, then the next one's.
 
     A rollout that is longer than that goes alone. `heads`: the teachers' output heads, where they are needed.
     `in_pairs`: two by two, text of another before the student's to the same prompt; what has no partner is left out.
+    `version`: of the student that learns, where lags are wanted.
     """
-    usable = [s for s in scored if s.scores is not None or not asks_teacher]
-    usable = [s for s in usable if s.advantage is None or not math.isnan(s.advantage)]
-    units = _pairs(usable) if in_pairs else [(s,) for s in usable]
+    units = learnable(scored, asks_teacher=asks_teacher, in_pairs=in_pairs)
     ordered = sorted(units, key=lambda unit: (unit[0].teacher or "", _longest(unit), unit[0].rollout.id))
     for teacher, own in groupby(ordered, key=lambda unit: unit[0].teacher):
         for batch in _cut(own, max_tokens):
-            yield collate(batch, pad_id, device, heads.get(teacher), asks_teacher=asks_teacher)
+            yield collate(batch, pad_id, device, heads.get(teacher), asks_teacher=asks_teacher, version=version)
+
+
+def learnable(scored: Iterable[Scored], *, asks_teacher: bool, in_pairs: bool) -> list[Unit]:
+    """What a step learns from of its rollouts: those with scores, where any are asked for, and a valid reward."""
+    usable = [s for s in scored if s.scores is not None or not asks_teacher]
+    usable = [s for s in usable if s.advantage is None or not math.isnan(s.advantage)]
+    return _pairs(usable) if in_pairs else [(s,) for s in usable]
 
 
 def _cut(ordered: Iterable[Unit], max_tokens: int) -> Iterator[list[Scored]]:
@@ -110,7 +120,13 @@ def _longest(unit: Unit) -> int:
 
 
 def collate(
-    scored: Sequence[Scored], pad_id: int, device: torch.device, head: OutputHead | None, *, asks_teacher: bool
+    scored: Sequence[Scored],
+    pad_id: int,
+    device: torch.device,
+    head: OutputHead | None,
+    *,
+    asks_teacher: bool,
+    version: int | None = None,
 ) -> MicroBatch:
     """One micro-batch of these rollouts on `device`, all of one teacher, whose output head is `head`."""
     rollouts = [s.rollout for s in scored]
@@ -133,6 +149,7 @@ def collate(
         rollout_R=_joined([np.full(len(r.completion_ids), row) for row, r in enumerate(rollouts)], device),
         position_R=_joined([np.arange(len(r.completion_ids)) for r in rollouts], device),
         behaviour_logprob_R=_joined([_behaviour(r) for r in rollouts], device),
+        lag_R=None if version is None else _lags(rollouts, version, device),
         outcome_R=_outcomes(scored, device),
         teacher=signals(scored, device, head) if asks_teacher else None,
         marked_by=scored[0].teacher,
@@ -177,6 +194,10 @@ def _joined(parts: Sequence[NDArray[Any]], device: torch.device) -> Tensor:
 def _outcomes(scored: Sequence[Scored], device: torch.device) -> Tensor | None:
     advantages = [np.full(len(s.rollout.completion_ids), s.advantage) for s in scored if s.advantage is not None]
     return _joined(advantages, device) if advantages else None
+
+
+def _lags(rollouts: Sequence[Rollout], version: int, device: torch.device) -> Tensor:
+    return _joined([np.full(len(r.completion_ids), lag(r, version)) for r in rollouts], device)
 
 
 def _behaviour(rollout: Rollout) -> NDArray[np.float32]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sized
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 from tutelage.core.clock import Clock
 from tutelage.core.skew import GAPS
+from tutelage.trainer.fates import Fates
 from tutelage.trainer.replay import Share
 from tutelage_client.wire import Usage
 
@@ -20,6 +21,7 @@ class Ledger:
     pushed_after: cursor into the rollouts that others pushed, behind the last that was learned from
     first_gaps: what the first step told of the gaps of texts, for a skew of each
     clock: of the target; share: of the student's text
+    rollouts: their fates
     """
 
     student_tokens: int = 0
@@ -31,11 +33,26 @@ class Ledger:
     first_gaps: dict[str, float] = field(default_factory=dict)
     clock: Clock = field(default_factory=Clock)
     share: Share = field(default_factory=Share)
+    rollouts: Fates = field(default_factory=Fates)
 
     @classmethod
     def restored(cls, saved: dict[str, Any]) -> Self:
         """From what `dataclasses.asdict` made of one."""
-        return cls(**(saved | {"clock": Clock(**saved["clock"]), "share": Share(**saved["share"])}))
+        parts: dict[str, Any] = {"clock": Clock(**saved["clock"]), "share": Share(**saved["share"])}
+        parts |= {"rollouts": Fates(**saved.get("rollouts", {}))}  # a checkpoint of an older release has none
+        return cls(**(saved | parts))
+
+    def submit(self, rollouts: Sized) -> None:
+        """They are written."""
+        self.rollouts = replace(self.rollouts, submitted=self.rollouts.submitted + len(rollouts))
+
+    def drop(self, rollouts: int) -> None:
+        """So many that are under way will not be learned from."""
+        self.rollouts = replace(self.rollouts, dropped=self.rollouts.dropped + rollouts)
+
+    def at_rest(self, kept: int) -> dict[str, Any]:
+        """What a checkpoint holds of it: of what is under way it keeps so many rollouts, the rest is written again."""
+        return asdict(replace(self, rollouts=self.rollouts.holding(kept)))
 
     def keep_first(self, metrics: Mapping[str, float | None]) -> None:
         """The gaps of texts of the first step that tells them stand for the whole run."""

@@ -4,37 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tutelage.core.clock import advanced
 from tutelage.core.objective import Objective
-from tutelage.trainer import checkpoint, saving, writing
+from tutelage.trainer import ahead, checkpoint, saving, writing
+from tutelage.trainer.ahead import Ahead
 from tutelage.trainer.collate import MicroBatch, micro_batches
 from tutelage.trainer.crashes import CrashPoint, Passing, pass_by
 from tutelage.trainer.data import Example
 from tutelage.trainer.evaluate import evaluate
 from tutelage.trainer.exits import TeacherFailed
+from tutelage.trainer.fates import Ended, by_age
 from tutelage.trainer.ledger import Ledger
 from tutelage.trainer.marking import Scored, Timeline
-from tutelage.trainer.mixing import weighed
 from tutelage.trainer.pipeline import Pipeline
 from tutelage.trainer.replay import Share
-from tutelage.trainer.rewarding import graded, with_advantages
-from tutelage.trainer.rollouts import SOURCES
+from tutelage.trainer.rewarding import with_advantages
 from tutelage.trainer.session import Session
 from tutelage.trainer.sourcing import Sources
 from tutelage.trainer.student import Student
 from tutelage.trainer.teachers import Teachers
 from tutelage_client.history import LearnedStep, note
-from tutelage_client.spec import RunSpec
-from tutelage_client.wire import ModelReward
+from tutelage_client.spec import RunSpec, uncorrected
+from tutelage_client.wire import Rollout
 
 Metrics = dict[str, float | None]
 SAMPLES_SHOWN = 4
+UNCORRECTED = (
+    "the objective takes text for the student's own, which is older with rollout.max_lag above 0; "
+    "add a ratio_clip to weight it by p/mu"
+)
 
 
 @dataclass
@@ -47,6 +50,7 @@ class Run:
     sources: Sources
     teachers: Teachers
     pipeline: Pipeline | None
+    ahead: Ahead
     objective: Objective
     ledger: Ledger
     eval_examples: list[Example] | None
@@ -59,9 +63,13 @@ async def train(run: Run) -> None:
     """Steps until the spec's number of steps or its budget is reached; resumes at `run.student.step`."""
     if run.student.step == 0:
         await report(run, await evaluated(run), [])
+        if run.spec.rollout.max_lag and uncorrected(run.spec.stabilizers, run.spec.objective):
+            await run.session.event("log", UNCORRECTED, "warning")
     ended = ended_by(run)
-    while ended is None:
-        ended = await step(run)
+    async with run.ahead:
+        while ended is None:
+            ended = await step(run)
+    await run.ahead.give_up()
     if ended != "optim.steps":
         await run.session.event("log", f"the run ends at step {run.student.step}: {ended} is spent", "warning")
     await commit(run, final=True)
@@ -71,20 +79,26 @@ async def step(run: Run) -> str | None:
     """Write, mark, learn, and tell of it. Returns the limit that ends the run with this step."""
     run.session.check()
     begun_s = time.monotonic()
-    rollouts = SOURCES[run.spec.rollout.source](run.sources, run.student.step)
-    scored, timeline = await run.session.while_wanted(marked(run, rollouts))
+    scored, timeline = await run.session.while_wanted(run.ahead.taken(run.student.step))
     run.passing(CrashPoint.AFTER_SCORE_FETCH)
+    scored, stale = by_age(scored, run.student.step, run.spec.rollout.max_lag)
     scored, rewards = rewarded(run, scored)
     scored_s = time.monotonic()
     objective = run.objective.at(run.student.step, run.ledger.clock.share, run.ledger.first_gaps)
     metrics: Metrics = await asyncio.to_thread(run.student.learn, batches(run, scored), objective, run.passing)
+    run.ahead.go_on(run.student.step)
     run.ledger.pushed_after = run.sources.pushed_after
-    await asyncio.to_thread(note, run.artefacts / "learned", learned(run, scored))
+    done = Ended.of(scored, stale, asks_teacher=run.spec.asks_teacher_scores, in_pairs=run.objective.in_pairs)
+    run.ledger.rollouts = run.ledger.rollouts.after(done)
+    await asyncio.to_thread(note, run.artefacts / "learned", learned(run, done))
     run.ledger.keep_first(metrics)
     if run.objective.target.adaptive:
         run.ledger.clock = advanced(run.ledger.clock, run.objective.target, run.student.step, metrics.get("loss"))
     metrics |= timing(begun_s, scored_s, timeline) | counted(run, scored) | replayed(run, scored) | rewards
     ended = ended_by(run)
+    if ended:
+        await run.ahead.give_up()
+    metrics |= run.ahead.fates()
     if ended or run.student.step % run.spec.eval.every == 0:
         await report(run, metrics | await evaluated(run), scored[:SAMPLES_SHOWN])
     else:
@@ -94,14 +108,10 @@ async def step(run: Run) -> str | None:
     return ended
 
 
-def learned(run: Run, scored: list[Scored]) -> LearnedStep:
+def learned(run: Run, done: Ended) -> LearnedStep:
     """What the step that was just done learned from, for the run's history."""
-    asks = run.pipeline is not None
-    keys: dict[bool, list[str]] = {True: [], False: []}
-    for each in scored:
-        is_left_out = asks and each.scores is None and each.reward is None
-        keys[is_left_out].append(f"{each.rollout.id}@{each.teacher or ''}")
-    return LearnedStep(run.session.epoch, run.student.step, tuple(keys[False]), tuple(keys[True]))
+    trained, left_out = (tuple(each.key for each in some) for some in (done.trained, done.left_out + done.stale))
+    return LearnedStep(run.session.epoch, run.student.step, trained, left_out)
 
 
 def batches(run: Run, scored: list[Scored]) -> Iterator[MicroBatch]:
@@ -114,23 +124,8 @@ def batches(run: Run, scored: list[Scored]) -> Iterator[MicroBatch]:
         student.teacher_heads,
         asks_teacher=run.spec.asks_teacher_scores,
         in_pairs=run.objective.in_pairs,
+        version=student.step,
     )
-
-
-async def marked(run: Run, rollouts: Any) -> tuple[list[Scored], Timeline]:
-    """The step's rollouts with the teacher's marks and the graders' rewards, where any are wanted."""
-    if run.pipeline is not None:
-        scored, timeline = await run.pipeline.scored(rollouts)
-        if (share := run.spec.rollout.teacher_share) is not None:
-            known = sum(s.scores is not None for s in scored)
-            scored = await asyncio.to_thread(weighed, scored, run.student, share)
-            run.ledger.dropped_rollouts += known - sum(s.scores is not None for s in scored)
-    else:
-        scored, timeline = [Scored(rollout, None) async for ended in rollouts for rollout in ended], Timeline()
-    reward = run.spec.reward
-    if reward is not None and not isinstance(reward.by, ModelReward):
-        scored = await graded(scored, reward.by, run.student.text)
-    return scored, timeline
 
 
 def rewarded(run: Run, scored: list[Scored]) -> tuple[list[Scored], Metrics]:
@@ -139,7 +134,7 @@ def rewarded(run: Run, scored: list[Scored]) -> tuple[list[Scored], Metrics]:
     Raises:
         TeacherFailed: no rollout of the step has a valid reward.
     """
-    if run.spec.reward is None:
+    if run.spec.reward is None or not scored:
         return scored, {}
     scored, metrics = with_advantages(scored, run.spec.reward)
     run.ledger.unrewarded_rollouts += sum(s.reward is not None and not s.reward.valid for s in scored)
@@ -215,9 +210,10 @@ async def report(run: Run, metrics: Metrics, scored: list[Scored]) -> None:
     await run.session.step(run.student.step, metrics, ledger.student_tokens, ledger.teacher_tokens, samples)
 
 
-def saved(run: Run, folder: Path) -> None:
-    """What a checkpoint holds beside its state."""
+def saved(run: Run, kept: Mapping[int, list[Rollout]], folder: Path) -> None:
+    """What a checkpoint holds beside its state. kept: what is written and not learned from, by step"""
     saving.write(run.student, folder)
+    ahead.write(kept, folder)
     if run.sources.replay is not None:
         run.sources.replay.write(folder)
 
@@ -226,8 +222,10 @@ async def commit(run: Run, *, final: bool = False) -> None:
     """Write a checkpoint, make it the run's newest, then let go of the oldest."""
     root = run.artefacts / "checkpoints"
     provenances = {name: each.model_dump(mode="json") for name, each in run.teachers.provenances.items()}
-    state = {"step": run.student.step, "ledger": asdict(run.ledger), "provenances": provenances}
-    write = partial(saved, run)
+    kept = run.ahead.at_rest()  # at one instant with the ledger, as both go on while the checkpoint is written
+    ledger = run.ledger.at_rest(sum(map(len, kept.values())))
+    state = {"step": run.student.step, "ledger": ledger, "provenances": provenances}
+    write = partial(saved, run, kept)
     run.passing(CrashPoint.BEFORE_SAVE)
     view = await asyncio.to_thread(
         checkpoint.save, root, run.session.epoch, run.student.step, write, state, run.passing

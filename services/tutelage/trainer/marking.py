@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from tutelage.queue.base import Job
 from tutelage_client.spec import TeacherRef
-from tutelage_client.wire import Reward, RewardRequest, Rollout, ScoreRequest, TokenScores
+from tutelage_client.wire import Reward, RewardRequest, Rollout, ScoreRequest, TokenScores, Usage
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
     """A rollout with what was said of it; `scores` and `reward` are None where nobody asked or no answer came.
 
-    teacher: the name of the one that was asked
+    teacher: the name of the one that was asked; lost: it gave up on a question about it
     advantage: by its reward, among those of the step; NaN: no valid reward, so it is not learned from
     """
 
@@ -30,6 +30,12 @@ class Scored:
     reward: Reward | None = None
     advantage: float | None = None
     teacher: str | None = None
+    lost: bool = False
+
+    @property
+    def key(self) -> str:
+        """The rollout as one teacher marked it, in the run's history."""
+        return f"{self.rollout.id}@{self.teacher or ''}"
 
 
 @dataclass
@@ -77,6 +83,7 @@ class Marking:
 
     marked: what is known so far of each rollout that was asked about, by its id
     lost: ids of the rollouts of which a question was given up
+    charges: what the answers cost, by teacher
     heard_s, asked_s: by teacher, when an answer of any kind last came, and when its questions were last put, while
         there are any
     """
@@ -84,6 +91,7 @@ class Marking:
     timeline: Timeline = field(default_factory=Timeline)
     marked: dict[str, Scored] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)
+    charges: list[tuple[str, Usage]] = field(default_factory=list)
     heard_s: dict[str, float] = field(default_factory=dict)
     asked_s: dict[str, float] = field(default_factory=dict)
     _waiting: Counter[str] = field(default_factory=Counter)
@@ -94,7 +102,8 @@ class Marking:
     def done(self) -> list[Scored]:
         """The rollouts of which every question has ended."""
         waiting = {rollout.id for question in self._outstanding.values() for rollout in question.rollouts}
-        return [scored for name, scored in self.marked.items() if name not in waiting]
+        ended = [scored for name, scored in self.marked.items() if name not in waiting]
+        return [replace(scored, lost=scored.rollout.id in self.lost) for scored in ended]
 
     @property
     def outstanding(self) -> list[Question]:

@@ -9,7 +9,7 @@ prefixes does that cheaply, another pays them in full, and the budget counts it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -20,8 +20,8 @@ from tutelage.trainer.data import Example
 from tutelage.trainer.exits import TeacherFailed
 from tutelage.trainer.marking import Scored
 from tutelage.trainer.sourcing import Sources, generated, rollout, seed_for
-from tutelage.trainer.student import Student
 from tutelage.trainer.teachers import Teacher
+from tutelage.trainer.writer import Writer
 from tutelage_client.wire import GenerateRequest, Rollout
 
 
@@ -55,7 +55,7 @@ class Draft:
         self.ended = not eos_ids.isdisjoint(token_ids[-1:])
 
 
-async def teacher_mixed_rollouts(sources: Sources, step: int) -> AsyncIterator[list[Rollout]]:
+async def teacher_mixed_rollouts(sources: Sources, step: int) -> AsyncGenerator[list[Rollout]]:
     """Text that both write. Its log mu needs the teacher's scores, so it is `weighed` once these are there.
 
     Raises:
@@ -80,12 +80,12 @@ async def teacher_mixed_rollouts(sources: Sources, step: int) -> AsyncIterator[l
         raise TeacherFailed("no_text", "the teacher ended every text of this step at once; nothing can be learned")
 
 
-def weighed(scored: Sequence[Scored], student: Student, share: float) -> list[Scored]:
+def weighed(scored: Sequence[Scored], student: Writer, share: float) -> list[Scored]:
     """The same with log mu = log(alpha q + (1 - alpha) p); a text with a token that was not scored is left out."""
     return [_weighed(each, student, share) for each in scored]
 
 
-def _weighed(each: Scored, student: Student, share: float) -> Scored:
+def _weighed(each: Scored, student: Writer, share: float) -> Scored:
     scores = each.scores
     if scores is None or scores.sampled_logprob is None or not scores.valid.all():
         return replace(each, scores=None)

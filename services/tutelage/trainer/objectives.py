@@ -35,6 +35,8 @@ def objective_of(spec: RunSpec, student: Student) -> Objective:
             wanted["signal_clip"] = stabilizer.max
         elif stabilizer.kind == "ratio_clip":
             wanted["ratio_clip"] = (stabilizer.min, stabilizer.max)
+        elif stabilizer.kind == "freshness":
+            wanted["freshness"] = stabilizer.decay
         elif stabilizer.kind == "entropy_gate":
             maximum = math.inf if stabilizer.max is None else stabilizer.max
             wanted["entropy_gate"] = (stabilizer.of, stabilizer.min, maximum)

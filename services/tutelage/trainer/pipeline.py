@@ -29,14 +29,14 @@ UNREACHABLE_WAIT_S = 0.5
 class Pipeline:
     """The way to the teachers and back. The reader runs while the pipeline is entered, once a run.
 
-    marking: the step under way
+    open: the steps under way, in order
     ask_again_s: how long to hear nothing of a teacher before its questions are put again and it counts as away
     """
 
     def __init__(self, answers: Answers, ask_again_s: float = 10.0) -> None:
         self.answers = answers
         self.ask_again_s = ask_again_s
-        self.marking = Marking()
+        self.open: list[Marking] = []
 
     async def __aenter__(self) -> Self:
         self._reader = asyncio.create_task(self._read())
@@ -52,7 +52,8 @@ class Pipeline:
         Raises:
             TeacherFailed: the teacher answers with something that is not a score, or every question was given up.
         """
-        marking = self.marking = Marking()
+        marking = Marking()
+        self.open.append(marking)
         asking = asyncio.create_task(self._ask(marking, rollouts))
         try:
             await asyncio.wait({asking, self._reader}, return_when=asyncio.FIRST_COMPLETED)
@@ -63,6 +64,8 @@ class Pipeline:
             marking.abandon()
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
+            self.open.remove(marking)
+        self.answers.settle(marking)
         if marking.done and len(marking.lost) == len(marking.done):
             asked = ", ".join(sorted({repr(scored.teacher) for scored in marking.done}))
             raise TeacherFailed("no_scores", f"teacher {asked} gave up every question of this step")
@@ -97,8 +100,18 @@ class Pipeline:
         while True:
             answers, cursor = await self._next(cursor)
             for answer in answers:
-                await self.answers.take(self.marking, answer)
-            await self._ask_again(self.marking)
+                await self._take(answer)
+            await self._ask_again()
+
+    async def _take(self, answer: Answer) -> None:
+        """Let the answer reach the step that waits for it, and each know that its teacher is there."""
+        for marking in self.open:
+            question = marking.find(answer.job_id)
+            if question is not None:
+                for each in self.open:
+                    each.hear(question)
+                await self.answers.take(marking, answer)
+                return
 
     async def _next(self, cursor: str) -> tuple[list[Answer], str]:
         asker, wait_s = self.answers.asker, min(READ_WAIT_S, self.ask_again_s)
@@ -109,15 +122,17 @@ class Pipeline:
             await asyncio.sleep(UNREACHABLE_WAIT_S)
             return [], cursor
 
-    async def _ask_again(self, marking: Marking) -> None:
+    async def _ask_again(self) -> None:
         """Note which teachers are heard of; put what one has outstanding again when that is long ago."""
-        waiting, now_s = marking.waiting(), time.monotonic()
-        away = {teacher for teacher in waiting if now_s - marking.heard_s[teacher] >= self.ask_again_s}
+        now_s, away = time.monotonic(), set[str]()
+        for marking in list(self.open):
+            for teacher, questions in marking.waiting().items():
+                if now_s - marking.heard_s[teacher] >= self.ask_again_s:
+                    away.add(teacher)
+                if now_s - marking.asked_s[teacher] > self.ask_again_s:
+                    marking.asked_s[teacher] = now_s
+                    await self.answers.ask(marking, questions)
         self._tell(away)
-        for teacher, questions in waiting.items():
-            if now_s - marking.asked_s[teacher] > self.ask_again_s:
-                marking.asked_s[teacher] = now_s
-                await self.answers.ask(marking, questions)
 
     def _tell(self, away: Set[str]) -> None:
         """The run's condition, and that of each teacher where there are several."""

@@ -6,7 +6,7 @@ Only pushed rollouts have a cursor of their own, and only replayed ones a memory
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 import numpy as np
 
@@ -14,20 +14,20 @@ from tutelage.trainer.data import Example, completion_ids
 from tutelage.trainer.exits import TeacherFailed
 from tutelage.trainer.mixing import teacher_mixed_rollouts
 from tutelage.trainer.sourcing import Rows, Sources, from_data, generated, rollout, sampled, seed_for
-from tutelage.trainer.student import Student
 from tutelage.trainer.teachers import Teacher
+from tutelage.trainer.writer import Writer
 from tutelage_client.wire import GenerateRequest, Generation, Rollout
 
 PUSHED_POLL_S = 0.5
 
 
-async def student_rollouts(sources: Sources, step: int) -> AsyncIterator[list[Rollout]]:
+async def student_rollouts(sources: Sources, step: int) -> AsyncGenerator[list[Rollout]]:
     """Text of the student as it is now; a rollout comes as soon as its last token is drawn."""
     async for ended in sampled(sources, step, list(enumerate(sources.chosen(step)))):
         yield ended
 
 
-async def teacher_rollouts(sources: Sources, step: int) -> AsyncIterator[list[Rollout]]:
+async def teacher_rollouts(sources: Sources, step: int) -> AsyncGenerator[list[Rollout]]:
     """Text of the teachers (SeqKD, off-policy token KD), asked for over HTTP, each for the prompts of its tags.
 
     What a hosted model wrote is cut into the student's tokens. A text that it refused, or that was cut on the way, is
@@ -70,7 +70,7 @@ async def _written(sources: Sources, step: int, teacher: Teacher, rows: Rows) ->
     return [rollout(sources, step, row, k, example, ids, "teacher", reason) for row, k, example, ids, reason in kept]
 
 
-def _written_ids(student: Student, teacher: Teacher, example: Example, generation: Generation) -> list[int] | None:
+def _written_ids(student: Writer, teacher: Teacher, example: Example, generation: Generation) -> list[int] | None:
     """The teacher's text as the student's tokens; None where empty, refused, cut, or too long for it."""
     if teacher.writes_tokens:
         return generation.token_ids
@@ -80,12 +80,12 @@ def _written_ids(student: Student, teacher: Teacher, example: Example, generatio
     return ids if len(example.prompt_ids) + len(ids) <= student.max_length else None
 
 
-async def data_rollouts(sources: Sources, step: int) -> AsyncIterator[list[Rollout]]:
+async def data_rollouts(sources: Sources, step: int) -> AsyncGenerator[list[Rollout]]:
     """The completions that the data file holds."""
     yield from_data(sources, step, list(enumerate(sources.chosen(step))))
 
 
-async def mixed_rollouts(sources: Sources, step: int) -> AsyncIterator[list[Rollout]]:
+async def mixed_rollouts(sources: Sources, step: int) -> AsyncGenerator[list[Rollout]]:
     """`on_policy_fraction` of the step's prompts from the student, the rest from data (GKD's lambda)."""
     rows = list(enumerate(sources.chosen(step)))
     coin = np.random.default_rng(seed_for(sources.seed, step, "mix")).random(len(rows))
@@ -97,7 +97,7 @@ async def mixed_rollouts(sources: Sources, step: int) -> AsyncIterator[list[Roll
         yield ended
 
 
-async def paired_rollouts(sources: Sources, step: int) -> AsyncIterator[list[Rollout]]:
+async def paired_rollouts(sources: Sources, step: int) -> AsyncGenerator[list[Rollout]]:
     """Of every prompt the completion that the data file holds, beside the student's own."""
     rows = list(enumerate(sources.chosen(step)))
     yield from_data(sources, step, rows, sample=sources.spec.samples_per_prompt)
@@ -105,7 +105,7 @@ async def paired_rollouts(sources: Sources, step: int) -> AsyncIterator[list[Rol
         yield ended
 
 
-async def adaptive_rollouts(sources: Sources, step: int) -> AsyncIterator[list[Rollout]]:
+async def adaptive_rollouts(sources: Sources, step: int) -> AsyncGenerator[list[Rollout]]:
     """From data, fresh from the student, or from its older text, by one draw a step (DistiLLM)."""
     assert sources.replay is not None
     draw = float(np.random.default_rng(seed_for(sources.seed, step, "adaptive")).random())
@@ -122,7 +122,7 @@ async def adaptive_rollouts(sources: Sources, step: int) -> AsyncIterator[list[R
             yield ended
 
 
-async def pushed_rollouts(sources: Sources, _step: int) -> AsyncIterator[list[Rollout]]:
+async def pushed_rollouts(sources: Sources, _step: int) -> AsyncGenerator[list[Rollout]]:
     """Trajectories that others pushed, in the order of their arrival; waits until there are enough for a step.
 
     The ledger's cursor follows once the step was learned from: what a pause cuts off is read again.
@@ -138,7 +138,7 @@ async def pushed_rollouts(sources: Sources, _step: int) -> AsyncIterator[list[Ro
             sources.pushed_after = int(page.next)
 
 
-SOURCES: dict[str, Callable[[Sources, int], AsyncIterator[list[Rollout]]]] = {
+SOURCES: dict[str, Callable[[Sources, int], AsyncGenerator[list[Rollout]]]] = {
     "student": student_rollouts,
     "teacher": teacher_rollouts,
     "data": data_rollouts,

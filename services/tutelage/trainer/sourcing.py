@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +20,8 @@ from tutelage.trainer.exits import TeacherFailed, asking_teacher
 from tutelage.trainer.ledger import Ledger
 from tutelage.trainer.questions import TeacherChanged, check_unchanged
 from tutelage.trainer.replay import Replay
-from tutelage.trainer.student import Student
 from tutelage.trainer.teachers import Teacher, Teachers
+from tutelage.trainer.writer import Writer
 from tutelage_client.spec import RolloutSpec
 from tutelage_client.wire import GenerateRequest, Generation, Rollout
 from tutelage_client.worker import WorkerClient
@@ -46,13 +46,16 @@ def prompts_of_step(seed: int, step: int, count: int, size: int) -> list[int]:
 
 @dataclass
 class Sources:
-    """What the sources draw on. replay: with source `adaptive`; pushed_after: cursor of the pushed that were read."""
+    """What the sources draw on.
+
+    student: as it writes; replay: with source `adaptive`; pushed_after: cursor of the pushed that were read
+    """
 
     run_id: str
     seed: int
     spec: RolloutSpec
     examples: list[Example]
-    student: Student
+    student: Writer
     worker: WorkerClient
     teachers: Teachers
     ledger: Ledger
@@ -96,7 +99,7 @@ def from_data(sources: Sources, step: int, rows: Rows, sample: int = 0) -> list[
     return rollouts
 
 
-async def sampled(sources: Sources, step: int, rows: Rows) -> AsyncIterator[list[Rollout]]:
+async def sampled(sources: Sources, step: int, rows: Rows) -> AsyncGenerator[list[Rollout]]:
     """Sample in a thread and hand finished rows over at once: those of one moment together."""
     per_prompt = sources.spec.samples_per_prompt
     wanted = [(row, k, example) for row, (_, example) in rows for k in range(per_prompt)]
@@ -156,12 +159,12 @@ def rollout(
     finish_reason: str,
     logprobs: list[float] | None = None,
 ) -> Rollout:
-    """What was written to the prompt of a row by the policy of this step."""
+    """What was written to the prompt of a row in this step."""
     return Rollout.model_validate(
         {
             "id": sources.rollout_id(step, row, sample),
             "source": source,
-            "policy_version": step,
+            "policy_version": sources.student.step,
             "prompt_ids": example.prompt_ids,
             "completion_ids": token_ids,
             "mask": np.ones(len(token_ids), dtype=np.bool_),

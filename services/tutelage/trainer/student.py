@@ -6,16 +6,14 @@ since AdamW's small updates would be rounded away in bfloat16 weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
-from typing import Any, cast
+from threading import Lock
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from tutelage.core.batch import OutputHead, TeacherSignals, TokenBatch
@@ -23,96 +21,34 @@ from tutelage.core.loss import loss
 from tutelage.core.metrics import Measured, merge, values
 from tutelage.core.objective import Objective
 from tutelage.engines.head import Head
-from tutelage.engines.sampling import Sampled, sample
-from tutelage.engines.tokenizer import eos_ids
 from tutelage.trainer.collate import MicroBatch
 from tutelage.trainer.crashes import CrashPoint, Passing, pass_by
 from tutelage.trainer.optimizer import Optimizer
-from tutelage_client.spec import RolloutSpec, RunSpec
-from tutelage_client.wire import Rollout
+from tutelage.trainer.writer import Writer, hidden_states
+from tutelage_client.spec import RunSpec
 
 
-class Student:
+class Student(Writer):
     """A causal language model with its optimiser. `step` counts optimiser steps done.
 
-    model: a transformers model, or one wrapped by PEFT; head: its output head
     reference: the student as it was at the start, for reference_kl and extrapolation;
         with LoRA that is the model without its adapter
     teacher_heads: the output heads of the teachers by name, for objectives over the full vocabulary
+    moving: held while weights and `step` change
     """
 
     def __init__(
         self, model: Any, head: Head, tokenizer: PreTrainedTokenizerBase, spec: RunSpec, reference: Any | None = None
     ) -> None:
-        self.model = model
-        self.head = head
-        self.tokenizer = tokenizer
-        self.eos_ids = eos_ids(_inner(model), tokenizer)
-        self.spec = spec
+        super().__init__(model, head, tokenizer, spec)
         self.reference = reference
         self.reference_head = (
             head if reference is None else replace(head, weight=reference.get_output_embeddings().weight)
         )
         self.teacher_heads: Mapping[str | None, OutputHead] = {}
-        self.step = 0
-        self.device = next(model.parameters()).device
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.optimizer = Optimizer(self.trained, spec.optim)
-
-    @property
-    def max_length(self) -> int:
-        """Context length in tokens."""
-        return int(self.model.config.get_text_config(decoder=True).max_position_embeddings)
-
-    @property
-    def pad_id(self) -> int:
-        pad = self.tokenizer.pad_token_id
-        return pad if isinstance(pad, int) else min(self.eos_ids)
-
-    def sample(
-        self, prompts: Sequence[Sequence[int]], settings: RolloutSpec, generator: torch.Generator
-    ) -> Iterator[Sampled]:
-        """Continue the prompts; each row comes the moment it ends."""
-        self.model.eval()
-        rows = sample(
-            self.model,
-            prompts,
-            max_new_tokens=settings.max_new_tokens,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            eos_ids=self.eos_ids,
-            pad_id=self.pad_id,
-            generator=generator,
-        )
-        with self._precision():
-            yield from rows
-
-    def text(self, token_ids: Sequence[int]) -> str:
-        return cast(str, self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
-
-    def special_ids(self, *, keep_eos: bool) -> frozenset[int]:
-        return frozenset(self.tokenizer.all_special_ids) - (self.eos_ids if keep_eos else frozenset())
-
-    @torch.inference_mode()
-    def top_ids(self, rollout: Rollout, k: int) -> NDArray[np.int32]:
-        """The student's k most probable tokens before each completion token [rows, k]."""
-        logits_RV = self._logits(rollout)
-        return logits_RV.topk(min(k, logits_RV.shape[-1]), dim=-1).indices.int().cpu().numpy()
-
-    @torch.inference_mode()
-    def logprobs(self, rollout: Rollout) -> NDArray[np.float32]:
-        """log p of each completion token [rows]."""
-        ids_R1 = torch.from_numpy(rollout.completion_ids).long().to(self.device)[:, None]
-        return self._logits(rollout).float().log_softmax(-1).gather(-1, ids_R1)[:, 0].cpu().numpy()
-
-    def _logits(self, rollout: Rollout) -> Tensor:
-        """Before each completion token [rows, V]."""
-        self.model.eval()
-        start, rows = len(rollout.prompt_ids), len(rollout.completion_ids)
-        ids = torch.from_numpy(np.concatenate([rollout.prompt_ids, rollout.completion_ids])).long()[None]
-        with self._precision():
-            hidden_BTH = hidden_states(self.model, ids.to(self.device), None)
-            return self.head.logits(hidden_BTH[0, start - 1 : start - 1 + rows])
+        self.moving = Lock()
 
     def learn(
         self, batches: Iterable[MicroBatch], objective: Objective, passing: Passing = pass_by
@@ -133,9 +69,10 @@ class Student:
         learned: dict[str, float | None] = dict(values(merge(chain.from_iterable(parts.values()))))
         count = learned.pop("tokens", None)
         learned |= {"learned_tokens": count, "lr": self.optimizer.set_lr(self.step)}
-        learned["grad_norm"] = self.optimizer.apply(count, self.step) if count else None
-        passing(CrashPoint.AFTER_OPTIMIZER_STEP)
-        self.step += 1
+        with self.moving:
+            learned["grad_norm"] = self.optimizer.apply(count, self.step) if count else None
+            passing(CrashPoint.AFTER_OPTIMIZER_STEP)
+            self.step += 1
         self.optimizer.zero_grad()
         return learned if len(self.spec.teachers) < 2 else learned | _by_teacher(parts)
 
@@ -164,6 +101,7 @@ class Student:
             rollout_R=batch.rollout_R,
             position_R=batch.position_R,
             behaviour_logprob_R=batch.behaviour_logprob_R,
+            lag_R=batch.lag_R,
             outcome_R=batch.outcome_R,
             teacher=batch.teacher,
             vocabulary_size=self._shared_vocabulary(batch.teacher),
@@ -186,11 +124,6 @@ class Student:
             with self.model.disable_adapter():
                 yield self.model
 
-    def _precision(self) -> AbstractContextManager[Any]:
-        if self.spec.student.dtype == "float32":
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
-
 
 def _by_teacher(parts: Mapping[str | None, Iterable[Mapping[str, Measured]]]) -> dict[str, float | None]:
     """What of the metrics is told of each teacher's rollouts alone."""
@@ -202,14 +135,3 @@ def _by_teacher(parts: Mapping[str | None, Iterable[Mapping[str, Measured]]]) ->
         told |= {f"learned_tokens/{teacher}": shown["tokens"]}
         told |= {f"{name}/{teacher}": shown[name] for name in ("loss", "reverse_kl") if name in shown}
     return told
-
-
-def hidden_states(model: Any, ids_BT: Tensor, attention_mask_BT: Tensor | None) -> Tensor:
-    """Last hidden states [B, T, H] after the final norm."""
-    decoder = _inner(model).base_model
-    return decoder(input_ids=ids_BT, attention_mask=attention_mask_BT, use_cache=False).last_hidden_state
-
-
-def _inner(model: Any) -> Any:
-    """The transformers model, which PEFT changes in place and wraps."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model

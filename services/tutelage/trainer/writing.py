@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tutelage_client.wire import Rollout
 
 REPEATED = 4
+OTHERS = ("data", "teacher")  # whose text has no lag
 
 
 def described(rollouts: Sequence[Rollout], version: int) -> dict[str, float | None]:
@@ -18,18 +19,23 @@ def described(rollouts: Sequence[Rollout], version: int) -> dict[str, float | No
     Data has no lag: no policy wrote it. Without any text of `REPEATED` tokens repetition is None.
     """
     lengths = [len(r.completion_ids) for r in rollouts]
-    lags = [version - r.policy_version for r in rollouts if r.source not in ("data", "teacher")]
+    lags = [lag(r, version) for r in rollouts if r.source not in OTHERS]
     repeats = [repeated(r.completion_ids) for r in rollouts]
     grams = sum(count for _, count in repeats)
     return {
         "tokens": sum(lengths),
         "lag": sum(lags) / len(lags) if lags else 0.0,
         "lag_max": max(lags, default=0),
-        "length": sum(lengths) / len(rollouts),
-        "length_max": max(lengths),
-        "truncated": sum(r.finish_reason == "length" for r in rollouts) / len(rollouts),
+        "length": sum(lengths) / len(rollouts) if rollouts else None,
+        "length_max": max(lengths, default=None),
+        "truncated": sum(r.finish_reason == "length" for r in rollouts) / len(rollouts) if rollouts else None,
         "repetition": sum(again for again, _ in repeats) / grams if grams else None,
     }
+
+
+def lag(rollout: Rollout, version: int) -> int:
+    """Policy versions between its writing and the student that learns; 0 where no student wrote it."""
+    return 0 if rollout.source in OTHERS else version - rollout.policy_version
 
 
 def repeated(token_ids: NDArray[np.int32], size: int = REPEATED) -> tuple[int, int]:
