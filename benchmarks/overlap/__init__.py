@@ -15,9 +15,9 @@ from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 
-from benchmarks.door.processes import printing, python, valkey
 from benchmarks.measure import Cell, interval, load_1min
 from benchmarks.overlap.stages import VOCABULARY, Silent, Stages, spec_of, wired
+from benchmarks.processes import printing, python, valkey
 from tutelage.queue import open_queue
 from tutelage.trainer import loop
 from tutelage_client.teacher import TeacherClient

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from cluster import ROLLOUTS, Cluster, kill
+from cluster import Cluster, kill
+from tiny_run import ROLLOUTS
 
 from tutelage.trainer.exits import ExitCode
 
