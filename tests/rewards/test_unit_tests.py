@@ -94,15 +94,22 @@ def test_secrets_files_and_network_are_out_of_reach(tmp_path: Path, monkeypatch:
         "open('huge', 'wb').write(bytes(1 << 20))",
         "open('/tmp/huge', 'wb').write(bytes(1 << 20))",
         "import socket\nsocket.socket().connect(('127.0.0.1', 22))",
+        "import socket\nsocket.socket(type=socket.SOCK_DGRAM).sendto(b'a', ('127.0.0.1', 53))",
+        "import socket\nsocket.socket(socket.AF_UNIX).connect('/var/run/docker.sock')",
     ]
     for reward in graded(*closed):
         assert (reward.value, reward.detail["outcome"]) == (0.0, "failed")
         assert reward.detail["reason"].split(":")[0] in ("PermissionError", "FileNotFoundError", "OSError")
 
 
-def test_a_process_that_leaves_its_group_is_not_left_behind() -> None:
+def test_a_process_cannot_leave_its_group_to_stay_behind() -> None:
     name = f"stray-{os.getpid()}"
-    stray = f"import ctypes, os, time\nctypes.CDLL(None).prctl(15, {name.encode()!r})\nos.setsid()\ntime.sleep(3600)"
+    stray = (
+        f"import ctypes, os, time\nctypes.CDLL(None).prctl(15, {name.encode()!r})\n"
+        "for leave in (os.setsid, os.setpgrp):\n    try:\n        leave()\n    except PermissionError:\n        pass\n"
+        "    else:\n        raise SystemExit(3)\n"
+        "time.sleep(3600)"
+    )
     assert outcomes(stray, timeout_s=3.0) == ["timed_out"]
     assert name not in {path.read_text().strip() for path in Path("/proc").glob("[0-9]*/comm") if path.exists()}
 

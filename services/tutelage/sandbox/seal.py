@@ -1,6 +1,6 @@
 """What a process gives up for ever, with its children: other processes, the network, files, the service's user.
 
-Each is tried with what the kernel allows here; `Seal` says what holds. No code runs where processes or files lie open.
+Each is tried with what the kernel allows here; `Seal` says what holds. No code runs where one of them lies open.
 Numbers are of Linux's own headers, the same on every architecture.
 """
 
@@ -9,8 +9,10 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from tutelage.sandbox.calls import LEADING_OUT, refuse
 
 _NEWNS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = 0x20000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
 _BIND, _REC, _PRIVATE = 0x1000, 0x4000, 0x40000
@@ -30,9 +32,18 @@ class Seal:
     processes: bool
     network: bool
 
+    @property
+    def open(self) -> list[str]:
+        """What is not out of reach."""
+        return [name for name, held in asdict(self).items() if not held]
+
 
 def seal() -> Seal:
-    """Close what can be closed. What is forked next is the first of its own process space, where that is allowed."""
+    """Close what can be closed. What is forked next is the first of its own process space, where that is allowed.
+
+    Raises:
+        PermissionError: Python itself is out of reach now.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     root = os.geteuid() == 0
     spaces = _NEWPID | _NEWNET | _NEWNS | _NEWIPC | (0 if root else _NEWUSER)
@@ -47,8 +58,10 @@ def seal() -> Seal:
         os.setuid(_NOBODY)
     # The process that runs the tests is closed to the one that runs the answer, which has the same user.
     libc.prctl(_SET_DUMPABLE, 0, 0, 0, 0)
-    list(Path(sys.path[-1]).iterdir())  # raises where Python itself is out of reach now, which is no fault of an answer
-    return Seal(files=root or version >= 1, processes=root or spaced or version >= 6, network=spaced)
+    refused = refuse(libc, LEADING_OUT)
+    next(Path(sys.path[-1]).iterdir())
+    alone = root or spaced or (version >= 6 and refused)
+    return Seal(files=root or version >= 1, processes=alone, network=spaced or refused)
 
 
 def _keep_python_in_reach(libc: ctypes.CDLL) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 from tutelage.sandbox.answer import serve
 from tutelage.sandbox.launch import limit
-from tutelage.sandbox.seal import Seal, seal
+from tutelage.sandbox.seal import seal
 from tutelage.sandbox.values import NotPlain, packed, unpacked
 
 _LONGEST_ANSWER = 1 << 20  # bytes of one returned value
@@ -47,19 +47,26 @@ def main() -> None:
     timeout_s, memory_mb = float(sys.argv[1]), int(sys.argv[2])
     sys.set_int_max_str_digits(0)  # the time is bounded here, and an answer may be a long number
     limit(memory_mb=memory_mb, cpu_s=int(timeout_s) + 2)
-    held = seal()
-    if not (held.files and held.processes):
-        said = {"reason": "code is not run here: this system lets nobody close off files and processes (see the docs)"}
-        print(json.dumps(said), flush=True)
+    if reason := _not_sealed():
+        print(json.dumps({"reason": f"code is not run here: {reason}"}), flush=True)
         return
     inside = os.fork()  # the first process of its own space: when it ends, all in there end
     if inside:
         os.waitpid(inside, 0)
         return
-    _try(timeout_s, held)
+    _try(timeout_s)
 
 
-def _try(timeout_s: float, held: Seal) -> None:
+def _not_sealed() -> str:
+    """Seal this process. Returns why no code may run in it, if so."""
+    try:
+        lying_open = seal().open
+    except PermissionError as error:
+        return f"root runs it as the user nobody, who cannot read {error.filename}; install Python where all users can"
+    return f"this system lets nobody close off {' and '.join(lying_open)} (see the docs)" if lying_open else ""
+
+
+def _try(timeout_s: float) -> None:
     ours, theirs = socket.socketpair()
     answering = os.fork()  # before the tests are read, so that its memory does not hold them
     _no_more_processes()
@@ -78,7 +85,7 @@ def _try(timeout_s: float, held: Seal) -> None:
     said = _verdict(ours, job)
     signal.setitimer(signal.ITIMER_REAL, 0)
     os.kill(answering, signal.SIGKILL)
-    verdicts.write(json.dumps(said | {"network": "none" if held.network else "open"}))
+    verdicts.write(json.dumps(said))
     verdicts.flush()
     os._exit(0)
 
