@@ -128,7 +128,7 @@ WRITING = {
     "equal_groups": Measure("share of prompts", "prompts whose rewards are all equal, from which nothing is learned"),
     "unrewarded": Measure("rollouts", "left out since the run began, because their reward was not valid"),
     "seconds": Measure("s", "wall-clock time of the step, without evaluation and checkpoint"),
-    "learn_s": Measure("s", "of these: making tensors, forward, backward and optimiser step"),
+    "learn_s": Measure("s", "of these: from the last score to the optimiser step, without what was learned before it"),
     "wait_s": Measure("s", "of these: from the last rollout to the last score; null: nobody asked"),
     "overlap_s": Measure(
         "s",

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
-from tutelage.trainer.marking import Scored, Timeline
+from tutelage.trainer.marking import Scored, Timeline, unheard
 from tutelage.trainer.mixing import weighed
 from tutelage.trainer.pipeline import Pipeline
 from tutelage.trainer.rewarding import graded
@@ -25,17 +25,38 @@ from tutelage_client.spec import RunSpec
 from tutelage_client.wire import ModelReward, Rollout
 
 Marks = tuple[list[Scored], Timeline]
+Arrive = Callable[[Scored], None]
 FILE = "ahead.jsonl"
 
 
 @dataclass(eq=False)
 class Underway:
-    """A step that was begun. rollouts: what is written of it so far; whole: that is all of it"""
+    """A step that was begun.
+
+    rollouts: what is written of it so far; whole: that is all of it
+    arrived: what was marked before anybody asked; arrive: who is told of the others
+    """
 
     step: int
     rollouts: list[Rollout] = field(default_factory=list)
     whole: bool = False
+    arrived: list[Scored] = field(default_factory=list)
+    arrive: Arrive | None = None
     marks: asyncio.Task[Marks] | None = None
+
+    def hear(self, scored: Scored) -> None:
+        """One more of its rollouts has its marks."""
+        if self.arrive is None:
+            self.arrived.append(scored)
+        else:
+            self.arrive(scored)
+
+    def tell(self, arrive: Arrive) -> None:
+        """Of each rollout that has its marks, now and from now on."""
+        self.arrive = arrive
+        for scored in self.arrived:
+            arrive(scored)
+        self.arrived.clear()
 
 
 class Ahead:
@@ -65,8 +86,10 @@ class Ahead:
         """Rollouts that are written and of no step that was learned from."""
         return sum(len(each.rollouts) for each in self._underway.values()) + sum(map(len, self.kept.values()))
 
-    async def taken(self, step: int) -> Marks:
+    async def taken(self, step: int, arrive: Arrive = unheard) -> Marks:
         """The marked rollouts of a step. Those that may be begun beside it go on meanwhile.
+
+        arrive: told of each as soon as it has the teacher's marks
 
         Raises:
             TeacherFailed: as its source and the pipeline.
@@ -74,6 +97,7 @@ class Ahead:
         self._begin_from(step)
         marking = self._underway[step].marks
         assert marking is not None
+        self._underway[step].tell(arrive)
         marks = await marking
         del self._underway[step]
         return marks
@@ -127,7 +151,7 @@ class Ahead:
             if self.pipeline is None:
                 scored, timeline = [Scored(each, None) async for ended in rollouts for each in ended], Timeline()
             else:
-                scored, timeline = await self.pipeline.scored(rollouts)
+                scored, timeline = await self.pipeline.scored(rollouts, begun.hear)
         if (share := self.spec.rollout.teacher_share) is not None:
             known = sum(each.scores is not None for each in scored)
             scored = await asyncio.to_thread(weighed, scored, self.sources.student, share)

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from tutelage.core.batch import OutputHead
+from tutelage.core.objective import Objective
 from tutelage.queue.base import Queue
 from tutelage.trainer import ahead, checkpoint, determinism, saving, validate
 from tutelage.trainer.ahead import Ahead
@@ -23,6 +24,7 @@ from tutelage.trainer.asking import Asker
 from tutelage.trainer.data import Example, encode, read_lines
 from tutelage.trainer.exits import TeacherFailed, asking_teacher
 from tutelage.trainer.follower import Follower
+from tutelage.trainer.learning import as_scored
 from tutelage.trainer.ledger import Ledger
 from tutelage.trainer.loading import load_student
 from tutelage.trainer.loop import Run
@@ -68,7 +70,8 @@ async def build(
             }
     if student.step == 0:
         await tell_absent(session, spec, teachers)
-    writer = Follower(student) if spec.rollout.max_lag else student
+    objective = objective_of(spec, student)
+    writer = writer_of(spec, objective, student)
     pipeline = pipeline_of(session, spec, writer, queue, teachers, ledger)
     own = (session.run_id, spec.seed, spec.rollout)
     sources = Sources(*own, train, writer, session.worker, teachers, ledger, replay, ledger.pushed_after)
@@ -80,11 +83,18 @@ async def build(
         teachers=teachers,
         pipeline=pipeline,
         ahead=Ahead(spec, sources, pipeline, kept),
-        objective=objective_of(spec, student),
+        objective=objective,
         ledger=ledger,
         eval_examples=held_out,
         artefacts=artefacts,
     )
+
+
+def writer_of(spec: RunSpec, objective: Objective, student: Student) -> Writer:
+    """The student itself where it learns only once all is written."""
+    if spec.rollout.max_lag:
+        return Follower(student)
+    return Follower(student, sharing=True) if as_scored(spec, objective) else student
 
 
 def pipeline_of(

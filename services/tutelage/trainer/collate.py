@@ -84,10 +84,22 @@ def micro_batches(
     `version`: of the student that learns, where lags are wanted.
     """
     units = learnable(scored, asks_teacher=asks_teacher, in_pairs=in_pairs)
-    ordered = sorted(units, key=lambda unit: (unit[0].teacher or "", _longest(unit), unit[0].rollout.id))
-    for teacher, own in groupby(ordered, key=lambda unit: unit[0].teacher):
-        for batch in _cut(own, max_tokens):
-            yield collate(batch, pad_id, device, heads.get(teacher), asks_teacher=asks_teacher, version=version)
+    return collated(cut(units, max_tokens), pad_id, device, heads, asks_teacher=asks_teacher, version=version)
+
+
+def collated(
+    batches: Iterable[Sequence[Scored]],
+    pad_id: int,
+    device: torch.device,
+    heads: Mapping[str | None, OutputHead],
+    *,
+    asks_teacher: bool,
+    version: int | None = None,
+) -> Iterator[MicroBatch]:
+    """Each as tensors when its turn comes; all rollouts of one are of one teacher."""
+    for batch in batches:
+        head = heads.get(batch[0].teacher)
+        yield collate(batch, pad_id, device, head, asks_teacher=asks_teacher, version=version)
 
 
 def learnable(scored: Iterable[Scored], *, asks_teacher: bool, in_pairs: bool) -> list[Unit]:
@@ -95,6 +107,31 @@ def learnable(scored: Iterable[Scored], *, asks_teacher: bool, in_pairs: bool) -
     usable = [s for s in scored if s.scores is not None or not asks_teacher]
     usable = [s for s in usable if s.advantage is None or not math.isnan(s.advantage)]
     return _pairs(usable) if in_pairs else [(s,) for s in usable]
+
+
+def by_length(unit: Unit) -> tuple[str, int, str]:
+    """The order in which units are cut into batches."""
+    return unit[0].teacher or "", _longest(unit), unit[0].rollout.id
+
+
+def cut(units: Iterable[Unit], max_tokens: int) -> Iterator[list[Scored]]:
+    """All of them in batches of one teacher, by length."""
+    for _, own in groupby(sorted(units, key=by_length), key=lambda unit: unit[0].teacher):
+        yield from _cut(own, max_tokens)
+
+
+def pop_full(singles: list[Unit], max_tokens: int) -> list[Scored] | None:
+    """Takes out the first batch to which nothing of its length can be added, if there is one.
+
+    singles: of one rollout each, in the order of `cut`
+    """
+    start = 0
+    for batch in cut(singles, max_tokens):
+        if (len(batch) + 1) * _length(batch[-1].rollout) > max_tokens:
+            del singles[start : start + len(batch)]
+            return batch
+        start += len(batch)
+    return None
 
 
 def _cut(ordered: Iterable[Unit], max_tokens: int) -> Iterator[list[Scored]]:

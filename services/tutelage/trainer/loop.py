@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,12 +13,12 @@ from tutelage.core.clock import advanced
 from tutelage.core.objective import Objective
 from tutelage.trainer import ahead, checkpoint, saving, writing
 from tutelage.trainer.ahead import Ahead
-from tutelage.trainer.collate import MicroBatch, micro_batches
 from tutelage.trainer.crashes import CrashPoint, Passing, pass_by
 from tutelage.trainer.data import Example
 from tutelage.trainer.evaluate import evaluate
 from tutelage.trainer.exits import TeacherFailed
 from tutelage.trainer.fates import Ended, by_age
+from tutelage.trainer.learning import Learning, Metrics
 from tutelage.trainer.ledger import Ledger
 from tutelage.trainer.marking import Scored, Timeline
 from tutelage.trainer.pipeline import Pipeline
@@ -32,7 +32,6 @@ from tutelage_client.history import LearnedStep, note
 from tutelage_client.spec import RunSpec, uncorrected
 from tutelage_client.wire import Rollout
 
-Metrics = dict[str, float | None]
 SAMPLES_SHOWN = 4
 UNCORRECTED = (
     "the objective takes text for the student's own, which is older with rollout.max_lag above 0; "
@@ -79,13 +78,14 @@ async def step(run: Run) -> str | None:
     """Write, mark, learn, and tell of it. Returns the limit that ends the run with this step."""
     run.session.check()
     begun_s = time.monotonic()
-    scored, timeline = await run.session.while_wanted(run.ahead.taken(run.student.step))
-    run.passing(CrashPoint.AFTER_SCORE_FETCH)
-    scored, stale = by_age(scored, run.student.step, run.spec.rollout.max_lag)
-    scored, rewards = rewarded(run, scored)
-    scored_s = time.monotonic()
     objective = run.objective.at(run.student.step, run.ledger.clock.share, run.ledger.first_gaps)
-    metrics: Metrics = await asyncio.to_thread(run.student.learn, batches(run, scored), objective, run.passing)
+    async with Learning(run.student, run.spec, objective, run.passing) as learning:
+        scored, timeline = await run.session.while_wanted(run.ahead.taken(run.student.step, learning.take))
+        run.passing(CrashPoint.AFTER_SCORE_FETCH)
+        scored, stale = by_age(scored, run.student.step, run.spec.rollout.max_lag)
+        scored, rewards = rewarded(run, scored)
+        scored_s = time.monotonic()
+        metrics = await learning.step(scored)
     run.ahead.go_on(run.student.step)
     run.ledger.pushed_after = run.sources.pushed_after
     done = Ended.of(scored, stale, asks_teacher=run.spec.asks_teacher_scores, in_pairs=run.objective.in_pairs)
@@ -112,20 +112,6 @@ def learned(run: Run, done: Ended) -> LearnedStep:
     """What the step that was just done learned from, for the run's history."""
     trained, left_out = (tuple(each.key for each in some) for some in (done.trained, done.left_out + done.stale))
     return LearnedStep(run.session.epoch, run.student.step, trained, left_out)
-
-
-def batches(run: Run, scored: list[Scored]) -> Iterator[MicroBatch]:
-    student = run.student
-    return micro_batches(
-        scored,
-        run.spec.optim.micro_batch_tokens,
-        student.pad_id,
-        student.device,
-        student.teacher_heads,
-        asks_teacher=run.spec.asks_teacher_scores,
-        in_pairs=run.objective.in_pairs,
-        version=student.step,
-    )
 
 
 def rewarded(run: Run, scored: list[Scored]) -> tuple[list[Scored], Metrics]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -77,10 +77,15 @@ class Question:
     attempt: int
 
 
+def unheard(_: Scored) -> None:
+    """Nobody wants to know before all of a step are there."""
+
+
 @dataclass
 class Marking:
     """One step. Once abandoned it holds no question any more, so that late answers find nothing to change.
 
+    arrive: told of each rollout when its last question has ended
     marked: what is known so far of each rollout that was asked about, by its id
     lost: ids of the rollouts of which a question was given up
     charges: what the answers cost, by teacher
@@ -88,6 +93,7 @@ class Marking:
         there are any
     """
 
+    arrive: Callable[[Scored], None] = unheard
     timeline: Timeline = field(default_factory=Timeline)
     marked: dict[str, Scored] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)
@@ -95,15 +101,17 @@ class Marking:
     heard_s: dict[str, float] = field(default_factory=dict)
     asked_s: dict[str, float] = field(default_factory=dict)
     _waiting: Counter[str] = field(default_factory=Counter)
+    _unanswered: Counter[str] = field(default_factory=Counter)
     _outstanding: dict[str, Question] = field(default_factory=dict)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def done(self) -> list[Scored]:
         """The rollouts of which every question has ended."""
-        waiting = {rollout.id for question in self._outstanding.values() for rollout in question.rollouts}
-        ended = [scored for name, scored in self.marked.items() if name not in waiting]
-        return [replace(scored, lost=scored.rollout.id in self.lost) for scored in ended]
+        return [self._ended(name) for name in self.marked if not self._unanswered[name]]
+
+    def _ended(self, rollout_id: str) -> Scored:
+        return replace(self.marked[rollout_id], lost=rollout_id in self.lost)
 
     @property
     def outstanding(self) -> list[Question]:
@@ -131,6 +139,7 @@ class Marking:
         self.timeline.first_question_s = self.timeline.first_question_s or now_s
         self._outstanding[question.job.id] = question
         for rollout in question.rollouts:
+            self._unanswered[rollout.id] += 1
             self.marked.setdefault(rollout.id, Scored(rollout, None, teacher=teacher))
 
     def hear(self, question: Question) -> None:
@@ -149,6 +158,7 @@ class Marking:
         if said is None:
             self.lost |= {rollout.id for rollout in question.rollouts}
         for index, rollout in enumerate(question.rollouts):
+            self._unanswered[rollout.id] -= 1
             known = self.marked[rollout.id]
             if isinstance(said, TokenScores):
                 self.marked[rollout.id] = replace(known, scores=said, candidate_ids=question.candidate_ids)
@@ -159,6 +169,9 @@ class Marking:
             self.timeline.first_answer_s = self.timeline.first_answer_s or self.timeline.last_answer_s
         if not self._outstanding:
             self._idle.set()
+        for rollout in question.rollouts:
+            if not self._unanswered[rollout.id]:
+                self.arrive(self._ended(rollout.id))
 
     async def all_ended(self) -> None:
         """Wait until no question is outstanding."""

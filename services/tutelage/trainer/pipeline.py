@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Set
+from collections.abc import AsyncIterator, Callable, Set
 from typing import Self
 
 from tutelage.queue.base import Answer
 from tutelage.trainer.answers import Answers
 from tutelage.trainer.exits import TeacherFailed
-from tutelage.trainer.marking import Marking, Question, Scored, Timeline
+from tutelage.trainer.marking import Marking, Question, Scored, Timeline, unheard
 from tutelage.trainer.rewarding import Groups
 from tutelage_client.errors import ServiceUnreachable
 from tutelage_client.wire import Rollout
@@ -46,13 +46,17 @@ class Pipeline:
         self._reader.cancel()
         await asyncio.gather(self._reader, return_exceptions=True)  # its error, if any, has reached the step
 
-    async def scored(self, rollouts: AsyncIterator[list[Rollout]]) -> tuple[list[Scored], Timeline]:
+    async def scored(
+        self, rollouts: AsyncIterator[list[Rollout]], arrive: Callable[[Scored], None] = unheard
+    ) -> tuple[list[Scored], Timeline]:
         """All rollouts of a step with their scores, in the order of their ids. Cancel it to abandon the step.
+
+        arrive: told of each as soon as nothing more is asked about it
 
         Raises:
             TeacherFailed: the teacher answers with something that is not a score, or every question was given up.
         """
-        marking = Marking()
+        marking = Marking(arrive)
         self.open.append(marking)
         asking = asyncio.create_task(self._ask(marking, rollouts))
         try:

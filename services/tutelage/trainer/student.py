@@ -57,6 +57,14 @@ class Student(Writer):
 
         The gradient of the sum is divided by the count at the end, so the cut into batches does not matter.
         """
+        try:
+            return self._stepped(batches, objective, passing)
+        finally:
+            self.optimizer.zero_grad()  # also of a step that was given up halfway
+
+    def _stepped(
+        self, batches: Iterable[MicroBatch], objective: Objective, passing: Passing
+    ) -> dict[str, float | None]:
         self.model.train()
         torch.manual_seed(self.spec.seed + self.step)  # dropout: a resumed step draws what the lost one drew
         parts: dict[str | None, list[dict[str, Measured]]] = {}
@@ -73,7 +81,6 @@ class Student(Writer):
             learned["grad_norm"] = self.optimizer.apply(count, self.step) if count else None
             passing(CrashPoint.AFTER_OPTIMIZER_STEP)
             self.step += 1
-        self.optimizer.zero_grad()
         return learned if len(self.spec.teachers) < 2 else learned | _by_teacher(parts)
 
     @torch.no_grad()
