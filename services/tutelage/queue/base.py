@@ -3,6 +3,9 @@
 Delivery is at least once. A job is added once by its id; its answer is stored before the job is acknowledged; a worker
 that lost its lease cannot acknowledge; a job that failed `max_deliveries` times goes to the dead letters, and whoever
 waits for it is told. Consumers of answers dedupe by job id.
+
+What waits or is leased is bounded, by tokens and by bytes of each queue: a job that does not fit is not added, and who
+asks waits with it. Nothing is ever taken out to make room.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
+
+TURN_S = 5.0  # how long a run that found no room goes first without asking again
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,7 @@ class Put(StrEnum):
     QUEUED = "queued"  # the same id is waiting or being worked on
     ANSWERED = "answered"  # its answer is there already and has been announced again to the job's reply_to
     DEAD = "dead"  # it was given up before; replay it to try again
+    FULL = "full"  # it was not added, there is no room for it; ask again once others have ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,27 +87,42 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """waiting: not yet delivered; leased: delivered, not acknowledged; dead: given up; oldest_s: age of the oldest."""
+    """waiting: not yet delivered; leased: delivered, not acknowledged; dead: given up; oldest_s: age of the oldest.
+
+    tokens, bytes: of the waiting and the leased, which admission counts
+    """
 
     waiting: int
     leased: int
     dead: int
     oldest_s: float | None
+    tokens: int = 0
+    bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """How long things live: lease and answers in seconds; blobs over `inline_bytes` are stored beside the stream."""
+    """How long things live: lease and answers in seconds; blobs over `inline_bytes` are stored beside the stream.
+
+    max_tokens, max_bytes: of the jobs of one queue that wait or are leased, by their payloads; a job that is larger by
+    itself is added once there is no other
+    """
 
     lease_s: float = 30.0
     max_deliveries: int = 3
     answer_ttl_s: float = 24 * 3600.0
     inline_bytes: int = 4096
+    max_tokens: int = 2**24
+    max_bytes: int = 2**29
 
 
 class Queue(Protocol):
     async def put(self, jobs: Sequence[Job]) -> list[Put]:
-        """Add the jobs, each by its own id; what became of each, in order."""
+        """Add the jobs, each by its own id; what became of each, in order.
+
+        From the first of a queue that finds no room on, no new one of that queue is added. The run that so got nothing
+        in is next: until it asks again, for at most `TURN_S`, no other run's jobs enter that queue.
+        """
         ...
 
     async def lease(self, queue: str, worker: str, *, count: int, wait_s: float) -> list[Delivery]:

@@ -32,13 +32,19 @@ class MemoryQueue:
 
     async def put(self, jobs: Sequence[Job]) -> list[Put]:
         self._expire()
-        results = [self._add(job) for job in jobs]
+        entered: dict[str, bool] = {}
+        results = [self._add(job, entered) for job in jobs]
         await self._tell()
         return results
 
-    def _add(self, job: Job) -> Put:
+    def _add(self, job: Job, entered: dict[str, bool]) -> Put:
+        """entered: by queue, whether the last new job of this call did."""
         record = self._records.get(job.id)
         if record is None:
+            before = entered.get(job.queue)
+            entered[job.queue] = self._line(job.queue).admits(job, self._limits, self._clock(), before)
+            if not entered[job.queue]:
+                return Put.FULL
             record = Record(job, self._clock(), {job.reply_to: job.run_id})
             self._records[job.id] = record
             self._enqueue(record)
@@ -128,7 +134,8 @@ class MemoryQueue:
     async def depth(self, queue: str) -> Depth:
         line = self._line(queue)
         oldest_s = max((self._clock() - record.put_at for record in line.live()), default=None)
-        return Depth(len(line.waiting), len(line.leased), len(await self.dead_letters(queue)), oldest_s)
+        dead = len(await self.dead_letters(queue))
+        return Depth(len(line.waiting), len(line.leased), dead, oldest_s, line.tokens, line.bytes)
 
     async def dead_letters(self, queue: str) -> list[DeadLetter]:
         self._expire()
@@ -164,7 +171,7 @@ class MemoryQueue:
         for record in theirs:
             record.asked = {reply_to: run for reply_to, run in record.asked.items() if run != run_id}
             if not record.asked:
-                self._leave(record)
+                self._line(record.job.queue).leave(record)
                 del self._records[record.job.id]
         return len(theirs)
 
@@ -174,15 +181,8 @@ class MemoryQueue:
     def _line(self, queue: str) -> Line:
         return self._lines.setdefault(queue, Line())
 
-    def _leave(self, record: Record) -> None:
-        line = self._line(record.job.queue)
-        line.waiting.pop(record.job.id, None)
-        line.leased.pop(record.job.id, None)
-
     def _enqueue(self, record: Record) -> None:
-        self._leave(record)
-        record.state = "waiting"
-        self._line(record.job.queue).waiting[record.job.id] = record
+        self._line(record.job.queue).enter(record, "waiting")
 
     def _held(self, delivery: Delivery) -> Record | None:
         """The record behind a delivery whose lease nobody took over; an expired one still counts until then."""
@@ -211,15 +211,14 @@ class MemoryQueue:
         return deliveries, buried
 
     def _lease(self, record: Record, worker: str) -> Delivery:
-        self._leave(record)
         self._receipts += 1
-        record.state, record.worker, record.receipt = "leased", worker, str(self._receipts)
+        record.worker, record.receipt = worker, str(self._receipts)
         record.attempts, record.until = record.attempts + 1, self._clock() + self._limits.lease_s
-        self._line(record.job.queue).leased[record.job.id] = record
+        self._line(record.job.queue).enter(record, "leased")
         return Delivery(record.job, worker, record.attempts, record.receipt)
 
     def _end(self, record: Record, state: Literal["answered", "dead"], answer: Answer) -> None:
-        self._leave(record)
+        self._line(record.job.queue).leave(record)
         record.state, record.answer = state, answer
         self._keep(record)
         for reply_to in record.asked:

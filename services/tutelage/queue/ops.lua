@@ -9,13 +9,17 @@ local function each(size, one, ...)
   return results
 end
 
-local function put(id, queue, run, reply_to, envelope)
+local function put(entered, id, queue, run, reply_to, tokens, bytes, envelope)
   local job = load(id)
   if job.state and job.envelope ~= envelope then forget_blob(envelope) end
   if job.state == 'answered' then
     touch(id, job.answer)
     announce(id, reply_to)
     return 'answered'
+  end
+  if not job.state and not admit(entered, queue, run, tokens, bytes) then
+    forget_blob(envelope)
+    return 'full'
   end
   call('HSET', job_key(id), 'to:' .. reply_to, run)
   if job.state then
@@ -24,12 +28,17 @@ local function put(id, queue, run, reply_to, envelope)
     return job.state
   end
   job = {id = id, queue = queue, put_ms = now_ms(), envelope = envelope, asked = {[reply_to] = run}}
-  call('HSET', job_key(id), 'queue', queue, 'run', run, 'envelope', envelope, 'put_ms', job.put_ms, 'attempts', 0)
+  job.tokens, job.bytes = tokens, bytes
+  call('HSET', job_key(id), 'queue', queue, 'run', run, 'tokens', tokens, 'bytes', bytes,
+    'envelope', envelope, 'put_ms', job.put_ms, 'attempts', 0)
   enqueue(job)
   return 'added'
 end
 
-function ops.put(...) return each(5, put, ...) end
+function ops.put(...)
+  local entered = {}
+  return each(7, function(...) return put(entered, ...) end, ...)
+end
 
 -- The newest entry's id, what the worker has now, and 1 where nothing more waits.
 function ops.take(queue, worker, count)
@@ -155,11 +164,13 @@ end
 function ops.depth(queue)
   prune_dead(queue)
   local dead = call('ZCARD', queue_key(queue, 'dead'))
-  if call('EXISTS', queue_key(queue, 'jobs')) == 0 then return {0, 0, dead, false} end
+  if call('EXISTS', queue_key(queue, 'jobs')) == 0 then return {0, 0, dead, false, 0, 0} end
   local leased = call('XPENDING', queue_key(queue, 'jobs'), GROUP)[1]
   local oldest = call('ZRANGE', queue_key(queue, 'live'), 0, 0, 'WITHSCORES')[2]
   local age_ms = oldest and math.max(0, now_ms() - tonumber(oldest)) or false
-  return {call('ZCARD', queue_key(queue, 'live')) - leased, leased, dead, age_ms}
+  local load = call('HMGET', queue_key(queue, 'load'), 'tokens', 'bytes')
+  local waiting = call('ZCARD', queue_key(queue, 'live')) - leased
+  return {waiting, leased, dead, age_ms, tonumber(load[1] or 0), tonumber(load[2] or 0)}
 end
 
 function ops.dead_letters(queue)
@@ -192,4 +203,4 @@ function ops.discard(queue, id)
   return 1
 end
 
-return ops[ARGV[1]](unpack(ARGV, 5))
+return ops[ARGV[1]](unpack(ARGV, 8))

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tutelage.queue.base import Answer, Failure, Job
+from tutelage.queue.base import TURN_S, Answer, Failure, Job, QueueLimits
 
 
 @dataclass(slots=True)
@@ -32,12 +32,42 @@ class Record:
 class Line:
     """The unfinished jobs of one queue in order: waiting by arrival, leased by delivery.
 
-    workers: when each of them asked last
+    workers: when each of them asked last; tokens, bytes: of the jobs; turn: the run that goes first, and until when
     """
 
     waiting: dict[str, Record] = field(default_factory=dict)
     leased: dict[str, Record] = field(default_factory=dict)
     workers: dict[str, float] = field(default_factory=dict)
+    tokens: int = 0
+    bytes: int = 0
+    turn: tuple[str, float] | None = None
+
+    def enter(self, record: Record, state: Literal["waiting", "leased"]) -> None:
+        """Put it at the end of those that wait or are leased, wherever it was."""
+        self.leave(record)
+        record.state = state
+        (self.waiting if state == "waiting" else self.leased)[record.job.id] = record
+        self.tokens += record.job.tokens
+        self.bytes += len(record.job.payload)
+
+    def leave(self, record: Record) -> None:
+        if self.waiting.pop(record.job.id, None) or self.leased.pop(record.job.id, None):
+            self.tokens -= record.job.tokens
+            self.bytes -= len(record.job.payload)
+
+    def admits(self, job: Job, limits: QueueLimits, now_s: float, before: bool | None) -> bool:
+        """Whether a new job enters. before: whether the last new one of its call did; None: there was none."""
+        if before is False:
+            return False
+        is_turn = self.turn is None or self.turn[1] <= now_s or self.turn[0] == job.run_id
+        tokens, size = self.tokens + job.tokens, self.bytes + len(job.payload)
+        fits = tokens <= limits.max_tokens and size <= limits.max_bytes
+        if is_turn and (fits or not (self.waiting or self.leased)):
+            self.turn = None
+            return True
+        if is_turn and before is None:
+            self.turn = (job.run_id, now_s + TURN_S)
+        return False
 
     def even_part(self, since: float) -> int:
         """Of what waits, an even part for each worker that asked after `since`: none takes what another could begin."""

@@ -5,10 +5,13 @@ Keys, all below `tutelage:`; one queue's keys share a hash tag:
     {NAME}:jobs      stream, one entry a delivery-to-be, with the consumer group `teachers`; entries carry only a job id
     {NAME}:tail      the last delivered entry
     {NAME}:live      sorted set of job ids that wait or are leased, by the time of their put
+    {NAME}:load      hash, the tokens and bytes of these jobs
+    {NAME}:next      the run that found no room and goes first, for as long as it keeps asking
     {NAME}:clock     the server's time at a recent look, to notice that it was set back
     {NAME}:dead      sorted set of job ids that were given up, by the time of that
-    job:ID           hash, the one truth about a job: state (queued, answered, dead), queue, run, envelope, entry,
-                     attempts, worker, put_ms, answer, reason, history, and `to:REPLY_TO` = run id for all who asked
+    job:ID           hash, the one truth about a job: state (queued, answered, dead), queue, run, tokens, bytes,
+                     envelope, entry, attempts, worker, put_ms, answer, reason, history, and `to:REPLY_TO` = run id for
+                     all who asked
     run:ID           set of a run's live job ids, for `cancel`
     replies:NAME     stream of ids of jobs that ended
     blob:SHA256      a larger body (see `blobs`)
@@ -62,12 +65,23 @@ class RedisQueue:
         self._emptied: dict[str, str] = {}  # the newest entry of a queue that had nothing left for its last lease
 
     async def put(self, jobs: Sequence[Job]) -> list[Put]:
-        states: list[bytes] = []
+        results: list[Put] = []
+        full: set[str] = set()
         for part in _parts(jobs):
-            references = await self._blobs.store([envelope.pack(job) for job in part])
-            named = [(j.id, j.queue, j.run_id, j.reply_to, ref) for j, ref in zip(part, references, strict=True)]
-            states += await self._server.op("put", *chain.from_iterable(named))
-        return [Put(state.decode()) for state in states]
+            offered = [job for job in part if job.queue not in full]
+            told = iter(await self._offer(offered))
+            now = [Put.FULL if job.queue in full else next(told) for job in part]
+            full |= {job.queue for job, put in zip(part, now, strict=True) if put is Put.FULL}
+            results += now
+        return results
+
+    async def _offer(self, jobs: Sequence[Job]) -> list[Put]:
+        references = await self._blobs.store([envelope.pack(job) for job in jobs])
+        named = [
+            (job.id, job.queue, job.run_id, job.reply_to, job.tokens, len(job.payload), reference)
+            for job, reference in zip(jobs, references, strict=True)
+        ]
+        return [Put(state.decode()) for state in await self._server.op("put", *chain.from_iterable(named))]
 
     async def lease(self, queue: str, worker: str, *, count: int, wait_s: float) -> list[Delivery]:
         clock = asyncio.get_running_loop().time
@@ -129,8 +143,8 @@ class RedisQueue:
         return next(iter(await self._ended([job_id])), None)
 
     async def depth(self, queue: str) -> Depth:
-        waiting, leased, dead, oldest_ms = await self._server.op("depth", queue)
-        return Depth(waiting, leased, dead, None if oldest_ms is None else oldest_ms / 1000)
+        waiting, leased, dead, oldest_ms, tokens, size = await self._server.op("depth", queue)
+        return Depth(waiting, leased, dead, None if oldest_ms is None else oldest_ms / 1000, tokens, size)
 
     async def dead_letters(self, queue: str) -> list[DeadLetter]:
         letters = await self._server.op("dead_letters", queue)

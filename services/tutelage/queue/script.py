@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-PARTS = ("state.lua", "stream.lua", "ops.lua")
+PARTS = ("state.lua", "room.lua", "stream.lua", "ops.lua")
 
 
 def script() -> str:

@@ -19,7 +19,7 @@ from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from tutelage.queue.base import QueueLimits
+from tutelage.queue.base import TURN_S, QueueLimits
 from tutelage.queue.connection import Command, SharedConnection
 from tutelage.queue.script import script
 from tutelage_client.errors import ServiceUnreachable
@@ -52,7 +52,8 @@ class Server:
         self._pool = ConnectionPool.from_url(address, **_CONNECTING)
         self._script = script()
         self._sha1 = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
-        self._settings = (_ms(limits.lease_s), limits.max_deliveries, _ms(limits.answer_ttl_s))
+        times = _ms(limits.lease_s), limits.max_deliveries, _ms(limits.answer_ttl_s)
+        self._settings = (*times, limits.max_tokens, limits.max_bytes, _ms(TURN_S))
         self._states, self._bodies = self._shared(REPLY_TIMEOUT_S), self._shared(REPLY_TIMEOUT_S)
         self._readers: list[SharedConnection] = []
 

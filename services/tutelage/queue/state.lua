@@ -1,5 +1,6 @@
 -- What the script is called with, and the records beside the streams of work: jobs, bodies, a run's jobs, replies.
--- ARGV = name, lease_ms, max_deliveries, ttl_ms, then the arguments of that function of `ops`.
+-- ARGV = name, lease_ms, max_deliveries, ttl_ms, max_tokens, max_bytes, turn_ms, then the arguments of that function of
+-- `ops`.
 -- The keys and the fields of a job's hash are described in redis.py.
 
 local GROUP = 'teachers'

@@ -42,13 +42,13 @@ local function enqueue(job)
   local entry = call('XADD', queue_key(job.queue, 'jobs'), '*', 'job', job.id)
   call('HSET', job_key(job.id), 'state', 'queued', 'entry', entry)
   call('HDEL', job_key(job.id), 'worker')
-  call('ZADD', queue_key(job.queue, 'live'), job.put_ms, job.id)
+  come_alive(job)
   for _, run in pairs(job.asked) do note_run(run, job.id) end
   touch(job.id, job.envelope)
 end
 
 local function leave(job)
-  call('ZREM', queue_key(job.queue, 'live'), job.id)
+  leave_life(job)
   for _, run in pairs(job.asked) do call('SREM', run_key(run), job.id) end
 end
 

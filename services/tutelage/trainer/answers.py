@@ -9,7 +9,7 @@ from tutelage.queue.base import Answer, Put
 from tutelage.trainer.asking import Asker
 from tutelage.trainer.exits import TeacherFailed
 from tutelage.trainer.ledger import Ledger
-from tutelage.trainer.marking import Marking, Question
+from tutelage.trainer.marking import Marking, Question, by_teacher
 from tutelage.trainer.questions import TeacherChanged, checked, rewards_checked
 from tutelage.trainer.session import Session
 from tutelage_client.errors import BadScores
@@ -46,8 +46,16 @@ class Answers:
         """Put the questions to the queue; that one was given up before is an answer too."""
         results = await self.asker.put([question.job for question in questions])
         for question, result in zip(questions, results, strict=True):
+            marking.admit(question, is_inside=result is not Put.FULL)
             if result == Put.DEAD:
                 await self.take(marking, Answer(question.job.id, None, "it was given up before"))
+
+    async def ask_outside(self, marking: Marking) -> None:
+        """Put again what found no room: one question of each teacher, and its others where that one finds some."""
+        for first, *others in by_teacher(marking.outside.values()).values():
+            await self.ask(marking, [first])
+            if first.job.id not in marking.outside:
+                await self.ask(marking, others)
 
     async def take(self, marking: Marking, answer: Answer) -> None:
         """Let the answer take effect, unless the step does not wait for it (any more).

@@ -58,7 +58,7 @@ async def lead(worker: WorkerClient, coordinator: CoordinatorClient, settings: S
 async def attempt(session: Session, coordinator: CoordinatorClient, settings: Settings) -> ExitCode:
     """Execute and report the outcome; whatever is not foreseen here is a crash that the parent reports."""
     run: Run | None = None
-    queue = open_queue(settings.redis_url)
+    queue = open_queue(settings.redis_url, settings.queue_limits())
     try:
         await session.enter("validating")
         spec = parse_spec(session.lease.spec)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -88,6 +88,7 @@ class Marking:
     arrive: told of each rollout when its last question has ended
     marked: what is known so far of each rollout that was asked about, by its id
     lost: ids of the rollouts of which a question was given up
+    outside: by job id, the questions that found no room in their queue
     charges: what the answers cost, by teacher
     heard_s, asked_s: by teacher, when an answer of any kind last came, and when its questions were last put, while
         there are any
@@ -97,6 +98,7 @@ class Marking:
     timeline: Timeline = field(default_factory=Timeline)
     marked: dict[str, Scored] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)
+    outside: dict[str, Question] = field(default_factory=dict)
     charges: list[tuple[str, Usage]] = field(default_factory=list)
     heard_s: dict[str, float] = field(default_factory=dict)
     asked_s: dict[str, float] = field(default_factory=dict)
@@ -104,6 +106,7 @@ class Marking:
     _unanswered: Counter[str] = field(default_factory=Counter)
     _outstanding: dict[str, Question] = field(default_factory=dict)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
+    _inside: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def done(self) -> list[Scored]:
@@ -119,10 +122,7 @@ class Marking:
 
     def waiting(self) -> dict[str, list[Question]]:
         """What is outstanding, by teacher."""
-        by_teacher: dict[str, list[Question]] = {}
-        for question in self._outstanding.values():
-            by_teacher.setdefault(question.teacher.name, []).append(question)
-        return by_teacher
+        return by_teacher(self._outstanding.values())
 
     def find(self, job_id: str) -> Question | None:
         """The question behind a job, if it still waits for its answer."""
@@ -146,13 +146,24 @@ class Marking:
         """Its teacher is there: something came from it."""
         self.heard_s[question.teacher.name] = self.asked_s[question.teacher.name] = time.monotonic()
 
+    def admit(self, question: Question, *, is_inside: bool) -> None:
+        """Note whether it found room in its queue."""
+        if not is_inside and self.holds(question):
+            self.outside[question.job.id] = question
+            return
+        self.outside.pop(question.job.id, None)
+        if not self.outside:
+            self._inside.set()
+
     def replace(self, question: Question, by: Question) -> None:
         """Wait for another job in place of this one."""
+        self.admit(question, is_inside=True)
         del self._outstanding[question.job.id]
         self._outstanding[by.job.id] = by
 
     def end(self, question: Question, said: TokenScores | Sequence[Reward] | None) -> None:
         """The question's one end: scores of its rollout, rewards of its rollouts, or None when it was given up."""
+        self.admit(question, is_inside=True)
         del self._outstanding[question.job.id]
         self._waiting[question.teacher.name] -= 1
         if said is None:
@@ -173,6 +184,12 @@ class Marking:
             if not self._unanswered[rollout.id]:
                 self.arrive(self._ended(rollout.id))
 
+    async def all_inside(self) -> None:
+        """Wait until no question is without room in its queue."""
+        while self.outside:
+            self._inside.clear()
+            await self._inside.wait()
+
     async def all_ended(self) -> None:
         """Wait until no question is outstanding."""
         while self._outstanding:
@@ -185,3 +202,12 @@ class Marking:
                 self.marked.pop(rollout.id, None)
         self._outstanding.clear()
         self._waiting.clear()
+        self.outside.clear()
+
+
+def by_teacher(questions: Iterable[Question]) -> dict[str, list[Question]]:
+    """The questions by the name of who is asked, in order."""
+    found: dict[str, list[Question]] = {}
+    for question in questions:
+        found.setdefault(question.teacher.name, []).append(question)
+    return found

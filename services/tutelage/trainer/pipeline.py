@@ -2,7 +2,8 @@
 
 Every rollout becomes a question as soon as it ends. One reader takes the answers of the whole run beside that; the same
 job may be announced twice, its effect is taken once. What is outstanding is asked again from time to time: that costs
-nothing while the queue is well and rebuilds the work after it lost its memory.
+nothing while the queue is well and rebuilds the work after it lost its memory. What finds no room in the queue holds up
+the writing, and is put again whenever answers came.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Self
 from tutelage.queue.base import Answer
 from tutelage.trainer.answers import Answers
 from tutelage.trainer.exits import TeacherFailed
-from tutelage.trainer.marking import Marking, Question, Scored, Timeline, unheard
+from tutelage.trainer.marking import Marking, Question, Scored, Timeline, by_teacher, unheard
 from tutelage.trainer.rewarding import Groups
 from tutelage_client.errors import ServiceUnreachable
 from tutelage_client.wire import Rollout
@@ -98,6 +99,9 @@ class Pipeline:
         for question in questions:
             marking.add(question)
         await self.answers.ask(marking, questions)
+        if outside := by_teacher(marking.outside.values()):
+            log.info("no room in the queue, waiting", extra={"teachers": sorted(outside)})
+            await marking.all_inside()
 
     async def _read(self) -> None:
         cursor = "0"
@@ -130,12 +134,13 @@ class Pipeline:
         """Note which teachers are heard of; put what one has outstanding again when that is long ago."""
         now_s, away = time.monotonic(), set[str]()
         for marking in list(self.open):
+            await self.answers.ask_outside(marking)
             for teacher, questions in marking.waiting().items():
                 if now_s - marking.heard_s[teacher] >= self.ask_again_s:
                     away.add(teacher)
                 if now_s - marking.asked_s[teacher] > self.ask_again_s:
                     marking.asked_s[teacher] = now_s
-                    await self.answers.ask(marking, questions)
+                    await self.answers.ask(marking, [q for q in questions if q.job.id not in marking.outside])
         self._tell(away)
 
     def _tell(self, away: Set[str]) -> None:

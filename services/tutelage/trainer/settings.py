@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from tutelage.queue import QueueLimits
 from tutelage.trainer.crashes import CRASH_AT
 from tutelage_client.client import read_key
 
@@ -28,6 +29,12 @@ class Settings(BaseSettings):
     teacher_key_file: Path | None = Field(
         default=None, description="file with the bearer key for teachers that ask for one"
     )
+    max_queued_tokens: int = Field(
+        default=QueueLimits().max_tokens,
+        ge=1,
+        description="tokens of a teacher's open jobs, of all runs, above which it waits",
+    )
+    max_queued_bytes: int = Field(default=QueueLimits().max_bytes, ge=1, description="the same in bytes of questions")
     crash_at: str | None = Field(
         default=None,
         pattern=CRASH_AT,
@@ -36,6 +43,9 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="least level that is logged"
     )
+
+    def queue_limits(self) -> QueueLimits:
+        return QueueLimits(max_tokens=self.max_queued_tokens, max_bytes=self.max_queued_bytes)
 
     def teacher_key(self) -> str | None:
         """The key in `teacher_key_file`.
