@@ -146,10 +146,21 @@ function ops.cancel(run)
   return cancelled
 end
 
-function ops.results(...)
-  local results = {}
-  for i, id in ipairs({...}) do results[i] = call('HMGET', job_key(id), 'state', 'answer', 'reason') end
-  return results
+function ops.result(id)
+  local found = call('HMGET', job_key(id), 'state', 'answer', 'reason')
+  return {id, found[1], found[2], found[3]}
+end
+
+-- The newest of the replies after that one, and what is now true of each job that they name.
+function ops.read(reply_to, after, count)
+  local results, seen = {}, {}
+  for _, entry in ipairs(call('XRANGE', 'tutelage:replies:' .. reply_to, '(' .. after, '+', 'COUNT', count)) do
+    local id = entry[2][2]
+    after = entry[1]
+    if not seen[id] then results[#results + 1] = ops.result(id) end
+    seen[id] = true
+  end
+  return {after, results}
 end
 
 function ops.forget_answer(id, answer)

@@ -19,8 +19,8 @@ Keys, all below `tutelage:`; one queue's keys share a hash tag:
 How it holds together:
 
 - Each change of state is one call of a script (`ops.lua` on `stream.lua` on `state.lua`), so it happens whole or not
-  at all. The script also makes the first non-blocking XREADGROUP and the XAUTOCLAIM; a client only blocks on XREAD
-  until the stream has a newer entry.
+  at all. The script also makes the XREADGROUP and the XAUTOCLAIM. Who waits sends an XREAD that blocks until the stream
+  has a newer entry, and the call of the script behind it: the server goes on with it by itself.
 - The hash names the stream entry that stands for the job. An entry that its job does not name (cancelled, given
   back, added anew) is dropped when it is delivered. Streams are never trimmed, which would lose work without a word,
   and no entry at or after the last delivered one is deleted, which would blind the `lag` that autoscalers read.
@@ -90,10 +90,12 @@ class RedisQueue:
         slice_s = min(self._limits.lease_s, MAX_BLOCK_S)
         after = self._emptied.pop(queue, None) if wait_s > 0 else None
         while True:
-            if after is not None:
-                block_s = min(deadline - clock(), slice_s)
-                await self._server.read(f"tutelage:{{{queue}}}:jobs", after, count=1, block_s=block_s)
-            newest, taken, is_empty = await self._server.op("take", queue, worker, count)
+            take, left_s = ("take", queue, worker, count), deadline - clock()
+            if after is not None and left_s > 0:
+                stream = f"tutelage:{{{queue}}}:jobs"
+                newest, taken, is_empty = await self._server.op_once(stream, after, min(left_s, slice_s), *take)
+            else:
+                newest, taken, is_empty = await self._server.op(*take)
             after = newest.decode() if is_empty else None
             deliveries = await self._opened(worker, taken)
             if deliveries or clock() >= deadline:
@@ -129,18 +131,21 @@ class RedisQueue:
         clock = asyncio.get_running_loop().time
         deadline = clock() + wait_s
         while True:
-            left_s = deadline - clock()
-            stream = f"tutelage:replies:{reply_to}"
-            entries = await self._server.read(stream, after, count=ANSWERS_A_READ, block_s=left_s)
-            if entries:
-                after = entries[-1][0]
-                if ended := await self._ended([fields[b"job"].decode() for _, fields in entries]):
-                    return ended, after
-            elif left_s <= 0:
+            read, left_s = ("read", reply_to, after, ANSWERS_A_READ), deadline - clock()
+            if left_s > 0:
+                told = await self._server.op_once(f"tutelage:replies:{reply_to}", after, left_s, *read)
+            else:
+                told = await self._server.op(*read)
+            newest, results = told
+            after = newest.decode()
+            if results and (ended := await self._ended(results)):
+                return ended, after
+            if left_s <= 0 and not results:
                 return [], after
 
     async def fetch(self, job_id: str) -> Answer | None:
-        return next(iter(await self._ended([job_id])), None)
+        state = await self._server.op("result", job_id)
+        return next(iter(await self._ended([state])), None)
 
     async def depth(self, queue: str) -> Depth:
         waiting, leased, dead, oldest_ms, tokens, size = await self._server.op("depth", queue)
@@ -182,18 +187,16 @@ class RedisQueue:
             deliveries.append(Delivery(job, worker, int(attempt), entry.decode()))
         return deliveries
 
-    async def _ended(self, job_ids: Sequence[str]) -> list[Answer]:
-        """The answers and dead letters among these jobs, each once, in order."""
-        unique = list(dict.fromkeys(job_ids))
-        results = await self._server.op("results", *unique)
-        references = [reference for state, reference, _ in results if state == b"answered"]
+    async def _ended(self, results: Sequence[tuple[bytes, bytes, bytes, bytes]]) -> list[Answer]:
+        """The answers and dead letters among these jobs, in order."""
+        references = [reference for _, state, reference, _ in results if state == b"answered"]
         bodies = dict(zip(references, await self._blobs.open(references), strict=True))
         answers: list[Answer] = []
-        for job_id, (state, reference, reason) in zip(unique, results, strict=True):
+        for job_id, state, reference, reason in results:
             if state == b"answered":
-                answers.append(await self._answered(job_id, reference, bodies[reference]))
+                answers.append(await self._answered(job_id.decode(), reference, bodies[reference]))
             elif state == b"dead":
-                answers.append(Answer(job_id, None, reason.decode()))
+                answers.append(Answer(job_id.decode(), None, reason.decode()))
         return answers
 
     async def _answered(self, job_id: str, reference: bytes, body: bytes | DamagedBody) -> Answer:

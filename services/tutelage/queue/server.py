@@ -7,6 +7,7 @@ neither holds up a renewal, and a frozen server becomes an error within seconds.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -59,27 +60,30 @@ class Server:
 
     async def op(self, name: str, *arguments: str | bytes | int) -> Any:
         """Run one function of `ops.lua`: atomic, sent once."""
-        called = ("EVALSHA", self._sha1, 0, name, *self._settings, *arguments)
+        called = self._called(name, *arguments)
         with self._reaching():
             try:
                 (reply,) = await self._states.ask(called)
             except exceptions.NoScriptError:  # a server that has just been started
-                _, reply = await self._states.ask(("SCRIPT LOAD", self._script), called)
+                _, reply = await self._states.ask(("SCRIPT", "LOAD", self._script), called)
         return reply
 
-    async def read(
-        self, stream: str, after: str, *, count: int, block_s: float
-    ) -> list[tuple[str, dict[bytes, bytes]]]:
-        """Entries of a stream after an id; waits up to `block_s` (at most two seconds) when there are none."""
-        blocking = ("BLOCK", _ms(min(block_s, MAX_BLOCK_S))) if block_s > 0 else ()
-        shared = self._reader() if blocking else self._states
+    async def op_once(self, stream: str, after: str, block_s: float, name: str, *arguments: str | bytes | int) -> Any:
+        """`op`, run by the server once the stream has an entry after that id, or `block_s` (at most two seconds) later.
+
+        A caller that is cancelled takes the call with it.
+        """
+        wait = ("XREAD", "COUNT", 1, "BLOCK", _ms(min(block_s, MAX_BLOCK_S)), "STREAMS", stream, after)
+        shared = self._reader()
         with self._reaching():
-            (reply,) = await shared.ask(("XREAD", "COUNT", count, *blocking, "STREAMS", stream, after))
-        return [
-            (entry.decode(), dict(zip(fields[::2], fields[1::2], strict=True)))
-            for _, entries in reply or ()
-            for entry, fields in entries
-        ]
+            try:
+                _, reply = await shared.ask(wait, self._called(name, *arguments))
+            except exceptions.NoScriptError:
+                return await self.op(name, *arguments)
+            except asyncio.CancelledError:
+                shared.hang_up()
+                raise
+        return reply
 
     async def set(self, values: Mapping[str, bytes], ttl_s: float) -> None:
         """All of them in one exchange."""
@@ -95,6 +99,9 @@ class Server:
     async def close(self) -> None:
         for shared in (self._states, self._bodies, *self._readers):
             await shared.close()
+
+    def _called(self, name: str, *arguments: str | bytes | int) -> Command:
+        return ("EVALSHA", self._sha1, 0, name, *self._settings, *arguments)
 
     def _shared(self, timeout_s: float) -> SharedConnection:
         return SharedConnection(self._pool.make_connection, timeout_s)
