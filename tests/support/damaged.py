@@ -1,8 +1,10 @@
-"""Bodies that are nearly a score request as bytes: tensors changed, the metadata changed, or the bytes themselves."""
+"""Bodies that are nearly a score request as bytes, changed in tensors, metadata, header or the bytes themselves."""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,14 @@ CONTROLS = (
 )
 TEXTS = ("[" * 3000, "{", "\ud800".encode("utf-8", "surrogatepass").decode("latin-1"), *map(json.dumps, CONTROLS))
 
+SIZES = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
+TYPES = st.sampled_from([*SIZES, "F64", "", "i64"])
+# Nothing at all may have a huge axis beside one of 0. Longer ones than these would take a test's own memory.
+SHAPES = st.lists(st.sampled_from([0, 1, 2, 3, 6, -1, True, 2**20, 2**31, 2**70, 1.0, None, "2"]), max_size=4)
+PLACES = st.lists(st.sampled_from([0, 1, 8, 24, -8, False, 2**63, 2**70, 0.0, None, "0"]), max_size=3)
+CHANGES = {"dtype": TYPES, "shape": SHAPES, "data_offsets": PLACES}
+MOST_BYTES = 1 << 20
+
 
 @st.composite
 def tensors(draw: st.DrawFn) -> bytes:
@@ -54,4 +64,37 @@ def bytes_of(draw: st.DrawFn) -> bytes:
     return bytes(body)
 
 
-binary = tensors() | bytes_of() | st.just(WHOLE)
+@st.composite
+def headers(draw: st.DrawFn) -> bytes:
+    """The whole body under a header in which arrays have other types, shapes and places, or stand for none."""
+    begin = 8 + int.from_bytes(WHOLE[:8], "little")
+    header: dict[str, Any] = json.loads(WHOLE[8:begin])
+    names = [name for name in header if name != "__metadata__"]
+    for name in draw(st.lists(st.sampled_from(names), min_size=1, max_size=3, unique=True)):
+        header[name] |= draw(
+            st.fixed_dictionaries({}, optional={"dtype": TYPES, "shape": SHAPES, "data_offsets": PLACES})
+        )
+    if draw(st.booleans()):
+        _lay_out(header, names)
+    body = WHOLE[begin:] if draw(st.booleans()) else bytes(max(_end(header[name]) for name in names))
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + body
+
+
+def _lay_out(header: dict[str, Any], names: Sequence[str]) -> None:
+    """Give the arrays the places that their types and shapes take, as far as they make sense."""
+    end = 0
+    for name in names:
+        begin = end
+        axes = [axis for axis in header[name]["shape"] if isinstance(axis, int)]
+        end += math.prod(axes) * SIZES.get(header[name]["dtype"], 1)
+        header[name]["data_offsets"] = [begin, end]
+
+
+def _end(entry: dict[str, Any]) -> int:
+    """Where an array would end, as far as a body can be so long."""
+    places = entry["data_offsets"]
+    return places[1] if len(places) == 2 and isinstance(places[1], int) and 0 <= places[1] < MOST_BYTES else 0
+
+
+binary = tensors() | bytes_of() | headers() | st.just(WHOLE)

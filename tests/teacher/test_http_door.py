@@ -153,6 +153,8 @@ async def test_a_body_that_is_no_json_is_refused(start_teacher: Any, body: bytes
         (save({"token_ids": np.ones(2, np.float32)}, {"score-request.v1": "{}"}), "token_ids is float32"),
         (save({"token_ids": np.ones(2, np.int32)}, {"score-request.v1": "{}"}), "'row_splits' is missing"),
         (save({"token_ids": np.ones(2, np.int32)}, {"other.v1": "{}"}), "expected 'score-request.v1'"),
+        (save({"token_ids": np.ones((1, 2), np.int32)}, {"score-request.v1": "{}"}), "token_ids has the shape (1, 2)"),
+        (save({"row_splits": np.ones((2**20, 0), np.int64)}, {"score-request.v1": "{}"}), "row_splits has the shape"),
     ],
 )
 async def test_a_binary_body_that_claims_what_it_is_not_is_refused(start_teacher: Any, body: bytes, said: str) -> None:

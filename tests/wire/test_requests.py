@@ -7,7 +7,9 @@ import json
 import pkgutil
 from typing import Any
 
+import damaged
 import pytest
+from hypothesis import given
 from pydantic import BaseModel, ValidationError
 
 from tutelage_client import wire
@@ -19,6 +21,7 @@ from tutelage_client.wire import (
     Rollout,
     ScoreGroup,
     ScoreRequest,
+    decode_request,
     decode_reward_reply,
     decode_reward_request,
     is_reward_request,
@@ -180,3 +183,15 @@ def test_only_kinds_that_ask_the_model_need_one() -> None:
     kinds = {"exact_match": {}, "rubric": {"rubric": "r"}, "pairwise": {"rubric": "r"}, "reward_model": {}}
     rewards = [RewardRequest.model_validate({"items": [ITEM], "reward": {"kind": k} | v}) for k, v in kinds.items()]
     assert [needs_model(request.reward) for request in rewards] == [False, True, True, True]
+
+
+@given(damaged.binary)
+def test_whatever_bytes_come_they_are_a_score_request_or_refused(body: bytes) -> None:
+    try:
+        request = decode_request(body)
+    except ValidationError as error:
+        assert explain(error)[0]
+    except InvalidInput as error:
+        assert "\n" not in str(error)
+    else:
+        assert request.groups()

@@ -121,8 +121,8 @@ def decode_reply(body: bytes) -> ScoreReply:
     """
     try:
         tensors, spoken = _open(body, "score-reply.v1")
-        splits, starts = tensors.pop("row_splits").tolist(), tensors.pop("start").tolist()
-        widths = tensors.pop("candidate_width", np.empty(0)).tolist()
+        splits, starts = _numbers(tensors, "row_splits"), _numbers(tensors, "start")
+        widths = _numbers(tensors, "candidate_width") if "candidate_width" in tensors else []
         columns = {name: _blocks(name, array, splits, widths) for name, array in tensors.items()}
         scores = tuple(
             TokenScores.model_validate({"start": start} | {name: parts[i] for name, parts in columns.items()})
@@ -150,16 +150,29 @@ def _open(body: bytes, schema: str) -> tuple[dict[str, NDArray[Any]], dict[str, 
 
 
 def _check_whole(tensors: Mapping[str, NDArray[Any]]) -> None:
-    """All that a request holds are ids and lengths, and these are not too many to be cut at."""
+    """All that a request holds are lists of ids and lengths, and these are not too many to be cut at."""
     for name, array in tensors.items():
         if array.dtype.kind not in "iu":
             raise ValueError(f"{name} is {array.dtype}, and whole numbers are expected")
+        _check_flat(name, array)
         if name in _LISTS and array.size > MOST_SEQUENCES + 1:
             raise InvalidInput(too_many(array.size - 1), "sequences")
 
 
+def _check_flat(name: str, array: NDArray[Any]) -> None:
+    """An array of no bytes may have an axis of any length, and as nested lists it would fill the memory."""
+    if array.ndim != 1:
+        raise ValueError(f"{name} has the shape {array.shape}, and one list is expected")
+
+
 def _said(error: Exception) -> str:
     return f"{error} is missing" if isinstance(error, KeyError) else str(error)
+
+
+def _numbers(tensors: dict[str, NDArray[Any]], name: str) -> list[int]:
+    """Those of one list, which is taken out of the tensors."""
+    _check_flat(name, tensors[name])
+    return tensors.pop(name).tolist()
 
 
 def _splits(lengths: Iterable[int]) -> list[int]:
