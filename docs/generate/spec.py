@@ -20,6 +20,7 @@ from tutelage_client.spec import (
     Lora,
     Objective,
     Optim,
+    Reference,
     RewardSpec,
     RolloutSpec,
     RunSpec,
@@ -39,11 +40,12 @@ INTRO = """# The run spec
 
 A run is a file: TOML by hand, JSON over HTTP. Relative paths in a TOML file are relative to the file. An unknown key is
 refused with the nearest known one. p is the student, q the teacher, mu the policy that wrote the text, ref the student
-as it was at the start. [Which settings for which goal](../howto/objectives.md).
+as it was at the start, or the model in `[reference]`. [Which settings for which goal](../howto/objectives.md).
 """
 SECTIONS: Sequence[tuple[str, type[BaseModel]]] = (
     ("[student]", Student),
     ("[student.lora]", Lora),
+    ("[reference]", Reference),
     ("[[teachers]]", TeacherRef),
     ("[data]", Data),
     ("[rollout]", RolloutSpec),
@@ -102,8 +104,9 @@ RULES = """## What goes together
 - `signal_clip` and `entropy_gate` need an objective that hears a teacher; `ratio_clip` needs source `student`,
   `teacher_mixed`, `mix`, `paired`, `adaptive` or `pushed`.
 - Each kind of stabilizer is there once.
-- Student and teacher share a tokenizer; prompt and completion fit both contexts. The trainer checks that, with the
-  data, before the first rollout.
+- `[reference]` goes with target `extrapolation` or stabilizer `reference_kl`; at scale 1 nothing looks at it.
+- Student, teacher and reference share a tokenizer; prompt and completion fit all contexts. The trainer checks that,
+  with the data, before the first rollout.
 """
 
 

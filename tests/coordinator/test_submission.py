@@ -46,6 +46,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "data.eval",
     ),
     "a student that is not uploaded": ({"student": {"model": "file:file-0"}}, "unknown_file", "student.model"),
+    "a reference that is not uploaded": (
+        {"reference": {"model": "file:file-0"}, "stabilizers": [{"kind": "reference_kl"}]},
+        "unknown_file",
+        "reference.model",
+    ),
     "a relative path": ({"data": {"train": "prompts.jsonl"}}, "invalid_input", "data.train"),
     "a hub id without a revision": ({"student": {"model": "org/model"}}, "invalid_input", "student.model"),
 }

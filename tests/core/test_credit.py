@@ -18,6 +18,7 @@ from tutelage.core.objective import Objective
 from tutelage.core.terms import Term
 
 few = settings(max_examples=60, deadline=None)
+seeds = st.integers(0, 2**31 - 1)
 rollouts = st.lists(st.lists(st.floats(-9, 9), min_size=1, max_size=9), min_size=1, max_size=5)
 kinds = st.builds(
     Credit,
@@ -121,10 +122,12 @@ SEQUENCE = {
 
 
 @pytest.mark.parametrize("objective", SEQUENCE.values(), ids=SEQUENCE.keys())
-def test_in_expectation_a_return_descends_the_reverse_kl_of_the_sequence(logits, make_batch, objective):
+@few
+@given(seed=seeds)
+def test_in_expectation_a_return_descends_the_reverse_kl_of_the_sequence(logits, make_batch, objective, seed):
     """Two tokens of three words: every text once, weighted by its probability, against the KL of whole texts."""
-    first, second = logits(1, 1, 3), logits(2, 3, 3)  # the second token's logits depend on the first
-    q_first, q_second = logits(3, 1, 3).log_softmax(-1), logits(4, 3, 3).log_softmax(-1)
+    first, second = logits(seed, 1, 3), logits(seed + 1, 3, 3)  # the second token's logits depend on the first
+    q_first, q_second = logits(seed + 2, 1, 3).log_softmax(-1), logits(seed + 3, 3, 3).log_softmax(-1)
     one, other = first.clone().requires_grad_(), second.clone().requires_grad_()
     p_text = (one.log_softmax(-1).T + other.log_softmax(-1)).flatten()
     q_text = (q_first.T + q_second).flatten()
@@ -161,9 +164,11 @@ def test_a_return_without_rollouts_is_refused(logits, make_batch):
         loss(make_batch(logits(1, 3, 7), logits(2, 3, 7)), RETURN)
 
 
-def test_the_baseline_makes_the_mean_advantage_zero_and_leaves_the_mean_gradient(logits, make_batch):
+@few
+@given(seed=seeds)
+def test_the_baseline_makes_the_mean_advantage_zero_and_leaves_the_mean_gradient(logits, make_batch, seed):
     """Every token once, weighted by the student's probability of it; clipped signals keep the identity."""
-    student, teacher = logits(1, 1, 7), logits(2, 1, 7)
+    student, teacher = logits(seed, 1, 7), logits(seed + 1, 1, 7)
     batch = make_batch(student.expand(7, 7), teacher.expand(7, 7))
     sampled = replace(batch.teacher, sampled_logprob_R=teacher.log_softmax(-1)[0])
     batch = replace(batch, token_ids_R=torch.arange(7), teacher=sampled)

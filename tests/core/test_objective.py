@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tutelage.core.batch import TokenBatch
+from tutelage.core.batch import OutputHead, TokenBatch
 from tutelage.core.divergences import DIVERGENCES, F_DIVERGENCES, divergence
 from tutelage.core.estimators import ESTIMATORS
 from tutelage.core.loss import learned_rows, loss
@@ -28,6 +28,10 @@ WITH_TEACHER += [
 ]
 EVERY = [*WITH_TEACHER, Objective("supervised"), Objective("constant_penalty", penalty=0.3, max_probability=0.5)]
 STABILISED = {"signal_clip": 1.0, "ratio_clip": (0.5, 1.5), "special_ids": frozenset({2}), "reference_coef": 0.1}
+
+
+seeds = st.integers(0, 2**31 - 1)
+few = settings(max_examples=3, deadline=None)  # of each of more than a hundred objectives
 
 
 def named(objective: Objective) -> str:
@@ -81,21 +85,26 @@ def test_micro_batches_change_neither_loss_nor_gradient_nor_metrics(logits, make
 
 
 @every_objective
-def test_neither_the_order_of_rows_nor_a_second_copy_of_them_changes_the_mean(logits, make_batch, objective):
-    batch = make_batch(logits(1, 12, 7), logits(2, 12, 7))
+@few
+@given(seed=seeds, order=st.permutations(range(12)))
+def test_neither_the_order_of_rows_nor_a_second_copy_of_them_changes_the_mean(
+    logits, make_batch, objective, seed, order
+):
+    batch = make_batch(logits(seed, 12, 7), logits(seed + 1, 12, 7))
     objective = replace(objective, **STABILISED)
     total, gradient = loss_and_gradient(batch, objective)
-    order = torch.randperm(12, generator=torch.Generator().manual_seed(3))
+    order = torch.tensor(order)
     again, both = loss_and_gradient(batch.take(torch.cat([order, torch.arange(12)])), objective)
     assert torch.allclose(again, 2 * total, atol=1e-12)
     assert torch.allclose(both, torch.cat([gradient[order], gradient]), atol=1e-12)
 
 
 @every_objective
-@pytest.mark.parametrize("garbage", [torch.nan, torch.inf, -torch.inf, 7.5])
-def test_rows_that_do_not_count_cannot_reach_the_gradient(logits, make_batch, objective, garbage):
+@few
+@given(seed=seeds, garbage=st.sampled_from([torch.nan, torch.inf, -torch.inf, 7.5]))
+def test_rows_that_do_not_count_cannot_reach_the_gradient(logits, make_batch, objective, seed, garbage):
     """The same bits come out whatever masked and unscored rows hold, the student's own hidden states included."""
-    batch = make_batch(logits(1, 9, 7), logits(2, 9, 7))
+    batch = make_batch(logits(seed, 9, 7), logits(seed + 1, 9, 7))
     objective = replace(objective, ratio_clip=(0.5, 2.0), reference_coef=0.1)
     batch.mask_R[2] = False
     dead = torch.tensor([2])
@@ -143,6 +152,36 @@ def test_one_entry_of_minus_infinity_gives_no_nan(logits, make_batch, objective,
         batch = replace(batch, teacher=replace(batch.teacher, head=replace(batch.teacher.head, bias_V=bias)))
     else:
         getattr(batch.teacher, field).flatten()[-1] = -torch.inf
+    total, gradient = loss_and_gradient(batch, objective)
+    assert total.isfinite()
+    assert gradient.isfinite().all()
+    assert all(value == value for value in values(loss(batch, objective)[1]).values())
+
+
+@every_objective
+@few
+@given(
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    seed=seeds,
+    extreme=st.lists(st.sampled_from([-1e4, 1e4]) | st.none(), min_size=7, max_size=7),
+    masked=st.none() | st.integers(0, 6),
+    whose=st.sampled_from(["student", "teacher", "both"]),
+)
+def test_extreme_logits_and_masked_ids_give_no_nan(logits, make_batch, objective, dtype, seed, extreme, masked, whose):
+    """Logits of +-1e4 on either side, through heads that may forbid an id, which may be the one that was written."""
+    models = [logits(seed + i, 5, 7).to(dtype) for i in range(2)]
+    for name, model_RV in zip(("student", "teacher"), models, strict=True):
+        for column, value in enumerate(extreme):
+            if value is not None and whose in (name, "both"):
+                model_RV[:4, column] = value if name == "student" else -value
+    forbidden_V = torch.zeros(7)
+    if masked is not None:
+        forbidden_V[masked] = -torch.inf
+    head = OutputHead(torch.eye(7, dtype=dtype), forbidden_V.to(dtype))
+    batch = make_batch(*(model_RV.float() + forbidden_V for model_RV in models))
+    batch = replace(
+        batch, hidden_RH=models[0], head=head, teacher=replace(batch.teacher, hidden_RH=models[1], head=head)
+    )
     total, gradient = loss_and_gradient(batch, objective)
     assert total.isfinite()
     assert gradient.isfinite().all()

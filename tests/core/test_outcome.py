@@ -151,6 +151,16 @@ def test_a_share_of_the_teacher_moves_the_trust_region_to_it(logp: float, behavi
 
 
 @settings(deadline=None)
+@given(logp=st.floats(-8, -0.01), behaviour=st.floats(-8, -0.01), advantage=st.floats(-3, 3))
+def test_without_a_share_of_the_teacher_it_is_grpo(logp: float, behaviour: float, advantage: float) -> None:
+    """TRRD at a = 1: PPO's clipped ratio, whose gradient is rho A inside the clip and on its near side."""
+    ratio = torch.tensor(logp - behaviour, dtype=torch.float64).exp().item()
+    stopped = ratio > 1.2 if advantage > 0 else ratio < 0.8
+    expected = 0.0 if stopped else -advantage * ratio
+    assert gradient(advantage, logp, behaviour, -1.0, Outcome(teacher_share=0.0)) == pytest.approx(expected)
+
+
+@settings(deadline=None)
 @given(logp=st.floats(-12, -0.01), advantage=st.floats(-3, 3))
 def test_text_that_no_student_wrote_is_shaped(logp: float, advantage: float) -> None:
     p = torch.tensor(logp, dtype=torch.float64).exp().item()

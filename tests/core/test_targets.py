@@ -41,6 +41,14 @@ def test_the_ends_of_a_mixture_are_student_and_teacher(logits, seed, alpha):
 
 
 @few
+@given(seed=seeds, weight=st.floats(0, 1))
+def test_the_arithmetic_mixture_is_that_of_probabilities(logits, seed, weight):
+    p, q = logits(seed, 3, 8).softmax(-1), logits(seed + 1, 3, 8).softmax(-1)
+    mixed = towards(Target("mixture", weight=weight, alpha=-1.0), p.log(), q.log(), None)
+    assert torch.allclose(mixed.exp(), weight * q + (1 - weight) * p)
+
+
+@few
 @given(seed=seeds, weight=st.floats(0.01, 0.99))
 def test_the_geometric_mixture_interpolates_logits(logits, seed, weight):
     student, teacher = logits(seed, 3, 8), logits(seed + 1, 3, 8)
@@ -66,8 +74,29 @@ def test_an_extrapolation_is_the_optimum_of_kl_constrained_rl(logits, seed, scal
     assert torch.allclose(found, (scale * q + (1 - scale) * ref).log_softmax(-1), atol=1e-10)
 
 
-@pytest.mark.parametrize("objective", [Objective("divergence"), Objective("policy_gradient")], ids=lambda o: o.kind)
-def test_scale_one_never_looks_at_the_reference(logits, make_batch, objective):
+EXTRAPOLATED = [
+    Objective("divergence"),
+    Objective("divergence", support="sampled"),
+    Objective("policy_gradient"),
+]
+
+
+@pytest.mark.parametrize("objective", EXTRAPOLATED, ids=lambda o: f"{o.kind}-{o.support}")
+@few
+@given(seed=seeds, scale=st.sampled_from([1.0]) | st.floats(0, 3).filter(lambda scale: abs(scale - 1) > 1e-3))
+def test_only_at_scale_one_does_no_reference_change_anything(logits, make_batch, objective, seed, scale):
+    batch = make_batch(logits(seed, 5, 7), logits(seed + 1, 5, 7))
+    objective = replace(objective, target=Target("extrapolation", scale=scale))
+    gradients = []
+    for other in (seed + 2, seed + 3):
+        leaf = batch.hidden_RH.detach().clone().requires_grad_()
+        own = replace(batch, hidden_RH=leaf, reference_hidden_RH=logits(other, 5, 7))
+        gradients.append(torch.autograd.grad(loss(own, objective)[0], leaf)[0])
+    assert torch.equal(*gradients) == (scale == 1)
+
+
+@pytest.mark.parametrize("objective", EXTRAPOLATED, ids=lambda o: f"{o.kind}-{o.support}")
+def test_scale_one_needs_no_reference(logits, make_batch, objective):
     batch = make_batch(logits(1, 5, 7), logits(2, 5, 7))
     without = replace(batch, reference_hidden_RH=None, reference_head=None)
     plain = loss(batch, objective)[0]
@@ -76,15 +105,17 @@ def test_scale_one_never_looks_at_the_reference(logits, make_batch, objective):
         loss(without, replace(objective, target=Target("extrapolation", scale=1.25)))
 
 
-def test_the_extrapolated_advantage_is_that_of_g_opd(logits, make_batch):
-    batch = make_batch(logits(1, 5, 7), logits(2, 5, 7))
-    total, _ = loss(batch, Objective("policy_gradient", target=Target("extrapolation", scale=1.25)))
+@few
+@given(seed=seeds, scale=st.floats(0, 3))
+def test_the_extrapolated_advantage_is_that_of_g_opd(logits, make_batch, seed, scale):
+    batch = make_batch(logits(seed, 5, 7), logits(seed + 1, 5, 7))
+    total, _ = loss(batch, Objective("policy_gradient", target=Target("extrapolation", scale=scale)))
     ids = batch.token_ids_R[:, None]
     p, q, ref = (
         x.detach().log_softmax(-1).gather(-1, ids)[:, 0]
         for x in (batch.hidden_RH, batch.teacher.hidden_RH, batch.reference_hidden_RH)
     )
-    assert total.item() == pytest.approx(-((q - p + 0.25 * (q - ref)) * p).sum().item())
+    assert total.item() == pytest.approx(-((q - p + (scale - 1) * (q - ref)) * p).sum().item())
 
 
 def test_the_divergence_to_a_mixture_has_no_gradient_through_the_target(logits, make_batch):

@@ -44,6 +44,10 @@ STABILIZERS = [
 ]
 SETTINGS: dict[str, dict[str, Any]] = {
     "lora": {"student": {"lora": {"rank": 4, "dropout": 0.1}}, "stabilizers": [{"kind": "reference_kl"}]},
+    "beyond the teacher, away from another model": {
+        "reference": {"model": str(SKILL / "teacher")},
+        "objective": {"kind": "policy_gradient", "target": {"kind": "extrapolation"}},
+    },
     "bfloat16": {"student": {"dtype": "bfloat16"}},
     "all stabilizers": {"stabilizers": STABILIZERS},
     "several samples a prompt": {"rollout": {"samples_per_prompt": 3}},

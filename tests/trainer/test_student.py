@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tutelage.core.objective import Objective
 from tutelage.trainer import saving
@@ -151,6 +153,69 @@ def test_the_anchor_is_the_student_as_it_was_at_the_start(
             p.copy_(state[name])
     assert kl > 1e-3
     assert learn(student)["loss"] - without == pytest.approx(kl, rel=1e-3)
+
+
+@pytest.fixture(scope="module")
+def other_dir(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
+    """A wider and shallower model with four entries of padding behind the student's tokens."""
+    folder = tmp_path_factory.mktemp("other")
+    torch.manual_seed(4)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer) + 4,
+        hidden_size=24,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=32,
+        initializer_range=0.3,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("lora", [{}, {"lora": {"rank": 4}}], ids=["full", "lora"])
+def test_a_reference_may_be_any_model_that_reads_the_students_tokens(
+    lora: dict[str, Any], make_spec: Any, model_dir: Path, other_dir: Path, learn: Any, random_rollouts: Any
+) -> None:
+    spec = make_spec(SUPERVISED, student=lora, stabilizers=ANCHOR, reference={"model": str(other_dir)})
+    student, plain = (load_student(model_dir, spec, other_dir) for _ in range(2))
+    assert student.contexts == {"student": 64, "reference": 32}
+    other = AutoModelForCausalLM.from_pretrained(other_dir, local_files_only=True)
+    kls = []
+    for r in random_rollouts(4, 0):
+        ids = torch.from_numpy(np.concatenate([r.prompt_ids, r.completion_ids])).long()[None]
+        with torch.no_grad():
+            p, ref = (
+                m.eval()(input_ids=ids).logits[0, len(r.prompt_ids) - 1 : -1, : len(student.tokenizer)].log_softmax(-1)
+                for m in (student.model, other)
+            )
+        kls.append((p.exp() * (p - ref)).sum(-1))
+    before = {name: p.clone() for name, p in other.named_parameters()}
+    added = learn(student)["loss"] - learn(plain, objective=Objective(kind="supervised"))["loss"]
+    assert added == pytest.approx(float(torch.cat(kls).mean()), rel=1e-3)
+    assert student.reference is not None
+    assert all(torch.equal(p, before[name]) for name, p in student.reference.model.named_parameters())
+
+
+def test_a_reference_that_nothing_looks_at_is_not_loaded(make_spec: Any, model_dir: Path, tmp_path: Path) -> None:
+    target = {"kind": "extrapolation", "scale": 1.0}
+    spec = make_spec({"kind": "policy_gradient", "target": target}, reference={"model": str(tmp_path)})
+    assert load_student(model_dir, spec, tmp_path).reference is None
+
+
+def test_a_reference_that_cannot_be_one_is_refused_by_its_field(
+    make_spec: Any, model_dir: Path, other_dir: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(other_dir, tmp_path / "foreign")
+    words = json.loads((other_dir / "tokenizer.json").read_text())
+    words["model"]["vocab"] |= {"b": words["model"]["vocab"]["a"], "a": words["model"]["vocab"]["b"]}
+    (tmp_path / "foreign" / "tokenizer.json").write_text(json.dumps(words))
+    for folder, said in ((tmp_path / "foreign", "tokenizer is not the student's"), (tmp_path, "reference.model: ")):
+        spec = make_spec(SUPERVISED, stabilizers=ANCHOR, reference={"model": str(folder)})
+        with pytest.raises(InvalidInput, match=said) as refused:
+            load_student(model_dir, spec, folder)
+        assert refused.value.field == "reference.model"
 
 
 @pytest.mark.parametrize("k", [1, 5, 100])

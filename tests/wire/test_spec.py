@@ -322,6 +322,16 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
         )
         for kind, own in (("signal_clip", {}), ("ratio_clip", {}), ("entropy_gate", {"min": 1.0}))
     ),
+    (
+        changed("reference", {"model": "other"}),
+        "reference",
+        "nothing looks at a reference here; remove it, or give a target of kind extrapolation",
+    ),
+    (
+        changed("reference", {"modle": "other"}) | {"stabilizers": [{"kind": "reference_kl"}]},
+        "reference.modle",
+        "did you mean 'model'?",
+    ),
     (changed("teachers", []), "teachers", "needs a teacher; add [[teachers]]"),
     (without_teacher("supervised", "teacher"), "teachers", "needs a teacher; add [[teachers]]"),
     (without_teacher("supervised", "data", teachers=[{"name": "toy"}]), "teachers", "remove [[teachers]]"),
@@ -491,6 +501,21 @@ def test_a_file_that_is_no_spec_is_refused(content: bytes | None, said: str, tmp
         path.write_bytes(content)
     with pytest.raises(InvalidInput, match=said):
         load_spec(path)
+
+
+def test_a_reference_is_a_path_beside_the_file_and_goes_with_any_scale(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(
+        'name = "r"\nstudent = { model = "s" }\nreference = { model = "before-rl" }\nteachers = [{ name = "toy" }]\n'
+        'data = { train = "t.jsonl" }\n'
+        'objective = { kind = "policy_gradient", target = { kind = "extrapolation", scale = 1.0 } }'
+    )
+    spec = load_spec(path)
+    assert spec.reference is not None
+    assert spec.reference.model == str(tmp_path.resolve() / "before-rl")
+    assert not spec.needs_reference
+    further = spec.model_dump() | {"objective": {"kind": "policy_gradient", "target": {"kind": "extrapolation"}}}
+    assert parse_spec(further).needs_reference
 
 
 def test_uploaded_files_and_pinned_models_keep_their_names(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ BASELINES = (
         on_policy="strict",
         evidence="unchecked",
         defaults="paper: one sample a prompt suffices (unchecked)",
-        failures="learns nothing from a prompt whose rewards are all equal",
+        failures="easy prompts and hard ones share one mean, so that an answer is rewarded for its prompt, too",
         composition={
             "rollout": {"source": "student", "temperature": 1.0, "samples_per_prompt": 8},
             "objective": {"kind": "reward"},

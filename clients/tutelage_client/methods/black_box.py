@@ -104,6 +104,6 @@ BLACK_BOX = (
         on_policy="partial",
         evidence="second_hand",
         failures="pure on-policy or pure off-policy negatives do worse than mixed ones",
-        missing="an objective on pairs of preferred and rejected text",
+        missing="the odds ratio as a preference, which no teacher scores; `dpkd` prefers by log p/q",
     ),
 )

@@ -25,7 +25,8 @@ REINFORCED = (
             "objective": {"kind": "policy_gradient", "target": {"kind": "extrapolation", "scale": 1.0}},
             "stabilizers": [{"kind": "ratio_clip", "max": 5.0}],
         },
-        differs="ref is the student at its start; lambda is the target's scale and yours to set, 1 is plain OPD",
+        differs="lambda is the target's scale and yours to set, 1 is plain OPD; ref is the student at its start unless "
+        "[reference] names a model",
     ),
     Method(
         name="exopd",
@@ -40,14 +41,14 @@ REINFORCED = (
         needs=("sampled",),
         on_policy="strict",
         evidence="primary",
-        defaults="paper: lambda 1.25; strong to weak: ref = the teacher before its own RL",
+        defaults="paper: lambda 1.25; ref is the student at its start or, strong to weak, the teacher before its own "
+        "RL, which [reference] names",
         failures="extrapolation cliff on near-deterministic format tokens, where lambda should be at most 1",
         composition={
             "rollout": {"source": "student", "temperature": 1.0},
             "objective": {"kind": "policy_gradient", "target": {"kind": "extrapolation", "scale": 1.25}},
             "stabilizers": [{"kind": "ratio_clip", "max": 5.0}],
         },
-        differs="ref is the student at its start; the teacher before its own RL cannot be ref",
     ),
     Method(
         name="kdrl",

@@ -52,7 +52,7 @@ class MixtureTarget(Message):
 
 
 class ExtrapolationTarget(Message):
-    """log q + (scale - 1)(log q - log ref), normalised (G-OPD, ExOPD); ref is the student as it was at the start."""
+    """log q + (scale - 1)(log q - log ref), normalised (G-OPD, ExOPD); ref is `[reference]` or the student's start."""
 
     kind: Literal["extrapolation"] = "extrapolation"
     scale: Annotated[float, Field(ge=0, le=10)] = Field(

@@ -47,7 +47,10 @@ def resolve_paths(spec: RunSpec, folder: Path) -> RunSpec:
         return value if value is None or value.startswith("file:") else str((folder / value).resolve())
 
     data = spec.data.model_copy(update={"train": absolute(spec.data.train), "eval": absolute(spec.data.eval)})
-    student = spec.student
-    if student.revision is None:
-        student = student.model_copy(update={"model": absolute(student.model)})
-    return spec.model_copy(update={"data": data, "student": student})
+    models = {name: getattr(spec, name) for name in ("student", "reference")}
+    models = {
+        name: model.model_copy(update={"model": absolute(model.model)})
+        for name, model in models.items()
+        if model is not None and model.revision is None
+    }
+    return spec.model_copy(update={"data": data} | models)

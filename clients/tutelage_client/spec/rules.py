@@ -12,9 +12,9 @@ from tutelage_client.spec.objectives import (
     SimpleObjective,
 )
 from tutelage_client.spec.rewards import RewardSpec, signals_heard
-from tutelage_client.spec.sections import Budget, Data, RolloutSpec, TeacherRef
+from tutelage_client.spec.sections import Budget, Data, Reference, RolloutSpec, TeacherRef
 from tutelage_client.spec.stabilizers import EntropyGate, RatioClip, Stabilizer
-from tutelage_client.spec.sums import Objective, Where, parts
+from tutelage_client.spec.sums import Objective, Where, has_extrapolation, parts
 from tutelage_client.wire.refusal import refused
 from tutelage_client.wire.rewarding import needs_model
 
@@ -86,6 +86,14 @@ def check_data(data: Data, rollout: RolloutSpec) -> None:
         raise refused("data.eval", f"{sentence}; name a JSON-lines file whose lines have them")
     if rollout.source == "pushed" and data.train is not None:
         raise refused("data.train", 'not read with rollout.source = "pushed"; remove it')
+
+
+def check_reference(reference: Reference | None, objective: Objective, stabilizers: Sequence[Stabilizer]) -> None:
+    """A model is named as reference only where something may look at it."""
+    looked_at = has_extrapolation(objective) or any(stabilizer.kind == "reference_kl" for stabilizer in stabilizers)
+    if reference is not None and not looked_at:
+        sentence = "nothing looks at a reference here; remove it, or give a target of kind extrapolation"
+        raise refused("reference", f"{sentence} or the stabilizer reference_kl")
 
 
 def check_stabilizers(

@@ -13,6 +13,7 @@ from tutelage_client.spec.rules import (
     check_data,
     check_deterministic,
     check_lag,
+    check_reference,
     check_source,
     check_stabilizers,
     check_teachers,
@@ -24,6 +25,7 @@ from tutelage_client.spec.sections import (
     Diagnostics,
     EvalSpec,
     Optim,
+    Reference,
     RolloutSpec,
     Student,
     TeacherRef,
@@ -51,6 +53,11 @@ class RunSpec(Message):
         "question is a batch of its own at the teacher",
     )
     student: Student = Field(description="the model that learns")
+    reference: Reference | None = Field(
+        default=None,
+        description="what an extrapolation goes away from and `reference_kl` pulls to; the student as it was at the "
+        "start if absent",
+    )
     teachers: list[TeacherRef] = Field(default=[], description="who is asked, where anyone is; several share the lines")
     data: Data = Field(default=Data(), description="prompts, and how answers are graded")
     rollout: RolloutSpec = Field(default=RolloutSpec(), description="whose text is learned from")
@@ -76,6 +83,7 @@ class RunSpec(Message):
         check_teachers(self.teachers, self.rollout, self.objective, self.reward)
         check_routes(self.teachers)
         check_data(self.data, self.rollout)
+        check_reference(self.reference, self.objective, self.stabilizers)
         check_stabilizers(self.stabilizers, self.rollout, self.objective, self.reward)
         if self.deterministic:
             check_deterministic(self.rollout, self.reward, self.budget)
@@ -83,7 +91,7 @@ class RunSpec(Message):
 
     @property
     def needs_reference(self) -> bool:
-        """Whether the student as it was at the start is needed all the time."""
+        """Whether a reference is needed all the time."""
         return extrapolates(self.objective) or any(stabilizer.kind == "reference_kl" for stabilizer in self.stabilizers)
 
     @property

@@ -30,8 +30,8 @@ class Lora(Message):
         return value
 
 
-class Student(Message):
-    """The model that learns: a causal language model of transformers with safetensors weights."""
+class Model(Message):
+    """A causal language model of transformers with safetensors weights."""
 
     model: str = Field(
         min_length=1, description="a directory, `file:ID` of an uploaded tar archive, or a hub id with a `revision`"
@@ -39,6 +39,15 @@ class Student(Message):
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = Field(
         default=None, description="the commit of a hub id, 40 hex digits; only with it is `model` a hub id"
     )
+
+
+class Reference(Model):
+    """The model that is ref, of any size, with the student's tokenizer; the trainer holds it beside the student."""
+
+
+class Student(Model):
+    """The model that learns: a causal language model of transformers with safetensors weights."""
+
     dtype: Literal["float32", "bfloat16"] = Field(
         default="float32", description="of the arithmetic and of the final model; weights that learn are float32"
     )

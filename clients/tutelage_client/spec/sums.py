@@ -125,9 +125,18 @@ def size_asked(objective: Objective, signal: Signal) -> int | None:
 
 
 def extrapolates(objective: Objective) -> bool:
-    """Whether a target goes beyond the teacher, away from the student as it was at the start."""
+    """Whether a target needs the reference: at scale 1 an extrapolation is the teacher, whatever the reference."""
+    return any(target.scale != 1 for target in _extrapolations(objective))
+
+
+def has_extrapolation(objective: Objective) -> bool:
+    """Whether a target is an extrapolation, of whatever scale."""
+    return any(True for _ in _extrapolations(objective))
+
+
+def _extrapolations(objective: Objective) -> Iterator[ExtrapolationTarget]:
     targets = (getattr(part, "target", None) for _, part, _ in parts(objective))
-    return any(isinstance(target, ExtrapolationTarget) and target.scale != 1 for target in targets)
+    return (target for target in targets if isinstance(target, ExtrapolationTarget))
 
 
 def _sizes(objective: Objective, signal: Signal) -> Iterator[tuple[str, int]]:

@@ -68,8 +68,9 @@ def _missing(field: str, detail: str) -> ServiceProblem:
 
 def _paths(spec: RunSpec) -> dict[str, str]:
     given = {"data.train": spec.data.train, "data.eval": spec.data.eval}
-    if spec.student.revision is None:  # with one it is a hub id
-        given["student.model"] = spec.student.model
+    for name, model in (("student", spec.student), ("reference", spec.reference)):
+        if model is not None and model.revision is None:  # with one it is a hub id
+            given[f"{name}.model"] = model.model
     return {field: value for field, value in given.items() if value is not None}
 
 
@@ -79,6 +80,6 @@ def _check_path(session: Session, field: str, value: str) -> None:
             detail = f"{field}: {value!r} is not uploaded; POST /v1/files returns the id of a file"
             raise ServiceProblem(422, "unknown_file", detail, field=field)
     elif not PurePath(value).is_absolute():
-        other = ", or a hub id with its revision" if field == "student.model" else ""
+        other = ", or a hub id with its revision" if field.endswith(".model") else ""
         detail = f"{field}: {value!r} is a relative path; give an absolute one, file:ID of an upload{other}"
         raise ServiceProblem(422, "invalid_input", detail, field=field)

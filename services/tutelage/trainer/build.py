@@ -58,8 +58,12 @@ async def build(
         determinism.settle()
     artefacts = Path(session.lease.artefacts)
     teachers = await open_teachers(session, spec, coordinator, teacher_key)
-    folder = await local_path(spec.student.model, coordinator, artefacts, "student.model")
-    student = await asyncio.to_thread(load_student, folder, spec)
+    folders = {
+        name: await local_path(model.model, coordinator, artefacts, f"{name}.model")
+        for name, model in (("student", spec.student), ("reference", spec.reference))
+        if model is not None
+    }
+    student = await asyncio.to_thread(load_student, folders["student"], spec, folders.get("reference"))
     train, held_out = await load_data(spec, student, teachers, coordinator, artefacts)
     replay = None if spec.rollout.adaptive is None else Replay(spec.rollout.adaptive, spec.optim.steps)
     ledger, kept = await resume(session, student, replay, teachers, artefacts)
@@ -139,7 +143,7 @@ async def load_data(
     spec: RunSpec, student: Student, teachers: Teachers, coordinator: CoordinatorClient, artefacts: Path
 ) -> tuple[list[Example], list[Example] | None]:
     """Training and held-out examples, checked against student and teachers."""
-    limits = {"student": student.max_length}
+    limits = student.contexts
     train: list[Example] = []
     if spec.data.train is not None:
         path = await local_path(spec.data.train, coordinator, artefacts, "data.train")
@@ -222,7 +226,7 @@ async def local_path(value: str, coordinator: CoordinatorClient, artefacts: Path
             await coordinator.download_file(value.removeprefix("file:"), path)
         except ProblemResponse as error:
             raise InvalidInput(f"{field}: {error.detail}", field) from error
-    return await asyncio.to_thread(_unpacked, path, field) if field == "student.model" else path
+    return await asyncio.to_thread(_unpacked, path, field) if field.endswith(".model") else path
 
 
 def _unpacked(archive: Path, field: str) -> Path:

@@ -1,44 +1,63 @@
-"""The student of a spec: its model, its adapters where it has them, and the anchor where the objective wants one."""
+"""The models of a spec: the student, its adapters where it has them, and the reference where something looks at one."""
 
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
-from tutelage.engines.head import proven_head
+from tutelage.engines.head import Head, proven_head
 from tutelage.engines.loading import load_model, pick_device
-from tutelage.engines.tokenizer import load_tokenizer
-from tutelage.trainer.student import Student
+from tutelage.engines.tokenizer import load_tokenizer, tokenizer_fingerprint
+from tutelage.trainer.student import Reference, Student
 from tutelage_client.errors import InvalidInput
-from tutelage_client.spec import Lora, RunSpec
+from tutelage_client.spec import Lora, Model, RunSpec
 
 
-def load_student(folder: Path | str, spec: RunSpec) -> Student:
-    """The student of a spec, ready to sample and learn.
+def load_student(folder: Path | str, spec: RunSpec, reference: Path | str | None = None) -> Student:
+    """The student of a spec, ready to sample and learn. reference: the folder of the model that the spec names as that.
 
     Raises:
-        InvalidInput: no such model, pickled weights, or an output head that is not a plain linear layer.
+        InvalidInput: no such model, pickled weights, an output head that is not a plain linear layer, or a reference
+            that reads other tokens.
     """
     torch.manual_seed(spec.seed)  # LoRA's first weights are drawn
-    device = pick_device("auto")
+    base, head, tokenizer = _opened(folder, spec.student, "student.model")
+    anchor = _reference(spec, reference, tokenizer)
+    if spec.student.lora is not None:
+        return Student(_with_adapters(base, spec.student.lora), head, tokenizer, spec, anchor)
+    if anchor is None and spec.needs_reference:
+        start = copy.deepcopy(base).requires_grad_(False)
+        layer = start.get_output_embeddings()
+        anchor = Reference(start, replace(head, weight=layer.weight, bias=layer.bias))
+    return Student(base, head, tokenizer, spec, anchor)
+
+
+def _reference(spec: RunSpec, folder: Path | str | None, tokenizer: PreTrainedTokenizerBase) -> Reference | None:
+    """The model that the spec names as reference; None where it names none, or nothing looks at it."""
+    if spec.reference is None or folder is None or not spec.needs_reference:
+        return None
+    model, head, own = _opened(folder, spec.reference, "reference.model")
+    if tokenizer_fingerprint(own) != tokenizer_fingerprint(tokenizer):
+        sentence = "its tokenizer is not the student's; log-ratios are per token, choose a model of the same family"
+        raise InvalidInput(f"reference.model: {sentence}", "reference.model")
+    return Reference(model.requires_grad_(False), head)
+
+
+def _opened(folder: Path | str, model: Model, field: str) -> tuple[Any, Head, PreTrainedTokenizerBase]:
     try:
-        base = load_model(str(folder), spec.student.revision, "float32", device)
-        tokenizer = load_tokenizer(folder, spec.student.revision)
+        base = load_model(str(folder), model.revision, "float32", pick_device("auto"))
+        tokenizer = load_tokenizer(folder, model.revision)
     except InvalidInput as error:
-        raise InvalidInput(f"student.model: {error.message}", "student.model") from error
+        raise InvalidInput(f"{field}: {error.message}", field) from error
     head = proven_head(base)
     if head is None:
-        raise InvalidInput(
-            "student.model: its output head is not a linear layer on its last hidden state", "student.model"
-        )
-    if spec.student.lora is not None:
-        return Student(_with_adapters(base, spec.student.lora), head, tokenizer, spec)
-    return Student(
-        base, head, tokenizer, spec, copy.deepcopy(base).requires_grad_(False) if spec.needs_reference else None
-    )
+        raise InvalidInput(f"{field}: its output head is not a linear layer on its last hidden state", field)
+    return base, head, tokenizer
 
 
 def _with_adapters(base: Any, lora: Lora) -> Any:

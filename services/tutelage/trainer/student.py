@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import chain
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -24,31 +23,46 @@ from tutelage.engines.head import Head
 from tutelage.trainer.collate import MicroBatch
 from tutelage.trainer.crashes import CrashPoint, Passing, pass_by
 from tutelage.trainer.optimizer import Optimizer
-from tutelage.trainer.writer import Writer, hidden_states
+from tutelage.trainer.writer import Writer, context_length, hidden_states
 from tutelage_client.spec import RunSpec
+
+
+class Reference(NamedTuple):
+    """A model that does not learn, and its output head."""
+
+    model: Any
+    head: Head
 
 
 class Student(Writer):
     """A causal language model with its optimiser. `step` counts optimiser steps done.
 
-    reference: the student as it was at the start, for reference_kl and extrapolation;
-        with LoRA that is the model without its adapter
+    reference: for reference_kl and extrapolation; None where it is not needed, and with LoRA where it is the student as
+        it was at the start, which is the model without its adapter
     teacher_heads: the output heads of the teachers by name, for objectives over the full vocabulary
     moving: held while weights and `step` change
     """
 
     def __init__(
-        self, model: Any, head: Head, tokenizer: PreTrainedTokenizerBase, spec: RunSpec, reference: Any | None = None
+        self,
+        model: Any,
+        head: Head,
+        tokenizer: PreTrainedTokenizerBase,
+        spec: RunSpec,
+        reference: Reference | None = None,
     ) -> None:
         super().__init__(model, head, tokenizer, spec)
         self.reference = reference
-        self.reference_head = (
-            head if reference is None else replace(head, weight=reference.get_output_embeddings().weight)
-        )
         self.teacher_heads: Mapping[str | None, OutputHead] = {}
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.optimizer = Optimizer(self.trained, spec.optim)
         self.moving = Lock()
+
+    @property
+    def contexts(self) -> dict[str, int]:
+        """Context lengths in tokens of what reads the student's text here, by name."""
+        own = {"student": self.max_length}
+        return own if self.reference is None else own | {"reference": context_length(self.reference.model)}
 
     def learn(
         self, batches: Iterable[MicroBatch], objective: Objective, passing: Passing = pass_by
@@ -98,8 +112,8 @@ class Student(Writer):
         ids, attention, predictor_R = batch.input_ids_BT, batch.attention_mask_BT, batch.predictor_R
         reference_RH = None
         if objective.needs_reference:
-            with torch.no_grad(), self._as_reference() as reference:
-                reference_RH = hidden_states(reference, ids, attention).flatten(0, 1)[predictor_R]
+            with torch.no_grad(), self._as_reference() as model:
+                reference_RH = hidden_states(model, ids, attention).flatten(0, 1)[predictor_R]
         return TokenBatch(
             hidden_RH=hidden_states(self.model, ids, attention).flatten(0, 1)[predictor_R],
             head=OutputHead(self.head.weight, self.head.bias, self.head.scale or 1.0, self.head.softcap),
@@ -113,20 +127,25 @@ class Student(Writer):
             teacher=batch.teacher,
             vocabulary_size=self._shared_vocabulary(batch.teacher),
             reference_hidden_RH=reference_RH,
-            reference_head=None if reference_RH is None else self.reference_head.logits,
+            reference_head=None if reference_RH is None else self._reference_head.logits,
         )
 
+    @property
+    def _reference_head(self) -> Head:
+        return self.head if self.reference is None else self.reference.head
+
     def _shared_vocabulary(self, teacher: TeacherSignals | None) -> int | None:
-        """The number of real tokens where the two heads are padded to different sizes; None where they agree."""
-        if teacher is None or teacher.head is None or len(teacher.head.weight_VH) == len(self.head.weight):
-            return None
-        return len(self.tokenizer)
+        """The number of real tokens where the heads are padded to different sizes; None where they agree."""
+        sizes = {len(self.head.weight), len(self._reference_head.weight)}
+        if teacher is not None and teacher.head is not None:
+            sizes.add(len(teacher.head.weight_VH))
+        return len(self.tokenizer) if len(sizes) > 1 else None
 
     @contextmanager
     def _as_reference(self) -> Iterator[Any]:
-        """The student as it was at the start."""
+        """The reference's model."""
         if self.reference is not None:
-            yield self.reference
+            yield self.reference.model
         else:
             with self.model.disable_adapter():
                 yield self.model

@@ -40,7 +40,7 @@ class Writer:
     @property
     def max_length(self) -> int:
         """Context length in tokens."""
-        return int(self.model.config.get_text_config(decoder=True).max_position_embeddings)
+        return context_length(self.model)
 
     @property
     def pad_id(self) -> int:
@@ -102,6 +102,11 @@ def hidden_states(model: Any, ids_BT: Tensor, attention_mask_BT: Tensor | None) 
     """Last hidden states [B, T, H] after the final norm."""
     decoder = inner(model).base_model
     return decoder(input_ids=ids_BT, attention_mask=attention_mask_BT, use_cache=False).last_hidden_state
+
+
+def context_length(model: Any) -> int:
+    """In tokens."""
+    return int(model.config.get_text_config(decoder=True).max_position_embeddings)
 
 
 def inner(model: Any) -> Any:
