@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tutelage.core.ahead import ranks
 from tutelage.core.batch import TokenBatch
 from tutelage.core.credit import Credit
 from tutelage.core.loss import learned_rows, loss
@@ -68,6 +69,12 @@ def student_entropy(batch: TokenBatch) -> Tensor:
     return -(logp_RV.exp() * logp_RV).sum(-1)
 
 
+def more_open(batch: TokenBatch) -> Tensor:
+    """How many of the four rows of its text have more entropy."""
+    by_text = student_entropy(batch).view(-1, 4)
+    return (by_text[:, :, None] < by_text[:, None, :]).sum(-1).flatten()
+
+
 CONDITIONS: dict[str, tuple[Where, Callable[[TokenBatch], Tensor]]] = {
     "all": (Where(), lambda b: torch.ones(ROWS, dtype=torch.bool)),
     "own text": (Where(text="student"), lambda b: torch.arange(ROWS) < 8),
@@ -77,6 +84,7 @@ CONDITIONS: dict[str, tuple[Where, Callable[[TokenBatch], Tensor]]] = {
     "between": (Where(log_ratio_above=-1.0, log_ratio_up_to=1.0), lambda b: (log_ratio(b) > -1) & (log_ratio(b) <= 1)),
     "open teacher": (Where(teacher_entropy_above=0.8), lambda b: b.teacher.entropy_R > 0.8),  # pyright: ignore
     "open student": (Where(student_entropy_above=0.8), lambda b: student_entropy(b) > 0.8),
+    "most open of each text": (Where(student_entropy_top=0.5), lambda b: more_open(b) < 2),
     "both": (Where(text="student", log_ratio_above=0.0), lambda b: (torch.arange(ROWS) < 8) & (log_ratio(b) > 0)),
 }
 
@@ -95,6 +103,25 @@ def test_a_term_adds_nothing_outside_its_rows_and_all_of_it_inside(
     torch.testing.assert_close(total, alone)
     torch.testing.assert_close(gradient, alone_gradient)
     assert int(learned_rows(batch, whole).sum()) == ROWS
+
+
+@settings(max_examples=60, deadline=None)
+@given(texts=st.lists(st.lists(st.floats(0, 5), min_size=1, max_size=9), min_size=1, max_size=5))
+def test_a_rank_is_the_share_of_the_text_that_has_more(texts: list[list[float]]) -> None:
+    """So below a share are as many rows as that share of the text, rounded up; of equal ones the first."""
+    values = torch.tensor([value for text in texts for value in text], dtype=torch.float64)
+    got = ranks(values, torch.tensor([i for i, text in enumerate(texts) for _ in text])).tolist()
+    expected = [
+        sum(other > value or (other == value and j < i) for j, other in enumerate(text)) / len(text)
+        for text in texts
+        for i, value in enumerate(text)
+    ]
+    assert got == pytest.approx(expected)
+
+
+def test_a_share_of_a_text_is_above_0_and_below_1() -> None:
+    with pytest.raises(ValueError, match="student_entropy_top is 1"):
+        Where(student_entropy_top=1.0)
 
 
 def test_a_row_that_one_term_cannot_use_is_learned_from_by_none(batch: TokenBatch) -> None:

@@ -24,10 +24,10 @@ from tutelage_client.wire import RunStatus
 
 JUDGED = {"ovd", "ropd"}
 BUILT = [each for each in METHODS if each.status == "built" and each.name not in JUDGED]
-# What the small models need: a k within their 19 tokens, a switch inside three steps, a bound that their tokens pass.
+# What the small models need: a k within their 19 tokens, a switch inside three steps.
 OWN: dict[str, dict[str, Any]] = {
     "revisiting-opd": {"support": {"k": 8}},
-    "reopold": {"terms": [{"until_step": 1}, {"from_step": 1, "where": {"student_entropy_above": 0.01}}]},
+    "reopold": {"terms": [{"until_step": 1}, {"from_step": 1}]},
 }
 # What a row tells whatever is learned from, and what beside where a teacher scores.
 EVERY_RUN = {"student_entropy", "length", "truncated", "repetition", "lag"}

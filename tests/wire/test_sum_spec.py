@@ -69,6 +69,11 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
         "objective.terms.0.where.log_ratio_above",
         "nothing is left",
     ),
+    (
+        given(K1 | {"where": {"student_entropy_top": 1.0}}),
+        "objective.terms.0.where.student_entropy_top",
+        "less than 1",
+    ),
     (given(K1 | {"from_step": 3, "until_step": 3}), "objective.terms.0.until_step", "not above from_step"),
     (given(K1 | {"from_step": 3}), "objective.terms", "no term acts at step 0; give one a smaller from_step"),
     (given(K1 | {"until_step": 3}), "objective.terms", "no term acts at step 3"),

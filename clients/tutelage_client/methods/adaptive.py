@@ -217,13 +217,14 @@ ADAPTIVE = (
                     },
                     {
                         "objective": {"kind": "policy_gradient", "credit": {"kind": "token", "floor": -2.2}},
-                        "where": {"student_entropy_above": 0.5},
+                        "where": {"student_entropy_top": 0.2},
+                        "weight": 5.0,
                         "from_step": 50,
                     },
                 ],
             },
         },
-        differs="the second phase keeps tokens above an entropy in nats, not a share of the step's; the loss is "
-        "divided by all learned tokens, not by those kept; floor (lam 0.1), step of the switch and entropy are ours",
+        differs="the share is of each text's tokens; the mean over those kept is a weight of 1 / share on the term, "
+        "and in the first phase, which drops few, it is over all; floor (lam 0.1), share and step of the switch are ours",
     ),
 )

@@ -38,6 +38,9 @@ class Where(Message):
         default=None, description="the entropy of the teacher's next token, in nats, is above this"
     )
     student_entropy_above: NonNegative | None = Field(default=None, description="the same of the student's")
+    student_entropy_top: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="it is among this share of its text's tokens, those of the student's highest entropy"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

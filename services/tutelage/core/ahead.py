@@ -11,6 +11,7 @@ from torch import Tensor
 from tutelage.core import metrics
 from tutelage.core.batch import TokenBatch, at_tokens, log_probabilities
 from tutelage.core.credit import credited
+from tutelage.core.kl import entropy
 from tutelage.core.metrics import Partial
 from tutelage.core.objective import Objective
 from tutelage.core.preference import preferred
@@ -21,12 +22,15 @@ from tutelage.core.support import needed, signals
 
 @torch.no_grad()
 def looked_ahead(rows: TokenBatch, objective: Objective, chunk_rows: int) -> TokenBatch:
-    """The rows with what each answers for over its rollout or pair, and how far apart the models are on its text."""
+    """The rows with what each answers for over its rollout or pair, and how it stands among those of its text."""
     if objective.by_text:
         student_logp_R = _over_chunks(rows, chunk_rows, _written)
         teacher_logp_R = needed(signals(rows).sampled_logprob_R, "sampled log-probabilities").to(student_logp_R.dtype)
         gap_R = text_gaps(teacher_logp_R, student_logp_R, needed(rows.rollout_R, "rollout_R"))
         rows = replace(rows, text_gap_R=gap_R)
+    if objective.ranks_entropy:
+        entropy_R = _over_chunks(rows, chunk_rows, lambda _, student_logp_RV: entropy(student_logp_RV))
+        rows = replace(rows, entropy_rank_R=ranks(entropy_R, needed(rows.rollout_R, "rollout_R")))
     if not objective.looks_ahead:
         return rows
     [ahead] = [term.objective for term in objective.parts if term.objective.looks_ahead]
@@ -35,6 +39,16 @@ def looked_ahead(rows: TokenBatch, objective: Objective, chunk_rows: int) -> Tok
         pairs = preferred(-own_R, needed(rows.rollout_R, "rollout_R"), ahead.preference_beta)
         return replace(rows, advantage_R=pairs.advantage_R, pair_loss_R=pairs.loss_R)
     return replace(rows, advantage_R=credited(own_R, rows.rollout_R, ahead.credit))
+
+
+def ranks(value_R: Tensor, rollout_R: Tensor) -> Tensor:
+    """The share of the rows of the same rollout that have a larger value [R]; of equal ones the first is before."""
+    order_R = value_R.argsort(descending=True, stable=True)
+    order_R = order_R[rollout_R[order_R].argsort(stable=True)]
+    _, index_R, count_B = rollout_R[order_R].unique_consecutive(return_inverse=True, return_counts=True)
+    first_B = count_B.cumsum(0) - count_B
+    place_R = torch.arange(len(value_R), device=value_R.device) - first_B[index_R]
+    return torch.empty_like(value_R).scatter_(0, order_R, (place_R / count_B[index_R]).to(value_R.dtype))
 
 
 def of_texts(rows: TokenBatch, objective: Objective) -> dict[str, Partial]:

@@ -66,6 +66,7 @@ class TokenBatch:
     advantage_R: what `credit` or `preference` made of whole rollouts or pairs, where one looks ahead
     pair_loss_R: the loss of the row's pair, with a preference
     text_gap_R: how much more probable the teacher finds the row's text, where a skew follows that, see `skew`
+    entropy_rank_R: the share of its text's rows that have more of the student's entropy, where a term asks
     outcome_R: the advantage of the rollout by its reward, NaN where it has none
     rollout_R: which rollout a row is of; rows of one stand together, in order. With a preference 2i is preferred to
         2i + 1
@@ -85,6 +86,7 @@ class TokenBatch:
     pair_loss_R: Tensor | None = None
     outcome_R: Tensor | None = None
     text_gap_R: Tensor | None = None
+    entropy_rank_R: Tensor | None = None
     teacher: TeacherSignals | None = None
     reference_hidden_RH: Tensor | None = None
     reference_head: Head | None = None

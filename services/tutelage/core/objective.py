@@ -157,6 +157,11 @@ class Objective:
         return any(term.objective.alpha_by_text for term in self.parts)
 
     @property
+    def ranks_entropy(self) -> bool:
+        """Whether a term is of the rows of highest entropy of each text."""
+        return any(term.where.student_entropy_top is not None for term in self.terms)
+
+    @property
     def needs_reference(self) -> bool:
         """Whether the batch must carry the reference policy."""
         extrapolates = self.target.kind == "extrapolation" and self.comparison is not None and self.target.scale != 1

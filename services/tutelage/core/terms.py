@@ -24,6 +24,10 @@ class Where:
     text: written by a student, so that it has a behaviour policy, or by another
     log_ratio_above, log_ratio_up_to: bounds of log q - log p of the written token, nats; the first excluded
     teacher_entropy_above, student_entropy_above: nats, excluded
+    student_entropy_top: share of each text's rows, those before which the student's entropy is highest
+
+    Raises:
+        ValueError: a share out of range.
     """
 
     text: Literal["student", "other"] | None = None
@@ -31,6 +35,11 @@ class Where:
     log_ratio_up_to: float | None = None
     teacher_entropy_above: float | None = None
     student_entropy_above: float | None = None
+    student_entropy_top: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.student_entropy_top is not None and not 0 < self.student_entropy_top < 1:
+            raise ValueError(f"student_entropy_top is {self.student_entropy_top}; a share lies above 0 and below 1")
 
     @property
     def needs_log_ratio(self) -> bool:
@@ -68,6 +77,8 @@ class Where:
             inside_R = inside_R & (needed(signals(rows).entropy_R, "entropies") > self.teacher_entropy_above)
         if self.student_entropy_above is not None:
             inside_R = inside_R & (entropy(student_logp_RV) > self.student_entropy_above)
+        if self.student_entropy_top is not None:
+            inside_R = inside_R & (needed(rows.entropy_rank_R, "ranks of entropy") < self.student_entropy_top)
         return inside_R
 
 

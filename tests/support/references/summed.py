@@ -42,9 +42,18 @@ def reopold(token: Token) -> Tensor:
 
 
 def reopold_later(token: Token) -> Tensor:
-    """In its second phase: of tokens above 0.5 nats of the student's entropy, with R no lower than the floor."""
-    entropy = -(token.p * token.p.log()).sum().item()
-    return max(token.log_ratio, -2.2) * token.surprise if entropy > 0.5 else torch.zeros_like(token.surprise)
+    """In its second phase: of the fifth of each text with the student's highest entropy, R no lower than the floor.
+
+    The mean over these is five times theirs in the mean over all.
+    """
+    own = [other for other in token.learned if other.rollout == token.rollout]
+    more = sum(_entropy(other) > _entropy(token) for other in own)
+    kept = 5.0 * max(token.log_ratio, -2.2) * token.surprise
+    return kept if more < 0.2 * len(own) else torch.zeros_like(token.surprise)
+
+
+def _entropy(token: Token) -> float:
+    return -(token.p * token.p.log()).sum().item()
 
 
 def minillm(token: Token) -> Tensor:
