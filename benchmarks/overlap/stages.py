@@ -24,8 +24,8 @@ from tutelage.trainer.collate import MicroBatch
 from tutelage.trainer.crashes import Passing, pass_by
 from tutelage.trainer.data import Example
 from tutelage.trainer.ledger import Ledger
-from tutelage.trainer.loop import Run
 from tutelage.trainer.pipeline import Pipeline
+from tutelage.trainer.run import Run
 from tutelage.trainer.session import Session
 from tutelage.trainer.sourcing import Sources
 from tutelage.trainer.student import Student

@@ -6,7 +6,9 @@ step, what it learned from (`note`). `broken` compares the two. PROMISES has the
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -60,11 +62,21 @@ class History:
     queued: int = 0
 
 
-def note(folder: Path, learned: LearnedStep) -> None:
-    """Append a step to the record of its attempt, in one write."""
+def note(folder: Path, *learned: LearnedStep) -> None:
+    """Append steps to the record of their attempt: all of them in one write, or none.
+
+    Raises:
+        OSError: the disk refuses, or is full.
+    """
+    if not learned:
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"epoch-{learned.epoch:05d}.jsonl").open("ab", buffering=0) as file:
-        file.write(json.dumps(asdict(learned)).encode() + b"\n")
+    lines = b"".join(json.dumps(asdict(each)).encode() + b"\n" for each in learned)
+    with (folder / f"epoch-{learned[0].epoch:05d}.jsonl").open("ab", buffering=0) as file:
+        before = file.tell()
+        if file.write(lines) < len(lines):
+            file.truncate(before)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 def noted(folder: Path) -> Iterator[bytes]:

@@ -101,6 +101,38 @@ def test_events_of_many_writers_get_numbers_without_gap_or_repeat(database: Data
     assert ids == list(range(1, 43))
 
 
+async def test_an_attempt_that_fell_back_replaces_what_lay_beyond(
+    coordinator: CoordinatorClient, worker: WorkerClient, lease: Lease
+) -> None:
+    """The second attempt finds the committed checkpoints broken and starts again: its lineage counts, step by step."""
+
+    async def learn(epoch: int, step: int) -> None:
+        report = StepReport(epoch=epoch, step=step, metrics={"x": epoch}, student_tokens=step, teacher_tokens=step)
+        await worker.report_step(lease.run_id, report)
+
+    async def commit(epoch: int, step: int) -> None:
+        path, manifest = f"step-{step}-e{epoch}", f"m{epoch}"
+        told = CheckpointCommit(epoch=epoch, step=step, path=path, weights_sha256="w", manifest_sha256=manifest)
+        await worker.commit_checkpoint(lease.run_id, told)
+
+    for step in range(1, 7):
+        await learn(1, step)
+        if step % 2 == 0:
+            await commit(1, step)
+    await worker.report_outcome(lease.run_id, Outcome(epoch=1, result="paused"))
+    second = await worker.lease_run(lease.run_id, "w2")
+    assert second.checkpoint is not None
+    offered = [second.checkpoint, *second.older_checkpoints]
+    assert [(c.step, c.manifest_sha256) for c in offered] == [(6, "m1"), (4, "m1")], "as many as are kept on disk"
+    for step in (0, 1, 2):
+        await learn(2, step)
+    assert [(row["step"], row["epoch"]) for row in await coordinator.metrics(lease.run_id)] == [(0, 2), (1, 2), (2, 2)]
+    assert (await coordinator.run(lease.run_id)).step == 2
+    await commit(2, 2)
+    kept = await coordinator.checkpoints(lease.run_id)
+    assert [(c.step, c.epoch, c.manifest_sha256) for c in kept] == [(2, 2, "m2")]
+
+
 async def test_a_checkpoint_is_committed_once_a_step_and_never_an_older_one(
     coordinator: CoordinatorClient, worker: WorkerClient, lease: Lease
 ):

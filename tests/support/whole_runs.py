@@ -15,7 +15,8 @@ from toy_teacher import registered
 from tutelage.engines.fake import FakeEngine
 from tutelage.queue import Queue
 from tutelage.trainer.build import build
-from tutelage.trainer.loop import Run, train
+from tutelage.trainer.loop import train
+from tutelage.trainer.run import Run
 from tutelage.trainer.session import Session
 from tutelage_client.spec import RunSpec
 from tutelage_client.wire import CheckpointView

@@ -16,11 +16,11 @@ from whole_runs import SAMPLED, Build, finish
 
 from tutelage.engines.fake import FakeEngine
 from tutelage.queue import MemoryQueue
-from tutelage.trainer import loop
+from tutelage.trainer import keeping, loop
 from tutelage.trainer.crashes import CrashPoint
 from tutelage.trainer.exits import StopRun
 from tutelage.trainer.follower import Follower
-from tutelage.trainer.loop import Run
+from tutelage.trainer.run import Run
 from tutelage_client import history
 from tutelage_client.spec import RunSpec
 from tutelage_client.wire import Rollout, StepReport
@@ -187,7 +187,7 @@ async def test_a_run_that_is_paused_keeps_what_is_under_way(
     async with working(queue, engine):
         with pytest.raises(StopRun):
             await finish(run)
-        await loop.commit(run)
+        assert await keeping.commit(run)
         again = await building(run.spec, RecordingWorker(), queue, epoch=2, checkpoint=worker.newest)
         assert again.student.step == 3
         assert again.ahead.queued == again.ledger.rollouts.queued

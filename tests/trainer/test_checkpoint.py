@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
+import re
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -11,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from tutelage.core.objective import Objective
 from tutelage.trainer import checkpoint, saving
@@ -33,6 +37,12 @@ def save(root: Path, step: int, epoch: int = 1) -> CheckpointView:
     return checkpoint.save(root, epoch, step, write_some, {"step": step})
 
 
+def whole(*committed: CheckpointView) -> tuple[Path, dict[str, Any]] | None:
+    """The newest that is whole, with its state."""
+    found, _ = checkpoint.newest_whole(committed)
+    return None if found is None else (found.path, found.state)
+
+
 def flip(folder: Path) -> None:
     (folder / "model" / "model.safetensors").write_bytes(b"veights")
 
@@ -53,7 +63,7 @@ def cut_the_manifest(folder: Path) -> None:
 def test_what_was_saved_is_whole(tmp_path: Path) -> None:
     view = save(tmp_path, 7)
     assert checkpoint.verify(Path(view.path)) == {"step": 7}
-    assert checkpoint.newest_whole(tmp_path, view) == (Path(view.path), {"step": 7})
+    assert whole(view) == (Path(view.path), {"step": 7})
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000007-e1"]
 
 
@@ -63,9 +73,24 @@ def test_of_a_damaged_checkpoint_the_older_one_is_used(tmp_path: Path, damage: C
     damage(Path(newer.path))
     with pytest.raises(checkpoint.BrokenCheckpoint):
         checkpoint.verify(Path(newer.path))
-    assert checkpoint.newest_whole(tmp_path, newer) == (Path(older.path), {"step": 5})
+    assert whole(newer, older) == (Path(older.path), {"step": 5})
+    found, wrong = checkpoint.newest_whole([newer, older])
+    assert found is not None and len(wrong) == 1 and wrong[0].startswith("step-00000010-e1")
     damage(Path(older.path))
-    assert checkpoint.newest_whole(tmp_path, newer) is None
+    assert whole(newer, older) is None
+
+
+def test_a_checkpoint_with_another_manifest_than_the_committed_one_is_not_read(tmp_path: Path) -> None:
+    """Whole in itself, as one that another program put there would be."""
+    committed = save(tmp_path, 5)
+    folder = Path(committed.path)
+    (folder / "model" / "model.safetensors").write_bytes(b"changed")
+    manifest = json.loads((folder / checkpoint.MANIFEST).read_text())
+    forged = {"sha256": hashlib.sha256(b"changed").hexdigest(), "bytes": 7}
+    manifest["files"]["model/model.safetensors"] = forged
+    (folder / checkpoint.MANIFEST).write_text(json.dumps(manifest, indent=1))
+    assert checkpoint.verify(folder) == {"step": 5}
+    assert whole(committed) is None
 
 
 def test_a_crash_while_writing_leaves_nothing_that_counts(tmp_path: Path) -> None:
@@ -77,31 +102,44 @@ def test_a_crash_while_writing_leaves_nothing_that_counts(tmp_path: Path) -> Non
 
     with pytest.raises(KeyboardInterrupt):
         checkpoint.save(tmp_path, 1, 10, crash, {"step": 10})
-    assert checkpoint.newest_whole(tmp_path, older) == (Path(older.path), {"step": 5})
+    assert whole(older) == (Path(older.path), {"step": 5})
     checkpoint.retain(tmp_path, 2, older)
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000005-e1"]
 
 
-def test_a_save_that_fails_leaves_the_older_one_and_no_remains(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), checkpoint.NotSaved),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), checkpoint.NotSaved),
+        (KeyError("a mistake of ours"), KeyError),
+    ],
+)
+def test_a_save_that_fails_leaves_the_older_one_and_no_remains(
+    error: Exception, raised: type[Exception], tmp_path: Path
+) -> None:
     older = save(tmp_path, 5)
 
-    def run_out_of_space(folder: Path) -> None:
+    def fail(folder: Path) -> None:
         write_some(folder)
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise error
 
-    with pytest.raises(OSError, match="No space"):
-        checkpoint.save(tmp_path, 1, 10, run_out_of_space, {"step": 10})
+    with pytest.raises(raised, match=re.escape(str(error))):
+        checkpoint.save(tmp_path, 1, 10, fail, {"step": 10})
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000005-e1"]
-    assert checkpoint.newest_whole(tmp_path, older) == (Path(older.path), {"step": 5})
+    assert whole(older) == (Path(older.path), {"step": 5})
 
 
-def test_what_was_never_committed_is_not_resumed_from(tmp_path: Path) -> None:
-    committed = save(tmp_path, 5)
-    save(tmp_path, 10)
-    found = checkpoint.newest_whole(tmp_path, committed)
-    assert found is not None
-    assert found[0] == Path(committed.path)
-    assert checkpoint.newest_whole(tmp_path, None) is None
+def test_nothing_is_written_where_there_is_no_room_for_all(tmp_path: Path) -> None:
+    with pytest.raises(checkpoint.NotSaved, match=r"the checkpoint of step 5 .* 1152921504606846976 bytes"):
+        checkpoint.save(tmp_path, 1, 5, write_some, {"step": 5}, needed=1 << 60)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_is_never_written_over_one_that_is_there(tmp_path: Path) -> None:
+    first, second = save(tmp_path, 5), save(tmp_path, 5)
+    assert first.path != second.path
+    assert whole(first) is not None and whole(second) is not None
 
 
 def test_the_newest_are_kept_and_the_committed_one_always_is(tmp_path: Path) -> None:

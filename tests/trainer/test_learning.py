@@ -21,9 +21,9 @@ from tutelage.trainer.crashes import pass_by
 from tutelage.trainer.exits import StopRun
 from tutelage.trainer.follower import Follower
 from tutelage.trainer.learning import Arriving, Learning, as_scored
-from tutelage.trainer.loop import Run
 from tutelage.trainer.marking import Scored
 from tutelage.trainer.objectives import objective_of
+from tutelage.trainer.run import Run
 from tutelage.trainer.student import Student
 from tutelage_client.spec import RunSpec
 from tutelage_client.wire import ScoreRequest

@@ -16,9 +16,9 @@ from whole_runs import SAMPLED, Build, finish
 
 from tutelage.engines.fake import FakeEngine
 from tutelage.queue import MemoryQueue
-from tutelage.trainer import loop
+from tutelage.trainer import keeping, loop
 from tutelage.trainer.exits import StopRun
-from tutelage.trainer.loop import Run
+from tutelage.trainer.run import Run
 from tutelage_client.spec import RunSpec
 from tutelage_client.wire import Page, Rollout, ScoreReply, StepReport, TokenScores, Usage, encode_reply
 
@@ -105,7 +105,7 @@ async def test_pushed_rollouts_that_a_pause_cut_off_are_not_taken_for_read(
         run.session.request("pause")
         with pytest.raises(StopRun):
             await cut_off
-    await loop.commit(run)
+    assert await keeping.commit(run)
     again = await building(spec, worker, MemoryQueue(), epoch=2, checkpoint=worker.newest)
     assert again.sources.pushed_after == again.ledger.pushed_after == 0
 

@@ -19,7 +19,8 @@ from tutelage.engines.fake import FakeEngine
 from tutelage.queue import MemoryQueue
 from tutelage.trainer.build import build
 from tutelage.trainer.exits import TeacherFailed
-from tutelage.trainer.loop import Run, train
+from tutelage.trainer.loop import train
+from tutelage.trainer.run import Run
 from tutelage.trainer.session import Session
 from tutelage_client.errors import InvalidInput
 from tutelage_client.methods import METHODS

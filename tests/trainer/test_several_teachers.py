@@ -24,9 +24,10 @@ from tutelage.trainer.asking import Asker
 from tutelage.trainer.build import build, output_head
 from tutelage.trainer.exits import StopRun, TeacherFailed
 from tutelage.trainer.ledger import Ledger
-from tutelage.trainer.loop import Run, train
+from tutelage.trainer.loop import train
 from tutelage.trainer.marking import Scored
 from tutelage.trainer.pipeline import Pipeline
+from tutelage.trainer.run import Run
 from tutelage.trainer.session import Session
 from tutelage_client.errors import InvalidInput
 from tutelage_client.spec import RunSpec

@@ -196,6 +196,12 @@ class CheckpointSpec(Message):
 
     every: Count = Field(default=50, description="steps between two checkpoints")
     keep: Count = Field(default=2, description="checkpoints that stay on disk")
+    may_fail: int = Field(
+        default=2,
+        ge=0,
+        le=1000,
+        description="checkpoints in a row that a full or broken disk may refuse before the run waits for it",
+    )
 
 
 class EvalSpec(Message):

@@ -98,6 +98,7 @@ RUN_ERRORS = {
     "bad_text": RunCode("teacher", "the teacher wrote another number of texts than it was asked for"),
     "question_failed": RunCode("teacher", 'the teacher gave up a question, and the spec says on_loss = "fail"'),
     "lease_expired": RunCode("infra", "the trainer was silent for longer than its lease, too often in a row"),
+    "out_of_memory": RunCode("infra", "the trainer needed more memory than it may have, too often in a row"),
     "crashed": RunCode(
         "internal",
         "the trainer crashed too often since its last checkpoint; `infra` where its process died without a word",

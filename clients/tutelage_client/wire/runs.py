@@ -94,6 +94,7 @@ class CheckpointView(Message):
     epoch: int = Field(description="the attempt that wrote it")
     path: str = Field(description="a directory that trainer and coordinator share")
     weights_sha256: str = Field(description="over names and bytes of its weight files")
+    manifest_sha256: str | None = Field(default=None, description="of manifest.json, which has that of every file")
     created_at: datetime | None = Field(default=None, description="when it was committed")
 
 
@@ -171,6 +172,9 @@ class Lease(Message):
     expires_in_s: float = Field(description="seconds without a heartbeat until the run is taken away")
     spec: dict[str, Any] = Field(description="as it was resolved")
     checkpoint: CheckpointView | None = Field(default=None, description="where to go on")
+    older_checkpoints: list[CheckpointView] = Field(
+        default=[], description="those of spec.checkpoint.keep that were committed before it, newest first"
+    )
     artefacts: str = Field(description="the run's directory")
     teachers: dict[str, TeacherView] = Field(description="those of the spec, by name")
 
@@ -212,12 +216,16 @@ class EventReport(Message):
 
 
 class CheckpointCommit(Message):
-    """Make (run, epoch, step) the newest checkpoint; refused for an older epoch or step. The same step replaces it."""
+    """Make (run, epoch, step) the newest checkpoint; refused for an older epoch, or a step before the epoch's last one.
+
+    The same step replaces it. What older epochs committed beyond it is forgotten: this attempt could not read it.
+    """
 
     epoch: int = Field(description="of the lease")
     step: int = Field(ge=0, description="steps done")
     path: str = Field(description="its directory, below the run's artefacts")
     weights_sha256: str = Field(description="over names and bytes of its weight files")
+    manifest_sha256: str | None = Field(default=None, description="of manifest.json, which has that of every file")
     final: bool = Field(default=False, description="the run's last")
 
 

@@ -70,7 +70,7 @@ def _grant(session: Session, settings: Settings, run: RunRow, worker: str) -> Le
     """Begin a new attempt from the newest checkpoint; what an older one reported beyond it never counted."""
     run.epoch += 1
     run.lease_owner = worker
-    newest = _newest_checkpoint(session, run.id)
+    newest = next(iter(_checkpoints(session, run)), None)
     run.step = 0 if newest is None else newest.step
     for table in (MetricRow, RolloutRow):
         beyond = table.run_id == run.id if newest is None else (table.run_id == run.id) & (table.step > newest.step)
@@ -82,21 +82,23 @@ def _grant(session: Session, settings: Settings, run: RunRow, worker: str) -> Le
 def _renew(session: Session, settings: Settings, run: RunRow) -> Lease:
     run.lease_expires_at = now() + settings.lease_s
     names = [teacher["name"] for teacher in run.spec["teachers"]]
+    committed = _checkpoints(session, run)
     return Lease(
         run_id=run.id,
         epoch=run.epoch,
         expires_in_s=settings.lease_s,
         spec=run.spec,
-        checkpoint=_newest_checkpoint(session, run.id),
+        checkpoint=next(iter(committed), None),
+        older_checkpoints=committed[1:],
         artefacts=str(settings.artefacts(run.id)),
         teachers={teacher.name: teacher for teacher in named(session, names)},
     )
 
 
-def _newest_checkpoint(session: Session, run_id: str) -> CheckpointView | None:
-    query = select(CheckpointRow).where(CheckpointRow.run_id == run_id).order_by(CheckpointRow.step.desc()).limit(1)
-    row = session.scalar(query)
-    return None if row is None else checkpoint_view(row)
+def _checkpoints(session: Session, run: RunRow) -> list[CheckpointView]:
+    """The committed ones that a trainer keeps on disk, newest first."""
+    query = select(CheckpointRow).where(CheckpointRow.run_id == run.id).order_by(CheckpointRow.step.desc())
+    return [checkpoint_view(row) for row in session.scalars(query.limit(run.spec["checkpoint"]["keep"]))]
 
 
 def checkpoint_view(row: CheckpointRow) -> CheckpointView:

@@ -6,7 +6,7 @@ from math import isfinite
 from typing import Any
 
 from pydantic import RootModel
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from tutelage.coordinator.db import now, put
@@ -26,10 +26,11 @@ from tutelage_client.wire import (
 
 LONGEST_METRICS = 10_000
 MetricsOfStep = RootModel[dict[str, Any]]
+_Row = MetricRow | RolloutRow | CheckpointRow
 
 
 def step(session: Session, run_id: str, report: StepReport) -> None:
-    """Enter a step's row, or replace it by that of the newer epoch."""
+    """Enter a step's row, or replace it by that of the newer epoch, whose lineage ends with it."""
     run = owned(session, run_id, report.epoch)
     known = session.get(MetricRow, (run_id, report.step))
     is_new = known is None or known.epoch != report.epoch
@@ -40,7 +41,9 @@ def step(session: Session, run_id: str, report: StepReport) -> None:
     for sample in report.rollouts:
         shown = {"step": report.step, "epoch": report.epoch, "rollout": sample.model_dump(mode="json")}
         put(session, RolloutRow, ("run_id", "rollout_id"), run_id=run_id, rollout_id=sample.id, **shown)
-    if report.step >= run.step:  # a repeat of an older report says nothing new of the run
+    if is_new:
+        _forget_beyond(session, run_id, report.step, report.epoch, MetricRow, RolloutRow)
+    if is_new or report.step >= run.step:  # a repeat of an older report says nothing new of the run
         run.step, run.student_tokens, run.teacher_tokens = report.step, report.student_tokens, report.teacher_tokens
         run.metrics = run.metrics | {name: value for name, value in metrics.items() if value is not None}
     run.updated_at = now()
@@ -61,18 +64,26 @@ def commit(session: Session, run_id: str, checkpoint: CheckpointCommit) -> None:
         ServiceProblem: 409 `stale_epoch`, 409 `stale_step`.
     """
     run = owned(session, run_id, checkpoint.epoch)
-    newest = session.scalar(select(func.max(CheckpointRow.step)).where(CheckpointRow.run_id == run_id))
-    if newest is not None and checkpoint.step < newest:
-        detail = f"step: {checkpoint.step} is older than the committed checkpoint at step {newest}"
+    steps = select(func.max(CheckpointRow.step)).where(CheckpointRow.run_id == run_id)
+    newest, own = session.scalar(steps), session.scalar(steps.where(CheckpointRow.epoch == checkpoint.epoch))
+    if own is not None and checkpoint.step < own:
+        detail = f"step: {checkpoint.step} is older than the committed checkpoint at step {own}"
         raise ServiceProblem(409, "stale_step", detail, field="step")
     if newest is None or checkpoint.step > newest:
         run.crashes = 0
+    _forget_beyond(session, run_id, checkpoint.step, checkpoint.epoch, CheckpointRow)
     row = checkpoint.model_dump(exclude={"final"})
     known = session.get(CheckpointRow, (run_id, checkpoint.step))
     if known is not None and all(getattr(known, name) == value for name, value in row.items()):
         return  # sent again because its answer was lost
     put(session, CheckpointRow, ("run_id", "step"), run_id=run_id, **row, created_at=now())
     record(session, run, "checkpoint", f"checkpoint at step {checkpoint.step}", checkpoint.model_dump(mode="json"))
+
+
+def _forget_beyond(session: Session, run_id: str, step: int, epoch: int, *tables: type[_Row]) -> None:
+    """What older attempts did beyond this step never counted: this one went on from a checkpoint before it."""
+    for table in tables:
+        session.execute(delete(table).where(table.run_id == run_id, table.step > step, table.epoch < epoch))
 
 
 def metrics(session: Session, run_id: str, after: str | None, limit: int) -> Page[MetricsOfStep]:

@@ -101,6 +101,7 @@ class CheckpointRow(Base):
     epoch: Mapped[int]
     path: Mapped[str]
     weights_sha256: Mapped[str]
+    manifest_sha256: Mapped[str | None]
     created_at: Mapped[float]
 
 

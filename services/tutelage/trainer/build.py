@@ -17,22 +17,24 @@ from numpy.typing import NDArray
 from tutelage.core.batch import OutputHead
 from tutelage.core.objective import Objective
 from tutelage.queue.base import Queue
-from tutelage.trainer import ahead, checkpoint, determinism, saving, validate
+from tutelage.trainer import determinism, validate
 from tutelage.trainer.ahead import Ahead
 from tutelage.trainer.answers import Answers
 from tutelage.trainer.asking import Asker
 from tutelage.trainer.data import Example, encode, read_lines
-from tutelage.trainer.exits import TeacherFailed, asking_teacher
+from tutelage.trainer.exits import asking_teacher
 from tutelage.trainer.follower import Follower
 from tutelage.trainer.learning import as_scored
 from tutelage.trainer.ledger import Ledger
 from tutelage.trainer.loading import load_student
-from tutelage.trainer.loop import Run
 from tutelage.trainer.objectives import objective_of
+from tutelage.trainer.origin import origin_of
 from tutelage.trainer.pipeline import Pipeline
 from tutelage.trainer.questions import needs_candidates
 from tutelage.trainer.replay import Replay
+from tutelage.trainer.resuming import resume
 from tutelage.trainer.rewarding import item
+from tutelage.trainer.run import Run
 from tutelage.trainer.session import Session
 from tutelage.trainer.sourcing import Sources
 from tutelage.trainer.student import Student
@@ -42,7 +44,7 @@ from tutelage.trainer.writer import Writer
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.errors import InvalidInput, ProblemResponse
 from tutelage_client.spec import RunSpec, required_signals
-from tutelage_client.wire import Provenance, Rollout, Signal
+from tutelage_client.wire import Signal
 
 
 async def build(
@@ -66,7 +68,9 @@ async def build(
     student = await asyncio.to_thread(load_student, folders["student"], spec, folders.get("reference"))
     train, held_out = await load_data(spec, student, teachers, coordinator, artefacts)
     replay = None if spec.rollout.adaptive is None else Replay(spec.rollout.adaptive, spec.optim.steps)
-    ledger, kept = await resume(session, student, replay, teachers, artefacts)
+    origin = await asyncio.to_thread(origin_of, session.lease.spec, student, train, held_out)
+    standing = await resume(session, student, replay, teachers, origin)
+    ledger = standing.ledger
     if Signal.HIDDEN in required_signals(spec):
         with asking_teacher():
             student.teacher_heads = {
@@ -86,11 +90,13 @@ async def build(
         sources=sources,
         teachers=teachers,
         pipeline=pipeline,
-        ahead=Ahead(spec, sources, pipeline, kept),
+        ahead=Ahead(spec, sources, pipeline, standing.underway),
         objective=objective,
         ledger=ledger,
         eval_examples=held_out,
         artefacts=artefacts,
+        origin=origin,
+        kept=standing.kept,
     )
 
 
@@ -182,34 +188,6 @@ def check_teachers(spec: RunSpec, student: Student, teachers: Teachers, train: l
         if own:
             validate.check_lengths(spec, own, "data.train", limits)
             validate.check_completions(own, "data.train", limits)
-
-
-async def resume(
-    session: Session, student: Student, replay: Replay | None, teachers: Teachers, artefacts: Path
-) -> tuple[Ledger, dict[int, list[Rollout]]]:
-    """Student, older text, totals and what was under way, as at the newest whole checkpoint, or as at the start.
-
-    Raises:
-        TeacherFailed: a teacher is not the one that it was then.
-    """
-    committed = session.lease.checkpoint
-    found = await asyncio.to_thread(checkpoint.newest_whole, artefacts / "checkpoints", committed)
-    if found is None:
-        if committed is not None:
-            await session.event("checkpoint", "no checkpoint of this run is whole; it starts again", "error")
-        return Ledger(), {}
-    path, state = found
-    if committed is not None and str(path) != committed.path:
-        await session.event("checkpoint", f"checkpoint {committed.path} is broken, {path.name} is used", "error")
-    await asyncio.to_thread(saving.read, student, path, state["step"])
-    if replay is not None:
-        await asyncio.to_thread(replay.read, path)
-    await session.event("checkpoint", f"resumed at step {state['step']}", step=state["step"])
-    for name, began_with in state["provenances"].items():
-        if Provenance.model_validate(began_with) != teachers.named(name).provenance:
-            sentence = f"teacher {name!r} is not the one that this run began with; start a new run"
-            raise TeacherFailed("teacher_changed", sentence)
-    return Ledger.restored(state["ledger"]), await asyncio.to_thread(ahead.read, path)
 
 
 async def local_path(value: str, coordinator: CoordinatorClient, artefacts: Path, field: str) -> Path:

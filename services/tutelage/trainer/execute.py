@@ -6,15 +6,17 @@ import asyncio
 import contextlib
 import logging
 import signal
-from pathlib import Path
 from typing import Literal
 
+import torch
+
 from tutelage.queue import open_queue
-from tutelage.trainer import saving
+from tutelage.trainer import keeping
 from tutelage.trainer.build import build
 from tutelage.trainer.crashes import crashing
-from tutelage.trainer.exits import ExitCode, Fenced, StopRun, TeacherFailed
-from tutelage.trainer.loop import Run, commit, train
+from tutelage.trainer.exits import ExitCode, Fenced, StopRun, TeacherFailed, exhausted
+from tutelage.trainer.loop import train
+from tutelage.trainer.run import Run
 from tutelage.trainer.session import Session
 from tutelage.trainer.settings import Settings
 from tutelage_client.coordinator import CoordinatorClient
@@ -69,8 +71,7 @@ async def attempt(session: Session, coordinator: CoordinatorClient, settings: Se
         async with run.teachers, run.pipeline or contextlib.nullcontext():
             await train(run)
         await session.enter("finalizing")
-        model = Path(session.lease.artefacts) / f"model-e{session.epoch}"
-        await asyncio.to_thread(saving.export, run.student, model)
+        model = await keeping.export(run)
         await session.outcome(Outcome(epoch=session.epoch, result="succeeded", model_path=str(model)))
     except InvalidInput as error:
         return await _failed(session, run, "invalid_input", error.message, "user", ExitCode.USER_ERROR, error.field)
@@ -87,14 +88,11 @@ async def attempt(session: Session, coordinator: CoordinatorClient, settings: Se
 
 async def _crashed(session: Session, error: Exception) -> None:
     """Say what happened, if anybody can still be told; without that the lease runs out by itself."""
-    reason = str(error).partition("\n")[0][:300]
-    told = RunError(
-        code="crashed",
-        message=f"{type(error).__name__}: {reason}",
-        category="internal",
-        retryable=True,
-        attempt=session.epoch,
-    )
+    sentence = str(error).partition("\n")[0][:300]
+    reason = f"{type(error).__name__}: {sentence}"
+    told = RunError(code="crashed", message=reason, category="internal", retryable=True, attempt=session.epoch)
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        told = exhausted(session.epoch, reason)
     with contextlib.suppress(TutelageError):
         await session.outcome(Outcome(epoch=session.epoch, result="crashed", error=told))
 
@@ -122,6 +120,6 @@ async def _stopped(session: Session, run: Run | None, wanted: str) -> ExitCode:
         await session.outcome(Outcome(epoch=session.epoch, result="cancelled"))
         return ExitCode.DONE
     if run is not None:
-        await commit(run)
+        await keeping.commit(run)  # where the disk refuses, the run goes on from the one before
     await session.outcome(Outcome(epoch=session.epoch, result="paused"))
     return ExitCode.DRAINED

@@ -8,6 +8,7 @@ from enum import IntEnum
 from http import HTTPStatus
 
 from tutelage_client.errors import ProblemResponse, TutelageError
+from tutelage_client.wire import RunError
 
 
 class ExitCode(IntEnum):
@@ -39,6 +40,13 @@ class TeacherFailed(TutelageError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+def exhausted(attempt: int, reason: str) -> RunError:
+    """The end of an attempt that needed more memory than there is; another one may find more."""
+    remedy = "lower optim.micro_batch_tokens or rollout.prompts_per_step, or give the trainer more memory"
+    message = f"out of memory: {reason}; {remedy}"
+    return RunError(code="out_of_memory", message=message, category="infra", retryable=True, attempt=attempt)
 
 
 @contextmanager

@@ -4,58 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
 
 from tutelage.core.clock import advanced
-from tutelage.core.objective import Objective
-from tutelage.trainer import ahead, checkpoint, saving, writing
-from tutelage.trainer.ahead import Ahead
-from tutelage.trainer.crashes import CrashPoint, Passing, pass_by
-from tutelage.trainer.data import Example
+from tutelage.trainer import keeping, writing
+from tutelage.trainer.crashes import CrashPoint
 from tutelage.trainer.evaluate import evaluate
 from tutelage.trainer.exits import TeacherFailed
 from tutelage.trainer.fates import Ended, by_age
 from tutelage.trainer.learning import Learning, Metrics
-from tutelage.trainer.ledger import Ledger
 from tutelage.trainer.marking import Scored, Timeline
-from tutelage.trainer.pipeline import Pipeline
 from tutelage.trainer.replay import Share
 from tutelage.trainer.rewarding import with_advantages
-from tutelage.trainer.session import Session
-from tutelage.trainer.sourcing import Sources
-from tutelage.trainer.student import Student
-from tutelage.trainer.teachers import Teachers
-from tutelage_client.history import LearnedStep, note
-from tutelage_client.spec import RunSpec, uncorrected
-from tutelage_client.wire import Rollout
+from tutelage.trainer.run import Run
+from tutelage_client.history import LearnedStep
+from tutelage_client.spec import uncorrected
 
 SAMPLES_SHOWN = 4
 UNCORRECTED = (
     "the objective takes text for the student's own, which is older with rollout.max_lag above 0; "
     "add a ratio_clip to weight it by p/mu"
 )
-
-
-@dataclass
-class Run:
-    """Everything that a run is made of, wired by `build`."""
-
-    spec: RunSpec
-    session: Session
-    student: Student
-    sources: Sources
-    teachers: Teachers
-    pipeline: Pipeline | None
-    ahead: Ahead
-    objective: Objective
-    ledger: Ledger
-    eval_examples: list[Example] | None
-    artefacts: Path
-    passing: Passing = pass_by
-    started_s: float = field(default_factory=time.monotonic)
 
 
 async def train(run: Run) -> None:
@@ -71,7 +39,7 @@ async def train(run: Run) -> None:
     await run.ahead.give_up()
     if ended != "optim.steps":
         await run.session.event("log", f"the run ends at step {run.student.step}: {ended} is spent", "warning")
-    await commit(run, final=True)
+    await keeping.insist(run, final=True)
 
 
 async def step(run: Run) -> str | None:
@@ -90,7 +58,7 @@ async def step(run: Run) -> str | None:
     run.ledger.pushed_after = run.sources.pushed_after
     done = Ended.of(scored, stale, asks_teacher=run.spec.asks_teacher_scores, in_pairs=run.objective.in_pairs)
     run.ledger.rollouts = run.ledger.rollouts.after(done)
-    await asyncio.to_thread(note, run.artefacts / "learned", learned(run, done))
+    await asyncio.to_thread(keeping.note_if_possible, run, learned(run, done))
     run.ledger.keep_first(metrics)
     if run.objective.target.adaptive:
         run.ledger.clock = advanced(run.ledger.clock, run.objective.target, run.student.step, metrics.get("loss"))
@@ -103,8 +71,8 @@ async def step(run: Run) -> str | None:
         await report(run, metrics | await evaluated(run), scored[:SAMPLES_SHOWN])
     else:
         await report(run, metrics, [])
-    if not ended and run.student.step % run.spec.checkpoint.every == 0:
-        await commit(run)
+    if not ended:
+        await keeping.after_step(run)
     return ended
 
 
@@ -194,30 +162,3 @@ async def report(run: Run, metrics: Metrics, scored: list[Scored]) -> None:
     samples = [s.rollout for s in scored]
     ledger = run.ledger
     await run.session.step(run.student.step, metrics, ledger.student_tokens, ledger.teacher_tokens, samples)
-
-
-def saved(run: Run, kept: Mapping[int, list[Rollout]], folder: Path) -> None:
-    """What a checkpoint holds beside its state. kept: what is written and not learned from, by step"""
-    saving.write(run.student, folder)
-    ahead.write(kept, folder)
-    if run.sources.replay is not None:
-        run.sources.replay.write(folder)
-
-
-async def commit(run: Run, *, final: bool = False) -> None:
-    """Write a checkpoint, make it the run's newest, then let go of the oldest."""
-    root = run.artefacts / "checkpoints"
-    provenances = {name: each.model_dump(mode="json") for name, each in run.teachers.provenances.items()}
-    kept = run.ahead.at_rest()  # at one instant with the ledger, as both go on while the checkpoint is written
-    ledger = run.ledger.at_rest(sum(map(len, kept.values())))
-    state = {"step": run.student.step, "ledger": ledger, "provenances": provenances}
-    write = partial(saved, run, kept)
-    run.passing(CrashPoint.BEFORE_SAVE)
-    view = await asyncio.to_thread(
-        checkpoint.save, root, run.session.epoch, run.student.step, write, state, run.passing
-    )
-    run.passing(CrashPoint.BEFORE_COMMIT)
-    await run.session.commit(view, final=final)
-    run.passing(CrashPoint.AFTER_COMMIT)
-    await asyncio.to_thread(checkpoint.retain, root, run.spec.checkpoint.keep, view)
-    run.passing(CrashPoint.BEFORE_ACK)

@@ -18,6 +18,12 @@ def write(student: Student, folder: Path) -> None:
     save_file(student.optimizer.tensors(), folder / "optimizer.safetensors")
 
 
+def size(student: Student) -> int:
+    """Bytes that `write` takes, but for what describes the model: the weights, and two moments of those that learn."""
+    weights = student.trained.values() if student.spec.student.lora else student.model.parameters()
+    return sum(p.nbytes for p in weights) + 2 * sum(p.nbytes for p in student.trained.values())
+
+
 def read(student: Student, folder: Path, step: int) -> None:
     """Put the student where it stood when `write` wrote it at `step`."""
     weights: dict[str, Tensor] = {}

@@ -131,6 +131,7 @@ class Session:
             step=checkpoint.step,
             path=checkpoint.path,
             weights_sha256=checkpoint.weights_sha256,
+            manifest_sha256=checkpoint.manifest_sha256,
             final=final,
         )
         await self._written(self.worker.commit_checkpoint(self.run_id, commit))
