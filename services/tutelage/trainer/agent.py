@@ -11,10 +11,11 @@ import logging
 import signal
 import sys
 
-from tutelage.trainer.exits import ExitCode
+from tutelage.trainer import memory
+from tutelage.trainer.exits import ExitCode, exhausted
 from tutelage.trainer.settings import Settings
 from tutelage_client.errors import ServiceUnreachable, StaleEpoch
-from tutelage_client.wire import Lease, Outcome
+from tutelage_client.wire import Lease, Outcome, RunError
 from tutelage_client.worker import WorkerClient
 
 log = logging.getLogger(__name__)
@@ -40,14 +41,28 @@ async def execute(settings: Settings, worker: WorkerClient, lease: Lease, stoppi
     arguments += ["--coordinator", settings.coordinator, "--redis-url", settings.redis_url, "--name", settings.name]
     if settings.teacher_key_file:
         arguments += ["--teacher-key-file", str(settings.teacher_key_file)]
+    killed_before = memory.kills()
     child = await asyncio.create_subprocess_exec(sys.executable, *arguments)
     if await _first(stopping, child.wait()) is None and child.returncode is None:
         child.send_signal(signal.SIGTERM)
     code = await child.wait()
     log.info("run ended", extra={"run_id": lease.run_id, "epoch": lease.epoch, "exit_code": code})
     if code < 0 or code not in set(ExitCode) or code == ExitCode.CRASHED:
+        error = _died(lease.epoch, code, out_of_memory=memory.kills() != killed_before)
         with contextlib.suppress(StaleEpoch, ServiceUnreachable):  # then the lease runs out by itself
-            await worker.report_outcome(lease.run_id, Outcome(epoch=lease.epoch, result="crashed"))
+            await worker.report_outcome(lease.run_id, Outcome(epoch=lease.epoch, result="crashed", error=error))
+
+
+def _died(epoch: int, code: int, *, out_of_memory: bool) -> RunError | None:
+    """What is known of the end of a child that said nothing itself; None of one that did."""
+    if code == ExitCode.CRASHED:
+        return None
+    if code == -signal.SIGKILL and out_of_memory:
+        return exhausted(epoch, "its process was killed because the memory of its control group was at its limit")
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+    hint = "; if nobody killed it, the machine may be out of memory" if code == -signal.SIGKILL else ""
+    message = f"the trainer's process {how}{hint}"
+    return RunError(code="crashed", message=message, category="infra", retryable=True, attempt=epoch)
 
 
 async def _next_lease(worker: WorkerClient, name: str) -> Lease | None:
