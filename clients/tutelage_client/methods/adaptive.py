@@ -225,6 +225,7 @@ ADAPTIVE = (
             },
         },
         differs="the share is of each text's tokens; the mean over those kept is a weight of 1 / share on the term, "
-        "and in the first phase, which drops few, it is over all; floor (lam 0.1), share and step of the switch are ours",
+        "and in the first phase, which drops few, it is over all; floor (lam 0.1), share and step of the switch "
+        "are ours",
     ),
 )
