@@ -46,6 +46,7 @@ def measured(name: str, stages: Stages, max_lag: int, steps: int) -> Cell:
         redis_url = stack.enter_context(valkey(folder))
         fake = json.dumps({"vocabulary_size": VOCABULARY, "token_latency_s": stages.token_latency_s})
         argv = ("--engine", "fake", "--name", "toy", "--port", "0", "--redis-url", redis_url, "--fake-options", fake)
+        argv += ("--max-batch-tokens", str(stages.piece_tokens))
         url = stack.enter_context(printing(python("tutelage.teacher", *argv), folder / "teacher.log"))
         told = asyncio.run(trained(stages, max_lag, steps, redis_url, url, folder / "run"))
     filling = 1 + max_lag

@@ -39,7 +39,10 @@ PROMPT, COMPLETION, VOCABULARY = 16, 16, 32
 
 @dataclass(frozen=True)
 class Stages:
-    """Seconds of one step: writing its rollouts, marking them, learning from them; and in how many pieces."""
+    """Seconds of one step: writing its rollouts, marking them, learning from them; and in how many pieces.
+
+    A piece is a micro-batch of the trainer, and as much as the teacher takes into one engine call.
+    """
 
     write_s: float
     mark_s: float
@@ -51,6 +54,11 @@ class Stages:
     def tokens(self) -> int:
         """What a step learns from."""
         return self.rollouts * COMPLETION
+
+    @property
+    def piece_tokens(self) -> int:
+        """Of a piece, prompts included."""
+        return self.rollouts // self.batches * (PROMPT + COMPLETION)
 
     @property
     def token_latency_s(self) -> float:
@@ -133,7 +141,7 @@ def spec_of(stages: Stages, max_lag: int, steps: int) -> RunSpec:
             "objective": {"kind": "divergence", "support": {"kind": "sampled"}},
             "optim": {
                 "steps": steps,
-                "micro_batch_tokens": stages.rollouts // stages.batches * (PROMPT + COMPLETION),
+                "micro_batch_tokens": stages.piece_tokens,
             },
             "checkpoint": {"every": steps + 1},
             "eval": {"every": steps + 1},
