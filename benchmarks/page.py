@@ -120,8 +120,32 @@ TRANSPORT = [
 DOOR = [
     *times(".2f"),
     counted("added at the median, ms", "added_p50_ms", ".2f"),
-    counted("scores/s", "scores_per_s", ".0f"),
-    counted("processor time of the client, ms a score", "client_cpu_ms", ".2f"),
+    LOAD,
+]
+QUEUE = [
+    *times(".2f"),
+    counted("scores/s: ours", "scores_per_s_ours", ".0f"),
+    counted("theirs", "scores_per_s_theirs", ".0f"),
+    counted("90th percentile: ours, ms", "p90_ms_ours", ".2f"),
+    counted("theirs, ms", "p90_ms_theirs", ".2f"),
+    counted("processor time of the client: ours, ms a score", "client_cpu_ms_ours", ".2f"),
+    counted("theirs, ms a score", "client_cpu_ms_theirs", ".2f"),
+    LOAD,
+]
+REPLICAS = [
+    own("ours, ms", ".0f"),
+    counted("questions", "questions", ".0f"),
+    counted("tokens/s", "tokens_per_s", ".0f"),
+    counted("efficiency", "efficiency", ".3f"),
+    counted("of the wait", "of_the_wait", ".3f"),
+    LOAD,
+]
+OVERLAP = [
+    *times(".0f"),
+    counted("writing, ms", "write_ms", ".0f"),
+    counted("marking, ms", "mark_ms", ".0f"),
+    counted("learning, ms", "learn_ms", ".0f"),
+    counted("one after the other, ms", "one_after_the_other_ms", ".0f"),
     LOAD,
 ]
 TABLES: dict[str, Rows] = {
@@ -130,6 +154,9 @@ TABLES: dict[str, Rows] = {
     "scoring, memory": lambda result: listed(result, MEMORY),
     "transport": lambda result: listed(result, TRANSPORT),
     "door": lambda result: listed(result, DOOR),
+    "queue": lambda result: listed(result, QUEUE),
+    "replicas": lambda result: listed(result, REPLICAS),
+    "overlap": lambda result: listed(result, OVERLAP),
     "step": lambda result: listed(result, times(".0f")),
     "step, counted": sides,
 }

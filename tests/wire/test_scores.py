@@ -146,6 +146,17 @@ def test_shorter_rows_of_ids_are_padded() -> None:
     assert completion.candidate_ids.tolist() == [[3, -1], [4, 5]]
 
 
+@pytest.mark.parametrize("row", [0, 255, 256, 599])
+def test_no_row_of_a_large_block_escapes(row: int) -> None:
+    ids, logprob = np.tile(np.arange(64, dtype=np.int32), (600, 1)), np.full((600, 64), -5.0, dtype=np.float32)
+    arrays: dict[str, Any] = {"topk_logprob": logprob, "topk_rest_mass": np.zeros(600, dtype=np.float32)}
+    block = TokenScores(start=1, valid=np.ones(600, dtype=bool), topk_ids=ids, **arrays)
+    assert block.rows == 600
+    ids[row, 7] = 8
+    with pytest.raises(ValueError, match="repeats an id"):
+        TokenScores(start=1, valid=np.ones(600, dtype=bool), topk_ids=ids, **arrays)
+
+
 TOP = {"topk_ids": [[1, 2]], "topk_logprob": [[-1.0, -2.0]], "topk_rest_mass": [0.1]}
 
 

@@ -20,6 +20,8 @@ from tutelage_client.wire.message import Message
 
 # Log-softmax in float32 may exceed zero by rounding; anything above this is not a log-probability.
 LOGPROB_SLACK = 1e-4
+# Entries that are looked at together, so that what is computed on the way stays in the processor's cache.
+_TILE = 16_384
 
 PER_ROW = ("sampled_logprob", "topk_rest_mass", "candidate_upper_bound", "entropy")
 PER_ENTRY = ("topk_logprob", "candidate_logprob", "hidden")
@@ -172,6 +174,12 @@ def _nulls_to_numbers(value: list[Any], scored: NDArray[np.bool_]) -> NDArray[np
 def _check_top_k(ids: NDArray[np.int32], logprob: NDArray[np.float32]) -> None:
     if ids.size == 0:
         return
+    rows = max(1, _TILE // ids.shape[1])
+    for begin in range(0, len(ids), rows):
+        _check_some(ids[begin : begin + rows], logprob[begin : begin + rows])
+
+
+def _check_some(ids: NDArray[np.int32], logprob: NDArray[np.float32]) -> None:
     k = ids.shape[1]
     flat = logprob.ravel()
     if _any_in_a_row(flat[1:] > flat[:-1] + LOGPROB_SLACK, k):  # no difference: both may be -inf
