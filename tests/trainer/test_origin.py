@@ -39,6 +39,7 @@ def test_what_every_attempt_reads_anew_is_part_of_it(
 ) -> None:
     """Full training reads the weights once, adapters stand on them for ever."""
     plain, adapted = make_spec(), make_spec(student={"lora": {"rank": 2}})
+    anchored = make_spec(stabilizers=[{"kind": "reference_kl", "coef": 0.1}])
     other = tmp_path / "other"
     other.mkdir()
     for path in model_dir.iterdir():
@@ -52,6 +53,8 @@ def test_what_every_attempt_reads_anew_is_part_of_it(
     assert parts(plain, model_dir) == parts(plain, other)
     assert parts(adapted, model_dir) == parts(adapted, model_dir)
     assert parts(adapted, model_dir) != parts(adapted, other)
+    assert parts(anchored, model_dir) == parts(anchored, model_dir)
+    assert parts(anchored, model_dir) != parts(anchored, other)
 
 
 async def test_other_code_is_said_aloud(

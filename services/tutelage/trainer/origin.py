@@ -72,7 +72,7 @@ def _of_model(student: Student) -> str:
     """The tokenizer, and the weights that every attempt reads from the model and none changes."""
     frozen = [p for p in student.model.parameters() if not p.requires_grad]
     if student.reference is not None:
-        frozen += student.reference.parameters()
+        frozen += student.reference.model.parameters()
     return _sha256([tokenizer_fingerprint(student.tokenizer).encode(), *map(_bytes, frozen)])
 
 
