@@ -1,8 +1,13 @@
-"""`python -m tests.faults`: run the tests of the fault matrix, keep what came of it in docs/results/faults.json."""
+"""`python -m tests.faults`: run the tests of the fault matrix, keep what came of it in docs/results/faults.json.
+
+With paths, as of a file or a folder, only the tests of these. What is not run, as without root the tests that need it,
+keeps the result of its last run, with the commit of that.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -10,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.faults.matrix import MATRIX
+from tests.faults.matrix import MATRIX, ROOT_ONLY
 
 ROOT = Path(__file__).parents[2]
 RESULT = ROOT / "docs" / "results" / "faults.json"
@@ -30,15 +35,23 @@ class Outcomes:
 
 
 def main() -> int:
-    named = {test for row in MATRIX for test in row.tests}
+    flags, paths = ([a for a in sys.argv[1:] if a.startswith("-") is is_flag] for is_flag in (True, False))
+    named = {test for row in MATRIX for test in row.tests if test.startswith(tuple(paths or ("tests",)))}
+    if os.geteuid() != 0:
+        named = {test for test in named if not test.startswith(ROOT_ONLY)}
     asked = sorted(test for test in named if not any(_within(test, other) for other in named))
     outcomes = Outcomes()
-    code = pytest.main(["-q", *sys.argv[1:], *asked], plugins=[outcomes])
-    rows = [{"number": row.number, "tests": [_result(test, outcomes) for test in row.tests]} for row in MATRIX]
+    code = pytest.main(["-q", *flags, *asked], plugins=[outcomes])
+    before = {each["test"]: each for row in json.loads(RESULT.read_text())["rows"] for each in row["tests"]}
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
-    found = {"commit": commit.stdout.strip(), "machine": platform.platform(), "rows": rows}
-    RESULT.write_text(json.dumps(found, indent=1) + "\n")
+    found = before | {test: _result(test, outcomes) | {"commit": commit.stdout.strip()} for test in named}
+    rows = [{"number": row.number, "tests": [found.get(t, _not_run(t)) for t in row.tests]} for row in MATRIX]
+    RESULT.write_text(json.dumps({"machine": platform.platform(), "rows": rows}, indent=1) + "\n")
     return int(code)
+
+
+def _not_run(test: str) -> dict[str, Any]:
+    return {"test": test, "ran": 0, "passed": 0, "seconds": 0, "commit": None}
 
 
 def _result(test: str, outcomes: Outcomes) -> dict[str, Any]:

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """One fault. tests: pytest's ids, each of a test or of all parameters of one; none: nobody has proven it yet."""
+    """One fault. tests: pytest's ids, each of a test or of all parameters of one; none: nobody has proven it yet.
+
+    Those below ROOT_ONLY need root and Debian packages, and are run by `make e2e`.
+    """
 
     number: int
     fault: str
@@ -18,6 +21,8 @@ class Row:
 FAULTS = "tests/faults"
 TEACHERS, QUEUE, CONTROL = f"{FAULTS}/test_teachers.py", f"{FAULTS}/test_queue.py", f"{FAULTS}/test_control.py"
 BITS = f"{FAULTS}/test_bits.py"
+ROOT_ONLY = "tests/e2e/faults"  # small disks, control groups, other networks, system calls that fail
+DISKS, MACHINE, NETWORKS = f"{ROOT_ONLY}/disks.py", f"{ROOT_ONLY}/machine.py", f"{ROOT_ONLY}/networks.py"
 RECOVERY, CONTRACT = "tests/queue/test_redis_recovery.py", "tests/queue/test_contract.py"
 
 MATRIX = (
@@ -94,6 +99,7 @@ MATRIX = (
         (
             f"{QUEUE}::test_a_way_that_is_cut_for_a_while_is_waited_for[redis_way-drop_replies]",
             f"{RECOVERY}::test_a_lost_reply_has_one_effect",
+            f"{NETWORKS}::test_replies_of_the_queue_that_are_lost_have_had_their_effect_once",
         ),
     ),
     Row(
@@ -116,7 +122,12 @@ MATRIX = (
             f"{RECOVERY}::test_a_garbled_envelope_goes_to_the_dead_letters",
         ),
     ),
-    Row(12, "the disk of the queue's server is full", "its refusals are waited for"),
+    Row(
+        12,
+        "the disk of the queue's server is full",
+        "its refusals are waited for",
+        (f"{DISKS}::test_a_full_disk_of_the_queue_is_waited_for",),
+    ),
     Row(
         13,
         "the trainer is killed",
@@ -125,12 +136,27 @@ MATRIX = (
             f"{CONTROL}::test_a_killed_trainer_is_followed_by_another_one",
             f"{BITS}::test_a_trainer_killed_at_any_point_leaves_the_bits_as_they_are",
             f"{BITS}::test_whoever_else_is_killed_with_work_in_hand_leaves_the_bits_as_they_are",
+            f"{DISKS}::test_killed_at_any_call_that_writes_a_checkpoint_the_former_one_is_whole",
             "tests/trainer/test_deterministic.py::test_a_run_that_died_anywhere_ends_with_the_bits_of_one_that_did_not",
             "tests/stack/test_lifecycle.py::test_a_trainer_killed_in_the_middle_resumes_from_its_checkpoint",
         ),
     ),
-    Row(14, "the disk is full while a checkpoint is written", "the former one stays; the run says so"),
-    Row(15, "fsync fails", "that checkpoint does not count"),
+    Row(
+        14,
+        "the disk is full while a checkpoint is written",
+        "the former one stays, nothing is left of the other; the run says so, goes on, and waits at a stated limit",
+        (
+            f"{DISKS}::test_a_full_disk_costs_checkpoints_alone_and_the_run_waits_only_at_its_limit",
+            f"{DISKS}::test_however_little_room_is_left_a_checkpoint_is_whole_or_leaves_nothing",
+            "tests/trainer/test_keeping.py",
+        ),
+    ),
+    Row(
+        15,
+        "fsync fails",
+        "that checkpoint does not count, none of its files is used again; the run says so and saves at its next step",
+        (f"{DISKS}::test_a_failed_fsync_costs_that_checkpoint_and_no_file_of_it_is_used_again",),
+    ),
     Row(
         16,
         "a checkpoint rots",
@@ -141,10 +167,18 @@ MATRIX = (
         17,
         "a trainer freezes for longer than its lease and wakes",
         "a new attempt runs; the old one is refused at its first write and exits with 86",
-        (f"{CONTROL}::test_a_zombie_is_fenced_and_leaves_no_trace",),
+        (
+            f"{CONTROL}::test_a_zombie_is_fenced_and_leaves_no_trace",
+            f"{MACHINE}::test_a_trainer_whose_threads_are_all_frozen_is_fenced_when_they_wake",
+        ),
     ),
     Row(18, "one rank of a distributed student is killed", "all ranks start again from the last checkpoint"),
-    Row(19, "the trainer runs out of memory", "the attempt ends as a crash; restarts are bounded"),
+    Row(
+        19,
+        "the trainer runs out of memory",
+        "the attempt ends as `out_of_memory`, with a remedy; restarts are bounded",
+        (f"{MACHINE}::test_a_trainer_without_memory_says_so_and_is_tried_again_a_few_times",),
+    ),
     Row(
         20,
         "the coordinator is killed at any request",
@@ -176,6 +210,7 @@ MATRIX = (
         (
             f"{CONTROL}::test_a_trainer_that_does_not_hear_the_coordinator_fences_itself_before_its_lease_ends",
             f"{CONTROL}::test_a_short_silence_of_the_coordinator_is_not_noticed",
+            f"{NETWORKS}::test_a_trainer_whose_packets_are_lost_one_way_fences_itself_before_its_lease_ends",
             f"{QUEUE}::test_a_way_that_is_cut_for_a_while_is_waited_for",
         ),
     ),
@@ -216,8 +251,11 @@ MATRIX = (
     ),
     Row(
         30,
-        "the database is locked or gone",
+        "the database is locked or gone, or its disk is full",
         "503 with Retry-After; clients repeat",
-        ("tests/coordinator/test_faults.py::test_an_outage_of_the_database_is_told_and_survived",),
+        (
+            "tests/coordinator/test_faults.py::test_an_outage_of_the_database_is_told_and_survived",
+            f"{DISKS}::test_a_full_disk_of_the_database_is_a_503_and_is_outlived_by_the_run",
+        ),
     ),
 )

@@ -64,7 +64,7 @@ class Cluster:
         return f"http://127.0.0.1:{self.coordinator_port}"
 
     async def start(self, teacher_flags: Sequence[str] = ()) -> None:
-        (self.folder / "queue").mkdir()
+        (self.folder / "queue").mkdir(exist_ok=True)
         for way in (self.redis_way, self.teachers_way, self.coordinator_way):
             await way.__aenter__()
         await asyncio.gather(self.redis.start(), self.coordinator.start())
