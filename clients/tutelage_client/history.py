@@ -27,7 +27,7 @@ PROMISES = {
     "I6": "after the fault the run goes on within its limit",
     "I7": "no secret and no prompt is in a log",
 }
-FATES = ("trained", "stale", "dead_lettered", "dropped")
+FATES = ("trained", "stale", "dead_lettered", "skipped", "dropped")
 _UNOWNED = frozenset(status for status in RunStatus if status.final) | {
     RunStatus.QUEUED,
     RunStatus.RECOVERING,
@@ -147,9 +147,10 @@ def trained_once(history: History) -> Iterator[str]:
     first: dict[str, int] = {}
     for learned in _counted(history):
         for key in learned.trained:
-            if key in first:
-                yield f"{key} was learned from in step {first[key]} and in step {learned.step}"
-            first.setdefault(key, learned.step)
+            rollout = key.partition("@")[0]  # also where a second teacher marked it in place of the first
+            if rollout in first:
+                yield f"{key} was learned from in step {first[rollout]} and in step {learned.step}"
+            first.setdefault(rollout, learned.step)
 
 
 def nothing_lost(history: History) -> Iterator[str]:
@@ -178,7 +179,7 @@ def _accounts(history: History) -> Iterator[str]:
             trained, left_out = trained + len(learned.trained), left_out + len(learned.left_out)
         if "rollouts/submitted" not in row:
             continue
-        submitted, *fates, queued = (row[f"rollouts/{name}"] for name in ("submitted", *FATES, "queued"))
+        submitted, *fates, queued = (row.get(f"rollouts/{name}", 0) for name in ("submitted", *FATES, "queued"))
         if submitted != sum(fates) + queued:
             yield f"step {row['step']}: {submitted} rollouts were submitted, {sum(fates) + queued} are accounted for"
         if (fates[0], True) != (trained, sum(fates[1:]) >= left_out):

@@ -97,6 +97,10 @@ def test_the_accounts_of_a_run_agree_with_its_notes(sound: History) -> None:
             lambda h: {"learned": [*h.learned[:-1], LearnedStep(2, 3, ("c@toy", "c@toy"), ())]},
             "I2: c@toy was learned from in step 3 and in step 3",
         ),
+        (
+            lambda h: {"learned": [*h.learned[:-1], LearnedStep(2, 3, ("2a@stand-in", "x@toy"), ())]},
+            "I2: 2a@stand-in was learned from in step 2 and in step 3",
+        ),
         (lambda h: {"learned": h.learned[:-1]}, "I3: step 3 of epoch 2 counts, but its attempt never learned it"),
         (lambda h: {"learned": [*h.learned[:-1], LearnedStep(2, 3, ("c@toy",), ())]}, "I3: step 3: 2 were submitted"),
         (lambda h: {"queued": 1}, "I3: the run succeeded, and 1 of its jobs are still queued"),

@@ -94,6 +94,24 @@ async def test_an_unknown_teacher_is_refused_with_the_known_names(
     assert "'walker'" in refused.value.detail and "big, small" in refused.value.detail
 
 
+async def test_a_stand_in_must_be_known_and_able_to_do_what_the_run_asks(
+    coordinator: CoordinatorClient, taught: Spec, teacher_info: Callable[..., TeacherInfo]
+):
+    wanted = taught() | {"teachers": [{"name": "walker", "on_loss": "failover", "failover_to": "spare"}]}
+    await coordinator.register_teacher("walker", "http://127.0.0.1:9", teacher_info())
+    with pytest.raises(ProblemResponse, match="there is no teacher 'spare'") as unknown:
+        await coordinator.submit(wanted)
+    assert (unknown.value.code, unknown.value.field) == ("unknown_teacher", "teachers.0.failover_to")
+    await coordinator.register_teacher("spare", "http://127.0.0.1:9", teacher_info("spare", signals=["sampled"]))
+    with pytest.raises(ProblemResponse, match=r"teacher 'spare' .* cannot return hidden") as unable:
+        await coordinator.submit(wanted)
+    assert unable.value.code == "capability_missing"
+    await coordinator.register_teacher("spare", "http://127.0.0.1:9", teacher_info("spare"))
+    run = await coordinator.submit(wanted)
+    with pytest.raises(ProblemResponse, match=f"{run.id}, which is queued, asks teacher 'spare'"):
+        await coordinator.remove_teacher("spare")
+
+
 # capabilities of the teacher, the objective, other sections, the field that is refused
 UNABLE: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], str]] = {
     "no hidden states for the full vocabulary": ({"signals": ["sampled", "top_k"]}, {"support": FULL}, {}, "objective"),

@@ -66,9 +66,11 @@ MATRIX = (
     Row(
         6,
         "all teachers are down",
-        "the run waits, says so in a condition, and goes on by itself",
+        "the run waits, says so in a condition, and goes on by itself; or as its on_loss and outage_budget_s say",
         (
             f"{TEACHERS}::test_without_any_teacher_the_run_waits_says_so_and_goes_on_by_itself",
+            f"{FAULTS}/test_outages.py",
+            "tests/trainer/test_outages.py",
             "tests/teacher/test_upstream_away.py",
         ),
     ),

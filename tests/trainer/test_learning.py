@@ -38,7 +38,7 @@ few = settings(max_examples=15, deadline=None, suppress_health_check=[HealthChec
 def scored(random_rollouts: Any, random_scores: Any) -> list[Scored]:
     """Of twelve rollouts, of which a teacher gave up on one."""
     known = [Scored(rollout, random_scores(rollout, i), teacher="toy") for i, rollout in enumerate(random_rollouts(12))]
-    return [Scored(known[0].rollout, None, teacher="toy", lost=True), *known[1:]]
+    return [Scored(known[0].rollout, None, teacher="toy", left_out="dead_lettered"), *known[1:]]
 
 
 async def stepped(student: Student, spec: RunSpec, arriving: list[Scored]) -> dict[str, float | None]:

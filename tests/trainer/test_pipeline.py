@@ -159,7 +159,7 @@ class ForgetfulQueue:
 async def test_a_queue_that_lost_its_memory_is_filled_again(make_pipeline: Any, random_rollouts: Any) -> None:
     queue: Any = ForgetfulQueue()
     rollouts = random_rollouts(4)
-    pipeline = make_pipeline(queue, ask_again_s=0.1)
+    pipeline = make_pipeline(queue, away_s=0.1)
     asking = asyncio.create_task(one_step(pipeline, rollouts))
     await until(lambda: pipeline.open and len(pipeline.open[0].outstanding) == 4)
     await queue.put_first.wait()
@@ -249,7 +249,7 @@ async def test_hearing_twice_of_a_dead_letter_drops_its_rollout_once(make_pipeli
     async with answering(queue, refuse_the_long):
         await one_step(make_pipeline(queue), [good, bad])
         resumed = make_pipeline(queue)
-        queue.heard = lambda: resumed.open[0].lost
+        queue.heard = lambda: resumed.open[0].left_out
         scored, _ = await one_step(resumed, [good, bad])
     assert [s.scores is None for s in scored] == [False, True]
     assert resumed.answers.ledger.dropped_rollouts == 1
@@ -404,7 +404,7 @@ async def test_a_teacher_that_is_not_heard_of_counts_as_away_until_it_answers(
     make_pipeline: Any, make_rollout: Any, session: Any
 ) -> None:
     queue = MemoryQueue()
-    pipeline = make_pipeline(queue, ask_again_s=0.05)
+    pipeline = make_pipeline(queue, away_s=0.05)
     async with pipeline, asyncio.timeout(DEADLINE_S):
         asking = asyncio.create_task(pipeline.scored(stream([make_rollout(0, [2], [3])])))
         await until(lambda: not session.conditions["teacher_available"])

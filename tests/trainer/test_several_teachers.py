@@ -257,11 +257,11 @@ async def test_with_on_loss_fail_it_ends_the_run(spec_of: Any, begin: Build) -> 
 
 @pytest.fixture
 def make_pipeline(make_spec: Any, session: Session, engines: dict[str, FakeEngine]) -> Callable[..., Pipeline]:
-    def make(queue: MemoryQueue, ask_again_s: float = 10.0, **on_loss: str) -> Pipeline:
+    def make(queue: MemoryQueue, away_s: float = 10.0, **on_loss: str) -> Pipeline:
         teachers = [{**ref, "on_loss": on_loss.get(str(ref["name"]), "pause")} for ref in ROUTES]
         asker = Asker(queue, "run-1", make_spec(SAMPLED, teachers=teachers))
         provenances = {name: engine.provenance for name, engine in engines.items()}
-        return Pipeline(Answers(asker, session, provenances, Ledger()), ask_again_s)
+        return Pipeline(Answers(asker, session, provenances, Ledger()), away_s)
 
     return make
 
@@ -280,7 +280,7 @@ async def test_one_teacher_that_is_away_holds_up_its_own_lines_alone(
     make_pipeline: Any, rollouts: list[Rollout], engines: dict[str, FakeEngine], session: Session
 ) -> None:
     queue = MemoryQueue()
-    pipeline = make_pipeline(queue, ask_again_s=0.05)
+    pipeline = make_pipeline(queue, away_s=0.05)
     async with asyncio.timeout(DEADLINE_S), working(queue, engines["left"]), pipeline:
         scoring = asyncio.ensure_future(pipeline.scored(all_of(rollouts)))
         while session.conditions["teacher_available"] or not pipeline.open or len(pipeline.open[0].outstanding) > 2:

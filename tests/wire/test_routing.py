@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tutelage_client.errors import InvalidInput
-from tutelage_client.spec import TeacherRef, parse_spec, teacher_for
+from tutelage_client.spec import TeacherRef, all_names, asked_now, parse_spec, teacher_for
 
 TAGS = st.text("abcd", min_size=1, max_size=2)
 
@@ -85,3 +85,22 @@ def test_an_ambiguous_route_is_refused_with_its_field(case: str) -> None:
 def test_one_teacher_without_tags_takes_every_line() -> None:
     only = [TeacherRef(name="only")]
     assert {teacher_for(only, tag).name for tag in (None, "a", "b")} == {"only"}
+
+
+@pytest.mark.parametrize(
+    ("lost", "asked"),
+    [((), "a"), (("b",), "a"), (("a",), "b"), (("a", "b"), "a"), (("c",), "a")],
+)
+def test_a_stand_in_is_asked_while_the_teacher_is_lost_and_it_is_not(lost: tuple[str, ...], asked: str) -> None:
+    teacher = TeacherRef(name="a", on_loss="failover", failover_to="b")
+    assert asked_now(teacher, lost) == asked
+    assert asked_now(TeacherRef(name="a"), lost) == "a"
+
+
+def test_who_only_stands_in_is_named_once_and_last() -> None:
+    teachers = [
+        TeacherRef(name="a", tags=["x"], on_loss="failover", failover_to="spare"),
+        TeacherRef(name="b", tags=["y"], on_loss="failover", failover_to="a"),
+        TeacherRef(name="c", on_loss="failover", failover_to="spare"),
+    ]
+    assert all_names(teachers) == ["a", "b", "c", "spare"]

@@ -52,7 +52,7 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     (changed("student.modle", "x"), "student.modle", "did you mean 'model'?"),
     (changed("student.lora.rnk", 4), "student.lora.rnk", "did you mean 'rank'?"),
     (changed("teachers.0.nam", "x"), "teachers.0.nam", "did you mean 'name'?"),
-    (changed("teachers.0.url", "http://x"), "teachers.0.url", "known are name, on_loss"),
+    (changed("teachers.0.url", "http://x"), "teachers.0.url", "known are failover_to, name, on_loss"),
     (changed("data.trian", "x"), "data.trian", "did you mean 'train'?"),
     (changed("data.grader", {"kind": "contains", "ignore": True}), "data.grader.ignore", "did you mean 'ignore_case'?"),
     (changed("data.grader", {"kind": "pattern", "patern": "x"}), "data.grader.patern", "did you mean 'pattern'?"),
@@ -177,6 +177,33 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
         "does not go with rollout.source = 'teacher_mixed'",
     ),
     ({**changed("rollout.max_lag", 1), "deterministic": True}, "rollout.max_lag", "set 0, or set deterministic"),
+    # what becomes of the lines of a lost teacher
+    *(
+        (changed("teachers", [{"name": "toy"} | given]) | more, f"teachers.0{field}", said)
+        for given, more, field, said in (
+            ({"on_loss": "failover"}, {}, ".failover_to", "give both or neither"),
+            ({"failover_to": "other"}, {}, ".failover_to", "give both or neither"),
+            ({"on_loss": "failover", "failover_to": "toy"}, {}, ".failover_to", "cannot stand in for itself"),
+            ({"on_loss": "failover", "failover_to": "http://x"}, {}, ".failover_to", "pattern"),
+            ({"patience_s": 0}, {}, ".patience_s", "greater than 0"),
+            ({"on_loss": "fail", "outage_budget_s": 90}, {}, ".outage_budget_s", "after patience_s; remove it"),
+            (
+                {"on_loss": "skip", "outage_budget_s": 60},
+                {},
+                ".outage_budget_s",
+                "60 is not above patience_s = 60, so that on_loss never acts; raise it or lower patience_s",
+            ),
+            *(
+                ({"on_loss": on_loss} | stand_in, others, ".on_loss", said)
+                for on_loss, stand_in in (("skip", {}), ("failover", {"failover_to": "other"}))
+                for others, said in (
+                    ({"deterministic": True}, "take pause or fail, or set deterministic = false"),
+                    ({"rollout": {"source": "teacher"}}, "whose text is this teacher's own"),
+                    ({"rollout": MIXED}, "whose text is this teacher's own"),
+                )
+            ),
+        )
+    ),
     (changed("rollout.prompts_per_step", 0), "rollout.prompts_per_step", "greater than or equal to 1"),
     (changed("rollout.temperature", 0), "rollout.temperature", "greater than 0"),
     (changed("rollout.top_p", 0), "rollout.top_p", "greater than 0"),

@@ -19,7 +19,7 @@ from tutelage_client.spec.objectives import (
 )
 from tutelage_client.spec.reading import load_spec, parse_spec, resolve_paths
 from tutelage_client.spec.rewards import RewardSpec
-from tutelage_client.spec.routing import teacher_for
+from tutelage_client.spec.routing import all_names, asked_now, teacher_for
 from tutelage_client.spec.rules import SOURCES, uncorrected
 from tutelage_client.spec.run import RunSpec, required_signals, signals_watched
 from tutelage_client.spec.sections import (
@@ -106,6 +106,8 @@ __all__ = [
     "TokenCredit",
     "UnionTopK",
     "Where",
+    "all_names",
+    "asked_now",
     "explain",
     "load_spec",
     "parse_spec",

@@ -1,8 +1,8 @@
-"""Which of a run's teachers is asked about a line, by the line's tag."""
+"""Which of a run's teachers is asked about a line: by the line's tag, and by who of them is lost."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from tutelage_client.errors import InvalidInput
 from tutelage_client.spec.sections import TeacherRef
@@ -45,3 +45,17 @@ def teacher_for(teachers: Sequence[TeacherRef], tag: str | None) -> TeacherRef:
     what = "no tag, and every teacher has tags" if tag is None else f"the tag {tag!r}, which no teacher takes"
     remedy = f"give it one of {taken}, or leave the tags of one teacher out to let it take the rest"
     raise InvalidInput(f"it has {what}; {remedy}", "teachers")
+
+
+def asked_now(teacher: TeacherRef, lost: Collection[str]) -> str:
+    """Who is asked about this teacher's lines: it itself, or while it is lost its stand-in, if that is not lost."""
+    if teacher.name in lost and teacher.failover_to is not None and teacher.failover_to not in lost:
+        return teacher.failover_to
+    return teacher.name
+
+
+def all_names(teachers: Iterable[TeacherRef]) -> list[str]:
+    """Everyone who may be asked: the teachers in order, then those who only stand in for one."""
+    every = list(teachers)
+    stand_ins = [teacher.failover_to for teacher in every if teacher.failover_to is not None]
+    return list(dict.fromkeys([teacher.name for teacher in every] + stand_ins))

@@ -157,9 +157,23 @@ def uncorrected(stabilizers: Sequence[Stabilizer], objective: Objective) -> bool
     return own and not any(isinstance(each, RatioClip) for each in stabilizers)
 
 
-def check_deterministic(rollout: RolloutSpec, reward: RewardSpec | None, budget: Budget) -> None:
+def check_losses(teachers: Sequence[TeacherRef], rollout: RolloutSpec) -> None:
+    """What becomes of a lost teacher's lines can be done with this text."""
+    for index, teacher in enumerate(teachers):
+        if teacher.on_loss in ("failover", "skip") and rollout.source in ("teacher", "teacher_mixed"):
+            sentence = f"{teacher.on_loss!r} does not go with rollout.source = {rollout.source!r}, whose text is this"
+            raise refused(f"teachers.{index}.on_loss", f'{sentence} teacher\'s own; take "pause" or "fail"')
+
+
+def check_deterministic(
+    rollout: RolloutSpec, reward: RewardSpec | None, budget: Budget, teachers: Sequence[TeacherRef]
+) -> None:
     """A run that repeats bit for bit takes nothing from clocks, from other people or from judges that write."""
     remedy = "or set deterministic = false"
+    for index, teacher in enumerate(teachers):
+        if teacher.on_loss in ("failover", "skip"):
+            sentence = f"what {teacher.on_loss!r} learns from is a matter of time; take pause or fail, {remedy}"
+            raise refused(f"teachers.{index}.on_loss", sentence)
     if rollout.source == "pushed":
         raise refused("rollout.source", f"what others push is not in the spec; take another, {remedy}")
     if rollout.max_lag:

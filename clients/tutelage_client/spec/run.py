@@ -13,6 +13,7 @@ from tutelage_client.spec.rules import (
     check_data,
     check_deterministic,
     check_lag,
+    check_losses,
     check_reference,
     check_source,
     check_stabilizers,
@@ -82,11 +83,12 @@ class RunSpec(Message):
         check_reward(self.reward, self.rollout, self.objective)
         check_teachers(self.teachers, self.rollout, self.objective, self.reward)
         check_routes(self.teachers)
+        check_losses(self.teachers, self.rollout)
         check_data(self.data, self.rollout)
         check_reference(self.reference, self.objective, self.stabilizers)
         check_stabilizers(self.stabilizers, self.rollout, self.objective, self.reward)
         if self.deterministic:
-            check_deterministic(self.rollout, self.reward, self.budget)
+            check_deterministic(self.rollout, self.reward, self.budget, self.teachers)
         return self
 
     @property

@@ -54,15 +54,32 @@ class Student(Model):
     lora: Lora | None = Field(default=None, description="train adapters instead of all weights")
 
 
+TeacherName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+
+
 class TeacherRef(Message):
     """A teacher of a run. Several share its lines by their tags; at most one of them has none and takes the rest."""
 
-    name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="a name in the coordinator's registry, never a URL"
-    )
-    on_loss: Literal["pause", "fail"] = Field(
+    name: TeacherName = Field(description="a name in the coordinator's registry, never a URL")
+    on_loss: Literal["pause", "failover", "skip", "fail"] = Field(
         default="pause",
-        description="pause: wait for an absent teacher and leave out rollouts that it gave up; fail: end the run",
+        description="what becomes of its lines once it is lost: pause: they wait for it; failover: `failover_to` is "
+        "asked until it is back; skip: they are left out and counted while the step has others; fail: the run ends. "
+        "A single question that it gives up is left out and counted, with fail it ends the run",
+    )
+    failover_to: TeacherName | None = Field(
+        default=None,
+        description="with `failover`: who is asked in its place, another name in the registry. If that is another "
+        "model, the student learns from another teacher meanwhile",
+    )
+    patience_s: Positive = Field(
+        default=60.0,
+        description="it is lost once it owed answers for so many seconds and gave none, while the queue could be read",
+    )
+    outage_budget_s: Positive | None = Field(
+        default=None,
+        description="seconds without any answer to its lines after which the run ends with `teacher_outage`, its "
+        "checkpoint kept; without it the run waits as long as it takes",
     )
     tags: list[Annotated[str, Field(min_length=1)]] = Field(
         default=[], description="it is asked about lines with one of these; without tags: about all the rest"
@@ -74,6 +91,21 @@ class TeacherRef(Message):
         if len(set(tags)) < len(tags):
             raise ValueError("a tag is there more than once; name each once")
         return tags
+
+    @model_validator(mode="after")
+    def _acts_in_time(self) -> Self:
+        if (self.on_loss == "failover") != (self.failover_to is not None):
+            raise refused("failover_to", 'goes with on_loss = "failover"; give both or neither')
+        if self.failover_to == self.name:
+            raise refused("failover_to", f"{self.name!r} cannot stand in for itself; name another teacher")
+        if self.outage_budget_s is None or self.on_loss == "pause":
+            return self
+        if self.on_loss == "fail":
+            raise refused("outage_budget_s", 'on_loss = "fail" ends the run after patience_s; remove it')
+        if self.outage_budget_s <= self.patience_s:
+            sentence = f"{self.outage_budget_s:g} is not above patience_s = {self.patience_s:g}, so that"
+            raise refused("outage_budget_s", f"{sentence} on_loss never acts; raise it or lower patience_s")
+        return self
 
 
 class Data(Message):

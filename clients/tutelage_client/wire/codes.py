@@ -86,6 +86,11 @@ RUN_ERRORS = {
     "teacher_gone": RunCode(
         "teacher", 'a teacher with `on_loss = "fail"` is not registered any more; start it and submit the run again'
     ),
+    "teacher_outage": RunCode(
+        "teacher",
+        'no answer came for longer than `outage_budget_s` allows, or `patience_s` with `on_loss = "fail"`; the newest '
+        "checkpoint has all steps that were done",
+    ),
     "teacher_changed": RunCode(
         "teacher", "the teacher's weights, tokenizer, engine or dtype are not those of the start"
     ),

@@ -106,16 +106,20 @@ WRITING = {
     ),
     "lag": Measure("policy versions", "mean between writing and learning; 0 is on-policy, and data has none"),
     "lag_max": Measure("policy versions", "the largest; `rollout.max_lag` bounds it"),
-    "rollouts/submitted": Measure("rollouts", "written, or read, since the run began: the sum of the five below"),
+    "rollouts/submitted": Measure("rollouts", "written, or read, since the run began: the sum of the six below"),
     "rollouts/trained": Measure("rollouts", "of these: learned from"),
     "rollouts/stale": Measure("rollouts", "of these: older than `rollout.max_lag` when their turn came, left out"),
     "rollouts/dead_lettered": Measure("rollouts", "of these: left out because a teacher gave up on them"),
+    "rollouts/skipped": Measure("rollouts", 'of these: left out because their teacher was lost, with on_loss = "skip"'),
     "rollouts/dropped": Measure(
         "rollouts", "of these: left out for another reason, such as a reward that is not valid"
     ),
     "rollouts/queued": Measure("rollouts", "of these: under way now, for steps to come"),
     "dropped": Measure(
         "rollouts", "left out since the run began, because the teacher gave them up, refused or cut them"
+    ),
+    "failed_over": Measure(
+        "rollouts", "of the step, marked by the stand-in of their teacher; with failover_to, where the teacher is lost"
     ),
     "teacher_tokens/TEACHER": Measure("tokens", "one of several teachers' share of teacher_tokens"),
     "student_share": Measure(

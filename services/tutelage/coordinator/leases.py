@@ -11,7 +11,7 @@ from tutelage.coordinator.runs import find
 from tutelage.coordinator.settings import Settings
 from tutelage.coordinator.states import TRANSITIONS, path
 from tutelage.coordinator.tables import CheckpointRow, MetricRow, RolloutRow, RunRow
-from tutelage.coordinator.teachers import named
+from tutelage.coordinator.teachers import asked_by, named
 from tutelage.serving import ServiceProblem
 from tutelage_client.errors import InvalidInput
 from tutelage_client.wire import (
@@ -81,7 +81,6 @@ def _grant(session: Session, settings: Settings, run: RunRow, worker: str) -> Le
 
 def _renew(session: Session, settings: Settings, run: RunRow) -> Lease:
     run.lease_expires_at = now() + settings.lease_s
-    names = [teacher["name"] for teacher in run.spec["teachers"]]
     committed = _checkpoints(session, run)
     return Lease(
         run_id=run.id,
@@ -91,7 +90,7 @@ def _renew(session: Session, settings: Settings, run: RunRow) -> Lease:
         checkpoint=next(iter(committed), None),
         older_checkpoints=committed[1:],
         artefacts=str(settings.artefacts(run.id)),
-        teachers={teacher.name: teacher for teacher in named(session, names)},
+        teachers={teacher.name: teacher for teacher in named(session, asked_by(run))},
     )
 
 

@@ -12,6 +12,7 @@ from tutelage.coordinator.db import Database
 from tutelage.coordinator.events import record
 from tutelage.coordinator.runs import find
 from tutelage.coordinator.tables import RunRow
+from tutelage.coordinator.teachers import asked_by
 from tutelage.queue import DeadLetter, Queue
 from tutelage.serving import ServiceProblem
 from tutelage_client.errors import ServiceUnreachable
@@ -76,7 +77,7 @@ class Letters:
 
     def _teachers(self, run_id: str) -> list[str]:
         with self._database.read() as session:
-            return [teacher["name"] for teacher in find(session, run_id).spec["teachers"]]
+            return asked_by(find(session, run_id))
 
     def _refuse_final(self, run_id: str) -> None:
         with self._database.read() as session:

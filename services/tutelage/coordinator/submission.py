@@ -20,12 +20,18 @@ def check(session: Session, spec: RunSpec) -> None:
         ServiceProblem: 422 with one sentence and the field.
     """
     for index, teacher in enumerate(spec.teachers):
-        able = _capabilities(session, teacher.name, f"teachers.{index}.name")
-        named = f"teacher {teacher.name!r} (teachers.{index})"
-        _check_signals(spec, named, able)
-        _check_sizes(spec, named, able)
+        named = {"name": teacher.name} | ({"failover_to": teacher.failover_to} if teacher.failover_to else {})
+        for key, name in named.items():
+            _check_teacher(session, spec, name, f"teachers.{index}", key)
     for field, value in _paths(spec).items():
         _check_path(session, field, value)
+
+
+def _check_teacher(session: Session, spec: RunSpec, name: str, entry: str, key: str) -> None:
+    able = _capabilities(session, name, f"{entry}.{key}")
+    named = f"teacher {name!r} ({entry})"
+    _check_signals(spec, named, able)
+    _check_sizes(spec, named, able)
 
 
 def _capabilities(session: Session, name: str, field: str) -> Capabilities:

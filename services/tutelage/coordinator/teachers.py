@@ -11,6 +11,7 @@ from tutelage.coordinator.db import now, put
 from tutelage.coordinator.pages import page
 from tutelage.coordinator.tables import RunRow, TeacherRow
 from tutelage.serving import ServiceProblem
+from tutelage_client.spec import TeacherRef, all_names
 from tutelage_client.wire import Page, RunStatus, TeacherRegistration, TeacherView
 
 FRESH_S = 20.0
@@ -30,6 +31,11 @@ def named(session: Session, names: Sequence[str]) -> list[TeacherView]:
     return [view(row) for row in rows]
 
 
+def asked_by(run: RunRow) -> list[str]:
+    """The names of all teachers that a run may ask."""
+    return all_names(map(TeacherRef.model_validate, run.spec["teachers"]))
+
+
 def remove(session: Session, name: str) -> None:
     """Take a teacher off the list; one that still runs is back with its next registration.
 
@@ -41,7 +47,7 @@ def remove(session: Session, name: str) -> None:
         raise ServiceProblem(404, "teacher_not_found", f"there is no teacher {name!r}; GET /v1/teachers lists them")
     going_on = select(RunRow).where(RunRow.status.not_in([status for status in RunStatus if status.final]))
     for run in session.scalars(going_on):
-        if name in [teacher["name"] for teacher in run.spec["teachers"]]:
+        if name in asked_by(run):
             detail = f"{run.id}, which is {run.status}, asks teacher {name!r}; wait for its end or cancel it"
             raise ServiceProblem(409, "teacher_in_use", detail)
     session.delete(row)

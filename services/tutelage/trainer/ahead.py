@@ -115,8 +115,8 @@ class Ahead:
     async def give_up(self) -> None:
         """The run ends: what is under way is dropped."""
         await self._stop()
-        if self.queued and self.pipeline is not None:
-            await self.pipeline.answers.asker.cancel()
+        if self.pipeline is not None:
+            await self.pipeline.outages.give_up(is_waiting=self.queued > 0)
         self.sources.ledger.drop(self.queued)
         self._underway.clear()
         self.kept.clear()

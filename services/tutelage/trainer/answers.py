@@ -40,10 +40,16 @@ class Answers:
         """Count a step that has all its answers. One that is cut off is asked about again, and counted then."""
         for teacher, usage in marking.charges:
             self.ledger.charge(teacher, usage)
-        self.ledger.dropped_rollouts += len(marking.lost)
+        self.ledger.dropped_rollouts += sum(why == "dead_lettered" for why in marking.left_out.values())
 
     async def ask(self, marking: Marking, questions: Sequence[Question]) -> None:
-        """Put the questions to the queue; that one was given up before is an answer too."""
+        """Put the questions to the queue; that one was given up before is an answer too.
+
+        What a step may go on without is not put, and holds nothing up.
+        """
+        for question in filter(self.asker.leaves_out, questions):
+            marking.admit(question, is_inside=True)
+        questions = [question for question in questions if not self.asker.leaves_out(question)]
         results = await self.asker.put([question.job for question in questions])
         for question, result in zip(questions, results, strict=True):
             marking.admit(question, is_inside=result is not Put.FULL)
@@ -66,7 +72,7 @@ class Answers:
         question = marking.find(answer.job_id)
         if question is None:
             return
-        marking.hear(question)
+        self.asker.presence.hear(question.asked)
         if answer.payload is None:
             await self._give_up(marking, question, answer.reason or "no reason given")
             return
@@ -75,12 +81,12 @@ class Answers:
         except BadScores as error:
             await self._refuse(marking, question, error)
             return
-        marking.charges.append((question.teacher.name, usage))
+        marking.charges.append((question.asked, usage))
         marking.end(question, said)
 
     def _said(self, question: Question, payload: bytes) -> tuple[TokenScores | tuple[Reward, ...], Usage]:
         """Raises BadScores where the payload is no answer to the question."""
-        provenance = self.provenances[question.teacher.name]
+        provenance = self.provenances[question.asked]
         if isinstance(question.request, RewardRequest):
             rewarded = decode_reward_reply(payload)
             return rewards_checked(question.request, rewarded, provenance), rewarded.usage
@@ -88,7 +94,7 @@ class Answers:
         return checked(question.request, scored, provenance), scored.usage
 
     async def _refuse(self, marking: Marking, question: Question, error: BadScores) -> None:
-        teacher = question.teacher.name
+        teacher = question.asked
         await self.session.event("teacher", f"a reply of {teacher!r} was refused: {error}", "warning")
         if not marking.holds(question):  # abandoned in the meantime
             return
@@ -105,5 +111,5 @@ class Answers:
         message = f"rollout {', '.join(names)} is left out: {reason}"
         if question.teacher.on_loss == "fail" or self.asker.spec.deterministic:
             raise TeacherFailed("question_failed", message)
-        marking.end(question, None)
+        marking.leave_out(question, "dead_lettered")
         await self.session.event("teacher", message, "warning", rollout=names[0])

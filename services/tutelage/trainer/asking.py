@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 
 from tutelage.queue.base import Job, Put, Queue
 from tutelage.trainer.marking import Question
+from tutelage.trainer.presence import Presence
 from tutelage.trainer.questions import job_id, question
 from tutelage.trainer.watching import NOTHING, Watched
 from tutelage_client.errors import ServiceUnreachable
-from tutelage_client.spec import RunSpec, teacher_for
+from tutelage_client.spec import RunSpec, TeacherRef, asked_now, teacher_for
 from tutelage_client.wire import (
     EntryDtype,
     RewardItem,
     RewardRequest,
     Rollout,
-    ScoreRequest,
     encode_request,
     encode_reward_request,
 )
@@ -39,6 +39,7 @@ class Asker:
     candidates: names the student's own top tokens where they are wanted; item: what is graded of a rollout
     hidden_dtypes: of each teacher whose hidden states lose nothing in fewer bits than float32's
     watched: of each teacher, what it is asked for diagnostics alone
+    presence: who of them is lost, so that another one is asked
     """
 
     queue: Queue
@@ -48,45 +49,61 @@ class Asker:
     item: Callable[[Rollout], RewardItem] | None = None
     hidden_dtypes: Mapping[str, EntryDtype] = field(default_factory=dict)
     watched: Mapping[str, Watched] = field(default_factory=dict)
+    presence: Presence = field(default_factory=Presence)
 
     async def question(self, rollout: Rollout) -> Question:
         """What the objective wants to know of this rollout."""
         ids = None if self.candidates is None else await asyncio.to_thread(self.candidates, rollout)
-        teacher = teacher_for(self.spec.teachers, rollout.tag)
-        dtype = self.hidden_dtypes.get(teacher.name, "float32")
-        request = question(self.spec, rollout, ids, dtype, self.watched.get(teacher.name, NOTHING))
-        return self._asked([rollout], request, encode_request(request), ids)
+        return self._scores(rollout, ids, teacher_for(self.spec.teachers, rollout.tag))
 
     def reward_question(self, rollouts: Sequence[Rollout]) -> Question:
         """What rewards these rollouts, all of one tag, in one question."""
         assert self.item is not None
         assert self.spec.reward is not None
         request = RewardRequest(items=[self.item(rollout) for rollout in rollouts], reward=self.spec.reward.by)
-        return self._asked(rollouts, request, encode_reward_request(request), None)
+        return self._rewards(rollouts, request, teacher_for(self.spec.teachers, rollouts[0].tag))
 
-    def _asked(
-        self,
-        rollouts: Sequence[Rollout],
-        request: ScoreRequest | RewardRequest,
-        payload: bytes,
-        ids: NDArray[np.int32] | None,
-    ) -> Question:
-        teacher = teacher_for(self.spec.teachers, rollouts[0].tag)
-        job = Job(
-            id=job_id(self.run_id, rollouts, teacher.name, payload, attempt=1),
-            queue=teacher.name,
+    def moved(self, question: Question) -> Question | None:
+        """The same question put to whoever is asked now, where that is another one because this one is lost."""
+        lost = self.presence.lost
+        if question.asked not in lost or asked_now(question.teacher, lost) == question.asked:
+            return None
+        if isinstance(question.request, RewardRequest):
+            return self._rewards(question.rollouts, question.request, question.teacher)
+        (rollout,) = question.rollouts
+        return self._scores(rollout, question.candidate_ids, question.teacher)
+
+    def _scores(self, rollout: Rollout, ids: NDArray[np.int32] | None, teacher: TeacherRef) -> Question:
+        asked = asked_now(teacher, self.presence.lost)
+        dtype, watched = self.hidden_dtypes.get(asked, "float32"), self.watched.get(asked, NOTHING)
+        request = question(self.spec, rollout, ids, dtype, watched)
+        job = self._job([rollout], asked, encode_request(request))
+        return Question(teacher, asked, (rollout,), request, ids, job, attempt=1)
+
+    def _rewards(self, rollouts: Sequence[Rollout], request: RewardRequest, teacher: TeacherRef) -> Question:
+        asked = asked_now(teacher, self.presence.lost)
+        job = self._job(rollouts, asked, encode_reward_request(request))
+        return Question(teacher, asked, tuple(rollouts), request, None, job, attempt=1)
+
+    def _job(self, rollouts: Sequence[Rollout], asked: str, payload: bytes) -> Job:
+        return Job(
+            id=job_id(self.run_id, rollouts, asked, payload, attempt=1),
+            queue=asked,
             reply_to=self.run_id,
             run_id=self.run_id,
             tokens=sum(len(rollout.prompt_ids) + len(rollout.completion_ids) for rollout in rollouts),
             payload=payload,
         )
-        return Question(teacher, tuple(rollouts), request, ids, job, attempt=1)
 
     def again(self, question: Question) -> Question:
         """The same question as another job, whose answer the queue does not have yet."""
         attempt = question.attempt + 1
-        own_id = job_id(self.run_id, question.rollouts, question.teacher.name, question.job.payload, attempt)
+        own_id = job_id(self.run_id, question.rollouts, question.asked, question.job.payload, attempt)
         return replace(question, job=replace(question.job, id=own_id), attempt=attempt)
+
+    def leaves_out(self, question: Question) -> bool:
+        """Whether the step may go on without an answer, as the teacher is lost; until it is back it is not asked."""
+        return question.teacher.on_loss == "skip" and question.asked in self.presence.lost
 
     async def put(self, jobs: Sequence[Job]) -> list[Put]:
         """Add the jobs, however long the queue is away: nothing is lost by waiting."""

@@ -73,9 +73,8 @@ async def build(
     ledger = standing.ledger
     if Signal.HIDDEN in required_signals(spec):
         with asking_teacher():
-            student.teacher_heads = {
-                teacher.name: output_head(await teacher.client.head(), student) for teacher in teachers.all
-            }
+            heads = {each.name: await session.while_wanted(each.client.head()) for each in teachers.everyone}
+        student.teacher_heads = {name: output_head(arrays, student) for name, arrays in heads.items()}
     if student.step == 0:
         await tell_absent(session, spec, teachers)
     objective = objective_of(spec, student)
@@ -122,14 +121,14 @@ def pipeline_of(
         candidates,
         lambda rollout: item(rollout, student.text),
         teachers.hidden_dtypes,
-        {teacher.name: watched(spec, teacher.view.info.capabilities) for teacher in teachers.all},
+        {teacher.name: watched(spec, teacher.view.info.capabilities) for teacher in teachers.everyone},
     )
     return Pipeline(Answers(asker, session, teachers.provenances, ledger))
 
 
 async def tell_absent(session: Session, spec: RunSpec, teachers: Teachers) -> None:
     """One event for each teacher of which the run lacks diagnostics."""
-    for teacher in teachers.all:
+    for teacher in teachers.everyone:
         if (sentence := absent(spec, teacher.name, teacher.view.info.capabilities)) is not None:
             await session.event("log", sentence)
 
@@ -179,12 +178,12 @@ def check_teachers(spec: RunSpec, student: Student, teachers: Teachers, train: l
     """
     if teachers.all and train:
         validate.check_routes(spec, train)
-    for teacher in teachers.all:
+    for teacher in teachers.everyone:
         if not teacher.reads_tokens(spec):
             continue
         validate.check_tokenizer(student.tokenizer, teacher.view.info)
         limits = {f"teacher {teacher.name!r}": teacher.max_length}
-        own = [example for example in train if teachers.of(example.tag) is teacher]
+        own = [example for example in train if teachers.may_ask(teacher, example.tag)]
         if own:
             validate.check_lengths(spec, own, "data.train", limits)
             validate.check_completions(own, "data.train", limits)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from enum import IntEnum
 from http import HTTPStatus
 
-from tutelage_client.errors import ProblemResponse, TutelageError
+from tutelage_client.errors import ProblemResponse, ServiceUnreachable, TutelageError
 from tutelage_client.wire import RunError
 
 
@@ -49,11 +49,20 @@ def exhausted(attempt: int, reason: str) -> RunError:
     return RunError(code="out_of_memory", message=message, category="infra", retryable=True, attempt=attempt)
 
 
+class TeacherOutage(TeacherFailed):
+    """A teacher was silent for longer than the spec allows; the run can go on from where it stands."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("teacher_outage", message)
+
+
 @contextmanager
 def asking_teacher() -> Iterator[None]:
-    """A refusal over HTTP is the teacher's failure, not a crash of the trainer."""
+    """A refusal over HTTP, or a silence beyond the deadline, is the teacher's failure, not a crash of the trainer."""
     try:
         yield
+    except ServiceUnreachable as error:
+        raise TeacherOutage(f"the teacher was waited for in vain: {error}") from error
     except ProblemResponse as error:
         remedy = "; give the trainer --teacher-key-file" if error.status == HTTPStatus.UNAUTHORIZED else ""
         raise TeacherFailed(

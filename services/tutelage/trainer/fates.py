@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -9,34 +10,39 @@ from typing import Self
 from tutelage.trainer.collate import learnable
 from tutelage.trainer.marking import Scored
 from tutelage.trainer.writing import lag
+from tutelage_client.spec import TeacherRef, teacher_for
 
 
 @dataclass(frozen=True, slots=True)
 class Fates:
-    """Counts since the run began: submitted = trained + stale + dead_lettered + dropped + those under way.
+    """Counts since the run began: submitted = trained + stale + dead_lettered + skipped + dropped + those under way.
 
-    stale: too old to be learned from; dead_lettered: a teacher gave up on them; dropped: left out for another reason
+    stale: too old to be learned from; dead_lettered: a teacher gave up on them; skipped: their teacher was lost
+    dropped: left out for another reason
     """
 
     submitted: int = 0
     trained: int = 0
     stale: int = 0
     dead_lettered: int = 0
+    skipped: int = 0
     dropped: int = 0
 
     @property
     def queued(self) -> int:
         """What must be under way."""
-        return self.submitted - self.trained - self.stale - self.dead_lettered - self.dropped
+        return self.submitted - self.trained - self.stale - self.dead_lettered - self.skipped - self.dropped
 
     def after(self, ended: Ended) -> Fates:
         """Once a step is done."""
+        why = Counter(each.left_out for each in ended.left_out)
         return Fates(
             self.submitted,
             self.trained + len(ended.trained),
             self.stale + len(ended.stale),
-            self.dead_lettered + sum(each.lost for each in ended.left_out),
-            self.dropped + sum(not each.lost for each in ended.left_out),
+            self.dead_lettered + why["dead_lettered"],
+            self.skipped + why["skipped"],
+            self.dropped + why[None],
         )
 
     def holding(self, queued: int) -> Fates:
@@ -68,3 +74,11 @@ def by_age(scored: Sequence[Scored], version: int, max_lag: int) -> tuple[list[S
     old = [max_lag > 0 and lag(each.rollout, version) > max_lag for each in scored]
     fresh = [each for each, is_old in zip(scored, old, strict=True) if not is_old]
     return fresh, [each for each, is_old in zip(scored, old, strict=True) if is_old]
+
+
+def failed_over(scored: Sequence[Scored], teachers: Sequence[TeacherRef]) -> dict[str, float]:
+    """How many rollouts of a step another than the teacher of their line marked, where one may stand in."""
+    if all(teacher.failover_to is None for teacher in teachers):
+        return {}
+    marked = [each for each in scored if each.left_out is None]
+    return {"failed_over": sum(each.teacher != teacher_for(teachers, each.rollout.tag).name for each in marked)}

@@ -10,7 +10,7 @@ from tutelage.trainer import keeping, writing
 from tutelage.trainer.crashes import CrashPoint
 from tutelage.trainer.evaluate import evaluate
 from tutelage.trainer.exits import TeacherFailed
-from tutelage.trainer.fates import Ended, by_age
+from tutelage.trainer.fates import Ended, by_age, failed_over
 from tutelage.trainer.learning import Learning, Metrics
 from tutelage.trainer.marking import Scored, Timeline
 from tutelage.trainer.replay import Share
@@ -137,9 +137,9 @@ def counted(run: Run, scored: list[Scored]) -> Metrics:
     rollouts = [s.rollout for s in scored]
     told = writing.described(rollouts, run.student.step - 1)
     run.ledger.student_tokens += sum(len(r.completion_ids) for r in rollouts)
-    if len(run.teachers.all) > 1:
+    if len(run.teachers.everyone) > 1:
         told |= {f"teacher_tokens/{name}": tokens for name, tokens in sorted(run.ledger.tokens_of.items())}
-    return told | {"dropped": run.ledger.dropped_rollouts}
+    return told | failed_over(scored, run.spec.teachers) | {"dropped": run.ledger.dropped_rollouts}
 
 
 def replayed(run: Run, scored: list[Scored]) -> Metrics:

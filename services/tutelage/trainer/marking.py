@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +16,15 @@ from tutelage.queue.base import Job
 from tutelage_client.spec import TeacherRef
 from tutelage_client.wire import Reward, RewardRequest, Rollout, ScoreRequest, TokenScores, Usage
 
+# Why a rollout has not all its marks: its teacher gave a question about it up, or was lost.
+LeftOut = Literal["dead_lettered", "skipped"]
+
 
 @dataclass(frozen=True, slots=True)
 class Scored:
     """A rollout with what was said of it; `scores` and `reward` are None where nobody asked or no answer came.
 
-    teacher: the name of the one that was asked; lost: it gave up on a question about it
+    teacher: the name of the one that was asked, and whose scores these are; left_out: why it has not all its marks
     advantage: by its reward, among those of the step; NaN: no valid reward, so it is not learned from
     """
 
@@ -30,7 +34,7 @@ class Scored:
     reward: Reward | None = None
     advantage: float | None = None
     teacher: str | None = None
-    lost: bool = False
+    left_out: LeftOut | None = None
 
     @property
     def key(self) -> str:
@@ -64,12 +68,14 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Question:
-    """One rollout, or a group that is judged together, on its way to its teacher.
+    """One rollout, or a group that is judged together, on its way to a teacher.
 
-    `attempt` counts from 1 and goes up when a reply was refused.
+    teacher: whose line it is, and so what happens if that one is lost; asked: the name of the one it is put to
+    attempt: counts from 1 and goes up when a reply was refused
     """
 
     teacher: TeacherRef
+    asked: str
     rollouts: tuple[Rollout, ...]
     request: ScoreRequest | RewardRequest
     candidate_ids: NDArray[np.int32] | None
@@ -87,22 +93,19 @@ class Marking:
 
     arrive: told of each rollout when its last question has ended
     marked: what is known so far of each rollout that was asked about, by its id
-    lost: ids of the rollouts of which a question was given up
+    left_out: of those of which a question has no answer, why
     outside: by job id, the questions that found no room in their queue
     charges: what the answers cost, by teacher
-    heard_s, asked_s: by teacher, when an answer of any kind last came, and when its questions were last put, while
-        there are any
+    whole: every question of the step is here
     """
 
     arrive: Callable[[Scored], None] = unheard
     timeline: Timeline = field(default_factory=Timeline)
     marked: dict[str, Scored] = field(default_factory=dict)
-    lost: set[str] = field(default_factory=set)
+    left_out: dict[str, LeftOut] = field(default_factory=dict)
     outside: dict[str, Question] = field(default_factory=dict)
     charges: list[tuple[str, Usage]] = field(default_factory=list)
-    heard_s: dict[str, float] = field(default_factory=dict)
-    asked_s: dict[str, float] = field(default_factory=dict)
-    _waiting: Counter[str] = field(default_factory=Counter)
+    whole: bool = False
     _unanswered: Counter[str] = field(default_factory=Counter)
     _outstanding: dict[str, Question] = field(default_factory=dict)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
@@ -114,15 +117,16 @@ class Marking:
         return [self._ended(name) for name in self.marked if not self._unanswered[name]]
 
     def _ended(self, rollout_id: str) -> Scored:
-        return replace(self.marked[rollout_id], lost=rollout_id in self.lost)
+        return replace(self.marked[rollout_id], left_out=self.left_out.get(rollout_id))
 
     @property
     def outstanding(self) -> list[Question]:
         return list(self._outstanding.values())
 
-    def waiting(self) -> dict[str, list[Question]]:
-        """What is outstanding, by teacher."""
-        return by_teacher(self._outstanding.values())
+    @property
+    def has_marks(self) -> bool:
+        """Whether a rollout has all its marks."""
+        return any(scored.left_out is None for scored in self.done)
 
     def find(self, job_id: str) -> Question | None:
         """The question behind a job, if it still waits for its answer."""
@@ -132,19 +136,11 @@ class Marking:
         return question.job.id in self._outstanding
 
     def add(self, question: Question) -> None:
-        now_s, teacher = time.monotonic(), question.teacher.name
-        if not self._waiting[teacher]:
-            self.heard_s[teacher] = self.asked_s[teacher] = now_s
-        self._waiting[teacher] += 1
-        self.timeline.first_question_s = self.timeline.first_question_s or now_s
+        self.timeline.first_question_s = self.timeline.first_question_s or time.monotonic()
         self._outstanding[question.job.id] = question
         for rollout in question.rollouts:
             self._unanswered[rollout.id] += 1
-            self.marked.setdefault(rollout.id, Scored(rollout, None, teacher=teacher))
-
-    def hear(self, question: Question) -> None:
-        """Its teacher is there: something came from it."""
-        self.heard_s[question.teacher.name] = self.asked_s[question.teacher.name] = time.monotonic()
+            self.marked.setdefault(rollout.id, Scored(rollout, None, teacher=question.asked))
 
     def admit(self, question: Question, *, is_inside: bool) -> None:
         """Note whether it found room in its queue."""
@@ -161,26 +157,33 @@ class Marking:
         del self._outstanding[question.job.id]
         self._outstanding[by.job.id] = by
 
-    def end(self, question: Question, said: TokenScores | Sequence[Reward] | None) -> None:
-        """The question's one end: scores of its rollout, rewards of its rollouts, or None when it was given up."""
-        self.admit(question, is_inside=True)
-        del self._outstanding[question.job.id]
-        self._waiting[question.teacher.name] -= 1
-        if said is None:
-            self.lost |= {rollout.id for rollout in question.rollouts}
+    def end(self, question: Question, said: TokenScores | Sequence[Reward]) -> None:
+        """The question's one answer: scores of its rollout, or rewards of its rollouts."""
         for index, rollout in enumerate(question.rollouts):
-            self._unanswered[rollout.id] -= 1
             known = self.marked[rollout.id]
             if isinstance(said, TokenScores):
-                self.marked[rollout.id] = replace(known, scores=said, candidate_ids=question.candidate_ids)
-            elif said is not None:
-                self.marked[rollout.id] = replace(known, reward=said[index])
-        if said is not None:
-            self.timeline.last_answer_s = time.monotonic()
-            self.timeline.first_answer_s = self.timeline.first_answer_s or self.timeline.last_answer_s
+                known = replace(known, scores=said, candidate_ids=question.candidate_ids, teacher=question.asked)
+            else:
+                teacher = question.asked if known.scores is None else known.teacher
+                known = replace(known, reward=said[index], teacher=teacher)
+            self.marked[rollout.id] = known
+        self.timeline.last_answer_s = time.monotonic()
+        self.timeline.first_answer_s = self.timeline.first_answer_s or self.timeline.last_answer_s
+        self._forget(question)
+
+    def leave_out(self, question: Question, why: LeftOut) -> None:
+        """The question's end without an answer."""
+        for rollout in question.rollouts:
+            self.left_out.setdefault(rollout.id, why)
+        self._forget(question)
+
+    def _forget(self, question: Question) -> None:
+        self.admit(question, is_inside=True)
+        del self._outstanding[question.job.id]
         if not self._outstanding:
             self._idle.set()
         for rollout in question.rollouts:
+            self._unanswered[rollout.id] -= 1
             if not self._unanswered[rollout.id]:
                 self.arrive(self._ended(rollout.id))
 
@@ -201,7 +204,6 @@ class Marking:
             for rollout in question.rollouts:
                 self.marked.pop(rollout.id, None)
         self._outstanding.clear()
-        self._waiting.clear()
         self.outside.clear()
 
 
@@ -209,5 +211,5 @@ def by_teacher(questions: Iterable[Question]) -> dict[str, list[Question]]:
     """The questions by the name of who is asked, in order."""
     found: dict[str, list[Question]] = {}
     for question in questions:
-        found.setdefault(question.teacher.name, []).append(question)
+        found.setdefault(question.asked, []).append(question)
     return found

@@ -11,19 +11,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Set
+from collections.abc import AsyncIterator, Callable
 from typing import Self
 
 from tutelage.queue.base import Answer
 from tutelage.trainer.answers import Answers
 from tutelage.trainer.exits import TeacherFailed
 from tutelage.trainer.marking import Marking, Question, Scored, Timeline, by_teacher, unheard
+from tutelage.trainer.outages import Outages
 from tutelage.trainer.rewarding import Groups
 from tutelage_client.errors import ServiceUnreachable
 from tutelage_client.wire import Rollout
 
 log = logging.getLogger(__name__)
 READ_WAIT_S = 1.0
+LONGEST_ROUND_S = 3.0
 UNREACHABLE_WAIT_S = 0.5
 
 
@@ -31,15 +33,16 @@ class Pipeline:
     """The way to the teachers and back. The reader runs while the pipeline is entered, once a run.
 
     open: the steps under way, in order
-    ask_again_s: how long to hear nothing of a teacher before its questions are put again and it counts as away
+    away_s: how long to hear nothing of a teacher before its questions are put again and it counts as away
     """
 
-    def __init__(self, answers: Answers, ask_again_s: float = 10.0) -> None:
+    def __init__(self, answers: Answers, away_s: float = 10.0) -> None:
         self.answers = answers
-        self.ask_again_s = ask_again_s
+        self.outages = Outages(answers, away_s)
         self.open: list[Marking] = []
 
     async def __aenter__(self) -> Self:
+        self._since_s = time.monotonic()
         self._reader = asyncio.create_task(self._read())
         return self
 
@@ -56,6 +59,7 @@ class Pipeline:
 
         Raises:
             TeacherFailed: the teacher answers with something that is not a score, or every question was given up.
+            TeacherOutage: as the spec says of a lost teacher.
         """
         marking = Marking(arrive)
         self.open.append(marking)
@@ -71,7 +75,7 @@ class Pipeline:
             await asyncio.gather(asking, return_exceptions=True)
             self.open.remove(marking)
         self.answers.settle(marking)
-        if marking.done and len(marking.lost) == len(marking.done):
+        if marking.done and not marking.has_marks:
             asked = ", ".join(sorted({repr(scored.teacher) for scored in marking.done}))
             raise TeacherFailed("no_scores", f"teacher {asked} gave up every question of this step")
         return sorted(marking.done, key=lambda s: s.rollout.id), marking.timeline
@@ -84,6 +88,7 @@ class Pipeline:
             await self._put(marking, questions + self._judged(ended, groups))
         await self._put(marking, [asker.reward_question(group) for group in groups.rest()])
         marking.timeline.last_rollout_s = time.monotonic()
+        marking.whole = True
         await marking.all_ended()
 
     def _judged(self, ended: list[Rollout], groups: Groups) -> list[Question]:
@@ -109,44 +114,30 @@ class Pipeline:
             answers, cursor = await self._next(cursor)
             for answer in answers:
                 await self._take(answer)
-            await self._ask_again()
+            await self.outages.look(list(self.open))
 
     async def _take(self, answer: Answer) -> None:
-        """Let the answer reach the step that waits for it, and each know that its teacher is there."""
+        """Let the answer reach the step that waits for it; a late one tells that its teacher is back."""
         for marking in self.open:
-            question = marking.find(answer.job_id)
-            if question is not None:
-                for each in self.open:
-                    each.hear(question)
+            if marking.find(answer.job_id) is not None:
                 await self.answers.take(marking, answer)
                 return
+        presence = self.answers.asker.presence
+        if (teacher := presence.of_lost(answer.job_id)) is not None:
+            presence.hear(teacher)
 
     async def _next(self, cursor: str) -> tuple[list[Answer], str]:
-        asker, wait_s = self.answers.asker, min(READ_WAIT_S, self.ask_again_s)
+        """What is new since the cursor. A round in which the queue was away, or something else took long, is no silence
+        of a teacher."""
+        asker, wait_s = self.answers.asker, min(READ_WAIT_S, self.outages.shortest_s)
         try:
-            return await asker.queue.answers(asker.run_id, after=cursor, wait_s=wait_s)
+            read = await asker.queue.answers(asker.run_id, after=cursor, wait_s=wait_s)
         except ServiceUnreachable as error:
             log.warning("queue not reachable, waiting", extra={"reason": str(error)})
             await asyncio.sleep(UNREACHABLE_WAIT_S)
+            self._since_s = time.monotonic()
             return [], cursor
-
-    async def _ask_again(self) -> None:
-        """Note which teachers are heard of; put what one has outstanding again when that is long ago."""
-        now_s, away = time.monotonic(), set[str]()
-        for marking in list(self.open):
-            await self.answers.ask_outside(marking)
-            for teacher, questions in marking.waiting().items():
-                if now_s - marking.heard_s[teacher] >= self.ask_again_s:
-                    away.add(teacher)
-                if now_s - marking.asked_s[teacher] > self.ask_again_s:
-                    marking.asked_s[teacher] = now_s
-                    await self.answers.ask(marking, [q for q in questions if q.job.id not in marking.outside])
-        self._tell(away)
-
-    def _tell(self, away: Set[str]) -> None:
-        """The run's condition, and that of each teacher where there are several."""
-        conditions = self.answers.session.conditions
-        conditions["teacher_available"] = not away
-        teachers = self.answers.asker.spec.teachers
-        if len(teachers) > 1:
-            conditions |= {f"teacher_available/{teacher.name}": teacher.name not in away for teacher in teachers}
+        now_s = time.monotonic()
+        asker.presence.listen(min(now_s - self._since_s, LONGEST_ROUND_S))
+        self._since_s = now_s
+        return read

@@ -24,7 +24,7 @@ from tutelage.trainer.collate import MicroBatch
 from tutelage.trainer.crashes import CrashPoint, Passing, pass_by
 from tutelage.trainer.optimizer import Optimizer
 from tutelage.trainer.writer import Writer, context_length, hidden_states
-from tutelage_client.spec import RunSpec
+from tutelage_client.spec import RunSpec, all_names
 
 
 class Reference(NamedTuple):
@@ -95,7 +95,7 @@ class Student(Writer):
             learned["grad_norm"] = self.optimizer.apply(count, self.step) if count else None
             passing(CrashPoint.AFTER_OPTIMIZER_STEP)
             self.step += 1
-        return learned if len(self.spec.teachers) < 2 else learned | _by_teacher(parts)
+        return learned if len(all_names(self.spec.teachers)) < 2 else learned | _by_teacher(parts)
 
     @torch.no_grad()
     def measure(self, batches: Iterable[MicroBatch], objective: Objective) -> dict[str, float]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from dataclasses import dataclass
 from typing import Self
 
-from tutelage.trainer.exits import TeacherFailed
+from tutelage.trainer.exits import TeacherFailed, TeacherOutage
 from tutelage.trainer.session import Session
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.http import RetryPolicy
@@ -50,26 +51,34 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Teachers:
-    """All teachers of the run, in the order of the spec; leaving it as a context closes their connections."""
+    """All teachers of the run, in the order of the spec; leaving it as a context closes their connections.
+
+    all: those that lines go to; stand_ins: those that are asked only in place of one of them
+    """
 
     all: tuple[Teacher, ...] = ()
+    stand_ins: tuple[Teacher, ...] = ()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for teacher in self.all:
+        for teacher in self.everyone:
             await teacher.client.close()
+
+    @property
+    def everyone(self) -> tuple[Teacher, ...]:
+        return self.all + self.stand_ins
 
     @property
     def provenances(self) -> dict[str, Provenance]:
         """Who each of them is, by name."""
-        return {teacher.name: teacher.provenance for teacher in self.all}
+        return {teacher.name: teacher.provenance for teacher in self.everyone}
 
     @property
     def hidden_dtypes(self) -> dict[str, EntryDtype]:
         """In what the hidden states of each of them lose nothing, by name."""
-        return {teacher.name: teacher.view.info.capabilities.hidden_dtype for teacher in self.all}
+        return {teacher.name: teacher.view.info.capabilities.hidden_dtype for teacher in self.everyone}
 
     def of(self, tag: str | None) -> Teacher:
         """Who is asked about a line with this tag.
@@ -81,7 +90,12 @@ class Teachers:
         return self.named(ref.name)
 
     def named(self, name: str) -> Teacher:
-        return next(teacher for teacher in self.all if teacher.name == name)
+        return next(teacher for teacher in self.everyone if teacher.name == name)
+
+    def may_ask(self, teacher: Teacher, tag: str | None) -> bool:
+        """Whether it is asked about a line with this tag, or may be in place of who is."""
+        own = self.of(tag)
+        return teacher is own or teacher.name == own.ref.failover_to
 
 
 async def open_teachers(
@@ -91,34 +105,41 @@ async def open_teachers(
 
     Raises:
         TeacherFailed: one with `on_loss = "fail"` is not registered any more.
+        TeacherOutage: one was waited for as long as its `outage_budget_s` allows.
         Fenced, StopRun: the run must end while it waits for one.
     """
     found = dict(session.lease.teachers)
-    for ref in spec.teachers:
-        if ref.name not in found:
-            found[ref.name] = await _registered(session, ref, coordinator)
-    return Teachers(
-        tuple(Teacher(ref, found[ref.name], _door(session, ref, found[ref.name], key)) for ref in spec.teachers)
-    )
+    stand_ins = [ref.model_copy(update={"name": ref.failover_to}) for ref in spec.teachers if ref.failover_to]
+    opened: dict[str, Teacher] = {}
+    for ref in [*spec.teachers, *stand_ins]:
+        if ref.name not in opened:
+            view = found.get(ref.name) or await _registered(session, ref, coordinator)
+            opened[ref.name] = Teacher(ref, view, _door(session, ref, view, key))
+    every = tuple(opened.values())
+    return Teachers(every[: len(spec.teachers)], every[len(spec.teachers) :])
 
 
 async def _registered(session: Session, ref: TeacherRef, coordinator: CoordinatorClient) -> TeacherView:
-    """The teacher as soon as the coordinator knows it again, where its `on_loss` waits for that."""
+    """The teacher as soon as the coordinator knows it again: nobody stands in for one of whom nothing is known."""
     sentence = f"teacher {ref.name!r} is not registered with the coordinator any more"
     if ref.on_loss == "fail":
         raise TeacherFailed("teacher_gone", f'{sentence}; start it, or set on_loss = "pause" to wait for it')
     await session.event("teacher", f"{sentence}; the run waits until it is started again", "warning")
     session.conditions["teacher_available"] = False
-    while True:
+    budget_s = math.inf if ref.outage_budget_s is None else ref.outage_budget_s
+    until_s = time.monotonic() + budget_s
+    while time.monotonic() < until_s:
         session.check()
         for view in await coordinator.teachers():
             if view.name == ref.name:
                 session.conditions["teacher_available"] = True
                 return view
         await asyncio.sleep(REGISTRY_POLL_S)
+    raise TeacherOutage(f"{sentence}, and its outage_budget_s = {budget_s:g} is spent")
 
 
 def _door(session: Session, ref: TeacherRef, view: TeacherView, key: str | None) -> TeacherClient:
-    """With `on_loss = "pause"` its absence is waited for, as that of the queue is."""
-    retry = RetryPolicy(deadline_s=math.inf) if ref.on_loss == "pause" else None
+    """Its absence is waited for, as that of the queue is, as long as the spec allows."""
+    budget_s = ref.patience_s if ref.on_loss == "fail" else ref.outage_budget_s
+    retry = RetryPolicy(deadline_s=math.inf if budget_s is None else budget_s)
     return TeacherClient(view.url, key=key, retry=retry, run_id=session.run_id)
