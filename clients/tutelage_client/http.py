@@ -20,6 +20,7 @@ import httpx2
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from tutelage_client.errors import InvalidInput, ProblemResponse, ServiceUnreachable, StaleEpoch
+from tutelage_client.tracing import HEADER, TRACEPARENT
 
 Reply = TypeVar("Reply")
 Content = bytes | AsyncIterable[bytes]
@@ -166,8 +167,9 @@ class Http:
         timeout_s: float | None = None,
     ) -> httpx2.Request:
         timeout = httpx2.USE_CLIENT_DEFAULT if timeout_s is None else timeout_s
+        traced = {HEADER: context} if (context := TRACEPARENT.get()) else {}
         return self._client.build_request(
-            method, path, content=content, params=params, headers=headers, timeout=timeout
+            method, path, content=content, params=params, headers=traced | dict(headers or {}), timeout=timeout
         )
 
     @asynccontextmanager

@@ -14,12 +14,14 @@ from typing import Any, Self
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from pydantic import ValidationError
 
+from tutelage_client.tracing import TRACEPARENT, run_trace, trace_of
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 _LONGEST_ERROR = 300
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: time, level, service, message, and whatever was passed as `extra`."""
+    """One JSON object a line: time, level, service, message, whatever was passed as `extra`, and the trace's id."""
 
     def __init__(self, service: str) -> None:
         super().__init__()
@@ -33,9 +35,16 @@ class JsonLines(logging.Formatter):
             "message": record.getMessage().rstrip(),
         }
         line |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        line |= _traced(line.get("run_id"))
         if record.exc_info and record.exc_info[1] is not None:
             line |= describe_error(record.exc_info[1])
         return json.dumps(line, default=str)
+
+
+def _traced(run_id: str | None) -> dict[str, str]:
+    """The trace of the run that a line names, or else of the work that wrote it."""
+    trace_id = trace_of(TRACEPARENT.get()) if run_id is None else run_trace(run_id)
+    return {} if trace_id is None else {"trace_id": trace_id}
 
 
 def describe_error(error: BaseException) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from sqlalchemy import select
@@ -13,6 +14,7 @@ from tutelage.coordinator.states import LEASED, TRANSITIONS
 from tutelage.coordinator.tables import EventRow, RunRow
 from tutelage_client.wire import EventView, Page, RunStatus
 
+log = logging.getLogger(__name__)
 LONGEST = 1000
 
 
@@ -39,6 +41,7 @@ def move(session: Session, run: RunRow, *path: RunStatus, reason: str | None = N
         if to.final:
             run.ended_at = now()
         data = {"from": before, "to": to, "epoch": run.epoch, "reason": reason}
+        log.info("a run moves", extra={"run_id": run.id} | data)
         record(session, run, "state", f"{before} -> {to}" + (f": {reason}" if reason else ""), data)
 
 

@@ -11,7 +11,7 @@ from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 import tutelage
-from tutelage.serving.middleware import GuardBody, Measure
+from tutelage.serving.middleware import GuardBody, Measure, Trace
 from tutelage.serving.openapi import EVERYWHERE, DescribedApp, answers, in_bytes
 from tutelage.serving.problems import ServiceProblem, add_problem_handlers
 from tutelage.telemetry import HttpMetrics
@@ -42,6 +42,7 @@ def create_app(
     app.state.stopping = asyncio.Event()
     app.state.registry = registry or CollectorRegistry()
     app.add_middleware(GuardBody, default=max_body_bytes, by_prefix=body_limits or {})
+    app.add_middleware(Trace)
     app.add_middleware(Measure, metrics=HttpMetrics.of(app.state.registry))
     add_problem_handlers(app)
     _add_health(app, ready)

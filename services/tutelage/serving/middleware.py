@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tutelage.serving.problems import ServiceProblem
 from tutelage.telemetry import HttpMetrics
+from tutelage_client.tracing import HEADER, TRACEPARENT
 
 
 class GuardBody:
@@ -54,6 +55,18 @@ def _packed(encoding: str) -> ServiceProblem:
     return ServiceProblem(
         415, "unsupported_content_encoding", detail, field="Content-Encoding", headers={"Accept-Encoding": "identity"}
     )
+
+
+class Trace:
+    """ASGI middleware that does a request's work in the trace that its caller named."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            TRACEPARENT.set(Headers(scope=scope).get(HEADER, ""))
+        await self._app(scope, receive, send)
 
 
 class Measure:

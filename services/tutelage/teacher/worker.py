@@ -22,6 +22,7 @@ from tutelage.teacher.scorer import Scorer
 from tutelage.teacher.waiting import is_set_within
 from tutelage.telemetry import describe_error
 from tutelage_client.errors import BadScores, InvalidInput, ServiceUnreachable
+from tutelage_client.tracing import TRACEPARENT
 from tutelage_client.wire import (
     MEDIA_TYPE,
     decode_reward_request,
@@ -129,6 +130,8 @@ class QueueWorker:
             log.error("a job broke the worker", extra={"job": delivery.job.id, **describe_error(error)})
 
     async def _work(self, delivery: Delivery) -> None:
+        TRACEPARENT.set(delivery.job.traceparent)  # of this job's task
+        log.debug("a job is worked on", extra={"job": delivery.job.id, "attempt": delivery.attempt})
         try:
             payload = await self._answered(delivery.job)
         except (InvalidInput, BudgetSpent) as error:

@@ -19,6 +19,7 @@ from tutelage.trainer.questions import job_id, question
 from tutelage.trainer.watching import NOTHING, Watched
 from tutelage_client.errors import ServiceUnreachable
 from tutelage_client.spec import RunSpec, TeacherRef, asked_now, teacher_for
+from tutelage_client.tracing import traceparent
 from tutelage_client.wire import (
     EntryDtype,
     RewardItem,
@@ -86,13 +87,15 @@ class Asker:
         return Question(teacher, asked, tuple(rollouts), request, None, job, attempt=1)
 
     def _job(self, rollouts: Sequence[Rollout], asked: str, payload: bytes) -> Job:
+        own_id = job_id(self.run_id, rollouts, asked, payload, attempt=1)
         return Job(
-            id=job_id(self.run_id, rollouts, asked, payload, attempt=1),
+            id=own_id,
             queue=asked,
             reply_to=self.run_id,
             run_id=self.run_id,
             tokens=sum(len(rollout.prompt_ids) + len(rollout.completion_ids) for rollout in rollouts),
             payload=payload,
+            traceparent=traceparent(self.run_id, own_id),
         )
 
     def again(self, question: Question) -> Question:

@@ -22,6 +22,7 @@ from tutelage.trainer.settings import Settings
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.errors import InvalidInput, ProblemResponse, StaleEpoch, TutelageError
 from tutelage_client.spec import parse_spec
+from tutelage_client.tracing import TRACEPARENT, traceparent
 from tutelage_client.wire import Outcome, RunError
 from tutelage_client.worker import WorkerClient
 
@@ -36,6 +37,7 @@ async def execute(settings: Settings, run_id: str) -> ExitCode:
 
 async def lead(worker: WorkerClient, coordinator: CoordinatorClient, settings: Settings, run_id: str) -> ExitCode:
     """From the lease to the exit code; SIGTERM pauses the run."""
+    TRACEPARENT.set(traceparent(run_id))
     try:
         lease = await worker.lease_run(run_id, settings.name, settings.epoch)
     except StaleEpoch:
@@ -43,6 +45,7 @@ async def lead(worker: WorkerClient, coordinator: CoordinatorClient, settings: S
     except ProblemResponse as error:
         log.error("the run cannot be leased", extra={"run_id": run_id, "reason": error.detail})  # noqa: TRY400
         return ExitCode.USER_ERROR
+    log.info("an attempt begins", extra={"run_id": run_id, "epoch": lease.epoch})
     session = Session(worker, lease)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, session.request, "pause")
     try:
