@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
-from simulation import QUEUE, Clock, Trainer, World, simulated_database
+from simulation import QUEUE, Clock, Trainer, World, played, simulated_database
 from sqlalchemy import select
 
 from tutelage.coordinator.db import Database, now
@@ -31,13 +34,18 @@ def database(clock: Clock, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield database
 
 
-async def test_every_schedule_of_faults_keeps_the_invariants(database: Database, clock: Clock) -> None:
-    ends: Counter[RunStatus] = Counter()
-    for seed in range(FIRST_SEED, FIRST_SEED + SCHEDULES):
-        world = World(seed, database, clock)
-        found = await world.play()
+def test_every_schedule_of_faults_keeps_the_invariants(tmp_path: Path) -> None:
+    processes = min(os.cpu_count() or 1, SCHEDULES)
+    seeds = range(FIRST_SEED, FIRST_SEED + SCHEDULES)
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        folders = [tmp_path / str(part) for part in range(processes)]
+        for folder in folders:
+            folder.mkdir()
+        parts = pool.map(played, folders, [seeds[part::processes] for part in range(processes)])
+        ended = [each for part in parts for each in part]
+    for seed, found, _ in ended:
         assert not found, f"seed {seed} (TUTELAGE_TEST_SEED={seed} TUTELAGE_TEST_SCHEDULES=1): {found}"
-        ends[(await world.history()).run.status] += 1
+    ends = Counter(status for *_, status in ended)
     if SCHEDULES > 1:
         assert ends[RunStatus.SUCCEEDED] > 0.8 * SCHEDULES, ends
 

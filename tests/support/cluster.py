@@ -45,8 +45,8 @@ WAIT_S = 120.0
 class Cluster:
     """Everything that runs. Children are killed by pid; what they log is in `folder`."""
 
-    def __init__(self, folder: Path, bind: str = "127.0.0.1") -> None:
-        self.folder, self.bind = folder, bind
+    def __init__(self, folder: Path, bind: str = "127.0.0.1", lease_s: float = LEASE_S) -> None:
+        self.folder, self.bind, self.lease_s = folder, bind, lease_s
         self.redis_port, self.coordinator_port = free_port(), free_port()
         self.redis_way = FaultProxy(self.redis_port)
         self.teachers_way = FaultProxy(self.redis_port)
@@ -118,13 +118,13 @@ class Cluster:
     def _coordinator(self) -> Child:
         flags = ["--data-dir", str(self.folder / "coordinator"), "--port", str(self.coordinator_port)]
         flags += ["--host", self.bind]
-        flags += ["--lease-s", str(LEASE_S), "--redis-url", f"redis://127.0.0.1:{self.redis_port}/0"]
+        flags += ["--lease-s", str(self.lease_s), "--redis-url", f"redis://127.0.0.1:{self.redis_port}/0"]
         return self._service("coordinator", "coordinator", self.url, *flags)
 
     def second_coordinator(self) -> Child:
         """Another one on the same database."""
         port = free_port()
-        flags = ["--data-dir", str(self.folder / "coordinator"), "--port", str(port), "--lease-s", str(LEASE_S)]
+        flags = ["--data-dir", str(self.folder / "coordinator"), "--port", str(port), "--lease-s", str(self.lease_s)]
         return self._service("coordinator", "coordinator-2", f"http://127.0.0.1:{port}", *flags)
 
     def teacher(self, name: str, *flags: str, **options: Any) -> Child:

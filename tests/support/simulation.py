@@ -8,14 +8,16 @@ jumps. Afterwards everything is well again, the run must end, and its history mu
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import delete, event, select
+from sqlalchemy.orm import Session
 
 from tutelage.coordinator import leases, reports, runs
 from tutelage.coordinator.db import Database
@@ -38,6 +40,7 @@ SPEC: dict[str, Any] = {
     "objective": {"kind": "constant_penalty"},
     "optim": {"steps": STEPS},
 }
+BEGIN_S = 1.7e9  # of every schedule, so that it follows from its seed alone
 DAY_S, JULIAN_1970 = 86400.0, 2440587.5
 
 
@@ -45,7 +48,7 @@ class Clock:
     """Seconds since 1970, for the queue and for SQL alike."""
 
     def __init__(self) -> None:
-        self.now_s = 1.7e9
+        self.now_s = BEGIN_S
 
     def __call__(self) -> float:
         return self.now_s
@@ -54,10 +57,34 @@ class Clock:
         return self.now_s / DAY_S + JULIAN_1970
 
 
+class OneAtATime(Database):
+    """A database that one schedule uses, in one thread: its transactions share a session, which is half the work."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._session = Session(self._writing, expire_on_commit=False)
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        try:
+            yield self._session
+        finally:
+            self._session.commit()
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        with self._session.begin():
+            yield self._session
+
+    def close(self) -> None:
+        self._session.close()
+        super().close()
+
+
 @contextmanager
 def simulated_database(folder: Path, clock: Clock) -> Iterator[Database]:
     """A coordinator's database that tells the simulation's time and waits for no disk."""
-    database = Database(f"sqlite:///{folder / 'simulated.db'}")
+    database = OneAtATime(f"sqlite:///{folder / 'simulated.db'}")
 
     def prepare(connection: Any, _: Any) -> None:
         connection.create_function("julianday", 1, clock.julian)
@@ -109,18 +136,22 @@ class World:
         self.teachers = [Teacher("teacher-0"), Teacher("teacher-1")]
         self.learned: list[LearnedStep] = []
         self.run_id = ""
+        self.ended = False  # the coordinator took an outcome that is final
 
     async def play(self) -> list[str]:
         """Faults and work at random, then work alone until the run ends; every violation."""
+        self.clock.now_s = BEGIN_S
         self._submit()
         for _ in range(TURNS):
             await self.random.choice((self._work, self._work, self._work, self._harm))()
         for process in (*self.trainers, *self.teachers):
             process.frozen = False
-        for turn in range(TURNS_TO_END):
-            await self._work()
-            if turn % 20 == 0 and self._status().final:
+        for _ in range(TURNS_TO_END):
+            if self.ended:
                 break
+            await self._work()
+            if all(trainer.lease is None for trainer in self.trainers):
+                self._let_leases_lapse()
         return await self.violations()
 
     async def violations(self) -> list[str]:
@@ -143,9 +174,20 @@ class World:
             session.execute(delete(RunRow))
             self.run_id = runs.submit(session, SPEC, None)[0].id
 
-    def _status(self) -> RunStatus:
+    def status(self) -> RunStatus:
         with self.database.read() as session:
             return session.scalars(select(RunRow.status)).one()
+
+    def _let_leases_lapse(self) -> None:
+        """Nobody executes the run any more: nothing happens until whoever did is given up and one takes over."""
+        self._claim(self.random.choice(self.trainers))
+        if not any(trainer.lease for trainer in self.trainers):
+            self.clock.now_s += LEASE_S
+            self._sweep()
+
+    def _sweep(self) -> None:
+        if leases.sweep(self.database):
+            self.ended = self.status().final
 
     # What the processes do
 
@@ -161,7 +203,7 @@ class World:
             if not teacher.frozen:
                 await self._teach(teacher)
         else:
-            leases.sweep(self.database)
+            self._sweep()
 
     async def _train(self, trainer: Trainer) -> None:
         """The next thing that the trainer does; a refusal of its epoch ends it."""
@@ -181,6 +223,9 @@ class World:
             trainer.dies()
 
     def _claim(self, trainer: Trainer) -> None:
+        with self.database.read() as session:
+            if not leases.is_work_waiting(session):
+                return
         with self.database.write() as session:
             trainer.lease = leases.claim(session, self.settings, trainer.name)
         if trainer.lease is not None:
@@ -250,6 +295,7 @@ class World:
                 leases.finish(session, self.settings, self.run_id, Outcome(epoch=lease.epoch, result="succeeded"))
         trainer.begin_step()
         if is_last:
+            self.ended = True
             trainer.dies()
 
     async def _teach(self, teacher: Teacher) -> None:
@@ -272,7 +318,7 @@ class World:
         elif pick < 0.3:
             trainer.frozen = not trainer.frozen
             self.clock.now_s += self.random.uniform(0, LEASE_S * 1.5)
-            leases.sweep(self.database)
+            self._sweep()
         elif pick < 0.4:
             await self._kill(teacher)
         elif pick < 0.6:
@@ -300,3 +346,15 @@ class World:
         name = f"{self.run_id}/{step}/{self.random.randrange(ROLLOUTS)}"
         put = await self.queue.put([Job(name, "toy", self.run_id, self.run_id, 1, b"?")])
         assert put[0] in Put
+
+
+def played(folder: Path, seeds: Sequence[int]) -> list[tuple[int, list[str], RunStatus]]:
+    """Of each schedule its seed, every violation, and how the run ended."""
+
+    async def play() -> list[tuple[int, list[str], RunStatus]]:
+        clock = Clock()
+        with simulated_database(folder, clock) as database:
+            worlds = [World(seed, database, clock) for seed in seeds]
+            return [(seed, await world.play(), world.status()) for seed, world in zip(seeds, worlds, strict=True)]
+
+    return asyncio.run(play())
