@@ -22,7 +22,7 @@ from tutelage.engines.fakes import ToyServer, listening
 from tutelage.engines.fakes.hosted import Model, hosted_app
 from tutelage.engines.hf import HfEngine, open_hf
 from tutelage.engines.options import FakeOptions, HfOptions
-from tutelage.rewards import rewards_of
+from tutelage.rewards import judge_rewards
 from tutelage.rewards.graders import grade
 from tutelage.standalone.arms import first_and_last
 from tutelage.standalone.children import Child
@@ -125,7 +125,7 @@ async def words_around() -> int:
 
     judged = load_spec(EXAMPLES / STAGE.name / "judged.toml").reward
     assert judged is not None
-    await rewards_of(RewardRequest(items=[RewardItem(prompt="", completion="")], reward=judged.by), ask)
+    await judge_rewards(RewardRequest(items=[RewardItem(prompt="", completion="")], reward=judged.by), ask)
     return sum(map(len, asked))
 
 

@@ -15,7 +15,7 @@ from tutelage.engines.fakes.hosted import Together, hosted_app, mark
 from tutelage.engines.fakes.toy import CALLS_BETWEEN_REFUSALS
 from tutelage.engines.hf import HfEngine
 from tutelage.engines.options import ChatOptions, FakeOptions
-from tutelage.rewards import rewards_of
+from tutelage.rewards import judge_rewards
 from tutelage_client.errors import TutelageError
 from tutelage_client.wire import GenerateRequest, Pairwise, RewardItem, RewardRequest, Rubric
 
@@ -46,7 +46,7 @@ async def test_a_real_model_behind_a_chat_api_judges_and_writes_and_gives_no_log
         teacher = await open_engine(ChatOptions(upstream=url, upstream_model="adder"), "hosted")
         assert (await teacher.connect())["output_logprobs"] is False
         items = [RewardItem(prompt="47+85:", completion=text) for text in (RIGHT, SLIP, NONSENSE, "")]
-        rewards, usage = await rewards_of(RewardRequest(items=items, reward=RUBRIC), teacher.generate)
+        rewards, usage = await judge_rewards(RewardRequest(items=items, reward=RUBRIC), teacher.generate)
         right, slip, nonsense, empty = (reward.value or 0.0 for reward in rewards)
         assert right == 1.0 and right > slip > nonsense and empty < slip
         read = sum(len("47+85:") + len(item.completion) + len("E") for item in items)
@@ -57,7 +57,9 @@ async def test_a_real_model_behind_a_chat_api_judges_and_writes_and_gives_no_log
         with pytest.raises(TutelageError, match="maximum context length is 128"):
             await teacher.generate(GenerateRequest(prompts=["1" * 100], max_tokens=64))
         with pytest.raises(TutelageError, match="one answer at a time"):
-            await rewards_of(RewardRequest(items=items[:2], reward=Pairwise(rubric="It is right.")), teacher.generate)
+            await judge_rewards(
+                RewardRequest(items=items[:2], reward=Pairwise(rubric="It is right.")), teacher.generate
+            )
         await teacher.close()
 
 
@@ -67,7 +69,7 @@ async def test_a_rate_limit_that_strikes_again_and_again_loses_no_judgement(adde
         teacher = await open_engine(ChatOptions(upstream=url, upstream_model="adder"), "hosted")
         await teacher.connect()
         items = [RewardItem(prompt="47+85:", completion=RIGHT)] * (2 * CALLS_BETWEEN_REFUSALS)
-        rewards, _ = await rewards_of(RewardRequest(items=items, reward=RUBRIC), teacher.generate)
+        rewards, _ = await judge_rewards(RewardRequest(items=items, reward=RUBRIC), teacher.generate)
         assert [reward.value for reward in rewards] == [1.0] * len(items)
         assert toy.refused == 2
         await teacher.close()

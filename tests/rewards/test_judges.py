@@ -14,7 +14,7 @@ from tutelage.engines import open_engine
 from tutelage.engines.fakes import APPS, ToyServer, listening, write_tokenizer
 from tutelage.engines.fakes.judge import good, verdict
 from tutelage.engines.options import ChatOptions, FakeOptions
-from tutelage.rewards import rewards_of
+from tutelage.rewards import judge_rewards
 from tutelage.rewards.judging import NotTaken
 from tutelage.teacher.build import build_app
 from tutelage.teacher.settings import Settings
@@ -61,7 +61,7 @@ async def judged(
     judge: Judge, reward: ModelReward, *texts: str, reference: str | None = None
 ) -> tuple[list[Reward], Usage]:
     items = [RewardItem(prompt="Praise it.", completion=text, reference=reference) for text in texts]
-    return await rewards_of(RewardRequest(items=items, reward=reward), judge)
+    return await judge_rewards(RewardRequest(items=items, reward=reward), judge)
 
 
 async def test_a_verbal_score_is_a_share_of_its_range_and_what_it_cost_is_summed() -> None:
@@ -153,7 +153,7 @@ async def test_a_hosted_chat_model_judges_over_http(tmp_path: Path) -> None:
         engine = await open_engine(ChatOptions(upstream=url, upstream_model="toy"), "judge")
         assert engine.capabilities.rewards == {"rubric", "pairwise"}
         request = RewardRequest(items=[RewardItem(prompt="p", completion="good good")], reward=RUBRIC)
-        (reward,), usage = await rewards_of(request, engine.generate)
+        (reward,), usage = await judge_rewards(request, engine.generate)
         await engine.close()
     assert reward.detail == {"score": 2}
     assert usage.forward_tokens == 7

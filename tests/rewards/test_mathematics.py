@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
 import pytest
 
-from tutelage.rewards.graders import grade
+from tutelage.rewards.graders import Graders, grade
 from tutelage_client.wire import Math, Reward, RewardItem
 
 ENDLESS = "$9^{9^{9^{9}}}$"
@@ -55,3 +62,55 @@ def test_a_reference_that_is_no_mathematics_is_the_fault_of_the_data() -> None:
 def test_an_answer_longer_than_a_pipe_holds_is_graded() -> None:
     (reward,) = graded(("word " * 40_000 + "so it is 7.", "7"))
     assert reward.value == 1.0
+
+
+@pytest.fixture
+def graders() -> Iterator[Graders]:
+    with closing(Graders()) as graders:
+        yield graders
+
+
+def comparing() -> set[int]:
+    """The processes of ours that compare."""
+    tasks = Path("/proc/self/task").iterdir()
+    ours = {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
+    return {pid for pid in ours if b"algebra" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+
+
+def half(graders: Graders, completion: str = "1/2", timeout_s: float = 30.0) -> float | None:
+    item = RewardItem(prompt="p", completion=completion, reference="0.5")
+    (reward,) = graders.grade(Math(timeout_s=timeout_s), [item])
+    return reward.value
+
+
+def test_a_process_that_compared_compares_for_the_next_request_until_its_owner_is_closed(graders: Graders) -> None:
+    assert half(graders) == 1.0
+    (kept,) = comparing()
+    assert (half(graders, "2/4"), half(graders, "1/3")) == (1.0, 0.0)
+    assert comparing() == {kept}
+    graders.close()
+    assert comparing() == set()
+
+
+def test_a_process_that_was_killed_at_its_deadline_is_followed_by_another(graders: Graders) -> None:
+    assert half(graders) == 1.0
+    stuck = comparing()
+    assert half(graders, ENDLESS, timeout_s=1.0) is None
+    assert comparing() == set()
+    assert half(graders) == 1.0
+    assert len(comparing()) == 1
+    assert not comparing() & stuck
+
+
+def test_a_process_that_ended_while_nobody_asked_is_no_answers_fault(graders: Graders) -> None:
+    assert half(graders) == 1.0
+    (idle,) = comparing()
+    os.kill(idle, signal.SIGKILL)
+    os.waitid(os.P_PID, idle, os.WEXITED | os.WNOWAIT)
+    assert half(graders) == 1.0
+
+
+def test_of_the_processes_that_compare_at_once_one_is_kept(graders: Graders) -> None:
+    with ThreadPoolExecutor(max_workers=3) as beside:
+        assert list(beside.map(lambda _: half(graders), range(6))) == [1.0] * 6
+    assert len(comparing()) == 1

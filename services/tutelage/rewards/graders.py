@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from decimal import Decimal
 from typing import Any
 
-from tutelage.rewards.mathematics import equal_answers
+from tutelage.rewards.mathematics import Comparers, equal_answers
 from tutelage.rewards.outcomes import no_reference, scored, ungraded
 from tutelage.rewards.unit_tests import tested
 from tutelage_client.wire import Contains, ExactMatch, Grader, LastNumber, Pattern, Reward, RewardItem, Walk
@@ -25,11 +26,26 @@ POINT = re.compile(r"(-?\d{1,9}),(-?\d{1,9})")
 PATTERN_CHARACTERS = 10_000
 
 
+class Graders:
+    """Grades, from any thread. A process that compares mathematics is kept for the next request, until `close`."""
+
+    def __init__(self) -> None:
+        self._comparers = Comparers()
+
+    def grade(self, grader: Grader, items: Iterable[RewardItem]) -> list[Reward]:
+        """One reward an item, in order."""
+        if grader.kind in ISOLATED:
+            return list(ISOLATED[grader.kind](grader, list(items), self._comparers))
+        return [GRADERS[grader.kind](grader, item) for item in items]
+
+    def close(self) -> None:
+        self._comparers.close()
+
+
 def grade(grader: Grader, items: Iterable[RewardItem]) -> list[Reward]:
-    """One reward an item, in order."""
-    if grader.kind in ISOLATED:
-        return list(ISOLATED[grader.kind](grader, list(items)))
-    return [GRADERS[grader.kind](grader, item) for item in items]
+    """One reward an item, in order, for who asks once."""
+    with closing(Graders()) as graders:
+        return graders.grade(grader, items)
 
 
 def exact_match(grader: ExactMatch, item: RewardItem) -> Reward:
@@ -103,9 +119,9 @@ GRADERS: dict[str, Callable[[Any, RewardItem], Reward]] = {
     "walk": walk,
 }
 # These run in processes of their own, one or more for all items of a request.
-ISOLATED: dict[str, Callable[[Any, Sequence[RewardItem]], Iterable[Reward]]] = {
+ISOLATED: dict[str, Callable[[Any, Sequence[RewardItem], Comparers], Iterable[Reward]]] = {
     "math": equal_answers,
-    "unit_tests": tested,
+    "unit_tests": lambda grader, items, _: tested(grader, items),
 }
 
 

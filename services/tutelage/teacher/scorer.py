@@ -14,7 +14,7 @@ from tutelage.engines import Engine
 from tutelage.engines.base import RewardEngine
 from tutelage.engines.probe import probe
 from tutelage.engines.replicas import ReplicatedEngine
-from tutelage.rewards import rewards_of
+from tutelage.rewards import Graders, judge_rewards
 from tutelage.rewards.models import model_rewards
 from tutelage.teacher.accounts import Accounts, BudgetSpent
 from tutelage.teacher.admission import Limits, admit_generation, admit_reward, admit_rows, admit_score
@@ -30,6 +30,7 @@ from tutelage_client.errors import BadScores, InvalidInput, TutelageError
 from tutelage_client.wire import (
     GenerateReply,
     GenerateRequest,
+    ModelReward,
     RewardModel,
     RewardReply,
     RewardRequest,
@@ -38,7 +39,7 @@ from tutelage_client.wire import (
     ScoreRequest,
     Spending,
     TeacherInfo,
-    needs_model,
+    Usage,
 )
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,11 @@ class Scorer:
         self._accounts = accounts
         self._metrics = metrics
         self._cache = cache
+        self._graders = Graders()
+
+    def close(self) -> None:
+        """End the processes that grade."""
+        self._graders.close()
 
     def info(self) -> TeacherInfo:
         return TeacherInfo(
@@ -117,14 +123,15 @@ class Scorer:
         """Raises: CapabilityMissing, InvalidInput, RateLimited, BudgetSpent, EngineFailed."""
         with self._counted(caller.door):
             admit_reward(request, self.engine.capabilities, self.limits, self.name)
-            if not needs_model(request.reward):
-                caller.pace.take(tokens=0)
             if isinstance(request.reward, RewardModel):
                 assert isinstance(self.engine, RewardEngine)  # or it would not have been admitted
                 value = partial(self._valued, caller=caller)
                 rewards, usage = await model_rewards(self.engine, value, request.items)
+            elif isinstance(request.reward, ModelReward):
+                rewards, usage = await judge_rewards(request, partial(self._written, caller=caller))
             else:
-                rewards, usage = await rewards_of(request, partial(self._written, caller=caller))
+                caller.pace.take(tokens=0)
+                rewards, usage = await asyncio.to_thread(self._graders.grade, request.reward, request.items), Usage()
             return RewardReply(rewards=tuple(rewards), provenance=self.engine.provenance, usage=usage)
 
     async def become_ready(self, stopping: asyncio.Event, again_after_s: float = 2.0) -> None:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
+from tutelage.rewards import Graders
 from tutelage.trainer.marking import Scored, Timeline, unheard
 from tutelage.trainer.mixing import weighed
 from tutelage.trainer.pipeline import Pipeline
@@ -74,12 +75,14 @@ class Ahead:
         self.kept = dict(kept)
         self._underway: dict[int, Underway] = {}
         self._writing = asyncio.Lock()
+        self._graders = Graders()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._stop()
+        self._graders.close()
 
     @property
     def queued(self) -> int:
@@ -158,7 +161,7 @@ class Ahead:
             self.sources.ledger.dropped_rollouts += known - sum(each.scores is not None for each in scored)
         reward = self.spec.reward
         if reward is not None and not isinstance(reward.by, ModelReward):
-            scored = await graded(scored, reward.by, self.sources.student.text)
+            scored = await graded(scored, reward.by, self.sources.student.text, self._graders)
         return scored, timeline
 
     async def _written(self, begun: Underway) -> AsyncGenerator[list[Rollout]]:

@@ -10,7 +10,7 @@ from statistics import fmean, pstdev
 import torch
 
 from tutelage.core.outcome import advantages, equal_groups
-from tutelage.rewards.graders import grade
+from tutelage.rewards import Graders
 from tutelage.trainer.marking import Scored
 from tutelage_client.spec import RewardSpec
 from tutelage_client.wire import Grader, RewardItem, Rollout
@@ -53,9 +53,9 @@ def item(rollout: Rollout, text: Text) -> RewardItem:
     return RewardItem(prompt=prompt, completion=text(rollout.completion_ids.tolist()), reference=rollout.answer)
 
 
-async def graded(scored: Sequence[Scored], grader: Grader, text: Text) -> list[Scored]:
+async def graded(scored: Sequence[Scored], grader: Grader, text: Text, graders: Graders) -> list[Scored]:
     """The same with the rewards of a grader that needs no model, which may take its time beside the event loop."""
-    rewards = await asyncio.to_thread(grade, grader, [item(s.rollout, text) for s in scored])
+    rewards = await asyncio.to_thread(graders.grade, grader, [item(s.rollout, text) for s in scored])
     return [replace(s, reward=reward) for s, reward in zip(scored, rewards, strict=True)]
 
 
