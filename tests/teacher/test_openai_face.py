@@ -200,6 +200,19 @@ async def test_an_engine_that_raises_is_502_without_its_words(start_teacher: Any
     assert "secret" not in answer.text
 
 
+async def test_a_bug_is_told_in_openais_shape_without_its_words(start_teacher: Any) -> None:
+    class Broken:
+        def encode(self, prompt: Any) -> list[int]:
+            raise ZeroDivisionError(f"secret {prompt}")
+
+    async with start_teacher() as teacher:
+        teacher.engine.inner.tokenizer = Broken()
+        answer = await teacher.http.post(PATH, json={"prompt": "t1", "max_tokens": 1})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["type"]) == (500, "internal", "server_error")
+    assert "secret" not in answer.text
+
+
 async def test_a_model_without_tokens_writes_and_refuses_the_rest(start_teacher: Any) -> None:
     async with start_teacher() as teacher:
         teacher.engine.shows_tokens = False

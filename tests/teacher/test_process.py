@@ -13,6 +13,9 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
+from pydantic_settings import CliApp
+
+from tutelage.teacher.settings import Settings
 from tutelage_client.teacher import TeacherClient
 
 ENV = {name: value for name, value in os.environ.items() if not name.startswith("TUTELAGE_")}
@@ -59,6 +62,10 @@ async def refused(*flags: str) -> tuple[int | None, str]:
     out, err = await asyncio.wait_for(process.communicate(), 60)
     assert out == b""
     return process.returncode, err.decode()
+
+
+def test_a_teacher_may_be_called_null() -> None:
+    assert CliApp.run(Settings, cli_args=["--engine", "fake", "--name", "null"]).name == "null"
 
 
 async def test_flags_that_cannot_be_used_end_it_with_one_sentence(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
@@ -30,6 +31,7 @@ from tutelage_client.wire import (
     OpenaiErrorReply,
 )
 
+log = logging.getLogger(__name__)
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 TYPES = {
     400: "invalid_request_error",
@@ -39,7 +41,6 @@ TYPES = {
     429: "rate_limit_error",
 }
 STATUSES = {422: 400}  # what OpenAI answers where a value is wrong
-SHARED = tuple(code for code in EVERYWHERE if code != "internal")
 
 
 class OpenaiRoute(APIRoute):
@@ -49,20 +50,23 @@ class OpenaiRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
+            handlers = request.app.exception_handlers
             try:
                 return await handle(request)
             except (HTTPException, RequestValidationError, TutelageError) as error:
-                handlers = request.app.exception_handlers
                 known = next(handlers[kind] for kind in type(error).__mro__ if kind in handlers)
                 return _redressed(await known(request, error))
+            except Exception as error:  # a bug, which the server would answer in the other shape
+                log.exception("a request failed")
+                return _redressed(await handlers[Exception](request, error))
 
         return answer
 
 
 def _refusals(*codes: str) -> Responses:
-    """As `answers`, in OpenAI's shape and with its statuses. A bug is a problem here too."""
+    """As `answers`, in OpenAI's shape and with its statuses."""
     known: dict[int, list[str]] = {}
-    for status, listed in by_status("unauthorized", "out_of_scope", *SHARED, *codes).items():
+    for status, listed in by_status("unauthorized", "out_of_scope", *EVERYWHERE, *codes).items():
         known.setdefault(STATUSES.get(status, status), []).extend(listed)
     found: Responses = {status: {"description": f"{instead} is said instead"} for status, instead in STATUSES.items()}
     for status, listed in known.items():

@@ -55,6 +55,7 @@ class Settings(BaseSettings):
         cli_hide_none_type=True,
         cli_implicit_flags=True,
         cli_prog_name="python -m tutelage.teacher",
+        cli_parse_none_str="\0",  # no argument can be that, so that "null" is a name as any other
     )
 
     name: str = Field(

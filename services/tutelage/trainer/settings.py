@@ -18,7 +18,10 @@ class Settings(BaseSettings):
     """Flags of `python -m tutelage.trainer`, each also `TUTELAGE_TRAINER_*`."""
 
     model_config = SettingsConfigDict(
-        env_prefix="TUTELAGE_TRAINER_", cli_kebab_case=True, cli_prog_name="python -m tutelage.trainer"
+        env_prefix="TUTELAGE_TRAINER_",
+        cli_kebab_case=True,
+        cli_prog_name="python -m tutelage.trainer",
+        cli_parse_none_str="\0",  # no argument can be that, so that "null" is a name as any other
     )
 
     coordinator: str = Field(default="http://127.0.0.1:8400", description="the coordinator's URL")
