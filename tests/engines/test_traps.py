@@ -12,8 +12,9 @@ import pytest
 from tutelage.engines import ChatOptions, FakeOptions, UpstreamOptions, open_engine
 from tutelage.engines.fakes import APPS, ToyServer, Trap, listening
 from tutelage.engines.probe import Directly, probe
+from tutelage.engines.sglang import MAX_UNION_CELLS
 from tutelage_client.errors import InvalidInput, TutelageError
-from tutelage_client.wire import GenerateRequest, ScoreGroup, TokenScores
+from tutelage_client.wire import Completion, GenerateRequest, ScoreGroup, Signal, TokenScores
 
 VOCABULARY = 97
 GROUP = ScoreGroup.model_validate(
@@ -106,6 +107,30 @@ async def test_right_scores_or_a_reason(
             check_blocks(blocks, toy)
         finally:
             await engine.close()
+
+
+async def test_candidates_of_too_large_a_union_are_found_in_the_top_k_or_bounded_by_it(toy_tokenizer_dir: Path) -> None:
+    rows = MAX_UNION_CELLS // VOCABULARY + 1
+    own_R = np.arange(rows) % VOCABULARY
+    asked_R = (own_R + 1) % VOCABULARY
+    completion = Completion(token_ids=own_R, candidate_ids=asked_R[:, None])
+    group = ScoreGroup(prompt_ids=np.array([5]), completions=(completion,))
+    toy = ToyServer(FakeOptions(vocabulary_size=VOCABULARY, max_length=rows + 1))
+    async with listening(APPS["sglang"](toy)) as url:
+        options = UpstreamOptions(kind="sglang", upstream=url, model=str(toy_tokenizer_dir), max_top_k=5)
+        engine = await open_engine(options, "toy")
+        try:
+            await probe(Directly(engine), engine)
+            (block,), _ = await engine.score([group], frozenset({Signal.CANDIDATES}), None)
+        finally:
+            await engine.close()
+    arrays = block.arrays()
+    expected_R = toy.engine.logprob_VV[[5, *own_R[:-1]], asked_R]
+    valid_R = arrays["candidate_valid"][:, 0]
+    assert 0 < valid_R.sum() < rows
+    np.testing.assert_allclose(arrays["candidate_logprob"][valid_R, 0], expected_R[valid_R], atol=1e-5)
+    assert np.isnan(arrays["candidate_logprob"][~valid_R]).all()
+    assert (expected_R <= arrays["candidate_upper_bound"] + 1e-5)[~valid_R].all()
 
 
 @pytest.mark.parametrize("kind", ["vllm", "sglang", "openai"])
