@@ -111,10 +111,10 @@ async def test_right_scores_or_a_reason(
 
 async def test_candidates_of_too_large_a_union_are_found_in_the_top_k_or_bounded_by_it(toy_tokenizer_dir: Path) -> None:
     rows = MAX_UNION_CELLS // VOCABULARY + 1
-    own_R = np.arange(rows) % VOCABULARY
-    asked_R = (own_R + 1) % VOCABULARY
+    own_R = np.arange(rows, dtype=np.int32) % np.int32(VOCABULARY)
+    asked_R = np.roll(own_R, -1)
     completion = Completion(token_ids=own_R, candidate_ids=asked_R[:, None])
-    group = ScoreGroup(prompt_ids=np.array([5]), completions=(completion,))
+    group = ScoreGroup(prompt_ids=np.array([5], dtype=np.int32), completions=(completion,))
     toy = ToyServer(FakeOptions(vocabulary_size=VOCABULARY, max_length=rows + 1))
     async with listening(APPS["sglang"](toy)) as url:
         options = UpstreamOptions(kind="sglang", upstream=url, model=str(toy_tokenizer_dir), max_top_k=5)
