@@ -56,6 +56,15 @@ def test_what_every_attempt_reads_anew_is_part_of_it(
     assert parts(anchored, model_dir) == parts(anchored, model_dir)
     assert parts(anchored, model_dir) != parts(anchored, other)
 
+    def part_of(reference: Path) -> Any:
+        named = make_spec(stabilizers=[{"kind": "reference_kl"}], reference={"model": "named"})
+        found = origin_of({}, load_student(model_dir, named, reference), [], None).parts
+        assert found["student.model"] == parts(plain, model_dir)["student.model"]
+        return found["reference.model"]
+
+    assert part_of(other) == part_of(other)
+    assert part_of(other) != part_of(model_dir)
+
 
 async def test_other_code_is_said_aloud(
     spec_of: Any, building: Build, engine: FakeEngine, worker: RecordingWorker

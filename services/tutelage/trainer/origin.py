@@ -58,6 +58,8 @@ def origin_of(
 ) -> Origin:
     """As this attempt finds it, before the student is put where the checkpoint left it. spec: as it was leased"""
     parts = {"spec": _sha256([json.dumps(spec, sort_keys=True).encode()]), "student.model": _of_model(student)}
+    if student.reference is not None and student.spec.reference is not None:
+        parts["reference.model"] = _sha256(map(_bytes, student.reference.model.parameters()))
     for name, examples in (("data.train", train), ("data.eval", held_out or ())):
         parts[name] = _sha256(_line(example) for example in examples)
     return Origin(parts)
@@ -71,7 +73,7 @@ def _line(example: Example) -> bytes:
 def _of_model(student: Student) -> str:
     """The tokenizer, and the weights that every attempt reads from the model and none changes."""
     frozen = [p for p in student.model.parameters() if not p.requires_grad]
-    if student.reference is not None:
+    if student.reference is not None and student.spec.reference is None:
         frozen += student.reference.model.parameters()
     return _sha256([tokenizer_fingerprint(student.tokenizer).encode(), *map(_bytes, frozen)])
 
