@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from docs.generate.markdown import table
+from docs.generate.soak import soak_part
 from tests.faults.matrix import MATRIX, Row
 
 from tutelage_client.history import PROMISES
@@ -45,7 +46,8 @@ def reliability_page() -> str:
     told = f"Last run on {found['machine']}.\n\n"
     promises = "\n".join(f"- **{name}** {promise}" for name, promise in PROMISES.items())
     introduction = INTRODUCTION.format(promises=promises)
-    return introduction + "\n" + told + table(["", "fault", "what is promised", "last run", "at commit", "tests"], rows)
+    head = ["", "fault", "what is promised", "last run", "at commit", "tests"]
+    return introduction + "\n" + told + table(head, rows) + soak_part()
 
 
 def _verdict(tests: list[dict[str, Any]]) -> str:

@@ -121,3 +121,18 @@ async def test_everything_delivered_twice_and_out_of_order_is_learned_once(clust
         await asyncio.sleep(0.1)
     assert await training == ExitCode.DONE
     await cluster.sound(run_id)
+
+
+async def test_a_trainer_without_room_in_the_queue_waits_for_it_and_learns_from_everything(cluster: Cluster) -> None:
+    run_id = await cluster.submit(optim={"steps": 3})
+    narrow = cluster.trainer(run_id, "narrow")
+    narrow.argv += ["--max-queued-tokens", "20"]  # two questions of a step's four
+    await narrow.start()
+    ending, seen = asyncio.create_task(ended(narrow)), [0]
+    while not ending.done():
+        seen.append(int(cluster.raw.hget("tutelage:{toy}:load", "tokens") or 0))  # type: ignore[arg-type]
+        await asyncio.sleep(0.005)
+    assert await ending == ExitCode.DONE
+    assert 0 < max(seen) <= 20
+    assert "no room in the queue" in narrow.log.read_text()
+    await cluster.sound(run_id)
