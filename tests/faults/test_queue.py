@@ -102,12 +102,16 @@ async def test_a_full_server_makes_the_trainer_wait_and_loses_nothing(cluster: C
     training = asyncio.create_task(cluster.train(run_id))
     await cluster.holder()
     cluster.raw.config_set("maxmemory", "1mb")
-    await asyncio.sleep(2.0)
-    step = (await cluster.until(run_id, lambda _: True)).step
+    step = (await cluster.until(run_id, lambda run: run.conditions.get("queue_available") is False)).step
     assert not training.done()
     cluster.raw.config_set("maxmemory", "0")
     assert await training == ExitCode.DONE
-    assert (await cluster.sound(run_id)).run.step > step
+    found = await cluster.sound(run_id)
+    assert found.run.step > step
+    assert found.run.conditions["queue_available"]
+    (refused,) = [event for event in found.events if "does not serve the run's questions" in event.message]
+    assert "maxmemory" in refused.message
+    assert [event for event in found.events if "serves the run's questions again" in event.message]
 
 
 async def test_everything_delivered_twice_and_out_of_order_is_learned_once(cluster: Cluster) -> None:

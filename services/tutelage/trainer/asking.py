@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.queue.base import Job, Put, Queue
+from tutelage.trainer.access import Access
 from tutelage.trainer.marking import Question
 from tutelage.trainer.presence import Presence
 from tutelage.trainer.questions import job_id, question
@@ -41,6 +42,7 @@ class Asker:
     hidden_dtypes: of each teacher whose hidden states lose nothing in fewer bits than float32's
     watched: of each teacher, what it is asked for diagnostics alone
     presence: who of them is lost, so that another one is asked
+    access: whether the queue's server takes and gives
     """
 
     queue: Queue
@@ -51,6 +53,7 @@ class Asker:
     hidden_dtypes: Mapping[str, EntryDtype] = field(default_factory=dict)
     watched: Mapping[str, Watched] = field(default_factory=dict)
     presence: Presence = field(default_factory=Presence)
+    access: Access = field(default_factory=Access)
 
     async def question(self, rollout: Rollout) -> Question:
         """What the objective wants to know of this rollout."""
@@ -110,19 +113,22 @@ class Asker:
 
     async def put(self, jobs: Sequence[Job]) -> list[Put]:
         """Add the jobs, however long the queue is away: nothing is lost by waiting."""
-        return await _insist(lambda: self.queue.put(jobs))
+        return await self._insist(lambda: self.queue.put(jobs))
 
     async def cancel(self) -> None:
         """Take back whatever of the run is in the queue, once nobody waits for it any more."""
-        await _insist(lambda: self.queue.cancel(self.run_id))
+        await self._insist(lambda: self.queue.cancel(self.run_id))
 
-
-async def _insist(call: Callable[[], Awaitable[Result]]) -> Result:
-    delay_s = 0.1
-    while True:
-        try:
-            return await call()
-        except ServiceUnreachable as error:
-            log.warning("queue not reachable, waiting", extra={"reason": str(error)})
-        await asyncio.sleep(delay_s * random.uniform(0.5, 1.5))
-        delay_s = min(delay_s * 2, 5.0)
+    async def _insist(self, call: Callable[[], Awaitable[Result]]) -> Result:
+        delay_s = 0.1
+        while True:
+            try:
+                done = await call()
+            except ServiceUnreachable as error:
+                log.warning("queue not reachable, waiting", extra={"reason": str(error)})
+                self.access.refuse("questions", str(error))
+            else:
+                self.access.grant("questions")
+                return done
+            await asyncio.sleep(delay_s * random.uniform(0.5, 1.5))
+            delay_s = min(delay_s * 2, 5.0)

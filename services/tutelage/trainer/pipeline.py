@@ -44,11 +44,13 @@ class Pipeline:
     async def __aenter__(self) -> Self:
         self._since_s = time.monotonic()
         self._reader = asyncio.create_task(self._read())
+        self._teller = asyncio.create_task(self.answers.asker.access.tell_on(self.answers.session))
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._reader.cancel()
-        await asyncio.gather(self._reader, return_exceptions=True)  # its error, if any, has reached the step
+        self._teller.cancel()
+        await asyncio.gather(self._reader, self._teller, return_exceptions=True)  # an error has reached the step
 
     async def scored(
         self, rollouts: AsyncIterator[list[Rollout]], arrive: Callable[[Scored], None] = unheard
@@ -134,9 +136,11 @@ class Pipeline:
             read = await asker.queue.answers(asker.run_id, after=cursor, wait_s=wait_s)
         except ServiceUnreachable as error:
             log.warning("queue not reachable, waiting", extra={"reason": str(error)})
+            asker.access.refuse("answers", str(error))
             await asyncio.sleep(UNREACHABLE_WAIT_S)
             self._since_s = time.monotonic()
             return [], cursor
+        asker.access.grant("answers")
         now_s = time.monotonic()
         asker.presence.listen(min(now_s - self._since_s, LONGEST_ROUND_S))
         self._since_s = now_s

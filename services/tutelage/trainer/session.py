@@ -34,7 +34,7 @@ class Session:
     def __init__(self, worker: WorkerClient, lease: Lease) -> None:
         self.worker = worker
         self.lease = lease
-        self.conditions: dict[str, bool] = {"teacher_available": True}
+        self.conditions: dict[str, bool] = {"teacher_available": True, "queue_available": True}
         self._status: Literal["validating", "running", "finalizing"] = "validating"
         self._desired = "run"
         self._fenced: str | None = None
