@@ -218,6 +218,11 @@ def test_vocabularies_of_different_size_are_refused():
         divergence("tvd", torch.zeros(1, 3), torch.zeros(1, 4))
 
 
+def test_rows_that_do_not_face_each_other_are_refused():
+    with pytest.raises(ValueError, match=r"student's logits are \[2, 3\] and the teacher's \[1, 3\]"):
+        divergence("tvd", torch.zeros(2, 3), torch.zeros(1, 3))
+
+
 def test_the_parameter_table_names_arguments_of_its_functions():
     """Each parameter reaches its function: it moves the value, or with detached weights the gradient."""
     for kind, parameter in PARAMETERS.items():

@@ -84,7 +84,7 @@ def test_sixteen_bits_save_a_quarter_and_half_of_a_wide_reply() -> None:
     common = {"start": 1, "valid": np.ones(rows, dtype=bool)}
     top = common | {
         "topk_ids": np.tile(np.arange(k, dtype=np.int32), (rows, 1)),
-        "topk_logprob": -np.sort(draw.random((rows, k), dtype=np.float32), 1),
+        "topk_logprob": -5 - np.sort(draw.random((rows, k), dtype=np.float32), 1),
         "topk_rest_mass": np.zeros(rows, dtype=np.float32),
         "sampled_logprob": np.full(rows, -1, dtype=np.float32),
     }

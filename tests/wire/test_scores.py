@@ -172,6 +172,7 @@ TOP = {"topk_ids": [[1, 2]], "topk_logprob": [[-1.0, -2.0]], "topk_rest_mass": [
         ({"valid": [False], "sampled_logprob": [0.0]}, "such a row is NaN"),
         (TOP | {"topk_logprob": [[-2.0, -1.0]]}, "must descend"),
         (TOP | {"topk_ids": [[1, 1]]}, "repeats an id"),
+        (TOP | {"topk_logprob": [[-0.1, -0.2]]}, "add up to 1.724"),
         (TOP | {"topk_ids": [[1, -1]]}, "negative id"),
         (TOP | {"topk_ids": [[1, 2, 3]]}, "agree in shape"),
         (TOP | {"topk_logprob": [[np.nan, np.nan]]}, "topk_logprob"),

@@ -20,6 +20,8 @@ from tutelage_client.wire.message import Message
 
 # Log-softmax in float32 may exceed zero by rounding; anything above this is not a log-probability.
 LOGPROB_SLACK = 1e-4
+# Sixteen bits an entry may move the sum of a row's probabilities by less than this.
+SUM_SLACK = 0.02
 # Entries that are looked at together, so that what is computed on the way stays in the processor's cache.
 _TILE = 16_384
 
@@ -184,6 +186,8 @@ def _check_some(ids: NDArray[np.int32], logprob: NDArray[np.float32]) -> None:
     flat = logprob.ravel()
     if _any_in_a_row(flat[1:] > flat[:-1] + LOGPROB_SLACK, k):  # no difference: both may be -inf
         raise ValueError("topk_logprob must descend")
+    if (total := np.exp(logprob).sum(axis=1).max()) > 1 + SUM_SLACK:
+        raise ValueError(f"the probabilities of topk_logprob add up to {total:.4g} in a row, which is more than 1")
     flat = np.sort(ids, axis=1).ravel()
     if flat[::k].min() < 0:
         raise ValueError("topk_ids holds a negative id in a valid row")

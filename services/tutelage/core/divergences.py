@@ -142,11 +142,16 @@ def divergence(kind: str, student_logits: Tensor, teacher_logits: Tensor, **para
     """Nats per row [..] between two sets of full-vocabulary logits [.., V]; log-softmax in at least float32.
 
     Raises:
-        ValueError: an unknown kind, a parameter out of range, or vocabularies that differ.
+        ValueError: an unknown kind, a parameter out of range, or shapes that differ.
     """
     if student_logits.shape[-1] != teacher_logits.shape[-1]:
         raise ValueError(
             f"the student has {student_logits.shape[-1]} logits and the teacher {teacher_logits.shape[-1]}; "
             "cut both to the tokens that they share"
+        )
+    if student_logits.shape != teacher_logits.shape:
+        raise ValueError(
+            f"the student's logits are {list(student_logits.shape)} and the teacher's {list(teacher_logits.shape)}; "
+            "give one row of each for the same token"
         )
     return measure(kind, **params)(log_probabilities(student_logits), log_probabilities(teacher_logits))
