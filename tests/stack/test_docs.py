@@ -66,7 +66,8 @@ def measured(up: Up, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         assert (await finished(up, run_id)).error is None
         return run_id
 
-    teachers = [{"name": "adder", "tags": ["short"]}, {"name": "novice"}]
+    replaced = {"on_loss": "failover", "failover_to": "novice"}
+    teachers = [{"name": "adder", "tags": ["short"]} | replaced, {"name": "novice"}]
     wanted: list[dict[str, Any]] = [{}, {"objective": objective, "reward": reward}, {"teachers": teachers}]
     wanted.append({"rollout": {"source": "adaptive", "adaptive": {"initial_share": 1.0}}})
     wanted.append({"rollout": {"source": "paired"}, "objective": {"kind": "preset", "name": "distillm-2"}})
@@ -123,4 +124,4 @@ def documented(name: str) -> str:
     """A metric as the table has it, which stands for all tags, places and teachers."""
     kind, _, place = name.partition("/")
     places = {"accuracy": "TAG"} | dict.fromkeys(("log_ratio_p10", "log_ratio_p50", "log_ratio_p90"), "BIN")
-    return f"{kind}/{places.get(kind, 'TEACHER')}" if place else name
+    return f"{kind}/{places.get(kind, 'TEACHER')}" if place and name not in MEASURES else name
