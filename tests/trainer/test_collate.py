@@ -118,7 +118,7 @@ ARRAYS = ("sampled", "top_k", "candidates", "entropy")
 def block(rollout: Any, arrays: set[str], width: int) -> Scored:
     """Scores with these arrays; every number tells its rollout and row."""
     rows = len(rollout.completion_ids)
-    tag = -(int(rollout.id[1:]) + 1) - np.arange(rows, dtype=np.float32) / 100
+    tag = -(int(rollout.id[1:]) + 5) - np.arange(rows, dtype=np.float32) / 100
     wide, ids = np.repeat(tag[:, None], width, axis=1), np.tile(np.arange(width, dtype=np.int32), (rows, 1))
     fields: dict[str, dict[str, Any]] = {
         "sampled": {"sampled_logprob": tag},

@@ -58,7 +58,7 @@ def block_of(seed: int, k: int = 3) -> TokenScores:
         valid=valid,
         sampled_logprob=floats(logprobs(rows), valid),
         topk_ids=np.argsort(rng.random((rows, 50)), axis=1)[:, :k].astype(np.int32) * 40_000_000,
-        topk_logprob=floats(np.sort(logprobs(rows, k))[:, ::-1], valid),
+        topk_logprob=floats(np.sort(logprobs(rows, k))[:, ::-1] - np.float32(np.log(max(k, 1))), valid),
         topk_rest_mass=floats(rng.random(rows), valid),
         candidate_logprob=floats(logprobs(rows, c), covered),
         candidate_valid=covered,

@@ -113,7 +113,7 @@ DYNAMICS = (
         needs=("sampled",),
         on_policy="partial",
         evidence="second_hand",
-        missing="a weight by the drift of text and of its scores; the stabilizer `freshness` goes by policy versions",
+        missing="a weight by the drift of text and of its scores; the stabilizer for freshness goes by policy versions",
     ),
     Method(
         name="fast-opd",
@@ -161,7 +161,7 @@ DYNAMICS = (
         needs=("full",),
         on_policy="partial",
         evidence="second_hand",
-        missing="a filter of what is learned from, and packing; writing beside learning is `rollout.max_lag`",
+        missing="a filter of what is learned from, and packing; writing beside learning is there, up to a lag",
     ),
     Method(
         name="prune-opd",
