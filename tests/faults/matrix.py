@@ -244,7 +244,16 @@ MATRIX = (
         "the run ends with a reason",
         ("tests/trainer/test_execute.py::test_a_run_that_diverges_fails",),
     ),
-    Row(28, "rollouts are stale", "beyond the bound they are dropped and counted"),
+    Row(
+        28,
+        "rollouts are stale",
+        "no step is begun so early that its text would be older than `max_lag`; what is, is left out and counted",
+        (
+            "tests/faults/test_lag.py",
+            "tests/trainer/test_ahead.py::test_no_rollout_is_older_than_the_bound_and_each_has_the_log_probs_of_its_version",
+            "tests/trainer/test_ahead.py::test_text_older_than_the_bound_is_left_out_and_counted",
+        ),
+    ),
     Row(
         29,
         "old and new versions work on one queue",

@@ -242,6 +242,25 @@ async def test_old_text_weighs_less(
     assert [report.metrics["lag"] for report in worker.steps[1:]] == [0, 1]
 
 
+async def test_text_older_than_the_bound_is_left_out_and_counted(
+    ahead_by: Any, building: Build, engine: FakeEngine, worker: RecordingWorker, make_rollout: Any
+) -> None:
+    """A step that was written when the student was at 0 and at 1, and whose turn comes at 2."""
+    queue = MemoryQueue()
+    run = await building(ahead_by(1, steps=3), worker, queue)
+    found = [make_rollout(index, [2, 3], [4, 5, 6], policy_version=index % 2) for index in range(A_STEP)]
+    run.ahead.kept[2] = found
+    run.ledger.submit(found)
+    async with working(queue, engine):
+        await finish(run)
+    row = worker.steps[-1].metrics
+    assert (row["rollouts/stale"], row["rollouts/trained"], row["lag_max"]) == (A_STEP / 2, 2.5 * A_STEP, 1)
+    assert row["learned_tokens"] == 3 * A_STEP / 2
+    assert conserved(row)
+    *_, last = history.read_notes(b"".join(history.noted(run.artefacts / "learned")))
+    assert last.trained == ("r001@toy", "r003@toy", "r005@toy", "r007@toy")
+
+
 def test_the_age_of_a_rollout_is_that_of_its_students_text(make_rollout: Any) -> None:
     from tutelage.trainer.fates import by_age
     from tutelage.trainer.marking import Scored
