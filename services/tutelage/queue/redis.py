@@ -7,6 +7,7 @@ Keys, all below `tutelage:`; one queue's keys share a hash tag:
     {NAME}:live      sorted set of job ids that wait or are leased, by the time of their put
     {NAME}:load      hash, the tokens and bytes of these jobs
     {NAME}:next      the run that found no room and goes first, for as long as it keeps asking
+    {NAME}:asking    sorted set of workers by the time when they last asked for work
     {NAME}:clock     the server's time at a recent look, to notice that it was set back
     {NAME}:dead      sorted set of job ids that were given up, by the time of that
     job:ID           hash, the one truth about a job: state (queued, answered, dead), queue, run, tokens, bytes,

@@ -18,13 +18,19 @@ local function ensure_group(queue)
   if call('EXISTS', key) == 0 then call('XGROUP', 'CREATE', key, GROUP, '0', 'MKSTREAM') end
 end
 
+-- Who asked, and when: Redis 7.0 knows no consumer that was given nothing yet.
+local function note_asking(queue, worker)
+  local key = queue_key(queue, 'asking')
+  call('ZADD', key, now_ms(), worker)
+  call('PEXPIRE', key, lease_ms)
+end
+
 -- Of what waits, an even part for each worker that asked lately, so that none takes what another could begin at once.
 local function even_part(queue)
-  local key, workers = queue_key(queue, 'jobs'), 0
-  for _, consumer in ipairs(call('XINFO', 'CONSUMERS', key, GROUP)) do
-    if consumer[6] < tonumber(lease_ms) then workers = workers + 1 end
-  end
-  local waiting = call('ZCARD', queue_key(queue, 'live')) - call('XPENDING', key, GROUP)[1]
+  local key, now, lately = queue_key(queue, 'asking'), now_ms(), tonumber(lease_ms)
+  call('ZREMRANGEBYSCORE', key, '-inf', now - lately)
+  local workers = call('ZCOUNT', key, now - lately, now + lately)
+  local waiting = call('ZCARD', queue_key(queue, 'live')) - call('XPENDING', queue_key(queue, 'jobs'), GROUP)[1]
   return workers > 1 and math.max(1, math.ceil(waiting / workers)) or math.huge
 end
 
