@@ -15,6 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from tutelage.coordinator.routes.workers import POLL_S
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.errors import InvalidInput, StaleEpoch
 from tutelage_client.wire import CheckpointCommit, EventReport, EventView, Heartbeat, Outcome
@@ -143,6 +144,18 @@ async def test_a_waiting_worker_gets_a_run_that_is_submitted_meanwhile(start: Ca
         run = await coordinator.submit(SPEC)
         lease = await asyncio.wait_for(waiting, 20)
         assert lease is not None and lease.run_id == run.id
+
+
+async def test_a_worker_that_left_while_it_waited_gets_no_run(start: Callable[..., Coordinator]):
+    process = start()
+    async with CoordinatorClient(process.url) as coordinator:
+        async with WorkerClient(process.url) as worker:
+            waiting = asyncio.create_task(worker.lease("gone", wait_s=20))
+            assert not (await asyncio.wait([waiting], timeout=1))[0]
+            waiting.cancel()
+        run = await coordinator.submit(SPEC)
+        await asyncio.sleep(4 * POLL_S)  # whoever waits for the one that left has looked by then
+        assert (await coordinator.run(run.id)).status == "queued"
 
 
 def test_the_process_says_what_is_wrong_with_its_flags(tmp_path: Path):

@@ -83,13 +83,13 @@ def _claim(database: Database, settings: Settings, worker: str) -> Lease | None:
 
 
 async def _may_wait(request: Request, ends_at: float) -> bool:
-    """Wait a moment; False when the time is over, the caller has gone, or this process stops."""
+    """Wait a moment; False when the time is over, this process stops, or the caller has gone: it gets no run then."""
     stopping, left_s = request.app.state.stopping, ends_at - monotonic()
-    if left_s <= 0 or stopping.is_set() or await request.is_disconnected():
+    if left_s <= 0 or stopping.is_set():
         return False
     with suppress(TimeoutError):
         await asyncio.wait_for(stopping.wait(), min(POLL_S, left_s))
-    return True
+    return not await request.is_disconnected()
 
 
 def _add_reports(api: APIRouter, database: Database) -> None:
