@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -72,9 +72,13 @@ def graders() -> Iterator[Graders]:
 
 def comparing() -> set[int]:
     """The processes of ours that compare."""
-    tasks = Path("/proc/self/task").iterdir()
-    ours = {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
-    return {pid for pid in ours if b"algebra" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+    found = set[int]()
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread or a process that has just ended
+            for pid in (task / "children").read_text().split():
+                if b"algebra" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.add(int(pid))
+    return found
 
 
 def half(graders: Graders, completion: str = "1/2", timeout_s: float = 30.0) -> float | None:
