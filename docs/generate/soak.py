@@ -17,7 +17,8 @@ INTRODUCTION = """
 `python -m tests.faults soak` has a stack train for {minutes:.1f} minutes while one fault after another, drawn by a
 seed, befalls it. Every class has its turn, with a strength and a length of its own each time. A class states how soon
 the next step must count once its cause is gone: {limits}. Then the record of each run is read for the invariants.
-Not among them is what needs root, a hosted teacher or more than one rank, and what ends a run by its nature. A short
+Not among them is what needs root, a hosted teacher or more than one rank, and what ends a run by its nature; nor
+stale text and mixed versions, which are left to the tests of their rows. A short
 form is part of `make test`.
 
 The [last one](results/soak.json), of seed {seed} at commit `{commit}` on {cores} cores with a load of {load}: {faults}
