@@ -1,13 +1,12 @@
 """Arms side by side: every arm tuned on the same grid, then measured with seeds and prompts that nobody tuned on.
 
 Tuning uses `tune.jsonl` and a seed of its own, the results `eval.jsonl` and other seeds. All runs go through the real
-services, as in the demo. Each outcome is kept in `build/experiments`, so that an experiment that was cut off goes on.
+services, as in the demo. Each outcome is kept in `build/experiments` as soon as its run ends, so that an experiment that
+was cut off goes on; with another spec, other data or other models a run is made anew.
 """
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 import json
 import platform
 import statistics
@@ -21,14 +20,14 @@ from typing import Any
 
 import torch
 
+from experiments.keeping import keep_each, set_up, write_kept
 from tutelage.standalone.arms import first_and_last
 from tutelage.standalone.graded import tags
 from tutelage.standalone.stack import Stack, StackOptions, running
 from tutelage.standalone.stages import Stage
 from tutelage_client.coordinator import CoordinatorClient
-from tutelage_client.errors import TutelageError
 from tutelage_client.spec import RunSpec, load_spec, parse_spec
-from tutelage_client.wire import RunStatus, RunView
+from tutelage_client.wire import RunView
 
 EXAMPLES = Path("examples")
 KEPT = Path("build/experiments")
@@ -84,11 +83,9 @@ class Planned:
             spec[section][key] = value
         return parse_spec(spec)
 
-    @property
-    def kept(self) -> Path:
-        """Where its outcome is kept; another spec is another file."""
-        digest = hashlib.sha256(self.spec().model_dump_json().encode()).hexdigest()[:12]
-        return KEPT / self.stage.name / f"{self.arm}-{self.seed}-{digest}.json"
+    def kept(self, models: Mapping[str, Path]) -> Path:
+        """Where its outcome is kept; another set-up is another file. models: of the teachers by name"""
+        return KEPT / self.stage.name / f"{self.arm}-{self.seed}-{set_up(self.spec(), models)}.json"
 
 
 @dataclass(frozen=True)
@@ -151,28 +148,29 @@ async def outcomes(
 
     models: of the teachers by name, where they are not the stage's own; beside: what runs beside the stack
     """
-    missing = [plan for plan in planned if not plan.kept.exists()]
+    stage = planned[0].stage
+    teachers = {stage.teacher: stage.model(EXAMPLES, "teacher")} if models is None else dict(models)
+    kept = [plan.kept(teachers) for plan in planned]
+    missing = [(plan, path) for plan, path in zip(planned, kept, strict=True) if not path.exists()]
     if missing:
-        stage = missing[0].stage
         with tempfile.TemporaryDirectory() as folder:
-            teachers = {stage.teacher: stage.model(EXAMPLES, "teacher")} if models is None else dict(models)
             options = StackOptions(Path(folder), port=0, teachers=teachers, trainers=AT_ONCE)
             async with running(options) as stack, beside(stack), CoordinatorClient(stack.url) as client:
-                ids = [(await client.submit(plan.spec())).id for plan in missing]
-                for run_id, plan in zip(ids, missing, strict=True):
-                    await keep(client, run_id, plan, measure)
-    return [Outcome(**json.loads(plan.kept.read_text())) for plan in planned]
+
+                async def keep(run: RunView, plan: tuple[Planned, Path]) -> None:
+                    write_kept(plan[1], asdict(await outcome(client, run, plan[0], measure)))
+
+                plans = {(await client.submit(plan.spec())).id: (plan, path) for plan, path in missing}
+                await keep_each(client, plans, keep)
+    return [Outcome(**json.loads(path.read_text())) for path in kept]
 
 
-async def keep(client: CoordinatorClient, run_id: str, plan: Planned, measure: Measure | None) -> None:
-    """Wait for the run, and write what came of it."""
-    while not (run := await client.run(run_id)).status.final:
-        await asyncio.sleep(1.0)
-    if run.status is not RunStatus.SUCCEEDED:
-        raise TutelageError(f"{plan.arm} {run.status}: {run.error}")
-    rows = await client.metrics(run_id)
+async def outcome(client: CoordinatorClient, run: RunView, plan: Planned, measure: Measure | None) -> Outcome:
+    """What came of a run that succeeded."""
+    rows = await client.metrics(run.id)
     before, after = first_and_last(rows, "accuracy")
-    outcome = Outcome(
+    print(f"{plan.arm:<16} {worded(plan.setting)}, seed {plan.seed}: {before:.3f} -> {after:.3f}", flush=True)
+    return Outcome(
         arm=plan.arm,
         setting=plan.setting,
         seed=plan.seed,
@@ -185,9 +183,6 @@ async def keep(client: CoordinatorClient, run_id: str, plan: Planned, measure: M
         by_tag={tag: first_and_last(rows, f"accuracy/{tag}") for tag in tags(rows)},
         measured=await measure(client, run) if measure else {},
     )
-    plan.kept.parent.mkdir(parents=True, exist_ok=True)
-    plan.kept.write_text(json.dumps(asdict(outcome)))
-    print(f"{plan.arm:<16} {worded(plan.setting)}, seed {plan.seed}: {before:.3f} -> {after:.3f}", flush=True)
 
 
 def summary(runs: Sequence[Outcome]) -> dict[str, Any]:

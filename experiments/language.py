@@ -2,7 +2,8 @@
 
 Learning rates are chosen on `tune.jsonl` with a seed of its own and half of the budget; the results are on
 `eval.jsonl`. All runs go through the real services, and every model is downloaded and measured by one piece of code.
-Each outcome is kept in `build/experiments/language`, so that an experiment that was cut off goes on where it was.
+Each outcome is kept in `build/experiments/language` as soon as its run ends, so that an experiment that was cut off
+goes on where it was.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from typing import Any
 
 import torch
 
+from experiments.keeping import keep_each, write_kept
 from experiments.language_page import METRIC, page, plot
 from tutelage.standalone.stack import StackOptions, running
 from tutelage.standalone.stages import LANGUAGE
 from tutelage.standalone.texts import FIGURES, HeldOut, open_held_out
 from tutelage_client.coordinator import CoordinatorClient
-from tutelage_client.errors import TutelageError
 from tutelage_client.spec import RunSpec, load_spec
-from tutelage_client.wire import RunStatus
+from tutelage_client.wire import RunView
 
 ASSETS = Path("examples")
 FOLDER = ASSETS / "language"
@@ -123,9 +124,11 @@ async def run_all(plans: Sequence[Plan], folder: Path) -> None:
     teachers = {LANGUAGE.teacher: LANGUAGE.model(ASSETS, "teacher")}
     options = StackOptions(folder / "data", port=0, teachers=teachers, trainers=AT_ONCE, threads=1)
     async with running(options) as stack, CoordinatorClient(stack.url) as client:
-        ids = [(await client.submit(p.spec)).id for p in plans]
-        for run_id, each in zip(ids, plans, strict=True):
-            await keep(client, run_id, each, held_out, folder / "model")
+
+        async def keep(run: RunView, plan: Plan) -> None:
+            write_kept(plan.kept, asdict(await outcome(client, run, plan, held_out, folder / "model")))
+
+        await keep_each(client, {(await client.submit(p.spec)).id: p for p in plans}, keep)
 
 
 def open_set(name: str) -> HeldOut:
@@ -133,16 +136,14 @@ def open_set(name: str) -> HeldOut:
     return open_held_out(LANGUAGE.model(ASSETS, "teacher"), FOLDER / f"{name}.jsonl", length)
 
 
-async def keep(client: CoordinatorClient, run_id: str, plan: Plan, held_out: HeldOut, folder: Path) -> None:
-    """Wait for the run, measure its model, and write what came of it."""
-    while not (run := await client.run(run_id)).status.final:
-        await asyncio.sleep(1.0)
-    if run.status is not RunStatus.SUCCEEDED:
-        raise TutelageError(f"{plan.spec.name} {run.status}: {run.error}")
-    model = await client.download_model(run_id, folder / run_id)
+async def outcome(client: CoordinatorClient, run: RunView, plan: Plan, held_out: HeldOut, folder: Path) -> Outcome:
+    """What a run that succeeded used, and the figures of its model."""
+    model = await client.download_model(run.id, folder / run.id)
     measured = await asyncio.to_thread(held_out.measure, model)
+    told = f"lr {plan.spec.optim.lr:g} seed {plan.spec.seed} {METRIC} {measured.figures[METRIC]:.3f}"
+    print(f"{plan.spec.name:<8} {told}", flush=True)
     assert run.started_at is not None and run.ended_at is not None
-    outcome = Outcome(
+    return Outcome(
         arm=plan.spec.name,
         lr=plan.spec.optim.lr,
         seed=plan.spec.seed,
@@ -152,8 +153,6 @@ async def keep(client: CoordinatorClient, run_id: str, plan: Plan, held_out: Hel
         seconds=round((run.ended_at - run.started_at).total_seconds(), 1),
         figures=measured.figures,
     )
-    plan.kept.write_text(json.dumps(asdict(outcome)))
-    print(f"{outcome.arm:<8} lr {outcome.lr:g} seed {outcome.seed} {METRIC} {measured.figures[METRIC]:.3f}", flush=True)
 
 
 async def yardsticks() -> dict[str, Any]:
