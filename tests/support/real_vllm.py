@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import runpy
 import socket
 import subprocess
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -31,6 +32,7 @@ SERVERS: dict[str, tuple[Runner, list[str]]] = {
 IN_PROCESS = ("vllm-in-process",) if find_spec("vllm") else ()
 REAL = (*(SERVERS if PYTHON else ()), *IN_PROCESS)
 START_S = 300.0
+LOADING_TURNS = 100  # a start takes far longer than a second
 MAX_LENGTH = 96
 SHARED = (3 * 30 + 6, 0)  # vLLM does not say what its prefix cache spared
 RECORD = "TUTELAGE_RECORD_VLLM" in os.environ  # what the real servers answer replaces the recordings
@@ -126,10 +128,21 @@ async def open_real(directory: Path, tokenizer: PreTrainedTokenizerFast) -> Asyn
             else:
                 engine = await reached(servers[name].wait(), directory)
             stack.push_async_callback(engine.close)
-            await engine.connect()
+            turns = await turns_while(engine.connect())
+            assert name not in IN_PROCESS or turns > LOADING_TURNS, "loading the model held up the loop"
             assert engine.capabilities.covers_candidates == (name != "real-vllm-v1")
             subjects[name] = Subject(engine, logprobs, SHARED)
         yield subjects
+
+
+async def turns_while(work: Coroutine[Any, Any, Any]) -> int:
+    """How often the loop came to something else while `work` was done, asked every hundredth of a second."""
+    turns, working = 0, asyncio.create_task(work)
+    while not working.done():
+        await asyncio.sleep(0.01)
+        turns += 1
+    await working
+    return turns
 
 
 async def open_recorded(url: str, directory: Path, tokenizer: PreTrainedTokenizerFast) -> Subject:

@@ -5,6 +5,7 @@ The same parameters as over HTTP (see `vllm_http`), less the JSON: ids and score
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
@@ -77,10 +78,10 @@ class VllmInProcess:
         self._per_row = False
 
     async def learn(self) -> Learned:
-        """Load the model, if it is not; again if its engine died. Nothing else runs meanwhile: vLLM blocks the loop."""
+        """Load the model, if it is not; again if its engine died."""
         if self._llm is None or self._llm.errored:
             await self.close()
-            self._llm = _start(self._arguments)
+            await self._start()
         config = self._llm.model_config
         self._max_logprobs = min(self._options.max_top_k, self._vocabulary_size)
         self._per_row = bool(self._llm.vllm_config.use_v2_model_runner)
@@ -122,6 +123,18 @@ class VllmInProcess:
             self._llm.shutdown()
             self._llm = None
 
+    async def _start(self) -> None:
+        """In a thread, as it takes minutes: vLLM begins its tasks with the first question then, on the loop of that.
+
+        A start that is given up is waited for all the same, so that `close` ends what it began.
+        """
+        starting = asyncio.create_task(asyncio.to_thread(_started, self._arguments))
+        try:
+            self._llm = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            self._llm = await starting
+            raise
+
     async def _top_k(self, asked: Asked, k: int) -> TopK:
         return _read_top_k(await self._scored(asked, prompt_logprobs=k), asked, k)
 
@@ -150,6 +163,8 @@ class VllmInProcess:
 
     async def _ask(self, token_ids: Sequence[int], **parameters: Any) -> Any:
         """The finished output; a request that is cancelled is dropped by the engine too."""
+        if self._llm is None:
+            raise UpstreamAway("vLLM's engine is not started")
         last: Any = None
         try:
             asked = SamplingParams(**UNCHANGED, **parameters, output_kind=RequestOutputKind.FINAL_ONLY)
@@ -164,7 +179,7 @@ class VllmInProcess:
         return last
 
 
-def _start(arguments: AsyncEngineArgs) -> AsyncLLM:
+def _started(arguments: AsyncEngineArgs) -> AsyncLLM:
     try:
         return AsyncLLM.from_engine_args(arguments)
     except (RuntimeError, ValueError, OSError) as error:
