@@ -1,8 +1,8 @@
 """Arms side by side: every arm tuned on the same grid, then measured with seeds and prompts that nobody tuned on.
 
 Tuning uses `tune.jsonl` and a seed of its own, the results `eval.jsonl` and other seeds. All runs go through the real
-services, as in the demo. Each outcome is kept in `build/experiments` as soon as its run ends, so that an experiment that
-was cut off goes on; with another spec, other data or other models a run is made anew.
+services, as in the demo. Each outcome is kept in `build/experiments` as soon as its run ends, so that an experiment
+that was cut off goes on; with another spec, other data or other models a run is made anew.
 """
 
 from __future__ import annotations

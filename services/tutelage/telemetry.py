@@ -103,6 +103,7 @@ class TeacherMetrics:
     spent_usd: Gauge
     replica_up: Gauge
     replica_events: Counter
+    canaries: Counter
     score_cache: Counter
     score_cache_bytes: Gauge
 
@@ -136,6 +137,7 @@ class TeacherMetrics:
                 "What befell an upstream of several: asked, failed, quarantined, admitted, hedged, hedge_won",
                 ("replica", "event"),
             ),
+            canaries=counter("canaries_total", "Known questions asked again, by outcome: ok, failed", ("outcome",)),
             score_cache=counter(
                 "score_cache_completions_total", "Completions by outcome: hit, joined (asked once), miss", ("outcome",)
             ),

@@ -13,8 +13,12 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 from pydantic_settings import CliApp
 
+from tutelage.engines import FakeOptions
+from tutelage.engines.fakes import ToyServer, listening, write_tokenizer
+from tutelage.engines.fakes.vllm import vllm_app
 from tutelage.teacher.settings import Settings
 from tutelage_client.teacher import TeacherClient
 
@@ -80,3 +84,19 @@ async def test_flags_that_cannot_be_used_end_it_with_one_sentence(tmp_path: Path
     for (_, said), part in zip(answers, ("needs --model", "line 1 is not a sha256", "redis://"), strict=True):
         assert part in said
         assert len(said.splitlines()) == 1
+
+
+async def test_a_process_notices_that_its_server_loaded_another_model(tmp_path: Path) -> None:
+    toy = ToyServer(FakeOptions(vocabulary_size=97, max_length=64), ("model_changes",), changes_at=60)
+    write_tokenizer(tmp_path / "toy", 97)
+    async with listening(vllm_app(toy)) as upstream:
+        flags = ("--engine", "vllm", "--upstream", upstream, "--model", str(tmp_path / "toy"), "--name", "toy")
+        async with (
+            running(*flags, "--canary-every-s", "0.1") as (_, url),
+            httpx2.AsyncClient(base_url=url) as http,
+            asyncio.timeout(60),
+        ):
+            assert (await http.get("/readyz")).status_code == 200
+            while (await http.get("/readyz")).status_code == 200:
+                await asyncio.sleep(0.05)
+            assert "another model answers" in (await http.get("/readyz")).json()["detail"]

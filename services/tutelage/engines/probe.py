@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.engines.base import Engine
+from tutelage.engines.known import ask_known, known_answer, known_group
 from tutelage_client.errors import BadScores
 from tutelage_client.wire import (
     Capabilities,
@@ -23,12 +24,9 @@ from tutelage_client.wire import (
     Usage,
 )
 
-_TOKENS = 8
-_TOP_K = 8
 _WRITTEN = 4
 _AGREE = 0.01  # of probability: the same logits in two calls; half-precision kernels may differ a little
 _MASS = 0.01
-_EVEN = 1e-6
 
 
 class Answers(Protocol):
@@ -60,23 +58,6 @@ class Directly:
         return await self._engine.generate(request)
 
 
-async def known_probabilities(engine: Engine) -> NDArray[np.float64]:
-    """Of the tokens of a known sequence, and of the most probable ones beside them, to tell models apart.
-
-    Empty where the engine scores nothing. Values of the top k, not ids: two equal ones may come in either order.
-    """
-    known = engine.capabilities
-    signals = known.signals & {Signal.SAMPLED, Signal.TOP_K}
-    if not signals or known.vocabulary_size is None:
-        return np.zeros(0)
-    ids = np.arange(_TOKENS + 1, dtype=np.int32) % known.vocabulary_size
-    group = ScoreGroup(prompt_ids=ids[:1], completions=(Completion(token_ids=ids[1:]),))
-    top_k = min(_TOP_K, known.max_top_k) if Signal.TOP_K in signals else None
-    (block,), _ = await engine.score([group], signals, top_k)
-    parts = [a.ravel() for a in (block.sampled_logprob, block.topk_logprob) if a is not None]
-    return np.exp(np.concatenate(parts).astype(np.float64))
-
-
 async def probe(answers: Answers, engine: Engine) -> dict[str, Any]:
     """What was found. `worst_gap` and `drift` are in probability, `worst_mass` is the distance from 1.
 
@@ -90,7 +71,6 @@ async def probe(answers: Answers, engine: Engine) -> dict[str, Any]:
     known = engine.capabilities
     _check_identity(known, engine.provenance)
     found: dict[str, Any] = {
-        "tokens": _TOKENS,
         "max_top_k": known.max_top_k,
         "max_length": known.max_length,
         "eos_ids": list(known.eos_ids),
@@ -118,15 +98,15 @@ class _Probe:
     known: Capabilities
 
     async def run(self, signals: frozenset[Signal]) -> dict[str, Any]:
-        prompt_ids, scored_ids = self._sequence()
+        group = known_group(self.known)
+        prompt_ids, scored_ids = group.prompt_ids, group.completions[0].token_ids
         found: dict[str, Any] = {}
-        top_k = min(_TOP_K, self.known.max_top_k) if Signal.TOP_K in signals else None
-        block = await self._ask(prompt_ids, Completion(token_ids=scored_ids), signals, top_k)
-        again = await self._ask(prompt_ids, Completion(token_ids=scored_ids), signals, top_k)
-        _check_not_uniform(block, self.known)
+        block = await ask_known(self.answers, self.known)
+        again = await ask_known(self.answers, self.known)
+        assert block is not None and again is not None  # as there are signals
         drift = max(_gap(getattr(block, name), getattr(again, name)) for name in ("sampled_logprob", "topk_logprob"))
         found["drift"] = _within(drift, _AGREE, "two calls with the same tokens disagree")
-        found["known_answer"] = _rounded(block)
+        found["known_answer"] = known_answer(block)
         if block.topk_logprob is not None and block.topk_rest_mass is not None:
             found["worst_mass"] = _worst_mass(block)
         found["worst_gap"] = _within(
@@ -135,23 +115,13 @@ class _Probe:
         if Signal.CANDIDATES in self.known.signals:
             gap = await self._candidates_against(prompt_ids, scored_ids, block)
             found["worst_gap"] = max(found["worst_gap"], gap)
-        if Signal.TOP_K in signals and top_k != self.known.max_top_k:
+        if block.topk_logprob is not None and block.topk_logprob.shape[1] != self.known.max_top_k:
             await self._ask(
                 prompt_ids, Completion(token_ids=scored_ids), frozenset({Signal.TOP_K}), self.known.max_top_k
             )
         if self.known.generates and Signal.SAMPLED in signals:
             found["worst_written_gap"] = await self._written_against_scored(prompt_ids)
         return found
-
-    def _sequence(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """A prompt and what is scored after it; the ids that end a text are among the latter."""
-        size = self.known.vocabulary_size
-        assert size is not None
-        ids = np.arange(_TOKENS + 1, dtype=np.int32) % size
-        ends = np.array(self.known.eos_ids[:2], dtype=np.int32)
-        if len(ends):
-            ids[-len(ends) :] = ends
-        return ids[:1], ids[1:]
 
     async def _candidates_against(
         self, prompt_ids: NDArray[np.int32], scored_ids: NDArray[np.int32], block: TokenScores
@@ -196,13 +166,6 @@ def _candidates(scored_ids: NDArray[np.int32], block: TokenScores) -> tuple[NDAr
     return np.concatenate(ids, axis=1), np.concatenate(logprob, axis=1)
 
 
-def _check_not_uniform(block: TokenScores, known: Capabilities) -> None:
-    """A model whose weights did not arrive says the same of every token."""
-    values = np.concatenate([a.ravel() for a in (block.sampled_logprob, block.topk_logprob) if a is not None])
-    if known.vocabulary_size != 1 and values.max() - values.min() < _EVEN and values.size > 1:
-        raise _failed("every token has the same log-prob, as of a model without its weights")
-
-
 def _sampled_against_top_k(scored_ids: NDArray[np.int32], block: TokenScores) -> float:
     if block.topk_ids is None or block.topk_logprob is None or block.sampled_logprob is None:
         return 0.0
@@ -226,14 +189,6 @@ def _gap(one: NDArray[Any] | None, other: NDArray[Any] | None) -> float:
     if one is None or other is None:
         return 0.0
     return float(np.abs(np.exp(one) - np.exp(other)).max(initial=0.0))
-
-
-def _rounded(block: TokenScores) -> list[float | None]:
-    """Log-probs of the known tokens, or of the most probable ones; null is -inf, as in every reply."""
-    values = block.topk_logprob[:, 0] if block.topk_logprob is not None else block.sampled_logprob
-    values = block.sampled_logprob if block.sampled_logprob is not None else values
-    assert values is not None
-    return [round(float(v), 4) if np.isfinite(v) else None for v in values]
 
 
 def _within(worst: float, limit: float, complaint: str) -> float:

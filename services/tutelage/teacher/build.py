@@ -100,6 +100,7 @@ async def _beside(
             tasks.create_task(_or_stop(scorer.stay_ready(stopping)))
         else:
             tasks.create_task(_or_stop(_worker(settings, scorer, callers, queue, stopping).run()))
+        watching = tasks.create_task(_or_stop(scorer.watch(settings.canary_every_s)))
         if settings.coordinator is not None:
             client = CoordinatorClient(settings.coordinator, retry=RetryPolicy(deadline_s=2.0))
             stack.push_async_callback(client.close)
@@ -107,6 +108,7 @@ async def _beside(
             tasks.create_task(_or_stop(keep_registered(client, scorer, url, stopping)))
         yield
         stopping.set()
+        watching.cancel()  # it may wait for an engine that does not answer
 
 
 async def _or_stop(work: Coroutine[None, None, None]) -> None:

@@ -21,6 +21,7 @@ from tutelage.teacher.admission import Limits, admit_generation, admit_reward, a
 from tutelage.teacher.batcher import Batcher, Generated, Scored, Valued
 from tutelage.teacher.cache import ScoreCache
 from tutelage.teacher.callers import Caller
+from tutelage.teacher.canary import Canary
 from tutelage.teacher.failures import EngineAway, EngineFailed
 from tutelage.teacher.prices import PICO, most_generated, most_scored
 from tutelage.teacher.rates import RateLimited
@@ -73,6 +74,7 @@ class Scorer:
         self._metrics = metrics
         self._cache = cache
         self._graders = Graders()
+        self._canary = Canary(engine, batcher)
 
     def close(self) -> None:
         """End the processes that grade."""
@@ -145,13 +147,33 @@ class Scorer:
         while not await is_set_within(stopping, look_every_s):
             await self.become_ready(stopping)
 
+    async def watch(self, every_s: float) -> None:
+        """While it is ready, ask the known question every so often; another answer ends that. Until cancelled."""
+        while True:
+            await asyncio.sleep(every_s)
+            if self.not_ready is not None:
+                continue
+            try:
+                await self._canary.look()
+            except TutelageError as error:
+                log.warning("the canary failed", extra=describe_error(error))
+                self._metrics.canaries.labels("failed").inc()
+                self._refuse(error)
+            else:
+                self._metrics.canaries.labels("ok").inc()
+
+    def _refuse(self, error: TutelageError) -> None:
+        """Take no work, and say why."""
+        self.not_ready, self.probe = str(error), {"ok": False, "reason": str(error)}
+
     async def probe_once(self) -> None:
-        """Ask the probe and remember what it found."""
+        """Ask the probe and remember what it found; the first known answer is the truth from then on."""
         try:
             found = await probe(self.batcher, self.engine)
+            self._canary.hold(found.get("known_answer", ()))
         except TutelageError as error:
             log.warning("the probe failed", extra=describe_error(error))
-            self.not_ready, self.probe = str(error), {"ok": False, "reason": str(error)}
+            self._refuse(error)
         else:
             if self._cache is not None:
                 await self._cache.begin(found.get("known_answer", ()))

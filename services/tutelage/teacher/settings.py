@@ -110,6 +110,9 @@ class Settings(BaseSettings):
     usd_per_million_input: float = Field(0.0, ge=0, le=1e6, description="price of tokens that go through the model")
     usd_per_million_cached: float | None = Field(None, ge=0, description="of those that need not; default: as input")
     usd_per_million_output: float = Field(0.0, ge=0, le=1e6, description="price of tokens that are written")
+    canary_every_s: float = Field(
+        60.0, gt=0, le=86_400, description="until a known question is asked again; another answer ends readiness"
+    )
     max_batch_tokens: int = Field(16_384, ge=1, description="tokens of one engine call")
     max_request_tokens: int = Field(1_048_576, ge=1, description="tokens of one request")
     max_waiting_tokens: int = Field(1_048_576, ge=1, description="tokens that may wait before HTTP answers 503")
@@ -194,12 +197,13 @@ class Settings(BaseSettings):
         if self.engine == "chat":
             return ChatOptions.model_validate(reached)
         reached |= {"kind": self.engine, "model": self.model, "revision": self.revision}
+        reached |= {"recheck_s": self.canary_every_s}
         top_k = OPENAI_MAX_TOP_K if self.max_top_k is None and self.engine == "openai" else self.max_top_k
         return UpstreamOptions.model_validate(reached | ({} if top_k is None else {"max_top_k": top_k}))
 
     def _vllm_options(self) -> VllmOptions:
         given: dict[str, Any] = {"model": self.model, "revision": self.revision, "dtype": self.dtype}
-        given |= {"max_length": self.max_length, "vllm_args": self.vllm_args}
+        given |= {"max_length": self.max_length, "vllm_args": self.vllm_args, "recheck_s": self.canary_every_s}
         return VllmOptions.model_validate(given | ({} if self.max_top_k is None else {"max_top_k": self.max_top_k}))
 
     def queue_limits(self) -> QueueLimits:

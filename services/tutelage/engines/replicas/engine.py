@@ -99,6 +99,19 @@ class ReplicatedEngine:
             raise UpstreamAway(self._why_none())
         return self._standing.facts
 
+    async def compare(self) -> None:
+        """Ask every replica that takes work the known question again; who answers otherwise by now is quarantined.
+
+        Raises:
+            UpstreamAway: none is left.
+        """
+        working = [replica for replica in self.replicas if replica.up]
+        found = await asyncio.gather(*(replica.shown() for replica in working), return_exceptions=True)
+        for replica, standing in zip(working, found, strict=True):
+            self._judge(replica, standing)
+        if not any(replica.up for replica in self.replicas):
+            raise UpstreamAway(self._why_none())
+
     async def score(
         self, groups: Sequence[ScoreGroup], signals: frozenset[Signal], top_k: int | None
     ) -> tuple[list[TokenScores], Usage]:

@@ -8,26 +8,23 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tutelage.engines.base import Engine
-from tutelage.engines.probe import Directly, known_probabilities, probe
+from tutelage.engines.known import TOLERANCE, KnownAnswer, ask_known, known_answer, worst_change
+from tutelage.engines.probe import Directly, probe
 from tutelage_client.errors import BadScores
 from tutelage_client.wire import Capabilities, Provenance, ReplicaView
 
 Result = TypeVar("Result")
 Event = Literal["asked", "failed", "quarantined", "admitted", "hedged", "hedge_won"]
-_TOLERANCE = 0.02  # of a probability of the known answer, as engines batch differently from call to call
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a replica showed in its probe. answer: probabilities of a known sequence, empty where it does not score"""
+    """What a replica showed in its probe. answer: to the known question, empty where it does not score"""
 
     provenance: Provenance
     capabilities: Capabilities
-    answer: NDArray[np.float64]
+    answer: KnownAnswer
     facts: dict[str, Any]
 
     def differs_from(self, other: Standing) -> str | None:
@@ -36,8 +33,8 @@ class Standing:
             for name, value in ours:
                 if (wanted := getattr(theirs, name)) != value:
                     return f"its {name} is {value!r}, the others' is {wanted!r}"
-        worst = float(np.abs(self.answer - other.answer).max(initial=0.0))
-        if not worst <= _TOLERANCE:
+        worst = worst_change(other.answer, self.answer)
+        if not worst <= TOLERANCE:
             return f"it scores a known sequence differently from the others (a probability is off by {worst:.3g})"
         return None
 
@@ -60,8 +57,13 @@ class Replica:
     async def examine(self) -> Standing:
         """The start-up probe. Raises: TutelageError: it was not passed."""
         facts = await probe(Directly(self.engine), self.engine)
-        answer = await known_probabilities(self.engine)
-        return Standing(self.engine.provenance, self.engine.capabilities, answer, facts)
+        return Standing(self.engine.provenance, self.engine.capabilities, facts.get("known_answer", ()), facts)
+
+    async def shown(self) -> Standing:
+        """What it shows by the known question alone. Raises: TutelageError: no answer, or none that can be right."""
+        block = await ask_known(self.engine, self.engine.capabilities)
+        answer = () if block is None else known_answer(block)
+        return Standing(self.engine.provenance, self.engine.capabilities, answer, {})
 
     def begin(
         self, tokens: int, question: Callable[[Engine], Awaitable[Result]], expected: Provenance
