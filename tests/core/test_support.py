@@ -152,6 +152,35 @@ def test_different_head_sizes_are_refused_unless_the_shared_size_is_given(logits
         log_probabilities(batch.hidden_RH, 7)
 
 
+@pytest.mark.parametrize("support", TOP_K)
+@few
+@given(seed=seeds, k=st.integers(2, 5), places=st.permutations(range(5)), row=st.integers(0, 3), padded=st.booleans())
+def test_a_set_that_names_a_token_twice_is_refused_unless_that_is_padding(
+    logits, make_batch, support, seed, k, places, row, padded
+):
+    batch = make_batch(logits(seed, 4, 9), logits(seed + 1, 4, 9), k=k)
+    objective = Objective("divergence", support=support)
+    assert loss(batch, objective)[0].isfinite()
+    pair = [place for place in places if place < k][:2]
+    named = "candidate_ids_RC" if support == "student_top_k" else "topk_ids_RK"
+    ids = getattr(batch.teacher, named).clone()
+    token = -1 if padded else int(ids[row, pair[0]])
+    ids[row, pair] = token
+    repeating = replace(batch, teacher=replace(batch.teacher, **{named: ids}))
+    if padded:
+        assert loss(repeating, objective)[0].isfinite()
+        return
+    with pytest.raises(ValueError, match=f"{support} names the token {token} twice in row {row} "):
+        loss(repeating, objective)
+
+
+def test_a_repeated_token_in_a_row_that_is_not_learned_from_is_of_no_account(logits, make_batch):
+    batch = make_batch(logits(1, 4, 9), logits(2, 4, 9))
+    batch.teacher.topk_ids_RK[2] = 0
+    batch.teacher.valid_R[2] = False
+    assert loss(batch, Objective("divergence", support="teacher_top_k"))[0].isfinite()
+
+
 def test_an_id_outside_the_vocabulary_is_refused():
     with pytest.raises(ValueError, match="token id 9 lies outside"):
         at_tokens(torch.zeros(1, 5), torch.tensor([[9]]))

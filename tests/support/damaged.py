@@ -97,4 +97,12 @@ def _end(entry: dict[str, Any]) -> int:
     return places[1] if len(places) == 2 and isinstance(places[1], int) and 0 <= places[1] < MOST_BYTES else 0
 
 
+def repeating() -> bytes:
+    """Sound but for a candidate that one row names twice."""
+    twice = Completion(token_ids=np.array([3, 4]), candidate_ids=np.array([[1, 2], [3, 5]]))
+    group = ScoreGroup(prompt_ids=np.array([1]), completions=(twice,))
+    arrays, texts = load(encode_request(ScoreRequest(sequences=(group,), signals=frozenset({Signal.CANDIDATES}))))
+    return save({**arrays, "candidate_ids": np.array([1, 2, 5, 5], dtype=np.int32)}, texts)
+
+
 binary = tensors() | bytes_of() | headers() | st.just(WHOLE)

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import damaged
 import numpy as np
 import pytest
 from toy_teacher import WELL_IN_PROBE
@@ -108,9 +109,14 @@ async def test_the_plain_json_of_a_person_is_understood(start_teacher: Any) -> N
         ({"sequences": [sequence()], "signals": ["top_k"], "top_k": 33}, "top_k", "at most 32"),
         ({"sequences": [sequence(*[1] * 40)] * 6}, "sequences", "at most 200"),
         (
-            {"sequences": [sequence(candidate_ids=[[1] * 9])], "signals": ["candidates"]},
+            {"sequences": [sequence(candidate_ids=[[*range(9)]])], "signals": ["candidates"]},
             "sequences.0.candidate_ids",
             "at most 8",
+        ),
+        (
+            {"sequences": [sequence(1, 2, 3, candidate_ids=[[4, 5], [6, 6]])], "signals": ["candidates"]},
+            "sequences.0.candidate_ids",
+            "row 1 repeats the id 6; name each id of a row once",
         ),
         (
             {"sequences": [sequence(1, 2, 3, candidate_ids=[[1, 2]])], "signals": ["candidates"]},
@@ -154,6 +160,7 @@ async def test_a_body_that_is_no_json_is_refused(start_teacher: Any, body: bytes
         (save({"token_ids": np.ones(2, np.int32)}, {"score-request.v1": "{}"}), "'row_splits' is missing"),
         (save({"token_ids": np.ones(2, np.int32)}, {"other.v1": "{}"}), "expected 'score-request.v1'"),
         (save({"token_ids": np.ones((1, 2), np.int32)}, {"score-request.v1": "{}"}), "token_ids has the shape (1, 2)"),
+        (damaged.repeating(), "row 1 repeats the id 5"),
         (save({"row_splits": np.ones((2**20, 0), np.int64)}, {"score-request.v1": "{}"}), "row_splits has the shape"),
     ],
 )

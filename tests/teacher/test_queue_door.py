@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
 
+import damaged
 import numpy as np
 import pytest
 from single import put_one
@@ -118,6 +119,7 @@ async def test_both_doors_give_equal_rewards_and_score_jobs_go_on_beside_them(
         (lambda request_for: b"reward-request.v1\n{}", "items"),
         (lambda request_for: GRADED.model_copy(update={"reward": RewardModel()}), "'reward_model'"),
         (lambda request_for: b"not safetensors", "safetensors"),
+        (lambda request_for: damaged.repeating(), "row 1 repeats the id 5"),
         (lambda request_for: request_for([99]), "99"),
         (lambda request_for: request_for([3], signals=frozenset({Signal.TOP_K}), top_k=999), "at most 32"),
     ],

@@ -32,7 +32,9 @@ def group_of(*completions: Sequence[int], prompt: Sequence[int] = (1, 2)) -> Sco
     return ScoreGroup.model_validate(
         {
             "prompt_ids": list(prompt),
-            "completions": [{"token_ids": ids, "candidate_ids": [[i, 3] for i in ids]} for ids in completions],
+            "completions": [
+                {"token_ids": ids, "candidate_ids": [[i, (i + 1) % 32] for i in ids]} for ids in completions
+            ],
         }
     )
 

@@ -8,13 +8,16 @@ import pkgutil
 from typing import Any
 
 import damaged
+import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from tutelage_client import wire
 from tutelage_client.errors import BadScores, InvalidInput
 from tutelage_client.wire import (
+    Completion,
     Message,
     Reward,
     RewardRequest,
@@ -31,6 +34,7 @@ from tutelage_client.wire.refusal import explain
 
 SEQUENCE = {"token_ids": [1, 2, 3], "score_start": 1}
 ITEM = {"prompt": "p", "completion": "c"}
+IDS = st.integers(-1, 6) | st.integers(2**31 - 3, 2**31 - 1)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +48,14 @@ ITEM = {"prompt": "p", "completion": "c"}
         ({"sequences": [SEQUENCE], "signals": ["candidates"]}, "needs candidate_ids on every sequence"),
         ({"sequences": [SEQUENCE | {"candidate_ids": [[1], [2]]}]}, "candidate_ids are given"),
         ({"sequences": [SEQUENCE | {"candidate_ids": [[1]]}], "signals": ["candidates"]}, "1 rows for 2 scored tokens"),
+        (
+            {"sequences": [SEQUENCE | {"candidate_ids": [[1, 4], [5, 5]]}], "signals": ["candidates"]},
+            "row 1 repeats the id 5; name each id of a row once",
+        ),
+        (
+            {"sequences": [SEQUENCE | {"candidate_ids": np.array([1, 4])}], "signals": ["candidates"]},
+            r"the shape is \[2\]; give a row of ids",
+        ),
         ({"sequences": [SEQUENCE | {"score_start": 0}]}, "greater than or equal to 1"),
         ({"sequences": [SEQUENCE | {"score_start": 3}]}, "at least one token to score"),
         ({"sequences": [SEQUENCE | {"token_ids": [1, -2, 3]}]}, "negative"),
@@ -183,6 +195,24 @@ def test_only_kinds_that_ask_the_model_need_one() -> None:
     kinds = {"exact_match": {}, "rubric": {"rubric": "r"}, "pairwise": {"rubric": "r"}, "reward_model": {}}
     rewards = [RewardRequest.model_validate({"items": [ITEM], "reward": {"kind": k} | v}) for k, v in kinds.items()]
     assert [needs_model(request.reward) for request in rewards] == [False, True, True, True]
+
+
+ROWS = st.integers(0, 5).flatmap(lambda width: st.lists(st.lists(IDS, min_size=width, max_size=width), min_size=1))
+
+
+@given(ROWS)
+def test_candidates_are_refused_exactly_where_a_row_names_an_id_twice(rows: list[list[int]]) -> None:
+    body = {"token_ids": [9] * len(rows), "candidate_ids": rows}
+    repeats = [[each for each in sorted(set(row)) if each >= 0 and row.count(each) > 1] for row in rows]
+    if not any(repeats):
+        assert Completion.model_validate(body).candidate_ids is not None
+        return
+    first = next(row for row, ids in enumerate(repeats) if ids)
+    with pytest.raises(ValidationError) as refused:
+        Completion.model_validate(body)
+    sentence, field = explain(refused.value)
+    assert field == "candidate_ids"
+    assert f"row {first} repeats the id {repeats[first][0]};" in sentence
 
 
 @given(damaged.binary)

@@ -75,6 +75,21 @@ def _ragged_ids(value: Any) -> NDArray[np.int32]:
     return _to_int32([list(row) + [-1] * (width - len(row)) for row in value]).reshape(len(value), width)
 
 
+def repeat_in_a_row(ids: NDArray[np.int32]) -> tuple[int, int] | None:
+    """A row of ids [R, S] and an id that stands in it twice; None where there is none. Negative ids pad."""
+    width = ids.shape[1]
+    if width < 2:
+        return None
+    flat = np.sort(ids, axis=1).ravel()
+    same = flat[1:] == flat[:-1]
+    same[width - 1 :: width] = False  # neighbours of two rows
+    if not same.any():
+        return None
+    same &= flat[1:] >= 0
+    first = int(same.argmax())
+    return (first // width, int(flat[first])) if same[first] else None
+
+
 def _flat(array: NDArray[Any]) -> NDArray[Any]:
     if array.ndim != 1:
         raise ValueError("give one list of numbers, not lists in a list")

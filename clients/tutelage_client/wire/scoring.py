@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any, Self
 
 import numpy as np
-from pydantic import BeforeValidator, Field, model_validator
+from numpy.typing import NDArray
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_validator
 
-from tutelage_client.wire.arrays import IdRows, TokenIds
+from tutelage_client.wire.arrays import IdRows, TokenIds, repeat_in_a_row
 from tutelage_client.wire.message import Message
 from tutelage_client.wire.scores import TokenScores
 from tutelage_client.wire.teachers import Provenance, Signal, Usage
@@ -22,11 +23,21 @@ def too_many(count: int) -> str:
     return f"the request has {count} sequences and completions, at most {MOST_SEQUENCES} go in one; send it in parts"
 
 
+def _each_once(ids: NDArray[np.int32]) -> NDArray[np.int32]:
+    if ids.ndim != 2:
+        raise ValueError(f"the shape is {list(ids.shape)}; give a row of ids for each scored token")
+    if (found := repeat_in_a_row(ids)) is not None:
+        raise ValueError("row {} repeats the id {}; name each id of a row once".format(*found))
+    return ids
+
+
 class Completion(Message):
     """Tokens after a prompt; every one of them is scored."""
 
     token_ids: TokenIds = Field(description="at least one")
-    candidate_ids: IdRows | None = Field(default=None, description="ids to score at each token, one row each; -1 pads")
+    candidate_ids: Annotated[IdRows, AfterValidator(_each_once)] | None = Field(
+        default=None, description="ids to score at each token, one row each, no id twice in a row; -1 pads"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -71,7 +82,8 @@ class ScoreSequence(Message):
 
     token_ids: TokenIds = Field(description="the whole sequence")
     score_start: int = Field(ge=1, description="first position that is scored; the first token has no score")
-    candidate_ids: IdRows | None = Field(default=None, description="ids to score at each scored token, one row each")
+    candidate_ids: IdRows | None = Field(default=None, description="as of a completion, a row for each scored token")
+    _group: ScoreGroup = PrivateAttr()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -80,13 +92,14 @@ class ScoreSequence(Message):
                 f"score_start is {self.score_start} but the sequence has {len(self.token_ids)} tokens; "
                 "it must leave at least one token to score"
             )
-        self.as_group()
+        prompt_ids, scored_ids = np.split(self.token_ids, [self.score_start])
+        completion = Completion(token_ids=scored_ids, candidate_ids=self.candidate_ids)
+        self._group = ScoreGroup(prompt_ids=prompt_ids, completions=(completion,))
         return self
 
     def as_group(self) -> ScoreGroup:
-        prompt_ids, scored_ids = np.split(self.token_ids, [self.score_start])
-        completion = Completion(token_ids=scored_ids, candidate_ids=self.candidate_ids)
-        return ScoreGroup(prompt_ids=prompt_ids, completions=(completion,))
+        """The same as a group of one, by whose rules it was checked."""
+        return self._group
 
 
 def _by_shape(value: Any) -> Any:

@@ -26,7 +26,7 @@ from tutelage.core.preference import whole_pairs
 from tutelage.core.pulls import PULLS
 from tutelage.core.signal import heard, pulled, reference_logp, token_losses
 from tutelage.core.stabilizers import entropy_gate, freshness, ordinary_tokens, ratio_clip, reference_kl
-from tutelage.core.support import SUPPORTS, Aligned, needed, sampled_rows, signals
+from tutelage.core.support import SUPPORTS, Aligned, check_set, needed, sampled_rows, signals
 
 
 def learned_rows(batch: TokenBatch, objective: Objective) -> Tensor:
@@ -73,9 +73,12 @@ def loss(batch: TokenBatch, objective: Objective, *, chunk_rows: int = 1024) -> 
     nothing to either, stays in the denominator and is counted in `infinite_fraction`.
 
     Raises:
-        ValueError: a signal is missing, or student and teacher do not share a vocabulary.
+        ValueError: a signal is missing, a set repeats a token, or student and teacher do not share a vocabulary.
     """
     rows = batch.take(learned_rows(batch, objective).nonzero().squeeze(-1))
+    for term in objective.parts:
+        if term.objective.comparison is not None:
+            check_set(term.objective.comparison, rows)
     rows = looked_ahead(rows, objective, chunk_rows)
     total = rows.hidden_RH[:0].sum(dtype=torch.promote_types(rows.hidden_RH.dtype, torch.float32))
     parts: list[dict[str, Partial]] = [of_texts(rows, objective)]

@@ -196,6 +196,25 @@ SUPPORTS = {
 }
 
 
+def check_set(name: str, batch: TokenBatch) -> None:
+    """Refuse a set that names a token twice, because its mass would count twice. Of rows that are usable.
+
+    Raises:
+        ValueError: which token, and in which row of them.
+    """
+    chosen = SUPPORTS[name].chosen
+    if chosen is None:
+        return
+    ids_RS = chosen(signals(batch)).ids_RS.sort(-1).values
+    twice_RS = (ids_RS[:, 1:] == ids_RS[:, :-1]) & (ids_RS[:, 1:] >= 0)
+    if bool(twice_RS.any()):
+        row, column = twice_RS.nonzero()[0].tolist()
+        raise ValueError(
+            f"{name} names the token {int(ids_RS[row, column])} twice in row {row} of those that are learned from; "
+            "give each token of a set once"
+        )
+
+
 def _outside(logp_RV: Tensor, ids_RS: Tensor) -> Tensor:
     """log of the student's mass outside the ids [R]: summed over the others, because 1 - sum loses a small rest."""
     zero = torch.finfo(logp_RV.dtype).min / 4

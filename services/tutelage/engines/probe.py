@@ -132,9 +132,9 @@ class _Probe:
         again = await self._ask(prompt_ids, completion, frozenset({Signal.CANDIDATES}), None)
         assert again.candidate_logprob is not None
         assert again.candidate_valid is not None
-        if not again.candidate_valid.all():
+        if not again.candidate_valid[ids >= 0].all():
             raise _failed("candidates that are in the top k have no score")
-        gap = _gap(again.candidate_logprob, expected)
+        gap = _gap(again.candidate_logprob[ids >= 0], expected[ids >= 0])
         return _within(gap, _AGREE, "candidates disagree with sampled or top-k on the same tokens")
 
     async def _written_against_scored(self, prompt_ids: NDArray[np.int32]) -> float:
@@ -157,11 +157,15 @@ class _Probe:
 
 
 def _candidates(scored_ids: NDArray[np.int32], block: TokenScores) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Ids to ask about again, and the log-probs that they had in the first answer; both [rows, c]."""
+    """Ids to ask about again, and the log-probs that they had in the first answer; both [rows, c].
+
+    -1 stands in the top k for the scored token, which is asked about already.
+    """
     ids = [scored_ids[:, None]] if block.sampled_logprob is not None else []
     logprob = [block.sampled_logprob[:, None]] if block.sampled_logprob is not None else []
     if block.topk_ids is not None and block.topk_logprob is not None:
-        ids.append(block.topk_ids)
+        asked = block.topk_ids == scored_ids[:, None] if ids else np.zeros(block.topk_ids.shape, dtype=bool)
+        ids.append(np.where(asked, np.int32(-1), block.topk_ids))
         logprob.append(block.topk_logprob)
     return np.concatenate(ids, axis=1), np.concatenate(logprob, axis=1)
 
