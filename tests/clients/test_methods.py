@@ -187,7 +187,16 @@ def test_a_composition_without_the_preset_is_not_touched() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"missing": "x"}, {"composition": None}, {"arxiv": "23.1"}, {"name": "G KD"}, {"needs": ()}]
+    "change",
+    [
+        {"missing": "x"},
+        {"composition": None},
+        {"defaults": None},
+        {"failures": None},
+        {"arxiv": "23.1"},
+        {"name": "G KD"},
+        {"needs": ()},
+    ],
 )
 def test_an_entry_of_the_wrong_form_is_no_method(change: dict[str, Any]) -> None:
     good = method("gkd").model_dump(exclude={"status", "paper"})

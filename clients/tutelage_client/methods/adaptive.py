@@ -19,6 +19,8 @@ ADAPTIVE = (
         on_policy="adjacent",
         evidence="primary",
         defaults="code: head = teacher's tokens up to a mass of 0.5, the first always",
+        failures="its gain is early: with capacity and steps enough both directions of KL come to the same optimum "
+        "(paper)",
         composition={"objective": {"kind": "divergence", "divergence": "akl", "head_mass": 0.5}},
         differs="published on fixed text; whose text is learned from is the spec's choice",
     ),
@@ -36,6 +38,8 @@ ADAPTIVE = (
         on_policy="adjacent",
         evidence="primary",
         defaults="b 1 (unchecked)",
+        failures="none published that we found; by its formula: a large b is a switch at q = p, and as the weights "
+        "are detached the value may rise while it is descended",
         composition={"objective": {"kind": "divergence", "divergence": "todi", "slope": 1.0}},
         differs="published on fixed text; whose text is learned from is the spec's choice",
     ),
@@ -53,6 +57,8 @@ ADAPTIVE = (
         on_policy="adjacent",
         evidence="primary",
         defaults="code: al 0.5, lam 0.5",
+        failures="none published that we found; by its formula: with lam near 1 the assistant holds little of the "
+        "student, whose gradient fades",
         composition={
             "objective": {
                 "kind": "divergence",
@@ -204,6 +210,7 @@ ADAPTIVE = (
         needs=("sampled",),
         on_policy="strict",
         evidence="primary",
+        defaults="lam 0.1, a share of 0.2 and the switch at step 50 are ours, the paper's were not captured",
         failures="it answers the heavy negative tail of log q - log p",
         composition={
             "rollout": {"source": "student", "temperature": 1.0},

@@ -52,6 +52,9 @@ BLACK_BOX = (
         needs=("text",),
         on_policy="strict",
         evidence="second_hand",
+        defaults="paper: scores 0 to 9; the rubric, 8 samples a prompt and the KL of 0.01 are ours",
+        failures="it is as good as the teacher's judgement (notes); by its formula a group of equal scores teaches "
+        "nothing",
         composition={
             "rollout": {"source": "student", "temperature": 1.0, "samples_per_prompt": 8},
             "objective": {"kind": "reward"},
@@ -76,6 +79,10 @@ BLACK_BOX = (
         needs=("text",),
         on_policy="strict",
         evidence="second_hand",
+        defaults="paper: rubrics of each prompt, with a weight for each criterion; the one here, 8 samples a prompt "
+        "and the KL of 0.01 are ours",
+        failures="it is as good as the rubrics that the teacher draws (notes); by its formula a group of equal "
+        "scores teaches nothing",
         composition={
             "rollout": {"source": "student", "temperature": 1.0, "samples_per_prompt": 8},
             "objective": {"kind": "reward"},
@@ -88,7 +95,8 @@ BLACK_BOX = (
             },
             "stabilizers": [{"kind": "reference_kl", "coef": 0.01}],
         },
-        differs="a score of the whole text, learned from as in GRPO with a KL to the start; the rubric is yours",
+        differs="one rubric for all prompts, which is yours, where the paper's teacher draws one for each; a score of "
+        "the whole text, learned from as in GRPO with a KL to the start",
     ),
     Method(
         name="orpo-distill",

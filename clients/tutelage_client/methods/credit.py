@@ -73,6 +73,7 @@ CREDIT = (
         needs=("sampled",),
         on_policy="strict",
         evidence="second_hand",
+        defaults="K 8 is ours, the paper's was not captured",
         failures="a short return is biased: it does not see what the token leads to later",
         composition={
             "rollout": {"source": "student"},
@@ -95,6 +96,8 @@ CREDIT = (
         on_policy="strict",
         evidence="second_hand",
         defaults="the baseline over top-k instead of the vocabulary, for speed (notes on the paper)",
+        failures="by its formula: the baseline takes away what all tokens of a state share, no variance of what "
+        "follows, and over the whole vocabulary it costs what the exact divergence does",
         composition={
             "rollout": {"source": "student"},
             "objective": {"kind": "policy_gradient", "credit": {"kind": "control_variate"}},

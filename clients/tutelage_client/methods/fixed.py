@@ -38,6 +38,8 @@ FIXED = (
         needs=("hidden",),
         on_policy="strict",
         evidence="second_hand",
+        defaults="none: by its formula there is nothing to set; DeepSeek-V4 keeps the experts' last hidden states "
+        "and applies their heads again (notes)",
         failures="diversity falls: reverse KL seeks modes",
         composition={
             "rollout": {"source": "student"},
@@ -108,12 +110,16 @@ FIXED = (
         granularity="token",
         needs=("full",),
         on_policy="adjacent",
-        evidence="second_hand",
+        evidence="primary",
+        defaults="released code: both weights the student's own, detached; in its scripts for GPT-2 lr 1e-4, 20 "
+        "epochs, weight decay 0.01",
+        failures="over all pairs it is quadratic in the vocabulary and unstable, which the paper's form answers; by "
+        "its formula, weighted by q, a token that the student alone likes is hardly pushed down",
         composition={
             "objective": {"kind": "divergence", "divergence": "concrete_score", "support": {"kind": "full"}},
         },
-        differs="pairs of tokens are weighted by q x q, the paper's weights were not seen; whose text is learned from "
-        "is the spec's choice",
+        differs="pairs of tokens are weighted by q x q, which gradients do not touch; the released code has p x p, "
+        "detached, or q x p; whose text is learned from is the spec's choice",
     ),
     Method(
         name="f-distill",
@@ -128,6 +134,10 @@ FIXED = (
         needs=("full",),
         on_policy="partial",
         evidence="unchecked",
+        defaults="released scripts, JS: 12 epochs, batch 8, lr 1e-4 or 5e-4, text sampled from the top 30 or 40 at "
+        "temperature 1",
+        failures="by its formula JS and TVD are bounded, so that their gradient vanishes where the two models hardly "
+        "overlap",
         composition={
             "rollout": {"source": "paired", "temperature": 1.0, "samples_per_prompt": 1},
             "objective": {"kind": "divergence", "divergence": "jsd", "beta": 0.5},
@@ -171,6 +181,8 @@ FIXED = (
         needs=("full",),
         on_policy="strict",
         evidence="second_hand",
+        defaults="none common to all: the paper chooses the divergence for each task and way of decoding",
+        failures="what suits one task and way of decoding need not suit another, the paper's reason to choose",
         composition={"rollout": {"source": "student"}, "objective": {"kind": "divergence"}},
         differs="the divergence is the spec's choice, reverse_kl where it makes none",
     ),

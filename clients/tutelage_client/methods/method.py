@@ -55,8 +55,13 @@ class Method(Message):
     evidence: Literal["primary", "second_hand", "unchecked"] = Field(
         description="what formula and defaults rest on: paper or released code, others' summaries, or background"
     )
-    defaults: str | None = Field(default=None, description="published settings and whose they are")
-    failures: str | None = Field(default=None, description="known failure modes")
+    defaults: str | None = Field(
+        default=None,
+        description="published settings and whose they are, or that there are none; always of what is built",
+    )
+    failures: str | None = Field(
+        default=None, description="known failure modes and whose word they are, or that none are known; likewise"
+    )
     composition: dict[str, Any] | None = Field(
         default=None, description="the keys of a spec that are this method: objective, rollout, stabilizers"
     )
@@ -70,6 +75,8 @@ class Method(Message):
             raise ValueError("give one of composition, missing and out_of_scope")
         if self.differs is not None and self.composition is None:
             raise ValueError("differs goes with a composition")
+        if self.composition is not None and None in (self.defaults, self.failures):
+            raise ValueError("what is built has defaults and failures; where none are published, say so")
         return self
 
     @computed_field

@@ -86,6 +86,8 @@ REINFORCED = (
         on_policy="strict",
         evidence="primary",
         defaults="clamp log(p/q)",
+        failures="models far apart at the start make extreme ratios, and the clip that tames them slows learning "
+        "(notes)",
         composition={
             "rollout": {"source": "student", "temperature": 1.0, "samples_per_prompt": 8},
             "objective": {"kind": "reward"},
@@ -108,6 +110,7 @@ REINFORCED = (
         on_policy="partial",
         evidence="primary",
         defaults="paper: gamma 0.1; the teacher's probability is taken as 1",
+        failures="without the shaping, foreign traces make the entropy collapse and are copied at the surface (notes)",
         composition={
             "rollout": {"source": "paired", "temperature": 1.0, "samples_per_prompt": 7},
             "objective": {"kind": "reward"},

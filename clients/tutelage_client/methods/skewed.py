@@ -19,6 +19,8 @@ SKEWED = (
         on_policy="partial",
         evidence="primary",
         defaults="released code: a 0.1",
+        failures="by its formula: with a near 0 the ratio q/p is unbounded again, with a near 1 nothing is left to "
+        "learn",
         composition={"objective": {"kind": "divergence", "divergence": "skew_forward_kl", "alpha": 0.1}},
         differs="whose text is learned from is the spec's choice; the adaptive schedule is `distillm`",
     ),
@@ -36,6 +38,8 @@ SKEWED = (
         on_policy="partial",
         evidence="primary",
         defaults="released code: a 0.1",
+        failures="by its formula: with a near 0 the ratio p/q is unbounded again, with a near 1 nothing is left to "
+        "learn",
         composition={"objective": {"kind": "divergence", "divergence": "skew_reverse_kl", "alpha": 0.1}},
         differs="whose text is learned from is the spec's choice; the adaptive schedule is `distillm`",
     ),

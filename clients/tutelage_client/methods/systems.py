@@ -81,6 +81,7 @@ SYSTEMS = (
         on_policy="strict",
         evidence="second_hand",
         defaults="group size 1, batch 1024",
+        failures="none published that we found; by its formula those of `sampled-k1`",
         composition={
             "rollout": {"source": "student", "samples_per_prompt": 1},
             "objective": {"kind": "policy_gradient"},
