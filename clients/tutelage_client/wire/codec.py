@@ -7,13 +7,13 @@ Nothing received is unpickled, and every block validates itself while it is buil
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
+from pydantic_core import from_json, to_json
 
 from tutelage_client.errors import BadScores, InvalidInput
 from tutelage_client.wire.scores import PER_ENTRY, TokenScores
@@ -59,7 +59,7 @@ def encode_request(request: ScoreRequest) -> bytes:
         control["entry_dtype"] = request.entry_dtype
     if request.own_batch:
         control["own_batch"] = True
-    return save(tensors, {"score-request.v1": json.dumps(control)})
+    return save(tensors, {"score-request.v1": to_json(control).decode()})
 
 
 def decode_request(body: bytes) -> ScoreRequest:
@@ -141,7 +141,7 @@ def _open(body: bytes, schema: str) -> tuple[dict[str, NDArray[Any]], dict[str, 
     """The arrays, and the text beside them, under the name of what the body is."""
     try:
         tensors, metadata = load(body)
-        content = json.loads(metadata.get(schema, "null"))
+        content = from_json(metadata.get(schema, "null"))
     except (ValueError, RecursionError) as error:
         raise InvalidInput(f"the body is not safetensors: {error}") from error
     if not isinstance(content, dict):

@@ -6,19 +6,20 @@ A body is the length of its header (8 bytes, little-endian), the header as JSON,
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic_core import from_json, to_json
 
 from tutelage_client.errors import InvalidInput
 
 EntryDtype = Literal["float32", "float16", "bfloat16"]
-_DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "U8": "|u1", "BOOL": "|b1"}
-_NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}  # uint16 holds the bits of bfloat16
+_WRITTEN = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "U8": "|u1", "BOOL": "|b1"}
+_DTYPES = {name: np.dtype(written) for name, written in _WRITTEN.items()}  # uint16 holds the bits of bfloat16
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _MOST_IN_AN_AXIS = 2**31
 _TILE = 16_384
 
@@ -33,7 +34,7 @@ def save(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> byt
         begin, end = end, end + array.nbytes
         header[name] = {"dtype": _NAMES[array.dtype], "shape": array.shape, "data_offsets": (begin, end)}
         parts.append(array.data)
-    text = json.dumps(header, separators=(",", ":")).encode()
+    text = to_json(header)
     text += b" " * (-len(text) % 8)
     return b"".join([len(text).to_bytes(8, "little"), text, *parts])
 
@@ -48,7 +49,7 @@ def load(body: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     if not 8 < begin <= len(body):
         raise ValueError(f"a header of {begin - 8} bytes is not in a body of {len(body)}")
     try:
-        header = json.loads(body[8:begin])
+        header = from_json(body[8:begin])
         metadata = header.pop("__metadata__", {})
         if not all(isinstance(text, str) for text in metadata.values()):
             raise ValueError("__metadata__ holds something else than texts")
@@ -96,7 +97,7 @@ def _layout(header: Mapping[str, Any], size: int) -> Iterator[tuple[str, int, st
             raise ValueError(f"{name} is {dtype}, and the types here are {', '.join(_DTYPES)}")
         if not all(type(axis) is int and 0 <= axis < _MOST_IN_AN_AXIS for axis in shape):
             raise ValueError(f"{name} has the shape {shape}")
-        end += math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize
+        end += math.prod(shape) * _DTYPES[dtype].itemsize
         if entry["data_offsets"] != [begin, end]:
             raise ValueError(f"{name} lies at {entry['data_offsets']}, and by type and shape from {begin} to {end}")
         yield name, begin, dtype, shape

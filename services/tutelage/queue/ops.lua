@@ -40,11 +40,11 @@ function ops.put(...)
   return each(7, function(...) return put(entered, ...) end, ...)
 end
 
--- The newest entry's id, what the worker has now, and 1 where nothing more waits.
+-- What the worker has now, and where nothing more waits the id after which something will.
 function ops.take(queue, worker, count)
   ensure_group(queue)
   note_asking(queue, worker)
-  local key, taken, cursor, idle_ms, emptied = queue_key(queue, 'jobs'), {}, '0-0', lapsed_ms(queue), 0
+  local key, taken, cursor, idle_ms, is_empty = queue_key(queue, 'jobs'), {}, '0-0', lapsed_ms(queue), false
   count = tonumber(count)
   local function keep(items)
     for _, item in ipairs(items) do taken[#taken + 1] = claim(queue, worker, item) end
@@ -55,17 +55,15 @@ function ops.take(queue, worker, count)
     keep(page[2])
   until cursor == '0-0' or #taken == count
   if count > 1 then count = math.min(count, #taken + even_part(queue)) end
-  while #taken < count do
-    local page = call('XREADGROUP', 'GROUP', GROUP, worker, 'COUNT', count - #taken, 'STREAMS', key, '>')
-    if not page then emptied = 1 break end
-    local items = page[1][2]
-    move_tail(queue, items[#items][1])
+  while #taken < count and not is_empty do
+    local wanted = count - #taken
+    local page = call('XREADGROUP', 'GROUP', GROUP, worker, 'COUNT', wanted, 'STREAMS', key, '>')
+    local items = page and page[1][2] or {}
+    if #items > 0 then move_tail(queue, items[#items][1]) end
     keep(items)
+    is_empty = #items < wanted
   end
-  local info = call('XINFO', 'STREAM', key)
-  for i = 1, #info, 2 do
-    if info[i] == 'last-generated-id' then return {info[i + 1], taken, emptied} end
-  end
+  return {taken, is_empty and last_delivered(queue)}
 end
 
 function ops.renew(worker, ...)
@@ -215,4 +213,29 @@ function ops.discard(queue, id)
   return 1
 end
 
-return ops[ARGV[1]](unpack(ARGV, 8))
+local function offer(name, ...)
+  local function called(_, arguments)
+    call = redis.call
+    lease_ms, max_deliveries, ttl_ms = arguments[1], tonumber(arguments[2]), arguments[3]
+    max_tokens, max_bytes, turn_ms = tonumber(arguments[4]), tonumber(arguments[5]), arguments[6]
+    return ops[name](unpack(arguments, 7))
+  end
+  redis.register_function{function_name = LIBRARY .. '_' .. name, callback = called, flags = {...}}
+end
+
+-- A full server refuses what would fill it. The rest goes on there, so that work is read and room is made.
+offer('put')
+offer('take')
+offer('answer')
+offer('fail')
+offer('release')
+offer('leave')
+offer('replay')
+offer('renew', 'allow-oom')
+offer('cancel', 'allow-oom')
+offer('discard', 'allow-oom')
+offer('forget_answer', 'allow-oom')
+offer('depth', 'allow-oom')
+offer('dead_letters', 'allow-oom')
+offer('result', 'no-writes')
+offer('read', 'no-writes')

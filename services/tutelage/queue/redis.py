@@ -19,9 +19,10 @@ Keys, all below `tutelage:`; one queue's keys share a hash tag:
 
 How it holds together:
 
-- Each change of state is one call of a script (`ops.lua` on `stream.lua` on `state.lua`), so it happens whole or not
-  at all. The script also makes the XREADGROUP and the XAUTOCLAIM. Who waits sends an XREAD that blocks until the stream
-  has a newer entry, and the call of the script behind it: the server goes on with it by itself.
+- Each change of state is one call of a function (`ops.lua` on `stream.lua` on `state.lua`), so it happens whole or not
+  at all. The function also makes the XREADGROUP and the XAUTOCLAIM. Who waits sends an XREAD that blocks until the
+  stream has a newer entry, and the call behind it: the server goes on with it by itself. The functions are a library on
+  the server, named by the hash of its text: unlike versions go side by side, and who misses its own loads it.
 - The hash names the stream entry that stands for the job. An entry that its job does not name (cancelled, given
   back, added anew) is dropped when it is delivered. Streams are never trimmed, which would lose work without a word,
   and no entry at or after the last delivered one is deleted, which would blind the `lag` that autoscalers read.
@@ -52,7 +53,7 @@ from tutelage.queue.server import MAX_BLOCK_S, Server
 log = logging.getLogger(__name__)
 
 ANSWERS_A_READ = 64  # bounds the memory of one read: an answer may be a megabyte
-JOBS_A_CALL = 256  # bounds the time for which one call of the script holds the server
+JOBS_A_CALL = 256  # bounds the time for which one call holds the server
 Item = TypeVar("Item")
 
 
@@ -94,10 +95,10 @@ class RedisQueue:
             take, left_s = ("take", queue, worker, count), deadline - clock()
             if after is not None and left_s > 0:
                 stream = f"tutelage:{{{queue}}}:jobs"
-                newest, taken, is_empty = await self._server.op_once(stream, after, min(left_s, slice_s), *take)
+                taken, end = await self._server.op_once(stream, after, min(left_s, slice_s), *take)
             else:
-                newest, taken, is_empty = await self._server.op(*take)
-            after = newest.decode() if is_empty else None
+                taken, end = await self._server.op(*take)
+            after = None if end is None else end.decode()
             deliveries = await self._opened(worker, taken)
             if deliveries or clock() >= deadline:
                 if after is not None:

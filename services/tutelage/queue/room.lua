@@ -1,8 +1,6 @@
 -- Room in a queue, by the tokens and bytes of its jobs that wait or are leased. They are counted when a job comes into the
 -- set `live` and when it leaves it, which happens once each, however often it is asked for and delivered.
 
-local max_tokens, max_bytes, turn_ms = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
-
 local function come_alive(job)
   if call('ZADD', queue_key(job.queue, 'live'), job.put_ms, job.id) == 0 then return end
   local key = queue_key(job.queue, 'load')

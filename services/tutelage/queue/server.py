@@ -1,4 +1,4 @@
-"""One server of the Redis protocol (Redis >= 7.0, Valkey): its connections, its script, its errors.
+"""One server of the Redis protocol (Redis >= 7.0, Valkey): its connections, its functions, its errors.
 
 No command is repeated here: a write whose reply was lost may have happened, and the caller's next step is idempotent
 anyway. Blocking reads, in slices of at most two seconds, and bodies, which may be long, have connections of their own:
@@ -8,7 +8,6 @@ neither holds up a renewal, and a frozen server becomes an error within seconds.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from redis.backoff import NoBackoff
 
 from tutelage.queue.base import TURN_S, QueueLimits
 from tutelage.queue.connection import Command, SharedConnection
-from tutelage.queue.script import script
+from tutelage.queue.library import library
 from tutelage_client.errors import ServiceUnreachable
 
 MAX_BLOCK_S = 2.0
@@ -51,8 +50,7 @@ class Server:
         address = "redis" + url.removeprefix("valkey").removeprefix("redis")
         self._url = _without_password(url)
         self._pool = ConnectionPool.from_url(address, **_CONNECTING)
-        self._script = script()
-        self._sha1 = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
+        self._library = library()
         times = _ms(limits.lease_s), limits.max_deliveries, _ms(limits.answer_ttl_s)
         self._settings = (*times, limits.max_tokens, limits.max_bytes, _ms(TURN_S))
         self._states, self._bodies = self._shared(REPLY_TIMEOUT_S), self._shared(REPLY_TIMEOUT_S)
@@ -64,8 +62,10 @@ class Server:
         with self._reaching():
             try:
                 (reply,) = await self._states.ask(called)
-            except exceptions.NoScriptError:  # a server that has just been started
-                _, reply = await self._states.ask(("SCRIPT", "LOAD", self._script), called)
+            except exceptions.ResponseError as error:
+                if not _is_unknown(error):
+                    raise
+                _, reply = await self._states.ask(("FUNCTION", "LOAD", "REPLACE", self._library.text), called)
         return reply
 
     async def op_once(self, stream: str, after: str, block_s: float, name: str, *arguments: str | bytes | int) -> Any:
@@ -78,7 +78,9 @@ class Server:
         with self._reaching():
             try:
                 _, reply = await shared.ask(wait, self._called(name, *arguments))
-            except exceptions.NoScriptError:
+            except exceptions.ResponseError as error:
+                if not _is_unknown(error):
+                    raise
                 return await self.op(name, *arguments)
             except asyncio.CancelledError:
                 shared.hang_up()
@@ -101,7 +103,7 @@ class Server:
             await shared.close()
 
     def _called(self, name: str, *arguments: str | bytes | int) -> Command:
-        return ("EVALSHA", self._sha1, 0, name, *self._settings, *arguments)
+        return ("FCALL", f"{self._library.name}_{name}", 0, *self._settings, *arguments)
 
     def _shared(self, timeout_s: float) -> SharedConnection:
         return SharedConnection(self._pool.make_connection, timeout_s)
@@ -124,6 +126,11 @@ class Server:
             if "MISCONF" not in str(error):  # writes are off because the disk is full
                 raise
             raise ServiceUnreachable(self._url, str(error)) from error
+
+
+def _is_unknown(error: exceptions.ResponseError) -> bool:
+    """The server does not have the library: it has just been started, or was wiped."""
+    return str(error) == "Function not found"
 
 
 def _ms(seconds: float) -> int:

@@ -1,11 +1,10 @@
--- What the script is called with, and the records beside the streams of work: jobs, bodies, a run's jobs, replies.
--- ARGV = name, lease_ms, max_deliveries, ttl_ms, max_tokens, max_bytes, turn_ms, then the arguments of that function of
--- `ops`.
+-- What a call brings, and the records beside the streams of work: jobs, bodies, a run's jobs, replies.
+-- Of a call: each brings the settings, as one server serves clients whose settings differ.
 -- The keys and the fields of a job's hash are described in redis.py.
 
 local GROUP = 'teachers'
-local lease_ms, max_deliveries, ttl_ms = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local call = redis.call
+local lease_ms, max_deliveries, ttl_ms, max_tokens, max_bytes, turn_ms
+local call  -- `redis.call`, which is not there while the library is loaded
 
 local function queue_key(queue, part) return 'tutelage:{' .. queue .. '}:' .. part end
 local function job_key(id) return 'tutelage:job:' .. id end

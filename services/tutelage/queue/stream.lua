@@ -13,6 +13,16 @@ local function move_tail(queue, entry)
   if former and #call('XPENDING', key, GROUP, former, former, 1) == 0 then call('XDEL', key, former) end
 end
 
+-- The id after which the group has been given nothing, once it was given all there is.
+local function last_delivered(queue)
+  local tail = call('GET', queue_key(queue, 'tail'))
+  if tail then return tail end
+  local info = call('XINFO', 'STREAM', queue_key(queue, 'jobs'))
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then return info[i + 1] end
+  end
+end
+
 local function ensure_group(queue)
   local key = queue_key(queue, 'jobs')
   if call('EXISTS', key) == 0 then call('XGROUP', 'CREATE', key, GROUP, '0', 'MKSTREAM') end
@@ -104,8 +114,8 @@ local function claim(queue, worker, item)
     bury(job, 'worker ' .. job.worker .. ' let its lease run out')
     return nil
   end
-  local attempt = call('HINCRBY', job_key(id), 'attempts', 1)
-  call('HSET', job_key(id), 'worker', worker)
+  local attempt = tostring(job.attempts + 1)
+  call('HSET', job_key(id), 'attempts', attempt, 'worker', worker)
   touch(id, job.envelope)
-  return {id, entry, tostring(attempt), job.envelope}
+  return {id, entry, attempt, job.envelope}
 end
