@@ -108,8 +108,10 @@ def test_the_value_is_its_definition(kind, params, seed, size, scale):
 
 
 @pytest.mark.parametrize(("kind", "params"), LEARNED)
-def test_the_gradient_is_that_of_finite_differences(kind, params):
-    student, teacher = drawn(3, 7, 1.5)
+@few
+@given(seed=seeds, size=st.integers(2, 7))
+def test_the_gradient_is_that_of_finite_differences(kind, params, seed, size):
+    student, teacher = drawn(seed, size, 1.5)
     student.requires_grad_()
     assert torch.autograd.gradcheck(lambda logits: divergence(kind, logits, teacher, **params), student)
 

@@ -38,6 +38,8 @@ F = {
 SETTINGS = [(kind, {}) for kind in F_WEIGHTS]
 SETTINGS += [("jsd", {"beta": 0.2}), ("skew_forward_kl", {"alpha": 0.6}), ("skew_reverse_kl", {"alpha": 0.6})]
 SETTINGS += [("alpha", {"alpha": alpha}) for alpha in (-0.7, 1.6)]
+few = settings(max_examples=30, deadline=None)
+seeds = st.integers(0, 2**31 - 1)
 ENDS = [("jsd", {"beta": 0.0}), ("jsd", {"beta": 1.0}), ("skew_reverse_kl", {"alpha": 0.0})]
 ENDS += [
     ("alpha", {"alpha": 0.0}),
@@ -61,17 +63,21 @@ def test_the_weight_is_u_f_prime_less_f_up_to_its_value_at_one(kind, params, log
 
 
 @pytest.mark.parametrize(("kind", "params"), SETTINGS)
-def test_f_is_that_of_the_divergence(logits, kind, params):
-    student, teacher = logits(1, 5, 7), logits(2, 5, 7)
+@few
+@given(seed=seeds, size=st.integers(2, 30))
+def test_f_is_that_of_the_divergence(logits, kind, params, seed, size):
+    student, teacher = logits(seed, 5, size), logits(seed + 1, 5, size)
     p, q = student.softmax(-1), teacher.softmax(-1)
     expected = (p * F[kind](q / p, **params)).sum(-1)
     assert torch.allclose(divergence(kind, student, teacher, **params), expected, atol=1e-10)
 
 
 @pytest.mark.parametrize(("kind", "params"), SETTINGS + ENDS)
-def test_the_policy_gradient_descends_the_divergence_in_expectation(logits, make_batch, kind, params):
+@few
+@given(seed=seeds, scale=st.floats(0.1, 1.5))
+def test_the_policy_gradient_descends_the_divergence_in_expectation(logits, make_batch, kind, params, seed, scale):
     """Every token once under mu = 1/7, weighted by p / mu."""
-    student, teacher = logits(1, 1, 7, scale=1.0), logits(2, 1, 7, scale=1.0)
+    student, teacher = logits(seed, 1, 7, scale=scale), logits(seed + 1, 1, 7, scale=scale)
     batch = make_batch(student.expand(7, 7), teacher.expand(7, 7))
     signals = replace(batch.teacher, sampled_logprob_R=teacher.log_softmax(-1)[0])
     mu = torch.full((7,), 1 / 7, dtype=torch.float64).log()

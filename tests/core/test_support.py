@@ -72,8 +72,10 @@ def test_a_coarsened_divergence_lies_between_zero_and_the_full_one(
 
 
 @pytest.mark.parametrize("support", TOP_K)
-def test_a_set_of_the_whole_vocabulary_is_the_full_divergence_with_either_rest(logits, make_batch, support):
-    batch = make_batch(logits(1, 3, 6), logits(2, 3, 6), k=6)
+@few
+@given(seed=seeds)
+def test_a_set_of_the_whole_vocabulary_is_the_full_divergence_with_either_rest(logits, make_batch, support, seed):
+    batch = make_batch(logits(seed, 3, 6), logits(seed + 1, 3, 6), k=6)
     for kind, divergence in DIVERGENCES.items():
         full = divergence(*aligned_with(batch, "full"))
         for rest in ("tail", "renormalise"):
@@ -81,15 +83,20 @@ def test_a_set_of_the_whole_vocabulary_is_the_full_divergence_with_either_rest(l
 
 
 @pytest.mark.parametrize("support", TOP_K)
-def test_renormalised_sides_both_sum_to_one(logits, make_batch, support):
-    for side in aligned_with(make_batch(logits(1, 5, 9), logits(2, 5, 9)), support, "renormalise"):
+@few
+@given(seed=seeds, k=st.integers(1, 9), scale=st.floats(0.1, 6))
+def test_renormalised_sides_both_sum_to_one(logits, make_batch, support, seed, k, scale):
+    batch = make_batch(logits(seed, 5, 9, scale=scale), logits(seed + 1, 5, 9, scale=scale), k=k)
+    for side in aligned_with(batch, support, "renormalise"):
         assert torch.allclose(side.exp().sum(-1), torch.ones(5, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("rest", ["tail", "renormalise"])
 @pytest.mark.parametrize("support", TOP_K)
-def test_padded_ids_change_nothing(logits, make_batch, support, rest):
-    batch = make_batch(logits(1, 4, 9), logits(2, 4, 9))
+@few
+@given(seed=seeds)
+def test_padded_ids_change_nothing(logits, make_batch, support, rest, seed):
+    batch = make_batch(logits(seed, 4, 9), logits(seed + 1, 4, 9))
     pad, hole = torch.full((4, 2), -1), torch.full((4, 2), torch.nan, dtype=torch.float64)
     teacher = batch.teacher
     padded = replace(
