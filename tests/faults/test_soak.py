@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 from harms import HARMS
-from soak import Soak, schedule, staged
+from needs import Need, lacking
+from soak import Soak, left_out, schedule
+from stage import staged
+from tests.faults.matrix import MATRIX
 
 logging.getLogger("httpx2").setLevel(logging.WARNING)
 
@@ -18,24 +21,40 @@ SEED = int(os.environ.get("TUTELAGE_TEST_SEED", "0"))
 MINUTES = os.environ.get("TUTELAGE_TEST_SOAK_MINUTES")
 RESULT = os.environ.get("TUTELAGE_TEST_SOAK_RESULT")
 SHORT = ("a teacher is killed", "the queue is flushed", "the trainer is killed", "the coordinator is killed")
+ROOTS_ROWS = {12, 14, 15, 19}
+
+
+def test_every_row_that_is_proven_has_a_class_of_its_own() -> None:
+    assert {harm.row for harm in HARMS.values()} == {row.number for row in MATRIX if row.tests}
 
 
 def test_a_schedule_follows_from_its_seed_and_has_every_class_in_each_round() -> None:
     one, two, other = (schedule(seed, list(HARMS)) for seed in (1, 1, 2))
+    classes = len(HARMS)
     drawn = [
-        [(name, random.random()) for name, random in (next(each) for _ in range(60))] for each in (one, two, other)
+        [(name, random.random()) for name, random in (next(each) for _ in range(2 * classes))]
+        for each in (one, two, other)
     ]
     assert drawn[0] == drawn[1] != drawn[2]
-    assert {name for name, _ in drawn[0][:30]} == {name for name, _ in drawn[0][30:]} == set(HARMS)
+    assert {name for name, _ in drawn[0][:classes]} == {name for name, _ in drawn[0][classes:]} == set(HARMS)
+
+
+def test_who_is_not_root_leaves_out_what_only_root_can_do_and_says_why() -> None:
+    found = left_out(user=1000)
+    assert {each.row for each in found} == ROOTS_ROWS
+    assert all("root" in each.why for each in found)
+    assert lacking(Need.HOSTED, 1000) is None
+    assert lacking(Need.STRACE, 0, {"mount": "/bin/mount"}.get) == "strace takes strace, which is not installed"
 
 
 async def test_a_soak_breaks_no_invariant_and_goes_on_after_every_fault(tmp_path: Path) -> None:
-    given = {"seconds": 0.0, "faults": len(SHORT), "classes": SHORT}
-    if MINUTES is not None:
-        given = {"seconds": 60 * float(MINUTES), "faults": len(HARMS), "classes": list(HARMS)}
-    sys.stderr.write(f"soak of seed {SEED}\n")
-    async with staged(tmp_path) as stage:
-        soak = Soak(stage, SEED, **given)
+    missing = left_out(os.geteuid())
+    every = [name for name in HARMS if name not in {each.fault for each in missing}]
+    classes = SHORT if MINUTES is None else every
+    seconds = 0.0 if MINUTES is None else 60 * float(MINUTES)
+    sys.stderr.write(f"soak of seed {SEED}, without: {'; '.join(f'{e.fault} ({e.why})' for e in missing) or '-'}\n")
+    async with staged(tmp_path, {need for name in classes for need in HARMS[name].needs}) as stage:
+        soak = Soak(stage, SEED, seconds=seconds, faults=len(classes), classes=classes)
         try:
             await soak.play(*(() if MINUTES is not None else (60,)))
         except BaseException as error:
@@ -43,5 +62,5 @@ async def test_a_soak_breaks_no_invariant_and_goes_on_after_every_fault(tmp_path
             pytest.fail(f"seed {SEED} (TUTELAGE_TEST_SEED={SEED}), after {suffered}: {error!r}")
         finally:
             if RESULT is not None:
-                Path(RESULT).write_text(json.dumps(soak.result(), indent=1) + "\n")
+                Path(RESULT).write_text(json.dumps(soak.result(missing), indent=1) + "\n")
     assert soak.broken() == [], f"seed {SEED}"

@@ -128,9 +128,13 @@ class Cluster:
         return self._service("coordinator", "coordinator-2", f"http://127.0.0.1:{port}", *flags)
 
     def teacher(self, name: str, *flags: str, **options: Any) -> Child:
-        port = free_port()
         fake = json.dumps({"vocabulary_size": VOCABULARY} | options)
-        given = ["--engine", "fake", "--name", name, "--port", str(port), "--fake-options", fake]
+        return self.serving(name, "--engine", "fake", "--fake-options", fake, *flags)
+
+    def serving(self, name: str, *flags: str) -> Child:
+        """A teacher with any engine."""
+        port = free_port()
+        given = ["--name", name, "--port", str(port)]
         given += ["--redis-url", f"redis://127.0.0.1:{self.teachers_way.port}/0", "--coordinator", self.url]
         given += flags if "--lease-s" in flags else [*flags, "--lease-s", str(JOB_LEASE_S)]
         return self._service("teacher", f"teacher-{port}", f"http://127.0.0.1:{port}", *given)

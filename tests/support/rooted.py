@@ -68,8 +68,14 @@ class Group:
         """What to put before a command so that it runs in the group."""
         return ["sh", "-c", f'echo $$ > {self.folder}/cgroup.procs && exec "$@"', "sh"]
 
-    def limit_memory(self, most_bytes: int) -> None:
-        (self.folder / ("memory.limit_in_bytes" if self.is_first else "memory.max")).write_text(str(most_bytes))
+    def limit_memory(self, most_bytes: int | None) -> None:
+        """None: as much as there is."""
+        name, unlimited = ("memory.limit_in_bytes", "-1") if self.is_first else ("memory.max", "max")
+        (self.folder / name).write_text(unlimited if most_bytes is None else str(most_bytes))
+
+    @property
+    def used_bytes(self) -> int:
+        return int((self.folder / ("memory.usage_in_bytes" if self.is_first else "memory.current")).read_text())
 
     def freeze(self, *, frozen: bool) -> None:
         if self.is_first:

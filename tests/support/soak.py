@@ -2,7 +2,7 @@
 
 Of each round of the schedule every class of fault is drawn once, in an order of its own. After a fault the next step
 must count within the time that its class states. Runs follow one another, with and without `max_lag`; each must succeed
-and its record must hold every invariant. No fault begins in the last steps of a run.
+and its record must hold every invariant, as must that of a run beside it. No fault begins in the last steps of a run.
 """
 
 from __future__ import annotations
@@ -11,42 +11,35 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from random import Random
 from typing import Any
 
-import psutil
-from cluster import Cluster
 from harms import HARMS
-from moved_clock import MovedClock
+from needs import lacking
 from stage import Stage
+from watched import MEMORY_MIB, Watched
 
-from tutelage_client.history import out_of_bounds
+from tutelage_client.history import History, out_of_bounds
 
 log = logging.getLogger(__name__)
 MODES: dict[str, dict[str, Any]] = {
     "max_lag 0": {},
     "max_lag 2": {"rollout": {"max_lag": 2}, "stabilizers": [{"kind": "ratio_clip"}]},
 }
+BESIDE = "beside"
 STEPS, LAST_STEPS, SAVED_EVERY = 120, 20, 5
-LEASE_S = 20.0  # of a run: a machine under load takes long to start a trainer
 GIVE_UP = 4.0  # times the stated time
-SAMPLED_S, WARM_S, LONG_S = 1.0, 20.0, 45.0
-MEMORY_MIB: dict[str, tuple[float, float]] = {  # by kind of process, at most: growth of one that is warm, and in all
-    "queue": (16, 64),
-    "coordinator": (32, 400),
-    "teacher": (32, 900),
-    "waiting trainer": (16, 900),
-    "trainer": (64, 1200),
-}
+SAMPLED_S = 1.0
 
 
 @dataclass(frozen=True)
 class Suffered:
-    """One fault. lasted_s: until its cause was gone; progress_s: from then until a step counted"""
+    """One fault. run: the one that suffered; mode: of MODES, or BESIDE
+
+    lasted_s: until its cause was gone; progress_s: from then until a step counted
+    """
 
     fault: str
     row: int
@@ -58,60 +51,19 @@ class Suffered:
     within_s: float
 
 
-@dataclass
-class Memory:
-    """One process from its first look to its last."""
+@dataclass(frozen=True)
+class LeftOut:
+    """A class of fault that this machine, or who plays the soak on it, cannot do."""
 
-    name: str
-    seen_s: list[float] = field(default_factory=list)
-    mib: list[float] = field(default_factory=list)
-
-    def note(self, at_s: float, mib: float) -> None:
-        self.seen_s.append(at_s)
-        self.mib.append(mib)
-
-    @property
-    def lived_s(self) -> float:
-        return self.seen_s[-1] - self.seen_s[0]
-
-    @property
-    def kind(self) -> str:
-        return self.name.rstrip(" 0123456789")
-
-    @property
-    def warm_mib(self) -> float:
-        """When it had begun to work; the last look at one that lived shorter."""
-        warm = (mib for s, mib in zip(self.seen_s, self.mib, strict=True) if s - self.seen_s[0] >= WARM_S)
-        return next(warm, self.mib[-1])
+    fault: str
+    row: int
+    why: str
 
 
-@asynccontextmanager
-async def staged(folder: Path) -> AsyncGenerator[Stage]:
-    """The processes of a soak, each kept running; the queue's server is started again by who kills it."""
-    cluster = Cluster(folder, lease_s=LEASE_S)
-    clocks = [MovedClock(_folder(folder, name)) for name in ("clock-queue", "clock-coordinator")]
-    for child, clock in zip((cluster.redis, cluster.coordinator), clocks, strict=True):
-        child.env = cluster.env | clock.env
-    stage = Stage(cluster, [], clocks[0], clocks[1])
-    keeping: list[asyncio.Task[None]] = []
-    try:
-        await cluster.start()
-        stage.agents += [cluster.agent("one"), cluster.agent("two")]
-        await asyncio.gather(*(agent.start() for agent in stage.agents))
-        kept = (cluster.coordinator, *cluster.teachers, *stage.agents)
-        keeping += [asyncio.create_task(child.keep(lambda: None)) for child in kept]
-        yield stage
-    finally:
-        for task in keeping:
-            task.cancel()
-        await asyncio.gather(*keeping, return_exceptions=True)
-        await asyncio.gather(*(agent.stop(grace_s=10) for agent in stage.agents))
-        await cluster.stop()
-
-
-def _folder(folder: Path, name: str) -> Path:
-    (folder / name).mkdir()
-    return folder / name
+def left_out(user: int) -> list[LeftOut]:
+    """What somebody with this number leaves out on this machine."""
+    found = [(name, harm.row, lacking(need, user)) for name, harm in HARMS.items() for need in harm.needs]
+    return [LeftOut(name, row, why) for name, row, why in found if why is not None]
 
 
 def schedule(seed: int, classes: Sequence[str]) -> Iterator[tuple[str, Random]]:
@@ -131,7 +83,7 @@ class Soak:
         self.random = Random(seed)
         self.suffered: list[Suffered] = []
         self.runs: list[dict[str, Any]] = []
-        self.memory: dict[int, Memory] = {}
+        self.watched = Watched()
         self.began_s = time.monotonic()
 
     @property
@@ -156,41 +108,46 @@ class Soak:
     async def _play_run(self, mode: str, steps: int) -> None:
         stage, began_s = self.stage, self.age_s
         planned = {"optim": {"steps": steps}, "checkpoint": {"every": SAVED_EVERY}}
-        stage.run_id = await stage.cluster.submit(**planned, **MODES[mode])
-        await self._steps(SAVED_EVERY, 120)
+        run_id = stage.run_id = await stage.cluster.submit(**planned, **MODES[mode])
+        await self._steps(run_id, SAVED_EVERY, 120)
         while not self.is_over and await self._left() > min(LAST_STEPS, steps / 4):
             await self._suffer(mode)
-            await self._steps(SAVED_EVERY + self.random.randrange(SAVED_EVERY), 120)
-        await stage.cluster.until(stage.run_id, lambda run: run.status.final, within_s=300)
-        found = await stage.cluster.sound(stage.run_id)
+            await self._steps(run_id, SAVED_EVERY + self.random.randrange(SAVED_EVERY), 120)
+        found = await self._ended(run_id)
         epochs = {row["epoch"] for row in found.metrics}
-        told = {"run": stage.run_id, "mode": mode, "steps": found.run.step, "attempts": found.run.epoch}
+        told = {"run": run_id, "mode": mode, "steps": found.run.step, "attempts": found.run.epoch}
         self.runs.append(told | {"counted_attempts": len(epochs), "seconds": round(self.age_s - began_s, 1)})
 
     async def _suffer(self, mode: str) -> None:
         name, random = next(self.coming)
         harm, at_s = HARMS[name], self.age_s
         log.info("soak: %s", name)
-        await harm.do(self.stage, random)
-        gone_s = self.age_s
-        progress_s = await self._steps(1, harm.within_s * GIVE_UP)
-        lasted_s = round(gone_s - at_s, 1)
-        self.suffered.append(
-            Suffered(
-                name, harm.row, self.stage.run_id, mode, round(at_s, 1), lasted_s, round(progress_s, 2), harm.within_s
-            )
-        )
+        beside = await harm.do(self.stage, random)
+        run_id, gone_s = beside or self.stage.run_id, self.age_s
+        progress_s = await self._steps(run_id, 1, harm.within_s * GIVE_UP)
+        times = round(at_s, 1), round(gone_s - at_s, 1), round(progress_s, 2), harm.within_s
+        self.suffered.append(Suffered(name, harm.row, run_id, BESIDE if beside else mode, *times))
+        if beside:
+            await self._ended(beside)
+
+    async def _ended(self, run_id: str) -> History:
+        """The record of a run, once it succeeded; no text that it learned from was older than its spec lets it."""
+        await self.stage.cluster.until(run_id, lambda run: run.status.final, within_s=300)
+        found = await self.stage.cluster.sound(run_id)
+        lags = [row.get("lag_max", 0) for row in found.metrics]
+        assert out_of_bounds(f"the age of text in {run_id}", lags, found.run.spec["rollout"]["max_lag"]) == []
+        return found
 
     async def _left(self) -> int:
         run = await self.stage.cluster.until(self.stage.run_id, lambda run: True)
         return 0 if run.status.final else run.steps - run.step
 
-    async def _steps(self, wanted: int, within_s: float) -> float:
+    async def _steps(self, run_id: str, wanted: int, within_s: float) -> float:
         """Seconds until so many more steps counted or the run ended."""
         began_s, before, counted = time.monotonic(), None, 0
         async with asyncio.timeout(within_s):
             while True:
-                run = await self.stage.run()
+                run = await self.stage.run(run_id)
                 if run is not None:
                     counted += max(0, run.step - before) if before is not None else 0
                     before = run.step
@@ -201,12 +158,7 @@ class Soak:
     async def _look(self) -> None:
         """Note the memory of every process, again and again."""
         while True:
-            for name, process in self.stage.processes():
-                try:
-                    mib = process.memory_info().rss / 2**20
-                except psutil.Error:
-                    continue
-                self.memory.setdefault(process.pid, Memory(name)).note(self.age_s, mib)
+            self.watched.look(self.stage.processes(), self.age_s)
             await asyncio.sleep(SAMPLED_S)
 
     def broken(self) -> list[str]:
@@ -216,34 +168,16 @@ class Soak:
             for each in self.suffered
             if each.progress_s > each.within_s
         ]
-        for each in self.memory.values():
-            growth, most = MEMORY_MIB[each.kind]
-            late += out_of_bounds(f"the memory of {each.name} in MiB", each.mib, most)
-            if each.lived_s >= LONG_S:
-                late += out_of_bounds(f"the growth of {each.name} in MiB", [each.mib[-1] - each.warm_mib], growth)
-        return late
+        return late + list(self.watched.broken())
 
-    def result(self) -> dict[str, Any]:
+    def result(self, left_out: Sequence[LeftOut]) -> dict[str, Any]:
         """All of it as JSON."""
         told = {"seed": self.seed, "seconds": round(self.age_s, 1), "cores": os.cpu_count()}
         return told | {
             "load": [round(each, 1) for each in os.getloadavg()],
+            "left_out": [asdict(each) for each in left_out],
             "faults": [asdict(each) for each in self.suffered],
             "runs": self.runs,
-            "memory": [self._told(kind) for kind in MEMORY_MIB],
+            "memory": [self.watched.told(kind) for kind in MEMORY_MIB],
             "broken": self.broken(),
         }
-
-    def _told(self, kind: str) -> dict[str, Any]:
-        """Of the processes of one kind, the one that lived longest, and the largest growth of any that lived long."""
-        every = [each for each in self.memory.values() if each.kind == kind]
-        longest = max(every, key=lambda each: each.lived_s)
-        grown = [each.mib[-1] - each.warm_mib for each in every if each.lived_s >= LONG_S]
-        growth, most = MEMORY_MIB[kind]
-        figures = {"start_mib": longest.warm_mib, "end_mib": longest.mib[-1], "growth_mib": max(grown, default=None)}
-        rounded: dict[str, Any] = {name: None if mib is None else round(mib, 1) for name, mib in figures.items()}
-        peak = round(max(max(each.mib) for each in every), 1)
-        seen = {round(at_s / 60): round(mib, 1) for at_s, mib in zip(longest.seen_s, longest.mib, strict=True)}
-        rounded |= {"by_minute_mib": list(seen.values())}
-        told = {"process": kind, "processes": len(every), "lived_s": round(longest.lived_s), **rounded}
-        return told | {"most_mib": peak, "growth_limit_mib": growth, "limit_mib": most}
