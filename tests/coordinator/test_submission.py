@@ -112,36 +112,116 @@ async def test_a_stand_in_must_be_known_and_able_to_do_what_the_run_asks(
         await coordinator.remove_teacher("spare")
 
 
-# capabilities of the teacher, the objective, other sections, the field that is refused
-UNABLE: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], str]] = {
-    "no hidden states for the full vocabulary": ({"signals": ["sampled", "top_k"]}, {"support": FULL}, {}, "objective"),
+# capabilities of the teacher, the objective, other sections, the field that is refused, and what would work
+UNABLE: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], str, str]] = {
+    "no hidden states for the full vocabulary": (
+        {"signals": ["sampled", "top_k"]},
+        {"support": FULL},
+        {},
+        "objective.support",
+        "its signals are sampled, top_k, with which kind teacher_top_k or sampled works",
+    ),
+    "written tokens alone for the full vocabulary": (
+        {"signals": ["sampled"]},
+        {},
+        {},
+        "objective.support",
+        "cannot return hidden; its signals are sampled, with which kind sampled works",
+    ),
+    "written tokens alone for what has no estimator on them": (
+        {"signals": ["sampled"]},
+        {"divergence": "jsd"},
+        {},
+        "objective.support",
+        "cannot return hidden; its signals are sampled, so take another teacher",
+    ),
     "no candidates for the student's top-k": (
         {"signals": ["sampled"]},
         {"support": {"kind": "student_top_k", "k": 4}},
         {},
-        "objective",
+        "objective.support",
+        "cannot return candidates; its signals are sampled, with which kind sampled works",
     ),
-    "more than the teacher's top-k": ({}, {"support": TOP}, {}, "objective.support.k"),
+    "no hidden states for a baseline": (
+        {"signals": ["sampled"]},
+        {"kind": "policy_gradient", "credit": {"kind": "control_variate"}},
+        {},
+        "objective.credit",
+        "with which kind token or return_to_go or k_step_return works",
+    ),
+    "no entropy for a gate": (
+        {"signals": ["sampled"]},
+        {"kind": "policy_gradient"},
+        {"stabilizers": [{"kind": "entropy_gate", "min": 1.0}]},
+        "stabilizers.0",
+        "cannot return entropy; its signals are sampled, so take another teacher",
+    ),
+    "no top-k for a term": (
+        {"signals": ["sampled"]},
+        {
+            "kind": "sum",
+            "terms": [
+                {"objective": {"kind": "policy_gradient"}},
+                {"objective": {"kind": "divergence", "divergence": "forward_kl", "support": TOP}},
+            ],
+        },
+        {},
+        "objective.terms.1.objective.support",
+        "with which kind sampled works",
+    ),
+    "no entropy for the tokens of a term": (
+        {"signals": ["sampled"]},
+        {
+            "kind": "sum",
+            "terms": [{"objective": {"kind": "policy_gradient"}, "where": {"teacher_entropy_above": 1.0}}],
+        },
+        {},
+        "objective.terms.0.where",
+        "cannot return entropy",
+    ),
+    "no log q for the ratio of a reward": (
+        {"signals": ["entropy"]},
+        {"kind": "reward"},
+        {"reward": {"advantage": "batch_normalised", "teacher_share": 0.5}},
+        "reward.teacher_share",
+        "cannot return sampled",
+    ),
+    "more than the teacher's top-k": ({}, {"support": TOP}, {}, "objective.support.k", "9 is above 8"),
     "more than the vocabulary": (
         {"vocabulary_size": 4},
         {"support": {"kind": "student_top_k", "k": 5}},
         {},
         "objective.support.k",
+        "5 is above 4",
     ),
-    "a teacher that does not write": ({"generates": False}, {}, {"rollout": {"source": "teacher"}}, "rollout.source"),
+    "a teacher that does not write": (
+        {"generates": False},
+        {},
+        {"rollout": {"source": "teacher"}},
+        "rollout.source",
+        "use another source or teacher",
+    ),
     "a teacher that does not write its share": (
         {"generates": False},
         {},
         {"rollout": {"source": "teacher_mixed", "teacher_share": 0.2}},
         "rollout.source",
+        "use another source or teacher",
     ),
     "no log q of what was written": (
         {"signals": ["hidden"]},
         {},
         {"rollout": {"source": "teacher_mixed", "teacher_share": 0.2}},
-        "objective",
+        "rollout.source",
+        "cannot return sampled",
     ),
-    "no room for a prompt": ({"max_length": 64}, {}, {"rollout": {"max_new_tokens": 64}}, "rollout.max_new_tokens"),
+    "no room for a prompt": (
+        {"max_length": 64},
+        {},
+        {"rollout": {"max_new_tokens": 64}},
+        "rollout.max_new_tokens",
+        "leaves no room for a prompt in 64 tokens",
+    ),
 }
 
 
@@ -149,12 +229,12 @@ UNABLE: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], str]] = 
 async def test_what_the_teacher_cannot_do_is_refused(
     case: str, coordinator: CoordinatorClient, taught: Spec, teacher_info: Callable[..., TeacherInfo]
 ):
-    capabilities, objective, sections, field = UNABLE[case]
+    capabilities, objective, sections, field, said = UNABLE[case]
     await coordinator.register_teacher("walker", "http://127.0.0.1:9", teacher_info(**capabilities))
     with pytest.raises(ProblemResponse) as refused:
         await coordinator.submit(taught(objective, **sections))
     assert (refused.value.status, refused.value.code, refused.value.field) == (422, "capability_missing", field)
-    assert "walker" in refused.value.detail
+    assert "walker" in refused.value.detail and said in refused.value.detail and "\n" not in refused.value.detail
 
 
 async def test_of_several_teachers_the_one_that_cannot_is_named(

@@ -5,6 +5,7 @@ checked by the trainer before the first rollout.
 """
 
 from tutelage_client.spec.credits import ControlVariate, Credit, KStepReturn, ReturnToGo, TokenCredit
+from tutelage_client.spec.needs import Unmet, unmet
 from tutelage_client.spec.objectives import (
     ConstantPenaltyObjective,
     DivergenceObjective,
@@ -105,6 +106,7 @@ __all__ = [
     "Term",
     "TokenCredit",
     "UnionTopK",
+    "Unmet",
     "Where",
     "all_names",
     "asked_now",
@@ -118,4 +120,5 @@ __all__ = [
     "size_asked",
     "teacher_for",
     "uncorrected",
+    "unmet",
 ]

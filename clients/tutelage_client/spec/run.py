@@ -6,8 +6,9 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from tutelage_client.spec.needs import signals_by_field
 from tutelage_client.spec.preset import resolved
-from tutelage_client.spec.rewards import RewardSpec, check_reward, signals_heard
+from tutelage_client.spec.rewards import RewardSpec, check_reward
 from tutelage_client.spec.routing import check_routes
 from tutelage_client.spec.rules import (
     check_data,
@@ -31,8 +32,8 @@ from tutelage_client.spec.sections import (
     Student,
     TeacherRef,
 )
-from tutelage_client.spec.stabilizers import EntropyGate, Stabilizer
-from tutelage_client.spec.sums import Objective, SumObjective, extrapolates
+from tutelage_client.spec.stabilizers import Stabilizer
+from tutelage_client.spec.sums import Objective, extrapolates
 from tutelage_client.wire.message import Message
 from tutelage_client.wire.rewarding import needs_model
 from tutelage_client.wire.teachers import Signal
@@ -107,12 +108,7 @@ class RunSpec(Message):
 
 def required_signals(spec: RunSpec) -> frozenset[Signal]:
     """The signals without which the loss cannot be computed; empty where it asks for no scores."""
-    heard = signals_heard(spec.objective, spec.reward)
-    gated = any(isinstance(s, EntropyGate) and s.of == "teacher" for s in spec.stabilizers)
-    whole = Signal.HIDDEN in heard and not isinstance(spec.objective, SumObjective)
-    apart = gated and not whole  # the whole distribution has its entropy in it
-    written = {Signal.SAMPLED} if spec.rollout.teacher_share is not None else set[Signal]()  # of which mu is made
-    return heard | written | ({Signal.ENTROPY} if apart else set[Signal]())
+    return frozenset().union(*signals_by_field(spec).values())
 
 
 def signals_watched(spec: RunSpec) -> frozenset[Signal]:

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from tutelage.coordinator.tables import FileRow, TeacherRow
 from tutelage.serving import ServiceProblem
-from tutelage_client.spec import RunSpec, parts, required_signals, size_asked
+from tutelage_client.spec import RunSpec, parts, size_asked, unmet
 from tutelage_client.wire import Capabilities, Signal, TeacherInfo
 
 
@@ -44,10 +44,11 @@ def _capabilities(session: Session, name: str, field: str) -> Capabilities:
 
 
 def _check_signals(spec: RunSpec, named: str, able: Capabilities) -> None:
-    missing = sorted(required_signals(spec) - able.signals)
-    if missing:
+    if found := unmet(spec, able.signals):
         offered = ", ".join(sorted(able.signals)) or "none"
-        raise _missing("objective", f"{named} cannot return {', '.join(missing)}; its signals are {offered}")
+        remedy = f"with which kind {' or '.join(found.able)} works" if found.able else "so take another teacher"
+        lacks = f"{named} cannot return {', '.join(found.missing)}"
+        raise _missing(found.field, f"{lacks}; its signals are {offered}, {remedy}")
     if spec.reward and spec.asks_teacher_rewards and spec.reward.by.kind not in able.rewards:
         offered = ", ".join(sorted(able.rewards)) or "none"
         detail = f"{named} does not give {spec.reward.by.kind}; of the rewards that need a model: {offered}"
