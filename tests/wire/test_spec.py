@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel
+from specs import GOOD, changed, models, nested
 
 from tutelage_client.errors import InvalidInput
 from tutelage_client.spec import SOURCES, RolloutSpec, RunSpec, load_spec, parse_spec, required_signals
@@ -16,26 +16,6 @@ INF = float("inf")
 FINITE = ["optim.lr", "optim.weight_decay", "optim.max_grad_norm", "rollout.temperature", "rollout.top_p"]
 FINITE += ["eval.temperature", "budget.wall_clock_s"]
 EXAMPLES = Path(__file__).parents[2] / "examples" / "skill"
-GOOD: dict[str, Any] = {
-    "name": "run",
-    "student": {"model": "student"},
-    "teachers": [{"name": "toy"}],
-    "data": {"train": "prompts.jsonl"},
-    "objective": {"kind": "divergence"},
-}
-
-
-def changed(path: str, value: Any) -> dict[str, Any]:
-    """The good spec with one value set at a dotted path, or taken away by None."""
-
-    def put(node: Any, keys: list[str]) -> Any:
-        key: Any = int(keys[0]) if isinstance(node, list) else keys[0]
-        inner = value if len(keys) == 1 else put(node[key] if isinstance(node, list) else node.get(key, {}), keys[1:])
-        if isinstance(node, list):
-            return [inner if i == key else item for i, item in enumerate(node)]
-        return {k: v for k, v in node.items() if k != key} | ({} if inner is None else {key: inner})
-
-    return put(GOOD, path.split("."))
 
 
 def without_teacher(objective: str, source: str, **more: Any) -> dict[str, Any]:
@@ -421,23 +401,7 @@ def test_what_is_no_table_is_no_spec(spec: Any) -> None:
     assert refused.value.field is None
 
 
-def unions(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
-    """Every member of every union of kinds below `model`, with the dotted path at which it stands in a spec."""
-    for name, info in model.model_fields.items():
-        for member, place in members(info.annotation, f"{path}{name}"):
-            if "kind" in member.model_fields:
-                yield place, member
-            yield from unions(member, f"{place}.")
-
-
-def members(annotation: Any, place: str) -> Iterator[tuple[type[BaseModel], str]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation, place
-    for inner in get_args(annotation):
-        yield from members(inner, f"{place}.0" if get_origin(annotation) is list else place)
-
-
-MEMBERS = list(unions(RunSpec))
+MEMBERS = [(place, member) for place, member in models(RunSpec) if "kind" in member.model_fields]
 
 
 @pytest.mark.parametrize(("place", "member"), MEMBERS, ids=lambda each: getattr(each, "__name__", each))
@@ -452,15 +416,6 @@ def test_an_error_inside_a_member_of_a_union_names_fields_only(place: str, membe
         with pytest.raises(InvalidInput) as refused:
             parse_spec(nested(place, inside | {key: {"kind": "zzz"}}))
         assert refused.value.field in (f"{place}.{key}", f"{place}.{key}.kind")
-
-
-def nested(place: str, value: Any) -> dict[str, Any]:
-    if place.startswith("objective.terms.0."):
-        inner = nested(place.removeprefix("objective.terms.0."), value)["objective"]
-        return changed("objective", {"kind": "sum", "terms": [{"objective": inner}]})
-    if place == "objective.credit":
-        return changed("objective", {"kind": "policy_gradient", "credit": value})
-    return changed("stabilizers", [value]) if place == "stabilizers.0" else changed(place, value)
 
 
 def test_every_union_of_the_spec_is_walked() -> None:
