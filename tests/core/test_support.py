@@ -68,7 +68,7 @@ def test_a_coarsened_divergence_lies_between_zero_and_the_full_one(
     coarse = DIVERGENCES[kind](*aligned_with(batch, support))
     full = DIVERGENCES[kind](*aligned_with(batch, "full"))
     assert coarse.min() > -1e-9
-    assert (full - coarse).min() > -1e-9
+    assert ((full - coarse) / full.clamp(min=1)).min() > -1e-9
 
 
 @pytest.mark.parametrize("support", TOP_K)
@@ -179,6 +179,22 @@ def test_a_set_that_names_a_token_twice_is_refused_unless_that_is_padding(
         return
     with pytest.raises(ValueError, match=f"{support} names the token {token} twice in row {row} "):
         loss(repeating, objective)
+
+
+@pytest.mark.parametrize("support", ["teacher_top_k", "student_top_k"])
+@few
+@given(seed=seeds, k=st.integers(1, 5), row=st.integers(0, 3), over=st.floats(0.2, 3))
+def test_a_set_with_more_than_all_of_the_probability_is_refused(logits, make_batch, support, seed, k, row, over):
+    batch = make_batch(logits(seed, 4, 9), logits(seed + 1, 4, 9), k=k)
+    named = "candidate_logprob_RC" if support == "student_top_k" else "topk_logprob_RK"
+    logprob = getattr(batch.teacher, named).log_softmax(-1)
+    objective = Objective("divergence", support=support)
+    assert loss(replace(batch, teacher=replace(batch.teacher, **{named: logprob})), objective)[0].isfinite()
+    logprob[row] += over
+    with pytest.raises(
+        ValueError, match=f"the teacher's probabilities on {support} add up to .* in row {row} of those"
+    ):
+        loss(replace(batch, teacher=replace(batch.teacher, **{named: logprob})), objective)
 
 
 def test_a_repeated_token_in_a_row_that_is_not_learned_from_is_of_no_account(logits, make_batch):

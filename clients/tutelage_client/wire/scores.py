@@ -123,6 +123,12 @@ class TokenScores(Message):
                 self._check_array(name, array, scored)
         if self.topk_ids is not None and self.topk_logprob is not None:
             _check_top_k(_where(self.topk_ids, self.valid), _where(self.topk_logprob, self.valid))
+        if self.candidate_logprob is not None and self.candidate_valid is not None:
+            whole = self.candidate_valid.all()
+            logprob = (
+                self.candidate_logprob if whole else np.where(self.candidate_valid, self.candidate_logprob, -np.inf)
+            )
+            _check_sum("candidate_logprob", logprob)
 
     def _check_array(self, name: str, array: NDArray[Any], scored: NDArray[np.bool_]) -> None:
         whole = scored.all()
@@ -186,13 +192,19 @@ def _check_some(ids: NDArray[np.int32], logprob: NDArray[np.float32]) -> None:
     flat = logprob.ravel()
     if _any_in_a_row(flat[1:] > flat[:-1] + LOGPROB_SLACK, k):  # no difference: both may be -inf
         raise ValueError("topk_logprob must descend")
-    if (total := np.einsum("ij->i", np.exp(logprob)).max()) > 1 + SUM_SLACK:  # four times as fast as `sum`
-        raise ValueError(f"the probabilities of topk_logprob add up to {total:.4g} in a row, which is more than 1")
+    _check_sum("topk_logprob", logprob)
     flat = np.sort(ids, axis=1).ravel()
     if flat[::k].min() < 0:
         raise ValueError("topk_ids holds a negative id in a valid row")
     if _any_in_a_row(flat[1:] == flat[:-1], k):
         raise ValueError("topk_ids repeats an id within a row")
+
+
+def _check_sum(name: str, logprob: NDArray[Any]) -> None:
+    """No row of different tokens has more than all of the probability."""
+    total = np.einsum("ij->i", np.exp(logprob)).max(initial=0)  # four times as fast as `sum`
+    if total > 1 + SUM_SLACK:
+        raise ValueError(f"the probabilities of {name} add up to {total:.4g} in a row, which is more than 1")
 
 
 def _any_in_a_row(neighbours: NDArray[np.bool_], width: int) -> np.bool_:

@@ -73,7 +73,7 @@ def loss(batch: TokenBatch, objective: Objective, *, chunk_rows: int = 1024) -> 
     nothing to either, stays in the denominator and is counted in `infinite_fraction`.
 
     Raises:
-        ValueError: a signal is missing, a set repeats a token, or student and teacher do not share a vocabulary.
+        ValueError: a signal is missing, a set has no probabilities, or student and teacher share no vocabulary.
     """
     rows = batch.take(learned_rows(batch, objective).nonzero().squeeze(-1))
     for term in objective.parts:

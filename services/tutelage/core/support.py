@@ -22,6 +22,10 @@ from tutelage.core.kl import floored
 Value = TypeVar("Value")
 
 
+# Two answers of a teacher in half precision, joined in one set, may be more than 1 by less than this.
+MASS_SLACK = 0.1
+
+
 class Aligned(NamedTuple):
     """Student and teacher over the same tokens; gradients flow through the student's side only."""
 
@@ -197,21 +201,29 @@ SUPPORTS = {
 
 
 def check_set(name: str, batch: TokenBatch) -> None:
-    """Refuse a set that names a token twice, because its mass would count twice. Of rows that are usable.
+    """Refuse a set on which the teacher's numbers are no probabilities of different tokens. Of rows that are usable.
 
     Raises:
-        ValueError: which token, and in which row of them.
+        ValueError: a token that is there twice, or more than all of the probability, and in which row of them.
     """
-    chosen = SUPPORTS[name].chosen
-    if chosen is None:
+    choose = SUPPORTS[name].chosen
+    if choose is None:
         return
-    ids_RS = chosen(signals(batch)).ids_RS.sort(-1).values
+    chosen = choose(signals(batch))
+    ids_RS = chosen.ids_RS.sort(-1).values
     twice_RS = (ids_RS[:, 1:] == ids_RS[:, :-1]) & (ids_RS[:, 1:] >= 0)
     if bool(twice_RS.any()):
         row, column = twice_RS.nonzero()[0].tolist()
         raise ValueError(
             f"{name} names the token {int(ids_RS[row, column])} twice in row {row} of those that are learned from; "
             "give each token of a set once"
+        )
+    mass_R = chosen.teacher_logp_RS.masked_fill(chosen.ids_RS < 0, -torch.inf).exp().sum(-1)
+    if bool((mass_R > 1 + MASS_SLACK).any()):
+        row = int(mass_R.argmax())
+        raise ValueError(
+            f"the teacher's probabilities on {name} add up to {float(mass_R[row]):.4g} in row {row} of those that are "
+            "learned from; give log-probabilities of the whole vocabulary's softmax"
         )
 
 
