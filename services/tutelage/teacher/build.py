@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI
@@ -97,24 +97,27 @@ async def _beside(
     stopping: asyncio.Event = app.state.stopping
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
         if queue is None:
-            tasks.create_task(_or_stop(scorer.stay_ready(stopping)))
+            tasks.create_task(_or_stop(lambda: scorer.stay_ready(stopping)))
         else:
-            tasks.create_task(_or_stop(_worker(settings, scorer, callers, queue, stopping).run()))
-        watching = tasks.create_task(_or_stop(scorer.watch(settings.canary_every_s)))
+            tasks.create_task(_or_stop(_worker(settings, scorer, callers, queue, stopping).run))
+        watching = tasks.create_task(_or_stop(lambda: scorer.watch(settings.canary_every_s)))
         if settings.coordinator is not None:
             client = CoordinatorClient(settings.coordinator, retry=RetryPolicy(deadline_s=2.0))
             stack.push_async_callback(client.close)
             url = settings.public_url or app.state.url
-            tasks.create_task(_or_stop(keep_registered(client, scorer, url, stopping)))
+            tasks.create_task(_or_stop(lambda: keep_registered(client, scorer, url, stopping)))
         yield
         stopping.set()
         watching.cancel()  # it may wait for an engine that does not answer
 
 
-async def _or_stop(work: Coroutine[None, None, None]) -> None:
-    """A process with half of its work broken is worse than one that is started again."""
+async def _or_stop(work: Callable[[], Coroutine[None, None, None]]) -> None:
+    """A process with half of its work broken is worse than one that is started again.
+
+    work: begun here, because a task that is cancelled before its first step leaves nothing behind that waits
+    """
     try:
-        await work
+        await work()
     except Exception:  # not handled here: it goes on after the process was told to stop
         signal.raise_signal(signal.SIGTERM)
         raise
