@@ -111,5 +111,6 @@ class Answers:
         message = f"rollout {', '.join(names)} is left out: {reason}"
         if question.teacher.on_loss == "fail" or self.asker.spec.deterministic:
             raise TeacherFailed("question_failed", message)
+        marking.given_up = reason
         marking.leave_out(question, "dead_lettered")
         await self.session.event("teacher", message, "warning", rollout=names[0])

@@ -14,7 +14,7 @@ from tutelage.queue import open_queue
 from tutelage.trainer import keeping
 from tutelage.trainer.build import build
 from tutelage.trainer.crashes import crashing
-from tutelage.trainer.exits import ExitCode, Fenced, StopRun, TeacherFailed, TeacherOutage, exhausted
+from tutelage.trainer.exits import ExitCode, Fenced, StopRun, TeacherFailed, exhausted
 from tutelage.trainer.loop import train
 from tutelage.trainer.run import Run
 from tutelage.trainer.session import Session
@@ -78,11 +78,9 @@ async def attempt(session: Session, coordinator: CoordinatorClient, settings: Se
         await session.outcome(Outcome(epoch=session.epoch, result="succeeded", model_path=str(model)))
     except InvalidInput as error:
         return await _failed(session, run, "invalid_input", error.message, "user", ExitCode.USER_ERROR, error.field)
-    except TeacherOutage as error:
+    except TeacherFailed as error:
         if run is not None:
             await keeping.commit(run)
-        return await _failed(session, run, error.code, str(error), "teacher", ExitCode.TEACHER_LOST)
-    except TeacherFailed as error:
         return await _failed(session, run, error.code, str(error), "teacher", ExitCode.TEACHER_LOST)
     except ArithmeticError as error:
         return await _failed(session, run, "diverged", str(error), "user", ExitCode.USER_ERROR)

@@ -96,6 +96,7 @@ class Marking:
     left_out: of those of which a question has no answer, why
     outside: by job id, the questions that found no room in their queue
     charges: what the answers cost, by teacher
+    given_up: why a teacher gave a question up, of the last one
     whole: every question of the step is here
     """
 
@@ -105,6 +106,7 @@ class Marking:
     left_out: dict[str, LeftOut] = field(default_factory=dict)
     outside: dict[str, Question] = field(default_factory=dict)
     charges: list[tuple[str, Usage]] = field(default_factory=list)
+    given_up: str | None = None
     whole: bool = False
     _unanswered: Counter[str] = field(default_factory=Counter)
     _outstanding: dict[str, Question] = field(default_factory=dict)

@@ -79,7 +79,8 @@ class Pipeline:
         self.answers.settle(marking)
         if marking.done and not marking.has_marks:
             asked = ", ".join(sorted({repr(scored.teacher) for scored in marking.done}))
-            raise TeacherFailed("no_scores", f"teacher {asked} gave up every question of this step")
+            sentence = f"teacher {asked} gave up every question of this step, the last one because: {marking.given_up}"
+            raise TeacherFailed("no_scores", sentence)
         return sorted(marking.done, key=lambda s: s.rollout.id), marking.timeline
 
     async def _ask(self, marking: Marking, rollouts: AsyncIterator[list[Rollout]]) -> None:
