@@ -22,6 +22,7 @@ from tutelage_client.wire import (
     Heartbeat,
     Lease,
     Outcome,
+    Overload,
     RunError,
     RunStatus,
     StepReport,
@@ -360,3 +361,35 @@ async def test_a_cancelled_run_cannot_be_paused_or_resumed(
         with pytest.raises(ProblemResponse) as refused:
             await ask(lease.run_id)
         assert refused.value.code == "run_is_cancelling"
+
+
+async def test_a_run_that_waits_for_the_limits_of_an_upstream_says_so_and_once(
+    coordinator: CoordinatorClient, worker: WorkerClient, taught: Spec, teacher_info: Callable[..., TeacherInfo]
+):
+    info = teacher_info()
+    await coordinator.register_teacher("walker", "http://127.0.0.1:9", info)
+    lease = await start(coordinator, worker, taught())
+    beat = Heartbeat(epoch=1, status="running", conditions={"teacher_available": True})
+
+    async def told(overload: Overload | None) -> tuple[dict[str, bool], list[str]]:
+        """The run's conditions and events after two heartbeats of a trainer whose teacher has said this."""
+        await coordinator.register_teacher(
+            "walker", "http://127.0.0.1:9", info.model_copy(update={"overload": overload})
+        )
+        for _ in range(2):
+            await worker.heartbeat(lease.run_id, beat)
+        page = await coordinator.event_page(lease.run_id)
+        events = [event.message for event in page.data if event.type == "teacher"]
+        return (await coordinator.run(lease.run_id)).conditions, events
+
+    name = "teacher_within_limits/walker"
+    assert await told(None) == ({"teacher_available": True}, [])
+    assert await told(Overload(lasting_s=0.5, retry_after_s=1, reason="r")) == ({"teacher_available": True}, [])
+    conditions, events = await told(Overload(lasting_s=4, retry_after_s=30, reason="status 429 at /chat: too much"))
+    assert conditions == {"teacher_available": True, name: False}
+    (event,) = events
+    for part in ("'walker'", "takes no work for 4 s", "Retry-After 30 s", "status 429 at /chat: too much"):
+        assert part in event
+    conditions, events = await told(None)
+    assert conditions == {"teacher_available": True, name: True}
+    assert events[1:] == ["the upstream of teacher 'walker' takes work again"]

@@ -222,6 +222,13 @@ UNABLE: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], str, str
         "rollout.max_new_tokens",
         "leaves no room for a prompt in 64 tokens",
     ),
+    "other text each time for a run that repeats": (
+        {"writes_by_seed": False},
+        {},
+        {"rollout": {"source": "teacher"}, "deterministic": True},
+        "deterministic",
+        "does not write the same text twice, whatever the seed",
+    ),
 }
 
 

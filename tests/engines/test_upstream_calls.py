@@ -17,7 +17,9 @@ from tutelage.engines.upstream.calls import Calls, all_of
 from tutelage.engines.upstream.failures import TryAgain, UpstreamAway, UpstreamFailed
 from tutelage.engines.upstream.limit import AdaptiveLimit
 from tutelage.engines.upstream.npy import read_npy
+from tutelage.engines.upstream.refusals import Refusals
 from tutelage_client.errors import BadScores
+from tutelage_client.wire import Overload
 
 
 async def test_the_limit_halves_once_for_calls_that_were_open_together_and_grows_by_one_a_round() -> None:
@@ -81,6 +83,39 @@ async def test_a_call_past_its_deadline_is_cancelled_and_named() -> None:
     with pytest.raises(UpstreamAway, match=r"http://x did not answer within 0\.05 s"):
         await Calls("http://x", 0.05, 1).make(hang)
     assert cancelled.is_set()
+
+
+def test_an_upstream_is_over_its_limits_until_a_call_goes_well_or_nobody_tries_any_more() -> None:
+    now_s = 100.0
+    refusals = Refusals(clock=lambda: now_s)
+    assert refusals.overload is None
+    refusals.refused("status 429", 30.0)
+    now_s = 120.0
+    refusals.refused("status 503", 7.0)
+    assert refusals.overload == Overload(lasting_s=20.0, retry_after_s=7.0, reason="status 503")
+    refusals.taken()
+    assert refusals.overload is None
+    refusals.refused("status 429", 30.0)
+    assert refusals.overload is not None and refusals.overload.lasting_s == 0
+    now_s = 165.0
+    assert refusals.overload is None
+
+
+async def test_a_refused_call_is_told_of_until_another_one_is_taken() -> None:
+    calls, answers = Calls("http://x", 60, 1), [TryAgain("overloaded", "status 429", 0.01), "text"]
+    seen: list[Overload | None] = []
+
+    async def attempt() -> str:
+        seen.append(calls.refusals.overload)
+        answer = answers.pop(0)
+        if isinstance(answer, TryAgain):
+            raise answer
+        assert isinstance(answer, str)
+        return answer
+
+    assert await calls.make(attempt) == "text"
+    assert [overload is None for overload in seen] == [True, False]
+    assert calls.refusals.overload is None
 
 
 async def test_a_wait_longer_than_the_deadline_is_not_begun() -> None:

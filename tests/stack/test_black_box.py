@@ -103,6 +103,15 @@ async def test_a_student_starts_on_the_text_of_a_hosted_model(up: Up, hosted: No
     assert rows[-1]["teacher_tokens"] > 0
 
 
+async def test_a_run_that_must_repeat_is_refused_the_text_of_a_hosted_model(up: Up, hosted: None, data: Path) -> None:
+    written: dict[str, Any] = {"rollout": {"source": "teacher"}, "objective": {"kind": "supervised"}}
+    spec = small_spec(data, "repeats", teachers=[{"name": "writer"}], deterministic=True, **written)
+    async with up.client() as client:
+        with pytest.raises(ProblemResponse, match="'writer' does not write the same text twice") as refused:
+            await client.submit(spec)
+    assert (refused.value.status, refused.value.field) == (422, "deterministic")
+
+
 async def test_a_reward_that_the_teacher_does_not_give_is_refused_where_it_is_named(up: Up, data: Path) -> None:
     spec = small_spec(data, "wrong", rollout=GROUP, objective={"kind": "reward"}, reward={"by": RUBRIC})
     async with up.client() as client:

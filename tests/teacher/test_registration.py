@@ -11,7 +11,7 @@ import httpx2
 from tutelage.teacher.registration import keep_registered
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.http import RetryPolicy
-from tutelage_client.wire import TeacherRegistration, TeacherView
+from tutelage_client.wire import Overload, TeacherRegistration, TeacherView
 
 
 class Coordinator:
@@ -58,3 +58,20 @@ async def test_a_teacher_that_is_not_ready_does_not_register(start_teacher: Any,
         stopping.set()
         await asyncio.wait_for(task, 5)
     assert coordinator.seen == []
+
+
+async def test_a_teacher_that_waits_for_its_upstreams_limits_goes_on_registering_and_says_so(
+    start_teacher: Any, until: Any
+) -> None:
+    coordinator, overload = Coordinator(), Overload(lasting_s=9, retry_after_s=300, reason="status 429")
+    async with start_teacher() as teacher, coordinator.client() as client:
+        scorer, stopping = teacher.app.state.scorer, asyncio.Event()
+        teacher.engine.overload = overload
+        scorer.not_ready = "http://api took no work within 120 s"
+        task = asyncio.create_task(keep_registered(client, scorer, "http://here", stopping, every_s=0.005))
+        await until(lambda: coordinator.seen)
+        teacher.engine.overload = None
+        told = len(coordinator.seen)
+        stopping.set()
+        await asyncio.wait_for(task, 5)
+    assert all(each.info.overload == overload for each in coordinator.seen[:told])

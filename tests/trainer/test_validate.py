@@ -45,6 +45,21 @@ def test_one_tokenizer_passes_and_two_do_not(tokenizer: Any, info: TeacherInfo) 
     assert "ffffffffffff" in error.message
 
 
+def test_a_run_that_repeats_takes_no_text_of_a_teacher_that_does_not(make_spec: Any, info: TeacherInfo) -> None:
+    hosted = info.capabilities.model_copy(update={"writes_by_seed": False})
+    unseeded = info.model_copy(update={"capabilities": hosted})
+    written = {"objective": {"kind": "supervised"}, "rollout": {"source": "teacher"}, "teachers": [{"name": "toy"}]}
+    repeating = make_spec(written.pop("objective"), **written, deterministic=True)
+    validate.check_repeats(repeating, info)
+    validate.check_repeats(repeating.model_copy(update={"deterministic": False}), unseeded)
+    own_text = {"objective": {"kind": "divergence"}, "rollout": {"source": "student"}}
+    validate.check_repeats(make_spec(own_text.pop("objective"), **own_text, deterministic=True), unseeded)
+    error = refusal(validate.check_repeats, repeating, unseeded)
+    assert error.field == "deterministic"
+    for word in ("'toy'", "whatever the seed", 'rollout.source = "data"', "deterministic = false"):
+        assert word in error.message
+
+
 def test_prompt_and_new_tokens_must_fit_every_context(make_spec: Any) -> None:
     spec = make_spec({"kind": "constant_penalty"}, rollout={"max_new_tokens": 8})
     examples = [example(3), example(12, line=4), example(5)]

@@ -22,7 +22,7 @@ from tutelage_client.spec.reading import load_spec, parse_spec, resolve_paths
 from tutelage_client.spec.rewards import RewardSpec
 from tutelage_client.spec.routing import all_names, asked_now, teacher_for
 from tutelage_client.spec.rules import SOURCES, uncorrected
-from tutelage_client.spec.run import RunSpec, required_signals, signals_watched
+from tutelage_client.spec.run import RunSpec, required_signals, signals_watched, unrepeatable
 from tutelage_client.spec.sections import (
     Adaptive,
     Budget,
@@ -121,4 +121,5 @@ __all__ = [
     "teacher_for",
     "uncorrected",
     "unmet",
+    "unrepeatable",
 ]

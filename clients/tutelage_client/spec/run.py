@@ -36,7 +36,7 @@ from tutelage_client.spec.stabilizers import Stabilizer
 from tutelage_client.spec.sums import Objective, extrapolates
 from tutelage_client.wire.message import Message
 from tutelage_client.wire.rewarding import needs_model
-from tutelage_client.wire.teachers import Signal
+from tutelage_client.wire.teachers import Capabilities, Signal
 
 
 class RunSpec(Message):
@@ -117,3 +117,15 @@ def signals_watched(spec: RunSpec) -> frozenset[Signal]:
     if not required or Signal.HIDDEN in required or spec.diagnostics.top_k == 0:
         return frozenset()
     return frozenset({Signal.TOP_K, Signal.ENTROPY}) - required
+
+
+def unrepeatable(spec: RunSpec, teacher: str, able: Capabilities) -> str | None:
+    """Why a deterministic run cannot learn what this teacher writes, in a sentence; None where it can."""
+    written = spec.rollout.source in ("teacher", "teacher_mixed")
+    if not spec.deterministic or not written or able.writes_by_seed:
+        return None
+    return (
+        f"teacher {teacher!r} does not write the same text twice, whatever the seed; take one that does, such as a "
+        'model that the teacher runs itself, keep its text in a file (rollout.source = "data"), or set '
+        "deterministic = false"
+    )

@@ -62,6 +62,7 @@ from tutelage_client.wire.scores import TokenScores
 from tutelage_client.wire.scoring import Completion, ScoreGroup, ScoreReply, ScoreRequest, ScoreSequence
 from tutelage_client.wire.teachers import (
     Capabilities,
+    Overload,
     Provenance,
     ReplicaView,
     ScoreCacheView,
@@ -107,6 +108,7 @@ __all__ = [
     "OpenaiError",
     "OpenaiErrorReply",
     "Outcome",
+    "Overload",
     "Page",
     "Pairwise",
     "Pattern",

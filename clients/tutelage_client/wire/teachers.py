@@ -34,6 +34,10 @@ class Capabilities(Message):
         default=True, description="each candidate gets a score; else one outside the top k may come back not valid"
     )
     generates: bool = Field(default=True, description="it writes text")
+    writes_by_seed: bool = Field(
+        default=True,
+        description="the same request and seed get the same text; a hosted model does not promise it",
+    )
     rewards: frozenset[Literal["reward_model", "rubric", "pairwise"]] = Field(
         default=frozenset(), description="kinds of rewards that its model gives; graders without a model always go"
     )
@@ -93,6 +97,14 @@ class ReplicaView(Message):
     hedge_won: int = Field(description="of these, answered first")
 
 
+class Overload(Message):
+    """An upstream that takes no work, as it is over its limits: it answered with 429 or 503 and to nothing since."""
+
+    lasting_s: float = Field(description="seconds since the first of these refusals")
+    retry_after_s: float = Field(description="what its last Retry-After asked to wait; 0 where it did not say")
+    reason: str = Field(description="what it said")
+
+
 class TeacherInfo(Message):
     """A teacher as it describes itself."""
 
@@ -102,3 +114,4 @@ class TeacherInfo(Message):
     probe: dict[str, Any] = Field(default={}, description="what its test of itself found at the start")
     replicas: tuple[ReplicaView, ...] = Field(default=(), description="where several upstreams serve it")
     score_cache: ScoreCacheView | None = Field(default=None, description="its score cache, where it has one")
+    overload: Overload | None = Field(default=None, description="its upstream, where that takes no work for its limits")

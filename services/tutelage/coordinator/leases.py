@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from tutelage.coordinator.db import Database, now
 from tutelage.coordinator.events import move
+from tutelage.coordinator.overloads import within_limits
 from tutelage.coordinator.runs import find
 from tutelage.coordinator.settings import Settings
 from tutelage.coordinator.states import TRANSITIONS, path
@@ -122,7 +123,7 @@ def heartbeat(session: Session, settings: Settings, run_id: str, beat: Heartbeat
     run = owned(session, run_id, beat.epoch)
     run.lease_expires_at = now() + settings.lease_s
     run.updated_at = now()
-    run.conditions = beat.conditions
+    run.conditions = beat.conditions | within_limits(session, run)
     if run.started_at is None:
         run.started_at = now()
     status = RunStatus(beat.status)

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from tutelage.coordinator.tables import FileRow, TeacherRow
 from tutelage.serving import ServiceProblem
-from tutelage_client.spec import RunSpec, parts, size_asked, unmet
+from tutelage_client.spec import RunSpec, parts, size_asked, unmet, unrepeatable
 from tutelage_client.wire import Capabilities, Signal, TeacherInfo
 
 
@@ -31,6 +31,8 @@ def _check_teacher(session: Session, spec: RunSpec, name: str, entry: str, key: 
     able = _capabilities(session, name, f"{entry}.{key}")
     named = f"teacher {name!r} ({entry})"
     _check_signals(spec, named, able)
+    if (sentence := unrepeatable(spec, name, able)) is not None:
+        raise _missing("deterministic", sentence)
     _check_sizes(spec, named, able)
 
 

@@ -15,6 +15,7 @@ from tutelage_client.wire import (
     Capabilities,
     GenerateRequest,
     Generation,
+    Overload,
     Prompt,
     Provenance,
     RewardItem,
@@ -106,4 +107,14 @@ class RewardEngine(Engine, Protocol):
 
     async def reward(self, rows: Sequence[list[int]]) -> tuple[list[float], Usage]:
         """A finite value for each row, in order. Raises: BadScores: the model gave none."""
+        ...
+
+
+@runtime_checkable
+class LimitedEngine(Engine, Protocol):
+    """An engine before upstreams that have limits of their own."""
+
+    @property
+    def overload(self) -> Overload | None:
+        """Why no work is taken, where that is because of such limits."""
         ...

@@ -20,6 +20,7 @@ from tutelage_client.wire import (
     Capabilities,
     GenerateRequest,
     Generation,
+    Overload,
     Prompt,
     Provenance,
     ScoreGroup,
@@ -49,6 +50,7 @@ class ChatEngine:
             vocabulary_size=None,
             covers_candidates=False,
             exact=False,
+            writes_by_seed=False,
             rewards=frozenset({"rubric", "pairwise"}),
         )
         self.provenance = Provenance(
@@ -60,6 +62,10 @@ class ChatEngine:
             engine_version="unknown",
             dtype="unknown",
         )
+
+    @property
+    def overload(self) -> Overload | None:
+        return self._client.refusals.overload
 
     async def connect(self) -> dict[str, Any]:
         """Write one token, and learn which model answers and whether it gives log-probs of its text."""

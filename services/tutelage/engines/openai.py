@@ -33,6 +33,7 @@ class OpenaiClient:
 
     def __init__(self, calls: Calls, key: str | None) -> None:
         self._calls = calls
+        self.refusals = calls.refusals
         # A server without keys is sent the word that such servers document.
         self._client = AsyncOpenAI(base_url=calls.url, api_key=key or "EMPTY", max_retries=0, timeout=None)
 
@@ -156,8 +157,9 @@ class Openai:
 def open_openai(options: UpstreamOptions, name: str) -> UpstreamEngine:
     """Raises: InvalidInput: the tokenizer directory or the key file cannot be used."""
     local = read_local(options.model, options.revision)
-    dialect = Openai(open_client(options), options, local.tokenizer, local.vocabulary_size)
-    return UpstreamEngine(options, name, local, dialect, options.max_concurrency)
+    client = open_client(options)
+    dialect = Openai(client, options, local.tokenizer, local.vocabulary_size)
+    return UpstreamEngine(options, name, local, dialect, options.max_concurrency, client.refusals)
 
 
 def open_client(options: UpstreamOptions | ChatOptions) -> OpenaiClient:

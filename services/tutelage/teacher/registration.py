@@ -16,11 +16,14 @@ log = logging.getLogger(__name__)
 async def keep_registered(
     client: CoordinatorClient, scorer: Scorer, url: str, stopping: asyncio.Event, every_s: float = 5.0
 ) -> None:
-    """Register while the teacher can work, until told to stop; a coordinator that is away is waited for."""
+    """Register while the teacher can work, or waits for its upstream's limits, until told to stop.
+
+    A coordinator that is away is waited for.
+    """
     said: str | None = None
     stop = False
     while not stop:
-        if scorer.not_ready is None:
+        if scorer.is_known:
             state = await _register(client, scorer, url)
             if state != said:
                 log.info(state)

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from tutelage.engines import Engine
-from tutelage.engines.base import RewardEngine
+from tutelage.engines.base import LimitedEngine, RewardEngine
 from tutelage.engines.probe import probe
 from tutelage.engines.replicas import ReplicatedEngine
 from tutelage.rewards import Graders, judge_rewards
@@ -32,6 +32,7 @@ from tutelage_client.wire import (
     GenerateReply,
     GenerateRequest,
     ModelReward,
+    Overload,
     RewardModel,
     RewardReply,
     RewardRequest,
@@ -75,6 +76,7 @@ class Scorer:
         self._cache = cache
         self._graders = Graders()
         self._canary = Canary(engine, batcher)
+        self._was_ready = False
 
     def close(self) -> None:
         """End the processes that grade."""
@@ -88,7 +90,18 @@ class Scorer:
             probe=self.probe,
             replicas=self.engine.views() if isinstance(self.engine, ReplicatedEngine) else (),
             score_cache=self._cache.view() if self._cache else None,
+            overload=self.overload,
         )
+
+    @property
+    def overload(self) -> Overload | None:
+        """Why its upstream takes no work, where that is for its limits."""
+        return self.engine.overload if isinstance(self.engine, LimitedEngine) else None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is to be told of: it works, or did and waits for the limits of its upstream."""
+        return self.not_ready is None or (self._was_ready and self.overload is not None)
 
     def spending(self, caller: Caller) -> Spending:
         """What the caller's own account holds, and the most that it may."""
@@ -177,7 +190,7 @@ class Scorer:
         else:
             if self._cache is not None:
                 await self._cache.begin(found.get("known_answer", ()))
-            self.not_ready, self.probe = None, {"ok": True, **found}
+            self.not_ready, self.probe, self._was_ready = None, {"ok": True, **found}, True
 
     async def _scored(self, groups: Sequence[ScoreGroup], *, request: ScoreRequest, caller: Caller) -> Scored:
         """What the engine says of these groups of the request, paid by the caller."""

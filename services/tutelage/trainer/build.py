@@ -179,6 +179,7 @@ def check_teachers(spec: RunSpec, student: Student, teachers: Teachers, train: l
     if teachers.all and train:
         validate.check_routes(spec, train)
     for teacher in teachers.everyone:
+        validate.check_repeats(spec, teacher.view.info)
         if not teacher.reads_tokens(spec):
             continue
         validate.check_tokenizer(student.tokenizer, teacher.view.info)

@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerBase
 from tutelage.engines.tokenizer import tokenizer_fingerprint
 from tutelage.trainer.data import Example
 from tutelage_client.errors import InvalidInput
-from tutelage_client.spec import RunSpec, teacher_for
+from tutelage_client.spec import RunSpec, teacher_for, unrepeatable
 from tutelage_client.wire import RewardKind, TeacherInfo, needs_model
 
 
@@ -24,6 +24,13 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, teacher: TeacherInfo) ->
             "per-token scores need one tokenizer, choose a student of the teacher's family",
             "student.model",
         )
+
+
+def check_repeats(spec: RunSpec, teacher: TeacherInfo) -> None:
+    """Raises InvalidInput where the run must repeat bit for bit and this teacher writes other text each time."""
+    sentence = unrepeatable(spec, teacher.name, teacher.capabilities)
+    if sentence is not None:
+        raise InvalidInput(f"deterministic: {sentence}", "deterministic")
 
 
 def check_lengths(spec: RunSpec, examples: list[Example], field: str, limits: dict[str, int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from time import monotonic
 from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
@@ -25,6 +26,7 @@ Trap = Literal[
     "model_changes",  # after the start another model answers, under the same name or under another
     "other_tokenizer",  # the server cuts texts into other ids
     "overloaded",  # the first calls are refused with Retry-After
+    "over_quota",  # after some calls each is refused for a while, with seconds of Retry-After
     "rate_limited",  # again and again a call is refused, with a second of Retry-After
     "row_short",  # a row is missing at the end
     "row_shifted",  # rows are one place off
@@ -56,6 +58,7 @@ Body = Annotated[Json, InBody()]
 TRAPS: tuple[Trap, ...] = get_args(Trap)
 REFUSED_CALLS = 3
 CALLS_BETWEEN_REFUSALS = 64
+QUOTA_CALLS, OVER_QUOTA_S, QUOTA_RETRY_AFTER_S = 8, 15.0, 5
 
 
 class ToyServer:
@@ -73,6 +76,7 @@ class ToyServer:
         self.refused = 0
         self.options = options
         self._changes_at = changes_at
+        self._over_quota_since_s: float | None = None
         longer = {"max_length": options.max_length + 1}  # a server writes a token after the longest that it scores
         self._engine = FakeEngine(options.model_copy(update=longer), name)
         self._other = FakeEngine(options.model_copy(update=longer | {"seed": options.seed + 1}), name)
@@ -147,6 +151,10 @@ class ToyServer:
             if "rate_limited" in self.traps and self.calls % CALLS_BETWEEN_REFUSALS == 0:
                 self.refused += 1
                 return JSONResponse({"error": {"message": "rate limit"}}, 429, headers={"Retry-After": "1"})
+            if self._is_over_quota():
+                self.refused += 1
+                retry_after = {"Retry-After": str(QUOTA_RETRY_AFTER_S)}
+                return JSONResponse({"error": {"message": "over your quota"}}, 429, headers=retry_after)
             if "broken" in self.traps:
                 return error(500, "Internal Server Error")
             return await call_next(request)
@@ -156,6 +164,13 @@ class ToyServer:
             return error(400, str(refused), refused.field if isinstance(refused, InvalidInput) else None)
 
         return app
+
+    def _is_over_quota(self) -> bool:
+        if "over_quota" not in self.traps or self.calls <= QUOTA_CALLS:
+            return False
+        if self._over_quota_since_s is None:
+            self._over_quota_since_s = monotonic()
+        return monotonic() - self._over_quota_since_s < OVER_QUOTA_S
 
     def models(self, **more: Any) -> dict[str, Any]:
         """An OpenAI-style list of what is served."""

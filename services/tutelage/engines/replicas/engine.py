@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
-from tutelage.engines.base import Engine, Tokenizer
+from tutelage.engines.base import Engine, LimitedEngine, Tokenizer
 from tutelage.engines.replicas.race import Outcome, race
 from tutelage.engines.replicas.replica import Event, Replica, Standing
 from tutelage.engines.upstream.calls import all_of
@@ -24,6 +24,7 @@ from tutelage_client.wire import (
     Capabilities,
     GenerateRequest,
     Generation,
+    Overload,
     Provenance,
     ReplicaView,
     ScoreGroup,
@@ -74,6 +75,13 @@ class ReplicatedEngine:
     @property
     def tokenizer(self) -> Tokenizer | None:
         return self.replicas[0].engine.tokenizer
+
+    @property
+    def overload(self) -> Overload | None:
+        """Of the one that may take work first, where all are over their limits."""
+        engines = [replica.engine for replica in self.replicas]
+        found = [one.overload for one in engines if isinstance(one, LimitedEngine) and one.overload is not None]
+        return min(found, key=lambda one: one.retry_after_s) if len(found) == len(engines) else None
 
     def listen(self, listener: Listener) -> None:
         """Tell `listener` of everything that is counted."""

@@ -11,6 +11,7 @@ from tutelage.engines.options import ChatOptions, UpstreamOptions
 from tutelage.engines.upstream.breaker import CircuitBreaker
 from tutelage.engines.upstream.failures import TryAgain, UpstreamAway, UpstreamFailed
 from tutelage.engines.upstream.limit import AdaptiveLimit
+from tutelage.engines.upstream.refusals import Refusals
 
 Result = TypeVar("Result")
 _ATTEMPTS_ON_BROKEN = 3  # a server error may belong to the request itself
@@ -31,6 +32,7 @@ class Calls:
         self._deadline_s = deadline_s
         self._fail_fast = fail_fast
         self.limit = AdaptiveLimit(max_concurrency)
+        self.refusals = Refusals()
         self.breaker = CircuitBreaker(longest_pause_s=_FAST_PAUSE_S) if fail_fast else CircuitBreaker()
 
     @classmethod
@@ -74,6 +76,7 @@ class Calls:
                 if error.trouble == "overloaded":
                     self.breaker.answered()
                     self.limit.halve(ticket)
+                    self.refusals.refused(str(error), error.at_least_s)
                 else:
                     self.breaker.failed()
                 raise
@@ -81,6 +84,7 @@ class Calls:
                 self.breaker.answered()
                 raise
             self.breaker.answered()
+            self.refusals.taken()
             self.limit.grow()
             return result
 

@@ -18,11 +18,13 @@ from tutelage.engines.upstream.calls import all_of
 from tutelage.engines.upstream.canary import Canary
 from tutelage.engines.upstream.dialect import Dialect, Learned
 from tutelage.engines.upstream.local import LocalModel
+from tutelage.engines.upstream.refusals import Refusals
 from tutelage_client.errors import BadScores, InvalidInput
 from tutelage_client.wire import (
     Capabilities,
     GenerateRequest,
     Generation,
+    Overload,
     Provenance,
     ScoreGroup,
     Signal,
@@ -36,12 +38,22 @@ _SAMPLE = "On-policy distillation: 3 + 4 = 7, ça va? 你好\n\tdef f(x):"
 
 
 class UpstreamEngine:
-    """A server behind the contract of `base.Engine`. It can do nothing before `connect` has reached it."""
+    """A server behind the contract of `base.Engine`. It can do nothing before `connect` has reached it.
+
+    refusals: of the server, where it has limits of its own
+    """
 
     def __init__(
-        self, options: UpstreamOptions | VllmOptions, name: str, local: LocalModel, dialect: Dialect, calls_at_once: int
+        self,
+        options: UpstreamOptions | VllmOptions,
+        name: str,
+        local: LocalModel,
+        dialect: Dialect,
+        calls_at_once: int,
+        refusals: Refusals | None = None,
     ) -> None:
         self.calls_at_once = calls_at_once
+        self._refusals = refusals
         self._options = options
         self._local = local
         self._dialect = dialect
@@ -58,6 +70,10 @@ class UpstreamEngine:
             engine_version="unknown",
             dtype="unknown",
         )
+
+    @property
+    def overload(self) -> Overload | None:
+        return None if self._refusals is None else self._refusals.overload
 
     async def connect(self) -> dict[str, Any]:
         """See `base.Engine.connect`; here it also compares tokenizers and tries another temperature."""

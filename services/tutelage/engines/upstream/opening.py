@@ -17,6 +17,7 @@ def open_http(
 ) -> UpstreamEngine:
     """Raises: InvalidInput: the tokenizer directory or the key file cannot be used."""
     local = read_local(options.model, options.revision)
-    http = UpstreamHttp(Calls.of(options), read_key(options.api_key_file))
+    calls = Calls.of(options)
+    http = UpstreamHttp(calls, read_key(options.api_key_file))
     spoken = dialect(http, options, local.vocabulary_size)
-    return UpstreamEngine(options, name, local, spoken, options.max_concurrency)
+    return UpstreamEngine(options, name, local, spoken, options.max_concurrency, calls.refusals)
