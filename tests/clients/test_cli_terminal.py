@@ -19,6 +19,7 @@ import pytest
 from tutelage_client.cli.parser import parser
 from tutelage_client.cli.progress import Progress
 from tutelage_client.cli.watch import fitting
+from tutelage_client.methods import METHODS
 from tutelage_client.wire import EventView
 
 Cli = Callable[..., CompletedProcess[str]]
@@ -77,15 +78,32 @@ def test_only_a_column_that_may_wrap_gives_way_on_a_narrow_terminal() -> None:
     assert " ".join(line[len("adder  ") + len(address) :].strip() for line in lines[1:]) == signals
 
 
+def test_no_word_of_the_list_of_methods_is_broken_on_a_common_terminal() -> None:
+    run = "import sys; sys.argv[1:] = ['methods', 'ls']; from tutelage_client.cli import main; sys.exit(main())"
+    lines = on_terminal(run, columns=80)
+    assert all(len(line) <= 80 for line in lines)
+    words = {word for line in lines for word in line.split()}
+    assert {word for each in METHODS for word in (each.name, *each.needs, *each.title.split())} <= words
+
+
 def on_terminal(code: str, columns: int) -> list[str]:
     """The lines that Python code writes to a terminal of this width, without control codes."""
     ours, theirs = pty.openpty()
     env = os.environ | {"COLUMNS": str(columns), "TERM": "xterm-256color"}
-    subprocess.run([sys.executable, "-c", code], stdout=theirs, env=env, check=True, timeout=60)
-    os.close(theirs)
-    written = os.read(ours, 65536).decode()  # a few lines, which the terminal holds until they are read
+    with subprocess.Popen([sys.executable, "-c", code], stdout=theirs, env=env) as writer:
+        os.close(theirs)
+        written = b"".join(iter(lambda: heard(ours), b""))
+        assert writer.wait(timeout=60) == 0
     os.close(ours)
-    return re.sub(r"\x1b\[[0-9;]*m", "", written).splitlines()
+    return re.sub(r"\x1b\[[0-9;]*m", "", written.decode()).splitlines()
+
+
+def heard(terminal: int) -> bytes:
+    """What was written next; nothing once nobody writes any more, which Linux calls an error."""
+    try:
+        return os.read(terminal, 65536)
+    except OSError:
+        return b""
 
 
 def test_the_bar_keeps_the_last_known_accuracy_and_says_what_is_left_until_the_last_step() -> None:

@@ -16,7 +16,7 @@ async def ls(args: argparse.Namespace) -> int:
         "NAME": "left",
         "STATUS": "left",
         "ON-POLICY": "left",
-        "NEEDS": "left",
+        "NEEDS": "wrap",
         "TITLE": "wrap",
     }
     show.table(columns, map(_row, METHODS))

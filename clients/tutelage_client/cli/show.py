@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -69,12 +70,33 @@ def plain(value: Any) -> Any:
 
 def table(columns: Mapping[str, Column], rows: Iterable[Sequence[Cell]]) -> None:
     grid = Table(box=None, pad_edge=False, header_style="bold")
+    cells = [[clean(cell) for cell in row] for row in rows]
+    widths = _widths(columns, cells, console().width)
     for name, kind in columns.items():
         justify = "right" if kind == "right" else "left"
-        grid.add_column(name, justify=justify, no_wrap=kind != "wrap", overflow="fold")
-    for row in rows:
-        grid.add_row(*map(clean, row))
+        grid.add_column(name, justify=justify, no_wrap=kind != "wrap", overflow="fold", width=widths.get(name))
+    for row in cells:
+        grid.add_row(*row)
     _print(grid)
+
+
+def _widths(columns: Mapping[str, Column], cells: Sequence[Sequence[Cell]], room: int) -> dict[str, int]:
+    """Of columns that wrap: what the others leave them, shared so that no word is broken; none where there is no room.
+
+    room: columns of the terminal; two of them part a column from the next
+    """
+    texts = {name: [name, *(str(row[index]) for row in cells)] for index, name in enumerate(columns)}
+    full = {name: max(map(cell_len, found)) for name, found in texts.items()}
+    wrapping = [name for name, kind in columns.items() if kind == "wrap"]
+    widths = {name: max(cell_len(word) for found in texts[name] for word in found.split()) for name in wrapping}
+    fixed = sum(full[name] for name in columns if name not in widths)
+    left = room - fixed - 2 * (len(columns) - 1) - sum(widths.values())
+    if left < 0:
+        return {}
+    for index, name in enumerate(wrapping):
+        more = min(full[name] - widths[name], left // (len(wrapping) - index))
+        widths[name], left = widths[name] + more, left - more
+    return widths
 
 
 def _print(grid: Table) -> None:

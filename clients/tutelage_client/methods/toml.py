@@ -8,7 +8,10 @@ from typing import Any
 
 
 def as_toml(composition: Mapping[str, Any]) -> str:
-    """TOML of the sections of a composition: tables of plain values and inline tables, and lists of such tables."""
+    """TOML of the sections of a composition: tables of plain values and inline tables, and lists of such tables.
+
+    A list within a table has a line for each of its tables.
+    """
     parts = []
     for section, value in composition.items():
         tables = value if isinstance(value, list) else [value]
@@ -21,5 +24,5 @@ def _value(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{key} = {_value(each)}" for key, each in value.items()) + " }"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_value, value)) + "]"
+        return "[\n" + "".join(f"    {_value(each)},\n" for each in value) + "]"
     return json.dumps(value)  # strings, numbers and booleans are the same in both
