@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
 import re
 from pathlib import Path
@@ -195,12 +196,50 @@ async def test_a_damaged_binary_body_is_refused(start_teacher: Any, cut: int) ->
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_input")
 
 
-async def test_another_content_type_is_415_and_another_accept_is_406(start_teacher: Any) -> None:
+def in_bytes(*token_ids: int, candidates: list[int] | None = None, **asked: Any) -> bytes:
+    """A request that no client of ours would send: nothing in it is checked."""
+    ids = np.array(token_ids, dtype=np.int32)
+    rows = None if candidates is None else np.array([candidates] * len(ids), dtype=np.int32)
+    completion = Completion.model_construct(token_ids=ids, candidate_ids=rows)
+    group = ScoreGroup.model_construct(prompt_ids=np.array([1], dtype=np.int32), completions=(completion,))
+    signals = frozenset({Signal.SAMPLED, *([Signal.CANDIDATES] if candidates else []), *asked.pop("signals", ())})
+    whole = {"signals": signals, "top_k": None, "entry_dtype": "float32", "own_batch": False} | asked
+    return encode_request(ScoreRequest.model_construct(sequences=(group,), **whole))
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "said"),
+    [
+        (in_bytes(2, 40), "sequences.0", "0 to 31"),
+        (in_bytes(2, -2), "", "token_ids must not be negative"),
+        (in_bytes(*[1] * 64), "sequences.0", "at most 64"),
+        (in_bytes(2, 3, signals=[Signal.TOP_K], top_k=33), "top_k", "at most 32"),
+        (in_bytes(2, 3, candidates=list(range(9))), "sequences.0.candidate_ids", "at most 8"),
+        (in_bytes(2, 3, candidates=[32]), "sequences.0.candidate_ids", "-1 to 31"),
+    ],
+)
+async def test_what_cannot_be_scored_is_refused_in_bytes_as_in_text(
+    start_teacher: Any, body: bytes, field: str, said: str
+) -> None:
+    async with start_teacher(FakeOptions(max_length=64), max_candidates=8) as teacher:
+        answer = await teacher.http.post("/v1/score", content=body, headers={"content-type": MEDIA_TYPE})
+        assert teacher.engine.calls == []
+    problem = answer.json()
+    assert (answer.status_code, problem["code"]) == (422, "invalid_input")
+    assert (problem.get("field") or "").startswith(field) and said in problem["detail"]
+
+
+async def test_another_content_type_is_415_and_another_accept_is_406_with_what_goes(start_teacher: Any) -> None:
+    packed = {"content-type": JSON, "content-encoding": "gzip"}
     async with start_teacher() as teacher:
         wrong_type = await teacher.http.post("/v1/score", content=b"x", headers={"content-type": "text/plain"})
         wrong_accept = await teacher.http.post("/v1/score", json={}, headers={"accept": "text/html"})
+        bomb = await teacher.http.post("/v1/score", content=gzip.compress(bytes(10_000_000)), headers=packed)
     assert (wrong_type.status_code, wrong_type.json()["code"]) == (415, "unsupported_media_type")
     assert (wrong_accept.status_code, wrong_accept.json()["code"]) == (406, "not_acceptable")
+    assert all(f"{JSON} or {MEDIA_TYPE}" in wrong.json()["detail"] for wrong in (wrong_type, wrong_accept))
+    assert (bomb.status_code, bomb.json()["code"]) == (415, "unsupported_content_encoding")
+    assert bomb.headers["accept-encoding"] == "identity"
 
 
 class Blind(FakeEngine):
