@@ -50,6 +50,13 @@ def test_what_a_domain_keeps_is_its_gain_with_both_over_its_gain_alone() -> None
     assert "- 40 steps, `both_long`: it holds." in page(result)
     assert "- 120 steps, `sum` alone: +0.0 points elsewhere." in page(result)
     assert "| 120 | sum | 20.0% | alone | +40.0%" in page(result)
+    assert "- 120 steps: `both` +78.0, `sum` alone +40.0, `column` alone +50.0." in page(result)
+    assert "mean of the domains: 88% (40 steps), 88% (120 steps), 88% (480 steps)" in page(result)
+
+
+def test_where_the_claim_holds_no_reason_is_given_why_it_does_not() -> None:
+    runs = [replace(run, by_tag=dict.fromkeys(TEACHERS, (0.2, 0.6))) for run in all_outcomes()]
+    assert "Why not" not in page(result_of(runs, "command"))
 
 
 def test_a_domain_whose_own_run_gained_nothing_has_nothing_to_keep() -> None:
