@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncGenerator, Collection, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -24,6 +25,16 @@ DISKS = {"queue": "96m", "coordinator/artefacts": "64m"}
 GROUP = f"tutelage-soak-{os.getpid()}"
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """A process that executes a run, and who waits for it."""
+
+    agent: Child
+    process: psutil.Process
+    run_id: str
+    epoch: int
+
+
 @dataclass
 class Stage:
     """run_id: the main run, whose trainer is a child of one of `agents`
@@ -39,25 +50,25 @@ class Stage:
     hosted: Hosted | None = None
     run_id: str = ""
 
-    def trainers(self) -> Iterator[tuple[Child, psutil.Process, bool]]:
-        """Every process that executes a run, who waits for it, and whether it is the main run's."""
+    def attempts(self) -> Iterator[Attempt]:
         for agent in self.agents:
             with suppress(psutil.Error, AssertionError):
                 for child in psutil.Process(agent.pid).children():
-                    if "--run" in (arguments := child.cmdline()):
-                        yield agent, child, self.run_id in arguments
+                    given = dict(pairwise(child.cmdline()))
+                    if "--run" in given:
+                        yield Attempt(agent, child, given["--run"], int(given["--epoch"]))
 
     async def playing(self) -> tuple[Child, psutil.Process]:
         """The process that executes the main run, once there is one, and who waits for it."""
         async with asyncio.timeout(WAIT_S):
             while True:
-                for agent, trainer, is_main in self.trainers():
-                    if is_main:
-                        return agent, trainer
+                for attempt in self.attempts():
+                    if attempt.run_id == self.run_id:
+                        return attempt.agent, attempt.process
                 await asyncio.sleep(0.05)
 
-    def processes(self) -> Iterator[tuple[str, psutil.Process]]:
-        """Everything that lives now, by its name."""
+    def processes(self) -> Iterator[tuple[str, psutil.Process, bool]]:
+        """Everything that lives now, by its name, and whether it is at work: a trainer is once it has learned."""
         cluster = self.cluster
         teachers = [*cluster.teachers, *([] if self.hosted is None else [self.hosted.teacher])]
         named = {"queue": cluster.redis, "coordinator": cluster.coordinator}
@@ -65,9 +76,10 @@ class Stage:
         named |= {f"waiting trainer {i}": child for i, child in enumerate(self.agents)}
         for name, child in named.items():
             with suppress(psutil.Error, AssertionError):
-                yield name, psutil.Process(child.pid)
-        for _, trainer, _ in self.trainers():
-            yield "trainer", trainer
+                yield name, psutil.Process(child.pid), True
+        for each in self.attempts():
+            noted = self.artefacts(each.run_id) / "learned" / f"epoch-{each.epoch:05d}.jsonl"
+            yield "trainer", each.process, noted.exists()
 
     async def run(self, run_id: str) -> RunView | None:
         """A run as the coordinator tells it; None where it does not answer."""
@@ -95,8 +107,10 @@ class Stage:
 
     def checkpoints(self) -> list[Path]:
         """Of the main run, the oldest first."""
-        root = self.cluster.folder / "coordinator" / "artefacts" / self.run_id
-        return sorted(root.rglob("step-*-e*"), key=lambda path: path.name)
+        return sorted(self.artefacts(self.run_id).rglob("step-*-e*"), key=lambda path: path.name)
+
+    def artefacts(self, run_id: str) -> Path:
+        return self.cluster.folder / "coordinator" / "artefacts" / run_id
 
 
 @asynccontextmanager
