@@ -58,7 +58,10 @@ class Clock:
 
 
 class OneAtATime(Database):
-    """A database that one schedule uses, in one thread: its transactions share a session, which is half the work."""
+    """A database that one schedule uses, in one thread: its transactions share a session, which is half the work.
+
+    What was read is let go of with the next write.
+    """
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
@@ -66,15 +69,16 @@ class OneAtATime(Database):
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        try:
-            yield self._session
-        finally:
-            self._session.commit()
+        yield self._session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        with self._session.begin():
+        try:
             yield self._session
+        except BaseException:
+            self._session.rollback()
+            raise
+        self._session.commit()
 
     def close(self) -> None:
         self._session.close()

@@ -8,12 +8,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Double, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import Connection, Double, Engine, Executable, create_engine, event, inspect, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
@@ -93,9 +94,19 @@ def put_new(session: Session, table: type[Base], **values: Any) -> bool:
 
 def put(session: Session, table: type[Base], keys: Sequence[str], **values: Any) -> None:
     """Insert a row, or overwrite the one with the same `keys`."""
-    statement = _INSERT[session.get_bind().dialect.name](table).values(**values)
-    changed = {name: statement.excluded[name] for name in values if name not in keys}
-    session.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed))
+    timed = tuple(name for name, value in values.items() if isinstance(value, now))
+    plain = {name: value for name, value in values.items() if name not in timed}
+    session.execute(_overwriting(session.get_bind().dialect.name, table, tuple(keys), tuple(plain), timed), plain)
+
+
+@cache
+def _overwriting(
+    dialect: str, table: type[Base], keys: tuple[str, ...], plain: tuple[str, ...], timed: tuple[str, ...]
+) -> Executable:
+    """Made once: to write it takes longer than to run it. timed: columns that become the time of the change"""
+    statement = _INSERT[dialect](table.__table__).values(dict.fromkeys(timed, now()))
+    changed = {name: statement.excluded[name] for name in (*plain, *timed) if name not in keys}
+    return statement.on_conflict_do_update(index_elements=keys, set_=changed)
 
 
 def _engine(url: str) -> Engine:

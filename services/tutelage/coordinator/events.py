@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from tutelage.coordinator.db import now
 from tutelage.coordinator.pages import page
 from tutelage.coordinator.states import LEASED, TRANSITIONS
-from tutelage.coordinator.tables import EventRow, RunRow
+from tutelage.coordinator.tables import Base, EventRow, RunRow
 from tutelage_client.wire import EventView, Page, RunStatus
 
 log = logging.getLogger(__name__)
 LONGEST = 1000
+_NEW = insert(Base.metadata.tables[EventRow.__tablename__]).values(created_at=now())
 
 
 def record(
@@ -24,9 +25,8 @@ def record(
     """Add an event. The run's row is locked by the caller, so numbers become visible in their order."""
     run.last_event += 1
     run.updated_at = now()
-    row = EventRow(run_id=run.id, id=run.last_event, type=type_, level=level, message=message, data=data or {})
-    row.created_at = now()
-    session.add(row)
+    told = {"type": type_, "level": level, "message": message, "data": data or {}}
+    session.execute(_NEW, {"run_id": run.id, "id": run.last_event} | told)
     session.flush()
 
 

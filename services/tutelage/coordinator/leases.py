@@ -26,6 +26,8 @@ from tutelage_client.wire import (
 )
 
 MAX_RESTARTS = 3
+_QUEUED = select(RunRow.id).where(RunRow.status == RunStatus.QUEUED).limit(1)
+_OVER = select(RunRow.id).where(RunRow.lease_expires_at < now())
 
 # How an attempt ends the run; "crashed" is not here because it may not end it.
 ENDS = {
@@ -38,7 +40,7 @@ ENDS = {
 
 def is_work_waiting(session: Session) -> bool:
     """Whether a run is queued; cheap, so that waiting workers need not lock anything."""
-    return session.scalar(select(RunRow.id).where(RunRow.status == RunStatus.QUEUED).limit(1)) is not None
+    return session.scalar(_QUEUED) is not None
 
 
 def claim(session: Session, settings: Settings, worker: str) -> Lease | None:
@@ -194,9 +196,8 @@ def keep_all(database: Database, lease_s: float) -> None:
 
 def sweep(database: Database) -> int:
     """Take back every lease that ran out by the database's clock; returns how many."""
-    is_over = RunRow.lease_expires_at < now()
     with database.read() as session:
-        candidates = session.scalars(select(RunRow.id).where(is_over)).all()
+        candidates = session.scalars(_OVER).all()
     return sum(_take_back(database, run_id) for run_id in candidates)
 
 

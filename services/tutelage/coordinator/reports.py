@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from math import isfinite
 from typing import Any
 
 from pydantic import RootModel
-from sqlalchemy import delete, func, select
+from sqlalchemy import Delete, bindparam, delete, func, select
 from sqlalchemy.orm import Session
 
 from tutelage.coordinator.db import now, put
@@ -83,7 +84,14 @@ def commit(session: Session, run_id: str, checkpoint: CheckpointCommit) -> None:
 def _forget_beyond(session: Session, run_id: str, step: int, epoch: int, *tables: type[_Row]) -> None:
     """What older attempts did beyond this step never counted: this one went on from a checkpoint before it."""
     for table in tables:
-        session.execute(delete(table).where(table.run_id == run_id, table.step > step, table.epoch < epoch))
+        session.execute(_beyond(table), {"run": run_id, "last": step, "newest": epoch})
+
+
+@cache
+def _beyond(table: type[_Row]) -> Delete:
+    """Made once. No session holds a row that it takes away."""
+    where = table.run_id == bindparam("run"), table.step > bindparam("last"), table.epoch < bindparam("newest")
+    return delete(table).where(*where).execution_options(synchronize_session=False)
 
 
 def metrics(session: Session, run_id: str, after: str | None, limit: int) -> Page[MetricsOfStep]:

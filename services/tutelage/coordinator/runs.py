@@ -7,7 +7,7 @@ import json
 import uuid
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from tutelage.coordinator.db import now, put_new
@@ -19,6 +19,9 @@ from tutelage.coordinator.tables import RunRow
 from tutelage.serving import ServiceProblem
 from tutelage_client.spec import RunSpec, parse_spec
 from tutelage_client.wire import Page, RunStatus, RunView
+
+_BY_ID = select(RunRow).where(RunRow.id == bindparam("id"))
+_LOCKED = _BY_ID.with_for_update()
 
 
 def submit(session: Session, body: dict[str, Any], idempotency_key: str | None) -> tuple[RunView, bool]:
@@ -74,8 +77,7 @@ def find(session: Session, run_id: str, *, lock: bool = False) -> RunRow:
     Raises:
         ServiceProblem: 404 `run_not_found`.
     """
-    query = select(RunRow).where(RunRow.id == run_id)
-    run = session.scalar(query.with_for_update() if lock else query)
+    run = session.scalar(_LOCKED if lock else _BY_ID, {"id": run_id})
     if run is None:
         raise ServiceProblem(404, "run_not_found", f"there is no run {run_id!r}; GET /v1/runs lists them")
     return run

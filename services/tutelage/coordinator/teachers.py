@@ -26,6 +26,8 @@ def register(session: Session, teacher: TeacherRegistration) -> TeacherView:
 
 def named(session: Session, names: Sequence[str]) -> list[TeacherView]:
     """Those of the named teachers that are registered."""
+    if not names:
+        return []
     rows = session.scalars(select(TeacherRow).where(TeacherRow.name.in_(names))).all()
     view = _View(session)
     return [view(row) for row in rows]
