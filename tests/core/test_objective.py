@@ -190,6 +190,41 @@ def test_extreme_logits_and_masked_ids_give_no_nan(logits, make_batch, objective
     assert all(value == value for value in values(loss(batch, objective)[1]).values())
 
 
+BATCH = ("hidden_RH", "mask_R", "behaviour_logprob_R", "reference_hidden_RH")
+TEACHER = ("valid_R", "sampled_logprob_R", "topk_ids_RK", "topk_rest_R", "candidate_valid_RC", "entropy_R", "hidden_RH")
+
+
+@pytest.mark.parametrize("name", [*BATCH, *(f"teacher.{name}" for name in TEACHER)])
+@given(rows=st.integers(0, 8).filter(lambda rows: rows != 5), cut=st.booleans())
+def test_rows_that_do_not_face_each_other_are_refused(logits, make_batch, name, rows, cut):
+    batch = make_batch(logits(1, 5, 7), logits(2, 5, 7))
+    field, of_teacher = name.removeprefix("teacher."), name.startswith("teacher.")
+    value = getattr(batch.teacher if of_teacher else batch, field).detach()
+    other = value[0] if cut and value.ndim == 1 else value[torch.arange(rows) % 5]
+    changed = {"teacher": replace(batch.teacher, **{field: other})} if of_teacher else {field: other}
+    with pytest.raises(
+        ValueError, match=rf"{field} is \[.*\] and token_ids_R \[5\]; give a row for each written token"
+    ):
+        loss(replace(batch, **changed), Objective("divergence"))
+
+
+@pytest.mark.parametrize(
+    ("field", "other"),
+    [
+        ("topk_logprob_RK", "topk_ids_RK"),
+        ("topk_ids_RK", "topk_logprob_RK"),
+        ("candidate_ids_RC", "candidate_logprob_RC"),
+        ("candidate_valid_RC", "candidate_logprob_RC"),
+    ],
+)
+def test_entries_that_do_not_face_each_other_are_refused(logits, make_batch, field, other):
+    batch = make_batch(logits(1, 5, 7), logits(2, 5, 7))
+    teacher = replace(batch.teacher, **{field: getattr(batch.teacher, field)[:, :2]})
+    with pytest.raises(ValueError, match=rf"{field} (is )?\[5, 2\]") as refused:
+        loss(replace(batch, teacher=teacher), Objective("divergence"))
+    assert f"{other} " in str(refused.value)
+
+
 def test_a_row_of_infinite_loss_is_counted_and_signal_clip_brings_it_back(logits, make_batch):
     batch = make_batch(logits(1, 4, 7), logits(2, 4, 7))
     batch.teacher.sampled_logprob_R[1] = -torch.inf

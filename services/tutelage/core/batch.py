@@ -12,6 +12,12 @@ from torch.nn import functional
 
 Record = TypeVar("Record", "TokenBatch", "TeacherSignals")
 Head = Callable[[Tensor], Tensor]
+# What a teacher says of the same entries.
+TOGETHER = (
+    ("topk_ids_RK", "topk_logprob_RK"),
+    ("candidate_ids_RC", "candidate_logprob_RC"),
+    ("candidate_logprob_RC", "candidate_valid_RC"),
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,9 +107,31 @@ class TokenBatch:
         return taken if self.teacher is None else replace(taken, teacher=_take(self.teacher, rows))
 
 
+def check_shapes(batch: TokenBatch) -> None:
+    """Refuse a batch whose parts do not face each other, row by row and entry by entry.
+
+    Raises:
+        ValueError: which two parts, and their sizes.
+    """
+    for record in (batch, batch.teacher):
+        for name, value in () if record is None else _tensors(record):
+            if value.ndim == 0 or len(value) != len(batch):
+                found = f"{name} is {list(value.shape)} and token_ids_R {list(batch.token_ids_R.shape)}"
+                raise ValueError(f"{found}; give a row for each written token")
+    told = {} if batch.teacher is None else dict(_tensors(batch.teacher))
+    for one, other in TOGETHER:
+        if one in told and other in told and told[one].shape != told[other].shape:
+            found = f"{one} is {list(told[one].shape)} and {other} {list(told[other].shape)}"
+            raise ValueError(f"{found}; give an entry of one for each of the other")
+
+
+def _tensors(record: TokenBatch | TeacherSignals) -> list[tuple[str, Tensor]]:
+    values = ((field.name, getattr(record, field.name)) for field in fields(record))
+    return [(name, value) for name, value in values if isinstance(value, Tensor)]
+
+
 def _take(record: Record, rows: Tensor | slice) -> Record:
-    values = {field.name: getattr(record, field.name) for field in fields(record)}
-    return replace(record, **{name: value[rows] for name, value in values.items() if isinstance(value, Tensor)})
+    return replace(record, **{name: value[rows] for name, value in _tensors(record)})
 
 
 def log_probabilities(logits_RV: Tensor, vocabulary_size: int | None = None) -> Tensor:

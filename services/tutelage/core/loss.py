@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tutelage.core import diagnostics, metrics
 from tutelage.core.ahead import looked_ahead, of_texts
-from tutelage.core.batch import OutputHead, TokenBatch, at_tokens, log_probabilities
+from tutelage.core.batch import OutputHead, TokenBatch, at_tokens, check_shapes, log_probabilities
 from tutelage.core.credit import whole_rollouts
 from tutelage.core.fused import fused_divergence
 from tutelage.core.kl import entropy
@@ -73,8 +73,9 @@ def loss(batch: TokenBatch, objective: Objective, *, chunk_rows: int = 1024) -> 
     nothing to either, stays in the denominator and is counted in `infinite_fraction`.
 
     Raises:
-        ValueError: a signal is missing, a set has no probabilities, or student and teacher share no vocabulary.
+        ValueError: shapes disagree, a signal is missing, a set has no probabilities, or no vocabulary is shared.
     """
+    check_shapes(batch)
     rows = batch.take(learned_rows(batch, objective).nonzero().squeeze(-1))
     for term in objective.parts:
         if term.objective.comparison is not None:
