@@ -15,16 +15,18 @@ INTRODUCTION = """
 ## At random
 
 `python -m tests.faults soak` has a stack train for {minutes:.1f} minutes while one fault after another, drawn by a
-seed, befalls it. Every class has its turn, with a strength and a length of its own each time. A class states how soon
-the next step must count once its cause is gone: {limits}. Then the record of each run is read for the invariants.
-Not among them is what needs root, a hosted teacher or more than one rank, and what ends a run by its nature; nor
-stale text and mixed versions, which are left to the tests of their rows. A short
-form is part of `make test`.
+seed, befalls it. Every class has its turn, with a strength and a length of its own each time; each line above that has
+tests has a class. A class states how soon the next step must count once its cause is gone: {limits}. Then the record of
+each run is read for the invariants. What ends a run, or needs a spec of its own, befalls one beside the main one. Small
+disks, control groups and failing system calls take root; who is not leaves these classes out, and the result says so.
+A short form is part of `make test`.
 
 The [last one](results/soak.json), of seed {seed} at commit `{commit}` on {cores} cores with a load of {load}: {faults}
-faults in {runs} runs ({modes}), which took {attempts} attempts. Violations: {violations}.
+faults of {classes} classes in {runs} runs ({modes}), which took {attempts} attempts, and {besides} beside them. Left
+out: {left_out}. Violations: {violations}.
 
 """
+BESIDE = "beside"  # the mode of such a run
 LIMITS = "{:.0f} s, or {:.0f} s where a lease must run out or a process must start"
 
 
@@ -40,6 +42,9 @@ def soak_part() -> str:
         cores=found["cores"],
         load=found["load"][1],
         faults=len(found["faults"]),
+        classes=len({fault["fault"] for fault in found["faults"]}),
+        besides=sum(fault["mode"] == BESIDE for fault in found["faults"]),
+        left_out="; ".join(f"{each['fault']} ({each['why']})" for each in found["left_out"]) or "none",
         runs=len(runs),
         modes=", ".join(dict.fromkeys(run["mode"] for run in runs)),
         attempts=sum(run["attempts"] for run in runs),
