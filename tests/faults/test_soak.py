@@ -14,6 +14,7 @@ from needs import Need, lacking
 from soak import Soak, left_out, schedule
 from stage import staged
 from tests.faults.matrix import MATRIX
+from watched import Memory, Watched
 
 logging.getLogger("httpx2").setLevel(logging.WARNING)
 
@@ -45,6 +46,15 @@ def test_who_is_not_root_leaves_out_what_only_root_can_do_and_says_why() -> None
     assert all("root" in each.why for each in found)
     assert lacking(Need.HOSTED, 1000) is None
     assert lacking(Need.STRACE, 0, {"mount": "/bin/mount"}.get) == "strace takes strace, which is not installed"
+
+
+def test_a_process_has_grown_by_what_it_took_after_it_had_been_at_work_for_a_while() -> None:
+    watched = Watched()
+    for number, leak_mib in enumerate((0, 1)):  # a second; each loads its libraries for half a minute
+        memory = watched.memory[number] = Memory(f"trainer {number}")
+        for at_s in range(200):
+            memory.note(at_s, 100 + 10 * min(at_s, 30) + leak_mib * at_s, at_work=at_s >= 30)
+    assert list(watched.broken()) == ["I5: the growth of trainer 1 in MiB reached 149, at most 64 is allowed"]
 
 
 async def test_a_soak_breaks_no_invariant_and_goes_on_after_every_fault(tmp_path: Path) -> None:
