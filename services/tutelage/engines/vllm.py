@@ -79,12 +79,10 @@ class VllmInProcess:
 
     async def learn(self) -> Learned:
         """Load the model, if it is not; again if its engine died."""
-        if self._llm is None or self._llm.errored:
-            await self.close()
-            await self._start()
-        config = self._llm.model_config
+        llm = await self._running()
+        config = llm.model_config
         self._max_logprobs = min(self._options.max_top_k, self._vocabulary_size)
-        self._per_row = bool(self._llm.vllm_config.use_v2_model_runner)
+        self._per_row = bool(llm.vllm_config.use_v2_model_runner)
         revision = self._options.revision
         return Learned(
             model=self._options.model,
@@ -123,17 +121,22 @@ class VllmInProcess:
             self._llm.shutdown()
             self._llm = None
 
-    async def _start(self) -> None:
-        """In a thread, as it takes minutes: vLLM begins its tasks with the first question then, on the loop of that.
+    async def _running(self) -> AsyncLLM:
+        """The engine, started in a thread where there is none, as it takes minutes.
 
-        A start that is given up is waited for all the same, so that `close` ends what it began.
+        vLLM begins its tasks with the first question then, on the loop of that. A start that is given up is waited for
+        all the same, so that `close` ends what it began.
         """
+        if self._llm is not None and not self._llm.errored:
+            return self._llm
+        await self.close()
         starting = asyncio.create_task(asyncio.to_thread(_started, self._arguments))
         try:
             self._llm = await asyncio.shield(starting)
         except asyncio.CancelledError:
             self._llm = await starting
             raise
+        return self._llm
 
     async def _top_k(self, asked: Asked, k: int) -> TopK:
         return _read_top_k(await self._scored(asked, prompt_logprobs=k), asked, k)
