@@ -19,7 +19,7 @@ from tutelage.core.pulls import Pair, Pull, dot, kl, paired, through_softmax
 # Elements of the student's tile by default, 105 MB in float32: more rows make products faster, fewer take less memory.
 TILE = 25 << 20
 # Elements of a block on a CPU.
-BLOCK = 1 << 18
+BLOCK = 1 << 19
 
 
 @dataclass(frozen=True, slots=True, eq=False)
