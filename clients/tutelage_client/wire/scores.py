@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from tutelage_client.errors import BadScores
-from tutelage_client.wire.arrays import FlagRows, Flags, FloatRows, Floats, IdRows
+from tutelage_client.wire.arrays import FlagRows, Flags, FloatRows, Floats, IdRows, repeat_in_a_row
 from tutelage_client.wire.message import Message
 
 # Log-softmax in float32 may exceed zero by rounding; anything above this is not a log-probability.
@@ -193,10 +193,9 @@ def _check_some(ids: NDArray[np.int32], logprob: NDArray[np.float32]) -> None:
     if _any_in_a_row(flat[1:] > flat[:-1] + LOGPROB_SLACK, k):  # no difference: both may be -inf
         raise ValueError("topk_logprob must descend")
     _check_sum("topk_logprob", logprob)
-    flat = np.sort(ids, axis=1).ravel()
-    if flat[::k].min() < 0:
+    if ids.min() < 0:
         raise ValueError("topk_ids holds a negative id in a valid row")
-    if _any_in_a_row(flat[1:] == flat[:-1], k):
+    if repeat_in_a_row(ids) is not None:
         raise ValueError("topk_ids repeats an id within a row")
 
 

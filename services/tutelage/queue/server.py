@@ -21,7 +21,7 @@ from redis.backoff import NoBackoff
 
 from tutelage.queue.base import TURN_S, QueueLimits
 from tutelage.queue.connection import Command, SharedConnection
-from tutelage.queue.library import library
+from tutelage.queue.functions import library
 from tutelage_client.errors import ServiceUnreachable
 
 MAX_BLOCK_S = 2.0
