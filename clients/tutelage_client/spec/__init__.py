@@ -5,6 +5,7 @@ checked by the trainer before the first rollout.
 """
 
 from tutelage_client.spec.credits import ControlVariate, Credit, KStepReturn, ReturnToGo, TokenCredit
+from tutelage_client.spec.models import Lora, Model, Reference, Student, TeacherRef
 from tutelage_client.spec.needs import Unmet, unmet
 from tutelage_client.spec.objectives import (
     ConstantPenaltyObjective,
@@ -30,13 +31,8 @@ from tutelage_client.spec.sections import (
     Data,
     Diagnostics,
     EvalSpec,
-    Lora,
-    Model,
     Optim,
-    Reference,
     RolloutSpec,
-    Student,
-    TeacherRef,
 )
 from tutelage_client.spec.stabilizers import (
     EntropyGate,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 from tutelage_client.errors import InvalidInput
-from tutelage_client.spec.sections import TeacherRef
+from tutelage_client.spec.models import TeacherRef
 from tutelage_client.wire.refusal import refused
 
 

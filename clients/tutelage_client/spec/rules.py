@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tutelage_client.spec.models import Reference, TeacherRef
 from tutelage_client.spec.objectives import (
     DivergenceObjective,
     PolicyGradientObjective,
@@ -12,7 +13,7 @@ from tutelage_client.spec.objectives import (
     SimpleObjective,
 )
 from tutelage_client.spec.rewards import RewardSpec, signals_heard
-from tutelage_client.spec.sections import Budget, Data, Reference, RolloutSpec, TeacherRef
+from tutelage_client.spec.sections import Budget, Data, RolloutSpec
 from tutelage_client.spec.stabilizers import EntropyGate, RatioClip, Stabilizer
 from tutelage_client.spec.sums import Objective, Where, has_extrapolation, parts
 from tutelage_client.wire.refusal import refused

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from tutelage_client.spec.models import Reference, Student, TeacherRef
 from tutelage_client.spec.needs import signals_by_field
 from tutelage_client.spec.preset import resolved
 from tutelage_client.spec.rewards import RewardSpec, check_reward
@@ -20,18 +21,7 @@ from tutelage_client.spec.rules import (
     check_stabilizers,
     check_teachers,
 )
-from tutelage_client.spec.sections import (
-    Budget,
-    CheckpointSpec,
-    Data,
-    Diagnostics,
-    EvalSpec,
-    Optim,
-    Reference,
-    RolloutSpec,
-    Student,
-    TeacherRef,
-)
+from tutelage_client.spec.sections import Budget, CheckpointSpec, Data, Diagnostics, EvalSpec, Optim, RolloutSpec
 from tutelage_client.spec.stabilizers import Stabilizer
 from tutelage_client.spec.sums import Objective, extrapolates
 from tutelage_client.wire.message import Message
