@@ -56,7 +56,7 @@ class Side:
         self.cpu_s: list[float] = []
         python = sys.executable if self.name in OURS else str(PEERS_PYTHON)
         paths = os.pathsep.join([str(ROOT / "services"), str(ROOT)])
-        env = os.environ | {"PYTHONPATH": paths, "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
+        env = os.environ | {"PYTHONPATH": paths, "HF_HUB_OFFLINE": "1"}
         self.log = (folder / f"{self.name}.log").open("ab")
         self.process = subprocess.Popen(
             [python, Path(__file__).with_name("worker.py")],

@@ -20,8 +20,8 @@ from tutelage.core.batch import OutputHead
 from tutelage.core.diagnostics import Observed
 from tutelage.core.divergences import measure
 from tutelage.core.products import lacks_instructions, through_weight
-from tutelage.core.pulls import PULLS
-from tutelage.core.tiles import TILE, Task, accurate, compare_tile, even, logits_into, slices
+from tutelage.core.pulls import PULLS, Buffers
+from tutelage.core.tiles import TILE, Task, accurate, block_rows, compare_tile, even, logits_into, slices
 
 
 class Fused(NamedTuple):
@@ -117,11 +117,15 @@ class Gradients:
     bias_V: Tensor | None
 
     @classmethod
-    def zeros(cls, inputs: tuple[Tensor, Tensor, Tensor | None], wanted: tuple[bool, ...]) -> Gradients:
+    def of(cls, inputs: tuple[Tensor, Tensor, Tensor | None], wanted: tuple[bool, ...], size: int) -> Gradients:
+        """Zeros, but for the part of the head that the first tile writes."""
         hidden_RH, weight_VH, bias_V = (x if want else None for x, want in zip(inputs, wanted, strict=False))
+        if weight_VH is not None:
+            weight_VH = torch.empty_like(weight_VH, dtype=accurate(weight_VH.dtype))
+            weight_VH[size if len(inputs[0]) else 0 :] = 0
         return cls(
             None if hidden_RH is None else torch.zeros_like(hidden_RH),
-            None if weight_VH is None else torch.zeros_like(weight_VH, dtype=accurate(weight_VH.dtype)),
+            weight_VH,
             None if bias_V is None else torch.zeros_like(bias_V, dtype=accurate(bias_V.dtype)),
         )
 
@@ -129,12 +133,12 @@ class Gradients:
         return not (self.hidden_RH is None and self.weight_VH is None and self.bias_V is None)
 
     def add(self, rows: slice, gradient_TV: Tensor, hidden_TH: Tensor, weight_VH: Tensor, *, widened: bool) -> None:
-        """The tile's part, from the gradient of its logits before scale and soft-cap."""
+        """The tile's part, over the factor that all tiles have in common."""
         size = gradient_TV.shape[-1]
         if self.hidden_RH is not None:
             self.hidden_RH[rows] = through_weight(gradient_TV, weight_VH[:size], widened=widened)
         if self.weight_VH is not None:
-            self.weight_VH[:size].addmm_(gradient_TV.T, hidden_TH.to(gradient_TV.dtype))
+            self.weight_VH[:size].addmm_(gradient_TV.T, hidden_TH.to(gradient_TV.dtype), beta=1 if rows.start else 0)
         if self.bias_V is not None:
             self.bias_V[:size] += gradient_TV.sum(0)
 
@@ -145,12 +149,14 @@ class _Fused(torch.autograd.Function):
         ctx: Any, hidden_RH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, task: Task
     ) -> tuple[Tensor, ...]:
         inputs = (hidden_RH, weight_VH, bias_V)
-        gradients = Gradients.zeros(inputs, ctx.needs_input_grad)
+        gradients = Gradients.of(inputs, ctx.needs_input_grad, task.size)
         head = replace(task.head, weight_VH=weight_VH, bias_V=bias_V)
         dtype, most = accurate(weight_VH.dtype), min(task.tile_rows, len(hidden_RH))
         student_TV = hidden_RH.new_empty(most, task.size, dtype=dtype)
         teacher_TV = hidden_RH.new_empty((most + 1) // 2, task.size, dtype=dtype)
+        buffers = Buffers.of(teacher_TV, block_rows(teacher_TV))
         columns = [student_TV.new_empty(len(hidden_RH)) for _ in range(task.columns)]
+        ctx.factor = 1.0
         for rows in slices(0, len(hidden_RH), task.tile_rows):
             tile_TV = student_TV[: rows.stop - rows.start]
             logits_into(tile_TV, hidden_RH[rows], head, widened=task.widened)
@@ -158,7 +164,9 @@ class _Fused(torch.autograd.Function):
                 own_TV = tile_TV[half.start - rows.start : half.stop - rows.start]
                 other_TV = teacher_TV[: len(own_TV)]
                 logits_into(other_TV, task.teacher_hidden_RH[half], task.teacher_head, widened=task.widened)
-                compare_tile(own_TV, other_TV, task, half, columns, wants_gradient=gradients.any())
+                ctx.factor = compare_tile(
+                    own_TV, other_TV, task, half, columns, buffers, wants_gradient=gradients.any()
+                )
             if gradients.any():
                 gradients.add(rows, tile_TV, hidden_RH[rows], weight_VH, widened=task.widened)
         ctx.gradients = gradients
@@ -174,5 +182,6 @@ class _Fused(torch.autograd.Function):
             raise RuntimeError("the gradient of a fused divergence is handed out once; compute the loss again")
         gradients, ctx.gradients = ctx.gradients, None
         ordered = (gradients.hidden_RH, gradients.weight_VH, gradients.bias_V)
-        scaled = [None if x is None else x.mul_(upstreams[0]).to(d) for x, d in zip(ordered, ctx.dtypes, strict=True)]
+        upstream = upstreams[0] * ctx.factor
+        scaled = [None if x is None else x.mul_(upstream).to(d) for x, d in zip(ordered, ctx.dtypes, strict=True)]
         return *scaled, None

@@ -5,8 +5,10 @@ Elementwise work runs over blocks of rows that fit a processor's caches. Shapes:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,12 +16,12 @@ from torch import Tensor
 from tutelage.core.batch import OutputHead, at_tokens
 from tutelage.core.diagnostics import Observed, overlap_of_all
 from tutelage.core.products import logits_of
-from tutelage.core.pulls import Pair, Pull, dot, kl, paired, through_softmax
+from tutelage.core.pulls import Buffers, Pair, Pull, Pulled, infinite_at, paired, through_softmax
 
 # Elements of the student's tile by default, 105 MB in float32: more rows make products faster, fewer take less memory.
 TILE = 25 << 20
-# Elements of a block on a CPU.
-BLOCK = 1 << 19
+# Elements of a block for each thread of a CPU: smaller ones fit its caches better, but wake threads more often.
+BLOCK = 1 << 18
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,31 +74,71 @@ def logits_into(tile_TV: Tensor, hidden_TH: Tensor, head: OutputHead, *, widened
 
 
 def compare_tile(
-    student_TV: Tensor, teacher_TV: Tensor, task: Task, rows: slice, columns: list[Tensor], *, wants_gradient: bool
-) -> None:
-    """Fill the rows' part of the columns; overwrite the student's logits by their gradient where it is wanted."""
-    step = max(1, BLOCK // task.size) if student_TV.device.type == "cpu" else len(student_TV)
+    student_TV: Tensor,
+    teacher_TV: Tensor,
+    task: Task,
+    rows: slice,
+    columns: list[Tensor],
+    buffers: Buffers,
+    *,
+    wants_gradient: bool,
+) -> float:
+    """Fill the rows' part of the columns; overwrite the student's logits by their gradient where it is wanted.
+
+    Returns what that gradient is still to be multiplied by, the same for every tile.
+    """
+    step, weight = len(buffers.p), 1.0
     for start in range(0, len(student_TV), step):
         block = slice(start, start + step)
-        pair = paired(student_TV[block], teacher_TV[block], task.temperature)
-        value_B, pull_BV = task.pull(pair)
-        into = slice(rows.start + start, min(rows.start + start + step, rows.stop))
-        columns[0][into] = value_B
-        if task.token_ids_R is not None:
-            for column, values_B in zip(columns[1:], observe(pair, task.token_ids_R[into]), strict=True):
-                column[into] = values_B
+        own_BV, other_BV = student_TV[block], teacher_TV[block]
+        into = slice(rows.start + start, rows.start + start + len(own_BV))
+        token_ids_B = None if task.token_ids_R is None else task.token_ids_R[into]
+        compared = compare(own_BV, other_BV, task, token_ids_B, buffers, zeros=False)
+        if not compared.finite():
+            compared = compare(own_BV, other_BV, task, token_ids_B, buffers, zeros=True)
+        for column, values_B in zip(columns, compared.columns(), strict=True):
+            column[into] = values_B
         if wants_gradient:
-            gradient_BV = through_softmax(pull_BV, value_B, pair.p)
-            student_TV[block] = through_head(gradient_BV, student_TV[block], task)
+            through_head(compared, own_BV, task.head)
+            weight = compared.pulled.weight
+    return weight * task.head.scale / task.temperature
 
 
-def through_head(gradient_BV: Tensor, logits_BV: Tensor, task: Task) -> Tensor:
-    """The gradient before temperature, soft-cap and scale, from that after them."""
-    head = task.head
-    if head.softcap is not None:
-        gradient_BV *= 1 - (logits_BV / head.softcap).square_()
-    factor = head.scale / task.temperature
-    return gradient_BV if factor == 1 else gradient_BV.mul_(factor)
+class Compared(NamedTuple):
+    """Both sides of a block of rows, its values and pulls, and what is observed."""
+
+    pair: Pair
+    pulled: Pulled
+    observed: tuple[Tensor, ...]
+
+    def columns(self) -> tuple[Tensor, ...]:
+        return self.pulled.value_B, *self.observed
+
+    def finite(self) -> bool:
+        return math.isfinite(torch.stack(self.columns()).sum().item())
+
+
+def compare(
+    student_BV: Tensor, teacher_BV: Tensor, task: Task, token_ids_B: Tensor | None, buffers: Buffers, *, zeros: bool
+) -> Compared:
+    """The observed first, as the pull overwrites both sides."""
+    pair = paired(student_BV, teacher_BV, task.temperature, buffers, zeros=zeros)
+    observed = () if token_ids_B is None else observe(pair, token_ids_B)
+    return Compared(pair, task.pull(pair), observed)
+
+
+def block_rows(tile_TV: Tensor) -> int:
+    """Rows of a block: on a CPU as many for each thread as `BLOCK` holds, elsewhere all."""
+    rows, size = tile_TV.shape
+    return min(rows, max(1, BLOCK // size) * torch.get_num_threads()) if tile_TV.device.type == "cpu" else rows
+
+
+def through_head(compared: Compared, logits_BV: Tensor, head: OutputHead) -> None:
+    """Overwrite logits by the gradient before the soft-cap, over the factor that `compare_tile` returns."""
+    damping_BV = None if head.softcap is None else 1 - (logits_BV / head.softcap).square_()
+    through_softmax(compared.pulled, compared.pair, logits_BV)
+    if damping_BV is not None:
+        logits_BV *= damping_BV
 
 
 def observe(pair: Pair, token_ids_B: Tensor) -> Observed:
@@ -104,12 +146,17 @@ def observe(pair: Pair, token_ids_B: Tensor) -> Observed:
     return Observed(
         _written(pair.logp, pair.p_absent, token_ids_B),
         _written(pair.logq, pair.q_absent, token_ids_B),
-        kl(pair.p, log_ratio, pair.q_absent),
-        kl(pair.q, -log_ratio, pair.p_absent),
+        infinite_at(dot(pair.p, log_ratio), pair.p, pair.q_absent),
+        infinite_at(-dot(pair.q, log_ratio), pair.q, pair.p_absent),
         -dot(pair.p, pair.logp),
         -dot(pair.q, pair.logq),
         *overlap_of_all(pair.logp, pair.logq),
     )
+
+
+def dot(one_BV: Tensor, other_BV: Tensor) -> Tensor:
+    """Sum of products over the last axis."""
+    return torch.linalg.vecdot(one_BV, other_BV)
 
 
 def _written(logp_BV: Tensor, absent_BV: Tensor | None, token_ids_B: Tensor) -> Tensor:
