@@ -11,7 +11,6 @@ from sqlalchemy.exc import ArgumentError, OperationalError
 from tutelage.coordinator.app import build_app
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.settings import Settings
-from tutelage.queue import open_queue
 from tutelage.serving import serve
 from tutelage.telemetry import configure_logging
 from tutelage_client.errors import InvalidInput
@@ -23,7 +22,7 @@ def main(argv: list[str] | None = None) -> None:
         settings = CliApp.run(Settings, cli_args=sys.argv[1:] if argv is None else argv)
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         database = Database(settings.database)
-        queue = None if settings.redis_url is None else open_queue(settings.redis_url)
+        queue = settings.open_queue()
     except ValidationError as error:
         sys.exit(f"tutelage.coordinator: {explain(error)[0]}")
     except (InvalidInput, ArgumentError) as error:

@@ -14,7 +14,7 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Double, Engine, Executable, create_engine, event, inspect, make_url, text
+from sqlalchemy import URL, Connection, Double, Engine, Executable, create_engine, event, inspect, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
@@ -51,7 +51,7 @@ class Database:
         InvalidInput: the URL is neither SQLite's nor PostgreSQL's.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str | URL) -> None:
         self.engine = _engine(url)
         self._writing = self.engine.execution_options(writes=True)
 
@@ -109,7 +109,7 @@ def _overwriting(
     return statement.on_conflict_do_update(index_elements=keys, set_=changed)
 
 
-def _engine(url: str) -> Engine:
+def _engine(url: str | URL) -> Engine:
     backend = make_url(url).get_backend_name()
     if backend == "postgresql":
         return create_engine(url, pool_size=10, max_overflow=30, pool_pre_ping=True)

@@ -6,6 +6,11 @@ from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import URL, make_url
+
+from tutelage.queue import Queue, open_queue
+from tutelage_client.client import read_key
+from tutelage_client.errors import InvalidInput
 
 
 class Settings(BaseSettings):
@@ -16,7 +21,13 @@ class Settings(BaseSettings):
     )
 
     database_url: str | None = Field(default=None, description="sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME")
+    database_password_file: Path | None = Field(
+        default=None, description="file with the password of the user in --database-url"
+    )
     redis_url: str | None = Field(default=None, description="the queue; without it dead letters cannot be looked at")
+    redis_password_file: Path | None = Field(
+        default=None, description="file with the password of the user in --redis-url"
+    )
     data_dir: Path = Field(default=Path("data"), description="uploaded files, artefacts of runs, and SQLite's file")
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8400, ge=0, le=65535, description="port to listen on; 0 takes a free one")
@@ -24,8 +35,33 @@ class Settings(BaseSettings):
     max_file_bytes: int = Field(default=4 * 2**30, ge=1, description="the largest file that may be uploaded")
 
     @property
-    def database(self) -> str:
-        return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'coordinator.db'}"
+    def database(self) -> URL:
+        """Where runs are.
+
+        Raises:
+            InvalidInput: the file with the password cannot be used, or no user of a URL needs it.
+            ArgumentError: not a URL.
+        """
+        url = make_url(self.database_url or f"sqlite:///{self.data_dir.resolve() / 'coordinator.db'}")
+        if self.database_password_file is None:
+            return url
+        if url.username is None or url.password is not None:
+            raise InvalidInput(
+                "database-password-file needs a database-url that names a user and no password, "
+                "such as postgresql+psycopg://USER@HOST/NAME",
+                "database_password_file",
+            )
+        return url.set(password=read_key(self.database_password_file))
+
+    def open_queue(self) -> Queue | None:
+        """The queue whose dead letters are looked at, where it is known.
+
+        Raises:
+            InvalidInput: its URL or the file with its password cannot be used.
+        """
+        if self.redis_url is None:
+            return None
+        return open_queue(self.redis_url, password_file=self.redis_password_file)
 
     def artefacts(self, run_id: str) -> Path:
         """Where a run's checkpoints and its model are, on a directory shared with its trainer."""

@@ -60,8 +60,8 @@ Item = TypeVar("Item")
 class RedisQueue:
     """`Queue` on one Redis or Valkey server; any number of processes may hold one."""
 
-    def __init__(self, url: str, limits: QueueLimits) -> None:
-        self._server = Server(url, limits)
+    def __init__(self, url: str, limits: QueueLimits, password: str | None = None) -> None:
+        self._server = Server(url, limits, password)
         self._blobs = Blobs(self._server, limits)
         self._limits = limits
         self._emptied: dict[str, str] = {}  # the newest entry of a queue that had nothing left for its last lease

@@ -46,10 +46,10 @@ _CONNECTING: dict[str, Any] = {
 class Server:
     """The connections to one server. Nothing is connected before it is needed."""
 
-    def __init__(self, url: str, limits: QueueLimits) -> None:
+    def __init__(self, url: str, limits: QueueLimits, password: str | None = None) -> None:
         address = "redis" + url.removeprefix("valkey").removeprefix("redis")
         self._url = _without_password(url)
-        self._pool = ConnectionPool.from_url(address, **_CONNECTING)
+        self._pool = ConnectionPool.from_url(address, **_CONNECTING, password=password)
         self._library = library()
         times = _ms(limits.lease_s), limits.max_deliveries, _ms(limits.answer_ttl_s)
         self._settings = (*times, limits.max_tokens, limits.max_bytes, _ms(TURN_S))

@@ -9,7 +9,6 @@ from pydantic import ValidationError
 from pydantic_settings import CliApp
 
 from tutelage.engines import open_engine
-from tutelage.queue import open_queue
 from tutelage.serving import serve
 from tutelage.teacher.build import build_app
 from tutelage.teacher.settings import Settings
@@ -24,7 +23,7 @@ def main() -> None:
         settings = CliApp.run(Settings)
         configure_logging("teacher", settings.log_level)
         engine = asyncio.run(open_engine(settings.engine_options(), settings.name))
-        queue = open_queue(settings.redis_url, settings.queue_limits()) if settings.redis_url else None
+        queue = settings.open_queue()
         app = build_app(settings, engine, queue)
     except ValidationError as error:
         sys.exit(_refused(explain(error)[0]))

@@ -19,7 +19,7 @@ from tutelage.engines import (
     UpstreamOptions,
     VllmOptions,
 )
-from tutelage.queue import QueueLimits
+from tutelage.queue import Queue, QueueLimits, open_queue
 from tutelage.teacher.accounts import Budget
 from tutelage.teacher.admission import Limits
 from tutelage.teacher.keys import Key
@@ -95,6 +95,7 @@ class Settings(BaseSettings):
     port: int = Field(8200, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     public_url: str | None = Field(None, pattern=r"^https?://", description="address that others reach this teacher at")
     redis_url: str | None = Field(None, description="work on the queue at redis://HOST:PORT/DB too")
+    redis_password_file: Path | None = Field(None, description="file with the password of the user in --redis-url")
     lease_s: float = Field(
         30.0,
         ge=0.1,
@@ -206,8 +207,16 @@ class Settings(BaseSettings):
         given |= {"max_length": self.max_length, "vllm_args": self.vllm_args, "recheck_s": self.canary_every_s}
         return VllmOptions.model_validate(given | ({} if self.max_top_k is None else {"max_top_k": self.max_top_k}))
 
-    def queue_limits(self) -> QueueLimits:
-        return QueueLimits(lease_s=self.lease_s, max_deliveries=self.max_deliveries)
+    def open_queue(self) -> Queue | None:
+        """The queue to work on, where there is one.
+
+        Raises:
+            InvalidInput: its URL or the file with its password cannot be used.
+        """
+        if self.redis_url is None:
+            return None
+        limits = QueueLimits(lease_s=self.lease_s, max_deliveries=self.max_deliveries)
+        return open_queue(self.redis_url, limits, self.redis_password_file)
 
     def limits(self) -> Limits:
         return Limits(self.max_request_tokens, self.max_candidates, self.max_waiting_tokens, self.run_code)

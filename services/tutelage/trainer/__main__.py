@@ -17,6 +17,7 @@ def main() -> int:
     configure_logging("trainer", settings.log_level)
     try:
         settings.teacher_key()
+        settings.open_queue()  # each attempt opens its own; what it could not use is said before a run is taken
     except InvalidInput as error:
         sys.stderr.write(f"tutelage.trainer: {error}\n")
         return 64

@@ -39,6 +39,8 @@ async def execute(settings: Settings, worker: WorkerClient, lease: Lease, stoppi
     log.info("run leased", extra={"run_id": lease.run_id, "epoch": lease.epoch})
     arguments = ["-m", "tutelage.trainer", "--run", lease.run_id, "--epoch", str(lease.epoch)]
     arguments += ["--coordinator", settings.coordinator, "--redis-url", settings.redis_url, "--name", settings.name]
+    if settings.redis_password_file:
+        arguments += ["--redis-password-file", str(settings.redis_password_file)]
     if settings.teacher_key_file:
         arguments += ["--teacher-key-file", str(settings.teacher_key_file)]
     killed_before = memory.kills()

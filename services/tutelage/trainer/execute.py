@@ -10,7 +10,6 @@ from typing import Literal
 
 import torch
 
-from tutelage.queue import open_queue
 from tutelage.trainer import keeping
 from tutelage.trainer.build import build
 from tutelage.trainer.crashes import crashing
@@ -63,7 +62,7 @@ async def lead(worker: WorkerClient, coordinator: CoordinatorClient, settings: S
 async def attempt(session: Session, coordinator: CoordinatorClient, settings: Settings) -> ExitCode:
     """Execute and report the outcome; whatever is not foreseen here is a crash that the parent reports."""
     run: Run | None = None
-    queue = open_queue(settings.redis_url, settings.queue_limits())
+    queue = settings.open_queue()
     try:
         await session.enter("validating")
         spec = parse_spec(session.lease.spec)

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from tutelage.queue import QueueLimits
+from tutelage.queue import Queue, QueueLimits, open_queue
 from tutelage.trainer.crashes import CRASH_AT
 from tutelage_client.client import read_key
 
@@ -26,6 +26,9 @@ class Settings(BaseSettings):
 
     coordinator: str = Field(default="http://127.0.0.1:8400", description="the coordinator's URL")
     redis_url: str = Field(default="redis://127.0.0.1:6379/0", description="the queue")
+    redis_password_file: Path | None = Field(
+        default=None, description="file with the password of the user in --redis-url"
+    )
     run: str | None = Field(default=None, description="execute this run and exit by the exit-code contract")
     epoch: int | None = Field(default=None, description="with --run: take over the lease of this epoch")
     name: str = Field(default_factory=socket.gethostname, description="this worker's name in leases and logs")
@@ -47,8 +50,14 @@ class Settings(BaseSettings):
         default="info", description="least level that is logged"
     )
 
-    def queue_limits(self) -> QueueLimits:
-        return QueueLimits(max_tokens=self.max_queued_tokens, max_bytes=self.max_queued_bytes)
+    def open_queue(self) -> Queue:
+        """The queue to ask on; nothing is connected yet.
+
+        Raises:
+            InvalidInput: its URL or the file with its password cannot be used.
+        """
+        limits = QueueLimits(max_tokens=self.max_queued_tokens, max_bytes=self.max_queued_bytes)
+        return open_queue(self.redis_url, limits, self.redis_password_file)
 
     def teacher_key(self) -> str | None:
         """The key in `teacher_key_file`.
