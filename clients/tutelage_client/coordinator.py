@@ -23,6 +23,7 @@ from tutelage_client.wire import (
     DeadLetterView,
     EventView,
     FileView,
+    ForkRequest,
     Page,
     PushedRollouts,
     PushResult,
@@ -66,6 +67,23 @@ class CoordinatorClient(ServiceClient):
 
     async def resume(self, run_id: str) -> RunView:
         return await self._ask(run_id, "resume")
+
+    async def fork(
+        self,
+        run_id: str,
+        *,
+        step: int | None = None,
+        spec: dict[str, Any] | None = None,
+        idempotency_key: str | None = None,
+    ) -> RunView:
+        """Queue a run that begins at a checkpoint of this one, its newest or that of `step`, with settings changed.
+
+        spec: what differs, table by table, such as {"optim": {"lr": 1e-5}}
+        """
+        body = ForkRequest(step=step, spec=spec or {})
+        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+        path = f"/v1/runs/{run_id}/fork"
+        return await self._http.request_json("POST", path, RunView, body, headers=headers, repeatable=True)
 
     async def _ask(self, run_id: str, verb: str) -> RunView:
         return await self._http.request_json("POST", f"/v1/runs/{run_id}/{verb}", RunView, repeatable=True)

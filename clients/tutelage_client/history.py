@@ -110,9 +110,9 @@ def found(name: str, history: History) -> list[str]:
 
 
 def one_lineage(history: History) -> Iterator[str]:
-    steps = [row["step"] for row in history.metrics]
-    if steps != list(range(len(steps))):
-        yield f"the steps that count are {steps[:50]}, expected 0, 1, 2, ..."
+    steps, first = [row["step"] for row in history.metrics], _first_step(history.run)
+    if steps != list(range(first, first + len(steps))):
+        yield f"the steps that count are {steps[:50]}, expected {first}, {first + 1}, {first + 2}, ..."
     if history.run.status is RunStatus.SUCCEEDED and steps and steps[-1] != history.run.step:
         yield f"the run ended at step {history.run.step}, its last counted step is {steps[-1]}"
     for what, epochs in (
@@ -123,6 +123,11 @@ def one_lineage(history: History) -> Iterator[str]:
             if after < before:
                 yield f"{what} number {index + 1} is of epoch {after}, the one before it of epoch {before}"
     yield from _old_writes(history.events)
+
+
+def _first_step(run: RunView) -> int:
+    """A fork goes on behind the step that it begins at, whose row the other run has."""
+    return run.forked_from.step + 1 if run.forked_from is not None and run.forked_from.step else 0
 
 
 def _old_writes(events: Sequence[EventView]) -> Iterator[str]:

@@ -19,7 +19,7 @@ from tutelage.trainer.loop import train
 from tutelage.trainer.run import Run
 from tutelage.trainer.session import Session
 from tutelage_client.spec import RunSpec
-from tutelage_client.wire import CheckpointView
+from tutelage_client.wire import CheckpointView, ForkPoint
 
 SAMPLED = {"kind": "divergence", "divergence": "reverse_kl", "support": {"kind": "sampled"}}
 DEADLINE_S = 30.0
@@ -50,9 +50,11 @@ def attempts(engine: FakeEngine, folder: Path) -> Build:
         name: str = "run",
         epoch: int = 1,
         checkpoint: CheckpointView | None = None,
+        forked_from: ForkPoint | None = None,
     ) -> Run:
         teachers = {"toy": registered(engine).model_dump(mode="json")}
-        held = lease({}, str(folder / name), epoch=epoch, checkpoint=checkpoint, teachers=teachers)
+        begun = {"checkpoint": checkpoint, "forked_from": forked_from}
+        held = lease({}, str(folder / name), epoch=epoch, teachers=teachers, **begun)
         session = Session(cast("Any", worker), held)
         return await build(session, spec, cast("Any", None), queue)
 

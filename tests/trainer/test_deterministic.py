@@ -21,7 +21,7 @@ from tutelage.engines.fake import FakeEngine
 from tutelage.queue import MemoryQueue, Queue
 from tutelage.trainer.crashes import CrashPoint, Passing
 from tutelage_client.spec import RunSpec
-from tutelage_client.wire import CheckpointView
+from tutelage_client.wire import CheckpointView, ForkPoint
 
 STEPS = 5
 # Passed once a step, so that the third passing lies after the checkpoint of step 2; the others once a checkpoint.
@@ -144,3 +144,26 @@ passing(CrashPoint.MID_SAVE)
 """
     ended = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=False, timeout=60)
     assert (ended.returncode, ended.stdout) == (code, "lives\n")
+
+
+async def test_a_fork_without_a_change_ends_with_the_bits_of_the_run_that_went_on(
+    building: Build, spec: RunSpec, engine: FakeEngine
+) -> None:
+    """The other run writes and learns step 3, too: none of it is learned from in the fork, or missing there."""
+    whole = await undisturbed(building, spec, engine, MemoryQueue(), "whole")
+    first, second, queue = RecordingWorker(), RecordingWorker(), MemoryQueue()
+    point = ForkPoint(run_id="run-0", step=2)
+    async with working(queue, engine):
+        attempt = await building(spec, first, queue, "cut")
+        attempt.passing = cut(CrashPoint.AFTER_BACKWARD, 4)
+        with pytest.raises(PowerCut):
+            await finish(attempt)
+        assert first.newest is not None and first.newest.step == point.step
+        theirs = first.newest.model_copy(update={"epoch": 0})
+        forked = await building(spec, second, queue, "fork", checkpoint=theirs, forked_from=point)
+        assert (forked.student.step, forked.ledger.rollouts.submitted, forked.ledger.teacher_tokens) == (2, 0, 0)
+        await finish(forked)
+    assert hashes(second.newest) == whole
+    assert [report.step for report in second.steps] == [3, 4, 5]
+    size = spec.rollout.prompts_per_step * spec.rollout.samples_per_prompt
+    assert second.steps[-1].metrics["rollouts/submitted"] == second.steps[-1].metrics["rollouts/trained"] == 3 * size

@@ -24,6 +24,7 @@ def describe(run: RunView, checkpoints: Sequence[CheckpointView]) -> None:
             ("tokens", f"{show.count(run.student_tokens)} student, {show.count(run.teacher_tokens)} teacher"),
             ("created", show.ago(run.created_at)),
             ("took", _took(run)),
+            ("forked from", _origin(run)),
             ("attempts", str(run.epoch) if run.epoch > 1 else None),
             ("conditions", _conditions(run)),
             ("student", _value(run.spec.get("student", {}), "model")),
@@ -57,6 +58,13 @@ def _took(run: RunView) -> str | None:
     if run.started_at is None or run.ended_at is None:
         return None
     return show.span((run.ended_at - run.started_at).total_seconds())
+
+
+def _origin(run: RunView) -> str | None:
+    if run.forked_from is None:
+        return None
+    changed = ", ".join(run.forked_from.changed) or "nothing"
+    return f"{run.forked_from.run_id} at step {run.forked_from.step}, changed: {changed}"
 
 
 def _conditions(run: RunView) -> str | None:

@@ -88,6 +88,18 @@ def _add_runs(nouns: Any) -> None:
         ("events", "the history of a run"),
     ):
         _add_run_id(_add(runs, verb, help_, command=f"runs {verb}"))
+    fork = _add(runs, "fork", "queue a run that begins at a checkpoint of another one", command="runs fork")
+    _add_run_id(fork)
+    fork.add_argument("--step", type=_step, metavar="N", help="of the checkpoint (default: the newest)")
+    fork.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting that differs, as in optim.lr=1e-5 or teachers.0.outage_budget_s=600; with nothing behind the = "
+        "it takes its default",
+    )
+    fork.add_argument("--watch", action="store_true", help="follow the run to its end; Ctrl-C leaves it running")
     metrics = _add(runs, "metrics", "what the trainer measured, one row a step", command="runs metrics")
     _add_run_id(metrics)
     metrics.add_argument("--last", type=_count, metavar="N", help="only the last N steps")
@@ -155,6 +167,14 @@ def _add_methods(nouns: Any) -> None:
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _step(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not the step of a checkpoint; `tutelage runs show ID` has the newest"
+        )
     return int(text)
 
 

@@ -4,6 +4,7 @@ What needs no model is refused here, with the field, the limit and the remedy. W
 checked by the trainer before the first rollout.
 """
 
+from tutelage_client.spec.changes import differing, merged, touches
 from tutelage_client.spec.credits import ControlVariate, Credit, KStepReturn, ReturnToGo, TokenCredit
 from tutelage_client.spec.models import Lora, Model, Reference, Student, TeacherRef
 from tutelage_client.spec.needs import Unmet, unmet
@@ -106,8 +107,10 @@ __all__ = [
     "Where",
     "all_names",
     "asked_now",
+    "differing",
     "explain",
     "load_spec",
+    "merged",
     "parse_spec",
     "parts",
     "required_signals",
@@ -115,6 +118,7 @@ __all__ = [
     "signals_watched",
     "size_asked",
     "teacher_for",
+    "touches",
     "uncorrected",
     "unmet",
     "unrepeatable",

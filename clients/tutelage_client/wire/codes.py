@@ -37,6 +37,8 @@ COMMON = {
 
 COORDINATOR = {
     "run_not_found": ProblemCode(404, "no run has this id"),
+    "checkpoint_not_found": ProblemCode(404, "the run has no committed checkpoint, or none of this step"),
+    "checkpoint_missing": ProblemCode(404, "the checkpoint was committed but its files are gone from disk, or damaged"),
     "teacher_not_found": ProblemCode(404, "no teacher is registered under this name"),
     "dead_letter_not_found": ProblemCode(404, "the run has no such dead letter (any more)"),
     "file_not_found": ProblemCode(404, "no file has this id"),
@@ -53,6 +55,9 @@ COORDINATOR = {
     "stale_step": ProblemCode(409, "for workers: the checkpoint is older than the committed one"),
     "unknown_teacher": ProblemCode(422, "no teacher has registered under this name"),
     "unknown_file": ProblemCode(422, "the spec names a file that was not uploaded"),
+    "setting_is_fixed": ProblemCode(
+        422, "a fork cannot change this setting, as the checkpoint means nothing without it; submit a new run"
+    ),
     "idempotency_key_reused": ProblemCode(422, "the key made another run from another body; use a new key"),
     "queue_unavailable": ProblemCode(503, "the queue does not answer; clients try again"),
     "database_unavailable": ProblemCode(503, "the database does not answer; clients try again"),

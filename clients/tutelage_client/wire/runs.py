@@ -51,6 +51,25 @@ class RunError(Message):
     step: int = Field(default=0, description="steps done by then")
 
 
+class ForkPoint(Message):
+    """Where a fork began: at a committed checkpoint of another run."""
+
+    run_id: str = Field(description="the other run")
+    step: int = Field(description="steps that the checkpoint had done; those of the fork count on from it")
+    changed: list[str] = Field(default=[], description="settings that differ from the other run's, as dotted paths")
+
+
+class ForkRequest(Message):
+    """Begin a new run at a committed checkpoint of another one."""
+
+    step: int | None = Field(default=None, ge=0, description="of the checkpoint; the newest if absent")
+    spec: dict[str, Any] = Field(
+        default={},
+        description="settings over those of the other run, table by table; null takes a setting back to its default, "
+        "a table of another `kind` replaces the one that was there, in a list a number is a place",
+    )
+
+
 class RunView(Message):
     """A run as its owner sees it."""
 
@@ -71,6 +90,7 @@ class RunView(Message):
     updated_at: datetime = Field(description="last heard of")
     started_at: datetime | None = Field(default=None, description="first taken by a trainer")
     ended_at: datetime | None = Field(default=None, description="reached a final status")
+    forked_from: ForkPoint | None = Field(default=None, description="where it began, if at another run's checkpoint")
     spec: dict[str, Any] = Field(description="as it was resolved, defaults included")
 
 
@@ -91,7 +111,7 @@ class CheckpointView(Message):
     """A committed checkpoint."""
 
     step: int = Field(description="steps done")
-    epoch: int = Field(description="the attempt that wrote it")
+    epoch: int = Field(description="the attempt that wrote it; 0: the one that a fork began at")
     path: str = Field(description="a directory that trainer and coordinator share")
     weights_sha256: str = Field(description="over names and bytes of its weight files")
     manifest_sha256: str | None = Field(default=None, description="of manifest.json, which has that of every file")
@@ -175,6 +195,7 @@ class Lease(Message):
     older_checkpoints: list[CheckpointView] = Field(
         default=[], description="those of spec.checkpoint.keep that were committed before it, newest first"
     )
+    forked_from: ForkPoint | None = Field(default=None, description="where the run began, if it is a fork")
     artefacts: str = Field(description="the run's directory")
     teachers: dict[str, TeacherView] = Field(description="those of the spec, by name")
 

@@ -90,6 +90,7 @@ def _renew(session: Session, settings: Settings, run: RunRow) -> Lease:
         epoch=run.epoch,
         expires_in_s=settings.lease_s,
         spec=run.spec,
+        forked_from=run.forked_from,
         checkpoint=next(iter(committed), None),
         older_checkpoints=committed[1:],
         artefacts=str(settings.artefacts(run.id)),

@@ -30,18 +30,32 @@ def submit(session: Session, body: dict[str, Any], idempotency_key: str | None) 
     Raises:
         InvalidInput, ServiceProblem: what can be refused without a model, or the key belongs to another body.
     """
-    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-    known = _by_key(session, idempotency_key, digest)
+    known = by_key(session, idempotency_key, body)
     if known is not None:
         return view(known), False
     spec = parse_spec(body)
     check(session, spec)
+    run = add(session, spec, body, idempotency_key)
+    if run is None:
+        return submit(session, body, idempotency_key)
+    return view(run), True
+
+
+def add(
+    session: Session, spec: RunSpec, body: dict[str, Any], idempotency_key: str | None, **more: Any
+) -> RunRow | None:
+    """The row of a queued run with its first event; None: another request took the key a moment ago."""
     run_id = f"run-{uuid.uuid4().hex[:16]}"
-    if not put_new(session, RunRow, id=run_id, idempotency_key=idempotency_key, request_sha256=digest, **_fresh(spec)):
-        return submit(session, body, idempotency_key)  # another request took the key a moment ago
+    asked = {"idempotency_key": idempotency_key, "request_sha256": _digest(body)}
+    if not put_new(session, RunRow, id=run_id, **asked, **(_fresh(spec) | more)):
+        return None
     run = find(session, run_id, lock=True)
     record(session, run, "state", str(run.status), {"from": None, "to": run.status, "epoch": 0, "reason": None})
-    return view(run), True
+    return run
+
+
+def _digest(body: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 def _fresh(spec: RunSpec) -> dict[str, Any]:
@@ -61,11 +75,16 @@ def _fresh(spec: RunSpec) -> dict[str, Any]:
     }
 
 
-def _by_key(session: Session, key: str | None, digest: str) -> RunRow | None:
+def by_key(session: Session, key: str | None, body: dict[str, Any]) -> RunRow | None:
+    """The run that this request has made before.
+
+    Raises:
+        ServiceProblem: 422 `idempotency_key_reused`.
+    """
     if key is None:
         return None
     run = session.scalar(select(RunRow).where(RunRow.idempotency_key == key))
-    if run is not None and run.request_sha256 != digest:
+    if run is not None and run.request_sha256 != _digest(body):
         detail = f"this Idempotency-Key made {run.id} from another body; use a new key for a new run"
         raise ServiceProblem(422, "idempotency_key_reused", detail, field="Idempotency-Key")
     return run

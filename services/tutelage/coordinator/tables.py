@@ -67,6 +67,7 @@ class RunRow(Base):
     last_pushed: Mapped[int]
     idempotency_key: Mapped[str | None] = mapped_column(unique=True)
     request_sha256: Mapped[str]
+    forked_from: Mapped[dict[str, Any] | None]
 
 
 class EventRow(Base):

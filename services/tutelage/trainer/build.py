@@ -75,7 +75,7 @@ async def build(
         with asking_teacher():
             heads = {each.name: await session.while_wanted(each.client.head()) for each in teachers.everyone}
         student.teacher_heads = {name: output_head(arrays, student) for name, arrays in heads.items()}
-    if student.step == 0:
+    if standing.begins:
         await tell_absent(session, spec, teachers)
     objective = objective_of(spec, student)
     writer = writer_of(spec, objective, student)

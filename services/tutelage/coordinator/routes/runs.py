@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from tutelage.coordinator import events, reports, runs
+from tutelage.coordinator import events, forking, reports, runs
 from tutelage.coordinator.archive import tar_of
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.pushed import push
@@ -22,6 +22,7 @@ from tutelage_client.history import noted
 from tutelage_client.wire import (
     CheckpointView,
     EventView,
+    ForkRequest,
     Page,
     PushedRollouts,
     PushResult,
@@ -39,6 +40,7 @@ LastEventId = Annotated[str | None, Header()]
 def router(database: Database, settings: Settings) -> APIRouter:
     api = APIRouter(prefix="/v1/runs", tags=["runs"], responses=answers("database_unavailable"))
     _add_verbs(api, database)
+    _add_fork(api, database, settings)
     _add_history(api, database)
     _add_bytes(api, database, settings)
     return api
@@ -84,6 +86,29 @@ def _add_verbs(api: APIRouter, database: Database) -> None:
         """Queue a paused run again."""
         with database.write() as session:
             return runs.resume(session, run_id)
+
+
+def _add_fork(api: APIRouter, database: Database, settings: Settings) -> None:
+    refusals = answers(
+        "run_not_found",
+        "checkpoint_not_found",
+        "checkpoint_missing",
+        "setting_is_fixed",
+        "unknown_teacher",
+        "unknown_file",
+        "capability_missing",
+        "idempotency_key_reused",
+    )
+
+    @api.post("/{run_id}/fork", status_code=201, responses=refusals | again(RunView))
+    def fork(
+        run_id: str, response: Response, request: ForkRequest | None = None, idempotency_key: IdempotencyKey = None
+    ) -> RunView:
+        """Queue a run that begins at a committed checkpoint of this one, with settings changed."""
+        with database.write() as session:
+            run, is_new = forking.fork(session, settings, run_id, request or ForkRequest(), idempotency_key)
+        response.status_code = 201 if is_new else 200
+        return run
 
 
 def _add_history(api: APIRouter, database: Database) -> None:
