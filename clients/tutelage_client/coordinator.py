@@ -29,6 +29,7 @@ from tutelage_client.wire import (
     PushResult,
     Rollout,
     RolloutSample,
+    RunChanges,
     RunStatus,
     RunView,
     TeacherInfo,
@@ -58,6 +59,17 @@ class CoordinatorClient(ServiceClient):
 
     async def run(self, run_id: str) -> RunView:
         return await self._http.request_json("GET", f"/v1/runs/{run_id}", RunView)
+
+    async def change(self, run_id: str, changes: RunChanges, *, revision: int | None = None) -> RunView:
+        """Change name, labels or note; with `revision` only while it is the run's, otherwise 412 `run_changed`.
+
+        Repeated by itself only without `revision`: where the first answer was lost, the second would be that refusal.
+        """
+        headers = {} if revision is None else {"If-Match": f'"{revision}"'}
+        body = changes.model_dump(mode="json", exclude_unset=True)
+        path = f"/v1/runs/{run_id}"
+        repeatable = revision is None
+        return await self._http.request_json("PATCH", path, RunView, body, headers=headers, repeatable=repeatable)
 
     async def cancel(self, run_id: str) -> RunView:
         return await self._ask(run_id, "cancel")

@@ -224,6 +224,7 @@ def test_every_command_that_can_be_parsed_has_a_function() -> None:
         "queue dead": ["r"],
         "queue replay": ["r", "j"],
         "queue discard": ["r", "j", "k"],
+        "runs fork": ["r", "--step", "3", "--set", "optim.lr=1e-5"],
         **{f"runs {verb}": ["r"] for verb in ("show", "watch", "cancel", "pause", "resume", "events", "metrics")},
     }
     for name in commands():

@@ -43,7 +43,9 @@ async def checkpoint_of(up: Up, run: RunView, step: int) -> CheckpointView:
 def distance(one: Path, other: Path) -> float:
     """The largest change of any weight."""
     before, after = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
-    moved: list[Tensor] = [(before[name].float() - after[name].float()).abs().max() for name in after]
+    moved: list[Tensor] = [
+        (before[name].float() - after[name].float()).abs().max() for name in before.keys() & after.keys()
+    ]
     return max(float(each) for each in moved)
 
 

@@ -24,6 +24,7 @@ from tutelage_client.spec.rules import (
 from tutelage_client.spec.sections import Budget, CheckpointSpec, Data, Diagnostics, EvalSpec, Optim, RolloutSpec
 from tutelage_client.spec.stabilizers import Stabilizer
 from tutelage_client.spec.sums import Objective, extrapolates
+from tutelage_client.wire.changes import NAME
 from tutelage_client.wire.message import Message
 from tutelage_client.wire.rewarding import needs_model
 from tutelage_client.wire.teachers import Capabilities, Signal
@@ -32,7 +33,7 @@ from tutelage_client.wire.teachers import Capabilities, Signal
 class RunSpec(Message):
     """One run, whole. Every key that is left out has its default; an unknown key is refused; a preset is resolved."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$", description="for people; it need not be unique")
+    name: str = Field(pattern=NAME, description="for people; it need not be unique")
     seed: int = Field(
         default=0,
         ge=0,

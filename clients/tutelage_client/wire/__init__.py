@@ -1,6 +1,7 @@
 """What two processes must agree on: the messages and their one alignment (see `scores`)."""
 
 from tutelage_client.wire.accounting import RUN_HEADER, Spending
+from tutelage_client.wire.changes import MOST_LABELS, NAME, ForkPoint, ForkRequest, RunChanges
 from tutelage_client.wire.codec import MEDIA_TYPE, decode_reply, decode_request, encode_reply, encode_request
 from tutelage_client.wire.completions import (
     CompletionsChoice,
@@ -41,8 +42,6 @@ from tutelage_client.wire.runs import (
     EventReport,
     EventView,
     FileView,
-    ForkPoint,
-    ForkRequest,
     Heartbeat,
     HeartbeatReply,
     Lease,
@@ -76,6 +75,8 @@ from tutelage_client.wire.tensors import EntryDtype
 
 __all__ = [
     "MEDIA_TYPE",
+    "MOST_LABELS",
+    "NAME",
     "RUN_HEADER",
     "Capabilities",
     "CheckpointCommit",
@@ -132,6 +133,7 @@ __all__ = [
     "Rollout",
     "RolloutSample",
     "Rubric",
+    "RunChanges",
     "RunError",
     "RunStatus",
     "RunView",

@@ -46,6 +46,7 @@ COORDINATOR = {
     "model_missing": ProblemCode(404, "the run succeeded but its model is gone from disk"),
     "model_not_ready": ProblemCode(409, "the run has not succeeded (yet)"),
     "teacher_in_use": ProblemCode(409, "a run that has not ended asks this teacher; wait for its end or cancel it"),
+    "run_changed": ProblemCode(412, "`If-Match` is not the run's `ETag`: it was changed meanwhile; read it again"),
     "run_is_final": ProblemCode(409, "the run has ended; submit a new one"),
     "run_is_cancelling": ProblemCode(409, "a cancellation cannot be taken back"),
     "run_not_queued": ProblemCode(409, "for workers: only a queued run can be claimed"),

@@ -8,6 +8,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
+from tutelage_client.wire.changes import ForkPoint
 from tutelage_client.wire.message import Message
 from tutelage_client.wire.rollouts import Rollout
 from tutelage_client.wire.teachers import TeacherInfo
@@ -51,30 +52,11 @@ class RunError(Message):
     step: int = Field(default=0, description="steps done by then")
 
 
-class ForkPoint(Message):
-    """Where a fork began: at a committed checkpoint of another run."""
-
-    run_id: str = Field(description="the other run")
-    step: int = Field(description="steps that the checkpoint had done; those of the fork count on from it")
-    changed: list[str] = Field(default=[], description="settings that differ from the other run's, as dotted paths")
-
-
-class ForkRequest(Message):
-    """Begin a new run at a committed checkpoint of another one."""
-
-    step: int | None = Field(default=None, ge=0, description="of the checkpoint; the newest if absent")
-    spec: dict[str, Any] = Field(
-        default={},
-        description="settings over those of the other run, table by table; null takes a setting back to its default, "
-        "a table of another `kind` replaces the one that was there, in a list a number is a place",
-    )
-
-
 class RunView(Message):
     """A run as its owner sees it."""
 
     id: str = Field(description="given by the coordinator")
-    name: str = Field(description="the spec's")
+    name: str = Field(description="the spec's, until it is changed")
     status: RunStatus = Field(description="where it is")
     status_reason: str | None = Field(default=None, description="why, where that is not plain")
     desired: Literal["run", "pause", "cancel"] = Field(default="run", description="what its owner asked for")
@@ -91,6 +73,9 @@ class RunView(Message):
     started_at: datetime | None = Field(default=None, description="first taken by a trainer")
     ended_at: datetime | None = Field(default=None, description="reached a final status")
     forked_from: ForkPoint | None = Field(default=None, description="where it began, if at another run's checkpoint")
+    labels: dict[str, str] = Field(default={}, description="its owner's words for it, by key")
+    note: str | None = Field(default=None, description="its owner's remark")
+    revision: int = Field(default=0, description="changes of name, labels and note so far; in quotes it is the ETag")
     spec: dict[str, Any] = Field(description="as it was resolved, defaults included")
 
 

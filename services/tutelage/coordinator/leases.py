@@ -17,6 +17,7 @@ from tutelage.serving import ServiceProblem
 from tutelage_client.errors import InvalidInput
 from tutelage_client.wire import (
     CheckpointView,
+    ForkPoint,
     Heartbeat,
     HeartbeatReply,
     Lease,
@@ -90,7 +91,7 @@ def _renew(session: Session, settings: Settings, run: RunRow) -> Lease:
         epoch=run.epoch,
         expires_in_s=settings.lease_s,
         spec=run.spec,
-        forked_from=run.forked_from,
+        forked_from=None if run.forked_from is None else ForkPoint.model_validate(run.forked_from),
         checkpoint=next(iter(committed), None),
         older_checkpoints=committed[1:],
         artefacts=str(settings.artefacts(run.id)),

@@ -60,7 +60,7 @@ def _digest(body: dict[str, Any]) -> str:
 
 def _fresh(spec: RunSpec) -> dict[str, Any]:
     counts = dict.fromkeys(
-        ("step", "epoch", "crashes", "teacher_tokens", "student_tokens", "last_event", "last_pushed"), 0
+        ("step", "epoch", "crashes", "teacher_tokens", "student_tokens", "last_event", "last_pushed", "revision"), 0
     )
     return counts | {
         "name": spec.name,
@@ -70,6 +70,7 @@ def _fresh(spec: RunSpec) -> dict[str, Any]:
         "steps": spec.optim.steps,
         "conditions": {},
         "metrics": {},
+        "labels": {},
         "created_at": now(),
         "updated_at": now(),
     }

@@ -68,6 +68,9 @@ class RunRow(Base):
     idempotency_key: Mapped[str | None] = mapped_column(unique=True)
     request_sha256: Mapped[str]
     forked_from: Mapped[dict[str, Any] | None]
+    labels: Mapped[dict[str, Any]]
+    note: Mapped[str | None]
+    revision: Mapped[int]
 
 
 class EventRow(Base):

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from tutelage.coordinator import events, forking, reports, runs
+from tutelage.coordinator import events, forking, naming, reports, runs
 from tutelage.coordinator.archive import tar_of
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.pushed import push
@@ -27,6 +27,7 @@ from tutelage_client.wire import (
     PushedRollouts,
     PushResult,
     RolloutSample,
+    RunChanges,
     RunStatus,
     RunView,
 )
@@ -34,6 +35,7 @@ from tutelage_client.wire import (
 TAR = "application/x-tar"
 LINES = "application/x-ndjson"
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
+IfMatch = Annotated[str | None, Header(min_length=1, max_length=255)]
 LastEventId = Annotated[str | None, Header()]
 
 
@@ -64,10 +66,20 @@ def _add_verbs(api: APIRouter, database: Database) -> None:
             return runs.runs(session, status, after, limit)
 
     @api.get("/{run_id}", responses=answers("run_not_found"))
-    def get_run(run_id: str) -> RunView:
-        """One run: status, progress, newest metrics, and the spec as it was resolved."""
+    def get_run(run_id: str, response: Response) -> RunView:
+        """One run: status, progress, newest metrics, and the resolved spec. Its ETag is of what PATCH changes."""
         with database.read() as session:
-            return runs.view(runs.find(session, run_id))
+            run = runs.view(runs.find(session, run_id))
+        response.headers["ETag"] = naming.etag(run)
+        return run
+
+    @api.patch("/{run_id}", responses=answers("run_not_found", "run_changed"))
+    def change(run_id: str, changes: RunChanges, response: Response, if_match: IfMatch = None) -> RunView:
+        """Change name, labels or note; with If-Match only as long as nobody else did."""
+        with database.write() as session:
+            run = naming.change(session, run_id, changes, if_match)
+        response.headers["ETag"] = naming.etag(run)
+        return run
 
     @api.post("/{run_id}/cancel", responses=answers("run_not_found", "run_is_final"))
     def cancel(run_id: str) -> RunView:
