@@ -142,21 +142,16 @@ def through_head(compared: Compared, logits_BV: Tensor, head: OutputHead) -> Non
 
 
 def observe(pair: Pair, token_ids_B: Tensor) -> Observed:
-    log_ratio = pair.logp - pair.logq
+    logp, logq, p, q = pair.logp, pair.logq, pair.p, pair.q
     return Observed(
-        _written(pair.logp, pair.p_absent, token_ids_B),
-        _written(pair.logq, pair.q_absent, token_ids_B),
-        infinite_at(dot(pair.p, log_ratio), pair.p, pair.q_absent),
-        infinite_at(-dot(pair.q, log_ratio), pair.q, pair.p_absent),
-        -dot(pair.p, pair.logp),
-        -dot(pair.q, pair.logq),
-        *overlap_of_all(pair.logp, pair.logq),
+        _written(logp, pair.p_absent, token_ids_B),
+        _written(logq, pair.q_absent, token_ids_B),
+        infinite_at(torch.sub(logp, logq, out=pair.spare).mul_(p).sum(-1), p, pair.q_absent),
+        infinite_at(torch.sub(logq, logp, out=pair.spare).mul_(q).sum(-1), q, pair.p_absent),
+        -torch.mul(p, logp, out=pair.spare).sum(-1),
+        -torch.mul(q, logq, out=pair.spare).sum(-1),
+        *overlap_of_all(logp, logq),
     )
-
-
-def dot(one_BV: Tensor, other_BV: Tensor) -> Tensor:
-    """Sum of products over the last axis."""
-    return torch.linalg.vecdot(one_BV, other_BV)
 
 
 def _written(logp_BV: Tensor, absent_BV: Tensor | None, token_ids_B: Tensor) -> Tensor:
