@@ -20,6 +20,7 @@ from typing import Any
 from experiments.comparison import EXAMPLES, Comparison, compare, tuning_table, worded, write_result
 from tutelage.engines.fakes import ToyServer, listening
 from tutelage.engines.fakes.hosted import Model, hosted_app
+from tutelage.engines.fakes.toy import CALLS_BETWEEN_REFUSALS
 from tutelage.engines.hf import HfEngine, open_hf
 from tutelage.engines.options import FakeOptions, HfOptions
 from tutelage.rewards import judge_rewards
@@ -150,7 +151,7 @@ def page(result: dict[str, Any]) -> str:
         f"Mean of seeds {', '.join(map(str, result['seeds']))}; lowest and highest in brackets.",
         "",
         "The teacher is the fake hosted chat API with the model of examples/skill/teacher behind it. No",
-        "log-probability leaves it, and every 64th call gets a 429 with `Retry-After: 1`:",
+        f"log-probability leaves it, and every {CALLS_BETWEEN_REFUSALS}th call gets a 429 with `Retry-After: 1`:",
         f"{api['refused']:,} of {api['calls']:,} in this experiment.",
         "",
         "- `judged`: the student writes eight answers to a prompt, the judge says a digit for each, and the student",

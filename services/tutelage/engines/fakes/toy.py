@@ -57,7 +57,7 @@ Json = dict[str, Any]
 Body = Annotated[Json, InBody()]
 TRAPS: tuple[Trap, ...] = get_args(Trap)
 REFUSED_CALLS = 3
-CALLS_BETWEEN_REFUSALS = 64
+CALLS_BETWEEN_REFUSALS = 256
 QUOTA_CALLS, OVER_QUOTA_S, QUOTA_RETRY_AFTER_S = 8, 15.0, 5
 
 
