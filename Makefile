@@ -12,7 +12,7 @@ LANGUAGE := build/language
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-short demo-language test e2e check bench bench-peers vllm lint-deploy docs clean
+.PHONY: help setup demo demo-short demo-language test e2e check bench bench-peers vllm lint-deploy docs vendor clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,6 +90,9 @@ $(LINTERS)/.linters: Makefile
 
 docs: $(STAMP)  ## docs/reference and docs/algorithms.md, from the code
 	@$(BIN)/python -m docs.generate
+
+vendor:  ## what the dashboard takes from others, by npm, checked against its lock file
+	@bash services/tutelage/coordinator/dashboard/vendor.sh
 
 clean:  ## remove what was built; the environment stays
 	@rm -rf build .pytest_cache .ruff_cache .hypothesis

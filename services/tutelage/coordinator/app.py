@@ -14,6 +14,7 @@ from sqlalchemy.exc import DataError, InterfaceError, OperationalError, SQLAlche
 from starlette.concurrency import run_in_threadpool
 
 from tutelage.coordinator.clock import ClockWatch
+from tutelage.coordinator.dashboard import pages
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.leases import keep_all, sweep
 from tutelage.coordinator.letters import Letters
@@ -51,6 +52,8 @@ def build_app(settings: Settings, database: Database, queue: Queue | None = None
     app.include_router(letters.router(Letters(database, queue)))
     app.include_router(store.router(database, settings.files))
     app.include_router(workers.router(database, settings))
+    app.include_router(pages.router(database))
+    app.mount("/static", pages.assets())
     return app
 
 

@@ -1,0 +1,148 @@
+"""The dashboard's routes: pages made from templates, and the files that they use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+
+import tutelage
+from tutelage.coordinator import runs
+from tutelage.coordinator.dashboard import samples, views, words
+from tutelage.coordinator.dashboard.charts import CHARTS, WAITS
+from tutelage.coordinator.db import Database
+from tutelage.coordinator.routes.params import After
+from tutelage.serving import ServiceProblem
+from tutelage_client.errors import InvalidInput
+
+HERE = Path(__file__).parent
+ROLLOUTS_A_PAGE = 50
+Show = Callable[..., HTMLResponse]
+# Whatever a rollout or a name holds, the browser runs and loads nothing but the files below.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+class Assets(StaticFiles):
+    """Files that a browser asks for again each time, so that an upgrade shows at once; unchanged ones are a 304."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers.update({"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"})
+        return response
+
+
+def assets() -> Assets:
+    return Assets(directory=HERE / "static")
+
+
+def router(database: Database) -> APIRouter:
+    api = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+    show = _renderer(_environment())
+
+    @api.get("/")
+    def runs_page(after: After = None) -> HTMLResponse:
+        with database.read() as session:
+            try:
+                found = views.run_list(session, after)
+            except InvalidInput as error:
+                return show("missing.html", 422, here="", title="No such page of runs", detail=str(error))
+            return show(
+                "runs.html", here="runs", lines=views.run_lines(session, found.data), next=found.next, after=after
+            )
+
+    @api.get("/runs/{run_id}")
+    def run_page(run_id: str) -> HTMLResponse:
+        with database.read() as session:
+            try:
+                page = views.run_page(session, run_id)
+            except ServiceProblem as error:
+                return show("missing.html", error.status_code, here="", title="No such run", detail=error.detail)
+            return show("run.html", here="runs", page=page, charts=CHARTS, waits=WAITS)
+
+    @api.get("/teachers")
+    def teachers_page(after: After = None) -> HTMLResponse:
+        with database.read() as session:
+            try:
+                found = views.teacher_list(session, after)
+            except InvalidInput as error:
+                return show("missing.html", 422, here="", title="No such page of teachers", detail=str(error))
+            return show("teachers.html", here="teachers", teachers=found.data, next=found.next, after=after)
+
+    _add_rollouts(api, database, show)
+    return api
+
+
+def _add_rollouts(api: APIRouter, database: Database, show: Show) -> None:
+    @api.get("/runs/{run_id}/rollouts")
+    def rollouts_page(run_id: str, after: After = None) -> HTMLResponse:
+        with database.read() as session:
+            try:
+                run = runs.view(runs.find(session, run_id))
+                found = samples.sample_list(session, run_id, after, ROLLOUTS_A_PAGE)
+            except ServiceProblem as error:
+                return show("missing.html", error.status_code, here="", title="No such run", detail=error.detail)
+            except InvalidInput as error:
+                return show("missing.html", 422, here="", title="No such page of rollouts", detail=str(error))
+            return show("rollouts.html", here="runs", run=run, samples=found.data, next=found.next, after=after)
+
+    @api.get("/runs/{run_id}/rollouts/{rollout_id:path}")
+    def rollout_page(run_id: str, rollout_id: str) -> HTMLResponse:
+        with database.read() as session:
+            try:
+                run = runs.view(runs.find(session, run_id))
+            except ServiceProblem as error:
+                return show("missing.html", error.status_code, here="", title="No such run", detail=error.detail)
+            found = samples.sample(session, run_id, rollout_id)
+            if found is None:
+                detail = (
+                    f"{run_id} shows no rollout {rollout_id!r}; those of steps that a later attempt did again are gone"
+                )
+                return show("missing.html", 404, here="", title="No such rollout", detail=detail)
+            told = {"blocks": samples.blocks(found.rollout), "numbers": samples.numbers(found.rollout)}
+            return show("rollout.html", here="runs", run=run, sample=found, surprise=samples.SURPRISE, **told)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {"version": tutelage.__version__, "remedy": words.remedy}
+    environment.filters |= {
+        "number": words.number,
+        "duration": words.duration,
+        "moment": words.moment,
+        "prompt": words.prompt,
+    }
+    environment.filters |= {"clock": lambda seconds: datetime.fromtimestamp(seconds, UTC)}
+    return environment
+
+
+def _renderer(environment: Environment) -> Show:
+    """Makes an answer from a template and what it shows."""
+
+    def show(template: str, status: int = 200, **shown: Any) -> HTMLResponse:
+        text = environment.get_template(template).render(**shown)
+        return HTMLResponse(text, status, headers=HEADERS)
+
+    return show

@@ -1,0 +1,82 @@
+// A run's page: follows its events and takes the page anew when something happened, at most once a second.
+
+import { draw } from "./charts.js";
+import { refresh, tell } from "./refresh.js";
+
+const EVENTS = ["state", "progress", "metrics", "checkpoint", "rollout", "teacher", "log"];
+const PAUSE_MS = 1000;
+const LONGEST_WAIT_MS = 30_000;
+
+let source = null;
+let waitMs = PAUSE_MS;
+let isDirty = false;
+let isBusy = false;
+
+function head() {
+  return document.getElementById("head").dataset;
+}
+
+function numbers(page) {
+  return JSON.parse(page.getElementById("series").textContent);
+}
+
+async function update() {
+  isDirty = true;
+  if (isBusy || document.hidden) return;
+  isBusy = true;
+  isDirty = false;
+  try {
+    const page = await refresh();
+    draw(numbers(page));
+    if (page.getElementById("head").dataset.final === "true") end();
+    else if (source?.readyState === EventSource.OPEN) tell("Live", "live");
+  } catch {
+    isDirty = true;
+    tell("No answer from the coordinator; trying again", "lost");
+  }
+  setTimeout(() => {
+    isBusy = false;
+    if (isDirty) update();
+  }, PAUSE_MS);
+}
+
+function end() {
+  source?.close();
+  source = null;
+  tell("This run has ended", "");
+}
+
+function follow() {
+  if (document.hidden || source !== null) return;
+  const { run, lastEvent } = head();
+  source = new EventSource(`/v1/runs/${encodeURIComponent(run)}/events?after=${lastEvent}`);
+  for (const type of EVENTS) source.addEventListener(type, update);
+  source.onopen = () => {
+    waitMs = PAUSE_MS;
+    tell("Live", "live");
+  };
+  source.onerror = () => {
+    if (source === null) return;
+    tell("Connection lost; trying again", "lost");
+    update();
+    if (source.readyState !== EventSource.CLOSED) return; // the browser goes on by itself, behind the last event
+    source = null;
+    setTimeout(() => head().final === "true" || follow(), waitMs);
+    waitMs = Math.min(2 * waitMs, LONGEST_WAIT_MS);
+  };
+}
+
+draw(numbers(document));
+if (head().final === "true") end();
+else follow();
+// A browser has few connections to one host: a page that nobody sees gives its own up.
+document.addEventListener("visibilitychange", () => {
+  if (head().final === "true") return;
+  if (document.hidden) {
+    source?.close();
+    source = null;
+  } else {
+    follow();
+    update();
+  }
+});
