@@ -163,7 +163,9 @@ def test_the_process_says_what_is_wrong_with_its_flags(tmp_path: Path):
         "mysql": "--database-url=mysql://h/n",
         "cannot open": "--database-url=sqlite:////none/c.db",
         "port": "--port=-1",
+        "cannot use the data directory": f"--data-dir={tmp_path / 'file' / 'data'}",
     }
+    (tmp_path / "file").touch()
     command = [sys.executable, "-m", "tutelage.coordinator", "--data-dir", str(tmp_path / "other")]
     started = {
         said: subprocess.Popen([*command, flag], stderr=subprocess.PIPE, text=True) for said, flag in wrong.items()

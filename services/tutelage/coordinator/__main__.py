@@ -27,6 +27,10 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(f"tutelage.coordinator: {explain(error)[0]}")
     except (InvalidInput, ArgumentError) as error:
         sys.exit(f"tutelage.coordinator: {error}")
+    except OSError as error:
+        sys.exit(
+            f"tutelage.coordinator: cannot use the data directory {error.filename}: {error.strerror}; give --data-dir"
+        )
     configure_logging("coordinator")
     try:
         app = build_app(settings, database, queue)
