@@ -9,10 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from tutelage.core import kernels
 from tutelage.core.batch import OutputHead, TeacherSignals, TokenBatch
 
 Logits = Callable[..., Tensor]
 MakeBatch = Callable[..., TokenBatch]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def settled_kernels() -> None:
+    kernels.settle()
 
 
 def random_logits(seed: int, *shape: int, scale: float = 2.0, dtype: torch.dtype = torch.float64) -> Tensor:

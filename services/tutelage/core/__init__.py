@@ -19,6 +19,7 @@ A loss is states x support x target x divergence (or estimator, or credit) x wei
     ahead         what is taken over whole texts beforehand
     objective     the choices put together, checked
     loss          the objective of a batch, in chunks of rows
+    kernels       what a process settles before it computes
 
 Symbols: student p, teacher q, behaviour policy mu, reference ref. Shapes: R rows, V vocabulary, H hidden size, K top-k
 columns, C candidate columns, S entries of a support. All log-probabilities are in nats.

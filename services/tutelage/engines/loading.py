@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
+from tutelage.core import kernels
 from tutelage.engines.tokenizer import first_line
 from tutelage_client.errors import InvalidInput
 
@@ -27,6 +28,7 @@ def load_model(
         InvalidInput: not there, not safetensors, not whole, or not of this kind.
     """
     local = _check_directory(model)
+    kernels.settle()
     try:
         loaded: Any = kind.from_pretrained(
             model,
