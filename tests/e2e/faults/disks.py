@@ -54,7 +54,7 @@ async def test_a_full_disk_costs_checkpoints_alone_and_the_run_waits_only_at_its
     assert waiting.step == newest.step + 4, "two checkpoints late it waits"
     assert found.run.epoch == 1
     (refusal,) = refusals(list(found.events))
-    assert "No space left on device: it needs" in refusal.message
+    assert "No space left on device" in refusal.message  # found before it was begun, or in the midst of it
     assert f"the checkpoint of step {newest.step} stays the newest" in refusal.message
     assert found.run.conditions["checkpoint_fresh"]
     assert no_progress(found.events, mended_s, WITHIN_S) == []
