@@ -10,7 +10,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "queue": ("redis",),
     "model": ("torch", "transformers", "accelerate"),
     "rewards": ("math_verify",),
-    "coordinator": ("serving", "queue", "alembic", "psycopg", "sqlalchemy"),
+    "coordinator": ("serving", "queue", "alembic", "jinja2", "psycopg", "sqlalchemy"),
     "teacher": ("serving", "queue", "model", "rewards"),
     "upstream": ("serving", "queue", "rewards", "openai", "transformers"),
     "vllm": ("serving", "queue", "rewards", "vllm"),
