@@ -24,6 +24,7 @@ from tutelage_client.wire import (
     EventView,
     FileView,
     ForkRequest,
+    MetricSeries,
     Page,
     PushedRollouts,
     PushResult,
@@ -120,6 +121,11 @@ class CoordinatorClient(ServiceClient):
         """Every step's row: `step`, `epoch`, `student_tokens`, `teacher_tokens` and whatever the trainer measured."""
         rows = await self._all(f"/v1/runs/{run_id}/metrics", RootModel[dict[str, Any]])
         return [row.root for row in rows]
+
+    async def metric_series(self, run_id: str, resolution: int, metrics: Sequence[str] = ()) -> MetricSeries:
+        """The whole run in at most `resolution` buckets of steps, of these metrics or of all: least, mean, largest."""
+        params = {"resolution": resolution, "metric": list(metrics)}
+        return await self._http.request_json("GET", f"/v1/runs/{run_id}/metrics", MetricSeries, params=params)
 
     async def checkpoints(self, run_id: str) -> list[CheckpointView]:
         """Committed checkpoints, the oldest first."""

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 from postgres import execute
-from sqlalchemy import delete, make_url, update
+from sqlalchemy import delete, event, make_url, update
 
 from tutelage.coordinator.app import build_app
 from tutelage.coordinator.db import Database
@@ -174,3 +174,21 @@ def expire(database: Database) -> Callable[[str], None]:
             session.execute(lease_ended.values(lease_expires_at=1.0))
 
     return run_out
+
+
+@pytest.fixture
+def statements(database: Database) -> Iterator[Callable[[], list[str]]]:
+    """Begins to count: the list grows by every statement that the database is sent from then on."""
+    heard: list[list[str]] = []
+
+    def listen() -> list[str]:
+        heard.append([])
+        return heard[-1]
+
+    def hear(_: Any, __: Any, statement: str, *___: Any) -> None:
+        for each in heard:
+            each.append(statement)
+
+    event.listen(database.engine, "before_cursor_execute", hear)
+    yield listen
+    event.remove(database.engine, "before_cursor_execute", hear)

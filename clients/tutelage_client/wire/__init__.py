@@ -61,6 +61,7 @@ from tutelage_client.wire.runs import (
 )
 from tutelage_client.wire.scores import TokenScores
 from tutelage_client.wire.scoring import Completion, ScoreGroup, ScoreReply, ScoreRequest, ScoreSequence
+from tutelage_client.wire.series import GROWTH, MOST_BUCKETS, MetricColumn, MetricSeries
 from tutelage_client.wire.teachers import (
     Capabilities,
     Overload,
@@ -74,7 +75,9 @@ from tutelage_client.wire.teachers import (
 from tutelage_client.wire.tensors import EntryDtype
 
 __all__ = [
+    "GROWTH",
     "MEDIA_TYPE",
+    "MOST_BUCKETS",
     "MOST_LABELS",
     "NAME",
     "RUN_HEADER",
@@ -107,6 +110,8 @@ __all__ = [
     "LeaseRequest",
     "Math",
     "Message",
+    "MetricColumn",
+    "MetricSeries",
     "ModelCard",
     "ModelList",
     "ModelReward",

@@ -11,7 +11,7 @@ from tutelage.coordinator.overloads import within_limits
 from tutelage.coordinator.runs import find
 from tutelage.coordinator.settings import Settings
 from tutelage.coordinator.states import TRANSITIONS, path
-from tutelage.coordinator.tables import CheckpointRow, MetricRow, RolloutRow, RunRow
+from tutelage.coordinator.tables import BucketRow, CheckpointRow, MetricRow, RolloutRow, RunRow
 from tutelage.coordinator.teachers import asked_by, named
 from tutelage.serving import ServiceProblem
 from tutelage_client.errors import InvalidInput
@@ -76,8 +76,8 @@ def _grant(session: Session, settings: Settings, run: RunRow, worker: str) -> Le
     run.lease_owner = worker
     newest = next(iter(_checkpoints(session, run)), None)
     run.step = 0 if newest is None else newest.step
-    for table in (MetricRow, RolloutRow):
-        beyond = table.run_id == run.id if newest is None else (table.run_id == run.id) & (table.step > newest.step)
+    for table, step in ((MetricRow, MetricRow.step), (BucketRow, BucketRow.last_step), (RolloutRow, RolloutRow.step)):
+        beyond = table.run_id == run.id if newest is None else (table.run_id == run.id) & (step > newest.step)
         session.execute(delete(table).where(beyond))
     move(session, run, RunStatus.STARTING)
     return _renew(session, settings, run)

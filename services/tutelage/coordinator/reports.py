@@ -10,6 +10,7 @@ from pydantic import RootModel
 from sqlalchemy import Delete, bindparam, delete, func, select
 from sqlalchemy.orm import Session
 
+from tutelage.coordinator import buckets
 from tutelage.coordinator.db import now, put
 from tutelage.coordinator.events import record
 from tutelage.coordinator.leases import checkpoint_view, owned
@@ -44,6 +45,7 @@ def step(session: Session, run_id: str, report: StepReport) -> None:
         put(session, RolloutRow, ("run_id", "rollout_id"), run_id=run_id, rollout_id=sample.id, **shown)
     if is_new:
         _forget_beyond(session, run_id, report.step, report.epoch, MetricRow, RolloutRow)
+        buckets.go_on(session, run_id, report.step, report.epoch)
     if is_new or report.step >= run.step:  # a repeat of an older report says nothing new of the run
         run.step, run.student_tokens, run.teacher_tokens = report.step, report.student_tokens, report.teacher_tokens
         run.metrics = run.metrics | {name: value for name, value in metrics.items() if value is not None}

@@ -97,6 +97,21 @@ class MetricRow(Base):
     created_at: Mapped[float]
 
 
+class BucketRow(Base):
+    """Steps of a run taken together: each metric as [count, least, mean, largest]. epoch: the attempt that ended it."""
+
+    __tablename__ = "metric_buckets"
+
+    run_id: Mapped[str] = _run_key()
+    width: Mapped[int] = mapped_column(primary_key=True)
+    first_step: Mapped[int] = mapped_column(primary_key=True)
+    last_step: Mapped[int]
+    steps: Mapped[int]
+    epoch: Mapped[int]
+    metrics: Mapped[dict[str, Any]]
+    created_at: Mapped[float]
+
+
 class CheckpointRow(Base):
     __tablename__ = "checkpoints"
 

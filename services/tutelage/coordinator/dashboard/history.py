@@ -1,14 +1,16 @@
-"""A run's rows of metrics as columns, thinned to what a chart can show, and the moments worth a mark."""
+"""A run's metrics as columns, as many points as a chart can show, and the moments worth a mark."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
-from math import ceil
+from itertools import groupby
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
+from tutelage.coordinator.buckets import grain
 from tutelage.coordinator.tables import EventRow, MetricRow, RunRow
 
 MOST_POINTS = 600
@@ -46,26 +48,29 @@ class Mark(NamedTuple):
 
 
 class History(NamedTuple):
-    """steps: those that are shown, every `stride`-th and every evaluated one; columns: a value or None of each."""
+    """A run in buckets of `width` steps. steps: the last of each, reported at `times`; columns: means, or None.
 
+    lows, highs: the least and the largest value in each bucket, of COLUMNS; empty where a bucket is one step
+    """
+
+    width: int
     steps: list[int]
     times: list[float]
     columns: Columns
-    stride: int
+    lows: Columns
+    highs: Columns
 
 
-def history(session: Session, run: RunRow) -> History:
-    """At most about twice MOST_POINTS steps of a run."""
-    stride, evaluated = _stride(run.step, 1), _stride(run.step, run.spec["eval"]["every"])
-    shown = or_(MetricRow.step % stride == 0, MetricRow.step % evaluated == 0, MetricRow.step == run.step)
-    query = select(MetricRow.step, MetricRow.created_at, *map(_number, COLUMNS))
-    rows = session.execute(query.where(MetricRow.run_id == run.id, shown).order_by(MetricRow.step)).all()
-    named: Columns = {name: [row[at] for row in rows] for at, name in enumerate(COLUMNS, start=2)}
-    return History([row[0] for row in rows], [row[1] for row in rows], named | derived(named), stride)
-
-
-def _stride(steps: int, every: int) -> int:
-    return every * max(1, ceil(steps / every / MOST_POINTS))
+def history(session: Session, run_id: str, most: int = MOST_POINTS) -> History:
+    """The whole run in at most so many buckets."""
+    width, found = grain(session, run_id, most)
+    lows, means, highs = (
+        {name: [bucket.spreads[name][at] if name in bucket.spreads else None for bucket in found] for name in COLUMNS}
+        for at in (1, 2, 3)
+    )
+    steps, times = [bucket.last_step for bucket in found], [bucket.last_at for bucket in found]
+    outer: tuple[Columns, Columns] = (lows, highs) if width > 1 else ({}, {})
+    return History(width, steps, times, means | derived(means), *outer)
 
 
 def _number(name: str) -> ColumnElement[float]:
@@ -90,12 +95,17 @@ def _rest(seconds: Value, learn_s: Value, wait_s: Value) -> Value:
     return None if seconds is None else max(0.0, seconds - (learn_s or 0.0) - (wait_s or 0.0))
 
 
-def sparkline(session: Session, run_id: str) -> tuple[str, list[float]]:
-    """Of the last steps the reverse KL, or the loss of a run that has none, with its name."""
-    query = select(_number("reverse_kl"), _number("loss")).where(MetricRow.run_id == run_id)
-    rows = session.execute(query.order_by(MetricRow.step.desc()).limit(SPARK_POINTS)).all()[::-1]
-    kl = [row[0] for row in rows if row[0] is not None]
-    return ("reverse KL", kl) if kl else ("loss", [row[1] for row in rows if row[1] is not None])
+def sparklines(session: Session, run_ids: Sequence[str]) -> dict[str, tuple[str, list[float]]]:
+    """Of each run's last steps the reverse KL, or the loss of one that has none, with its name."""
+    query = select(MetricRow.run_id, _number("reverse_kl"), _number("loss")).join(RunRow, RunRow.id == MetricRow.run_id)
+    query = query.where(RunRow.id.in_(run_ids), MetricRow.step > RunRow.step - SPARK_POINTS)
+    rows = session.execute(query.order_by(MetricRow.run_id, MetricRow.step))
+    return {run_id: _spark([row[1:] for row in of]) for run_id, of in groupby(rows, lambda row: row[0])}
+
+
+def _spark(rows: Sequence[Sequence[Value]]) -> tuple[str, list[float]]:
+    kl, loss = ([value for row in rows if (value := row[at]) is not None] for at in (0, 1))
+    return ("reverse KL", kl) if kl else ("loss", loss)
 
 
 def marks(session: Session, run: RunRow, checkpoints: Sequence[int], shown: History) -> list[Mark]:
@@ -118,5 +128,4 @@ def _kind(state: dict[str, Any]) -> str | None:
 
 def _step_at(shown: History, time: float) -> int:
     """The last shown step that was done by then."""
-    done = [step for step, at in zip(shown.steps, shown.times, strict=True) if at <= time]
-    return done[-1] if done else shown.steps[0]
+    return shown.steps[max(0, bisect_right(shown.times, time) - 1)]

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from tutelage.coordinator import runs, teachers
 from tutelage.coordinator.dashboard import history, words
 from tutelage.coordinator.dashboard.charts import ALL, Chart, Line
-from tutelage.coordinator.dashboard.history import Columns, History, Mark
+from tutelage.coordinator.dashboard.history import History, Mark
 from tutelage.coordinator.db import now
 from tutelage.coordinator.leases import checkpoint_view
 from tutelage.coordinator.tables import CheckpointRow, EventRow
@@ -60,14 +60,14 @@ class Table(NamedTuple):
 
 @dataclass(frozen=True)
 class RunPage:
-    """tables: by the key of the chart; series: what the script draws, as JSON."""
+    """width: steps of a point; tables: by the key of the chart; series: what the script draws, as JSON."""
 
     run: RunView
     now_s: float
     last_event: int
     waiting: str | None
     remaining_s: float | None
-    stride: int
+    width: int
     tables: dict[str, Table]
     marks: list[Mark]
     series: dict[str, Any]
@@ -81,8 +81,10 @@ def run_list(session: Session, after: str | None) -> Page[RunView]:
 
 
 def run_lines(session: Session, shown: Sequence[RunView]) -> list[RunLine]:
+    lines = history.sparklines(session, [run.id for run in shown])
     return [
-        RunLine(r, words.waiting(r), words.remaining_s(r), _spark(*history.sparkline(session, r.id))) for r in shown
+        RunLine(run, words.waiting(run), words.remaining_s(run), _spark(*lines.get(run.id, ("loss", []))))
+        for run in shown
     ]
 
 
@@ -103,7 +105,7 @@ def run_page(session: Session, run_id: str) -> RunPage:
         ServiceProblem: 404 `run_not_found`.
     """
     row = runs.find(session, run_id)
-    run, past, kept = runs.view(row), history.history(session, row), _checkpoints(session, run_id)
+    run, past, kept = runs.view(row), history.history(session, run_id), _checkpoints(session, run_id)
     marks = history.marks(session, row, [each.step for each in kept], past)
     return RunPage(
         run=run,
@@ -111,7 +113,7 @@ def run_page(session: Session, run_id: str) -> RunPage:
         last_event=row.last_event,
         waiting=words.waiting(run),
         remaining_s=words.remaining_s(run),
-        stride=past.stride,
+        width=past.width,
         tables={chart.key: _table(chart, past) for chart in ALL},
         marks=marks,
         series=_series(past, marks),
@@ -122,8 +124,13 @@ def run_page(session: Session, run_id: str) -> RunPage:
 
 
 def _series(past: History, marks: list[Mark]) -> dict[str, Any]:
-    drawn: Columns = {line.column: past.columns[line.column] for chart in ALL for line in chart.lines}
-    return {"steps": past.steps, "columns": drawn, "marks": [mark._asdict() for mark in marks]}
+    names = [line.column for chart in ALL for line in chart.lines]
+    columns, lows, highs = (
+        {name: [None if value is None else float(f"{value:.5g}") for value in of[name]] for name in names if name in of}
+        for of in (past.columns, past.lows, past.highs)
+    )
+    told = {"columns": columns, "lows": lows, "highs": highs, "steps": past.steps}
+    return told | {"marks": [mark._asdict() for mark in marks]}
 
 
 def _table(chart: Chart, past: History) -> Table:

@@ -7,4 +7,5 @@ from typing import Annotated
 from fastapi import Query
 
 After = Annotated[str | None, Query(description="`next` of the page before")]
-Limit = Annotated[int, Query(ge=1, description="rows a page; a number above the longest page gives the longest")]
+LIMIT = Query(ge=1, description="rows a page; a number above the longest page gives the longest")
+Limit = Annotated[int, LIMIT]

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from tutelage.coordinator import events, forking, naming, reports, runs
+from tutelage.coordinator import buckets, events, forking, naming, reports, runs
 from tutelage.coordinator.archive import tar_of
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.pushed import push
-from tutelage.coordinator.routes.params import After, Limit
+from tutelage.coordinator.routes.params import LIMIT, After, Limit
 from tutelage.coordinator.settings import Settings
 from tutelage.coordinator.stream import Streams
 from tutelage.serving import EVENT_STREAM, ServiceProblem, again, answers, in_bytes, in_events
 from tutelage_client.errors import InvalidInput
 from tutelage_client.history import noted
 from tutelage_client.wire import (
+    MOST_BUCKETS,
     CheckpointView,
     EventView,
     ForkRequest,
+    MetricSeries,
     Page,
     PushedRollouts,
     PushResult,
@@ -37,12 +40,17 @@ LINES = "application/x-ndjson"
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
 IfMatch = Annotated[str | None, Header(min_length=1, max_length=255)]
 LastEventId = Annotated[str | None, Header()]
+Resolution = Annotated[int | None, Query(ge=1, le=MOST_BUCKETS, description="the most buckets; without it, rows")]
+Names = Annotated[
+    Sequence[str], Query(max_length=100, description="with a resolution: these alone; repeat it for several")
+]
 
 
 def router(database: Database, settings: Settings) -> APIRouter:
     api = APIRouter(prefix="/v1/runs", tags=["runs"], responses=answers("database_unavailable"))
     _add_verbs(api, database)
     _add_fork(api, database, settings)
+    _add_events(api, database)
     _add_history(api, database)
     _add_bytes(api, database, settings)
     return api
@@ -123,7 +131,7 @@ def _add_fork(api: APIRouter, database: Database, settings: Settings) -> None:
         return run
 
 
-def _add_history(api: APIRouter, database: Database) -> None:
+def _add_events(api: APIRouter, database: Database) -> None:
     either = in_events() | answers("run_not_found")
     streams = Streams(database)
 
@@ -148,12 +156,29 @@ def _add_history(api: APIRouter, database: Database) -> None:
         with database.read() as session:
             return runs.find(session, run_id).status
 
+
+def _add_history(api: APIRouter, database: Database) -> None:
     @api.get("/{run_id}/metrics", responses=answers("run_not_found"))
-    def list_metrics(run_id: str, after: After = None, limit: Limit = 10_000) -> Page[reports.MetricsOfStep]:
-        """One row a step: `step`, `epoch`, `student_tokens`, `teacher_tokens` and what the trainer measured."""
+    def list_metrics(
+        run_id: str,
+        after: After = None,
+        limit: Annotated[int | None, LIMIT] = None,
+        resolution: Resolution = None,
+        metric: Names = (),
+    ) -> Page[reports.MetricsOfStep] | MetricSeries:
+        """One row a step: `step`, `epoch`, `student_tokens`, `teacher_tokens` and what the trainer measured.
+
+        With `resolution` the whole run in at most so many buckets of steps: the least, mean and largest value of each.
+        """
+        if resolution is None and metric:
+            raise InvalidInput("metric: rows have all metrics; give a resolution too for columns of some", "metric")
+        if resolution is not None and (after is not None or limit is not None):
+            raise InvalidInput("resolution: it gives the whole run at once; leave after and limit out", "resolution")
         with database.read() as session:
             runs.find(session, run_id)
-            return reports.metrics(session, run_id, after, limit)
+            if resolution is not None:
+                return buckets.series(session, run_id, resolution, metric)
+            return reports.metrics(session, run_id, after, limit or reports.LONGEST_METRICS)
 
     @api.get("/{run_id}/checkpoints", responses=answers("run_not_found"))
     def list_checkpoints(run_id: str, after: After = None, limit: Limit = 50) -> Page[CheckpointView]:

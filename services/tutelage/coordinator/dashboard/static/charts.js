@@ -8,7 +8,8 @@ const drawn = new Map(); // by the key of the chart: { plot, series }
 const dark = matchMedia("(prefers-color-scheme: dark)");
 let newest = null;
 
-/** Draw or bring up to date every chart of the page. series: steps, columns by name, marks. */
+/** Draw or bring up to date every chart of the page. series: steps, columns by name, marks; where a point is the mean of
+ * several steps also lows and highs by name. */
 export function draw(series) {
   newest = series;
   for (const place of document.querySelectorAll("[data-chart]")) show(place, series);
@@ -34,12 +35,13 @@ function show(place, series) {
   if (place.hidden) return;
   const key = place.dataset.chart;
   const known = drawn.get(key);
-  if (known) {
+  if (known && known.plot.data.length === data.length) {
     known.series = series;
     known.lines = lines;
     renew(known.plot, data);
     return;
   }
+  known?.plot.destroy(); // its points are means of several steps now, with shades that it did not have
   const entry = { series, lines };
   entry.plot = new uPlot(options(place, lines, entry), data, place);
   drawn.set(key, entry);
@@ -55,15 +57,21 @@ function renew(plot, data) {
   if (isClose) plot.setScale("x", { min, max });
 }
 
-/** Rows in which no line has a value are left out, so that a line goes on over steps that were not evaluated. */
-function plain(lines, { steps, columns }) {
+/** Rows in which no line has a value are left out, so that a line goes on over steps that were not evaluated.
+ * Behind the lines come the bounds of those that have any, the lower and the upper one of each. */
+function plain(lines, { steps, columns, lows, highs }) {
   const kept = steps.map((_, at) => at).filter((at) => lines.some(({ column }) => columns[column][at] !== null));
-  return [kept.map((at) => steps[at]), ...lines.map(({ column }) => kept.map((at) => columns[column][at]))];
+  const bounds = bounded(lines, lows).flatMap(({ column }) => [lows[column], highs[column]]);
+  return [steps, ...lines.map(({ column }) => columns[column]), ...bounds].map((values) => kept.map((at) => values[at]));
+}
+
+function bounded(lines, lows) {
+  return lines.filter(({ column }) => Object.hasOwn(lows, column));
 }
 
 /** The topmost first, each with those below it added: later bars are drawn over the earlier ones. */
-function stacked(lines, series) {
-  const [steps, ...parts] = plain(lines, series);
+function stacked(lines, { steps: all, columns }) {
+  const [steps, ...parts] = plain(lines, { steps: all, columns, lows: {}, highs: {} });
   const heights = parts.map((_, top) => steps.map((_, at) => sum(parts.slice(0, top + 1).map((part) => part[at]))));
   return [steps, ...heights.reverse()];
 }
@@ -77,6 +85,7 @@ function options(place, lines, entry) {
   const isStack = place.dataset.kind === "stack";
   const shown = isStack ? [...lines].reverse() : lines;
   const band = lines.flatMap(({ tone }, at) => (tone === "band" ? [at + 1] : []));
+  const outer = isStack ? [] : bounded(lines, entry.series.lows);
   const axis = { stroke: colour("quiet"), font: "11px system-ui", ticks: { show: false }, grid: { stroke: colour("grid"), width: 1 } };
   const right = { ...axis, scale: "right", side: 1, size: 44, grid: { show: false }, values: (_, ticks) => ticks.map((t) => `${+(100 * t).toFixed(1)}%`) };
   return {
@@ -87,8 +96,11 @@ function options(place, lines, entry) {
     cursor: { sync: { key: "steps" }, drag: { x: true, y: false, setScale: true }, points: { size: 6 } },
     scales: { x: { time: false }, y: { range: (_, low, high) => extent(low, high, isStack) }, right: { range: [0, 1] } },
     axes: [{ ...axis, size: 26, space: 60, incrs: WHOLE }, { ...axis, size: 46, space: 32 }, ...(lines.some((line) => line.right) ? [right] : [])],
-    series: [{}, ...shown.map((line) => style(line, colour, isStack))],
-    bands: band.length === 2 ? [{ series: [band[1], band[0]], fill: colour("band") }] : [],
+    series: [{}, ...shown.map((line) => style(line, colour, isStack)), ...outer.flatMap(({ right }) => [unseen(right), unseen(right)])],
+    bands: [
+      ...(band.length === 2 ? [{ series: [band[1], band[0]], fill: colour("band") }] : []),
+      ...outer.map(({ tone }, at) => ({ series: [lines.length + 2 * at + 2, lines.length + 2 * at + 1], fill: `${colour(tone)}30` })),
+    ],
     hooks: { draw: [(plot) => mark(plot, entry.series.marks, colour)], setCursor: [(plot) => read(plot, place, entry)] },
   };
 }
@@ -103,9 +115,14 @@ function extent(low, high, isStack) {
 function style({ tone, right }, colour, isStack) {
   const scale = right ? "right" : "y";
   if (isStack) return { fill: colour(tone), width: 0, stroke: colour(tone), paths: uPlot.paths.bars({ size: [0.9, 12] }), points: { show: false } };
-  if (tone === "band") return { scale, stroke: "transparent", width: 0, points: { show: false }, spanGaps: true };
+  if (tone === "band") return unseen(right);
   const dash = { teacher: [6, 3], second: [2, 3] }[tone];
   return { scale, stroke: colour(tone), width: 1.6, dash, spanGaps: true, points: { size: 4 } };
+}
+
+/** An edge of a shade. */
+function unseen(right) {
+  return { scale: right ? "right" : "y", stroke: "transparent", width: 0, points: { show: false }, spanGaps: true };
 }
 
 const MARKS = { start: ["good", []], pause: ["second", [2, 3]], lost: ["bad", []], teacher: ["warn", [5, 3]] };
