@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -41,7 +42,7 @@ class Problem(NamedTuple):
         return [x for x in (self.hidden_NH, self.weight_VH) if x.requires_grad]
 
 
-Side = Callable[[Problem], Tensor | None]
+Side = Callable[[], Tensor | None]
 
 
 def made(settings: dict[str, Any]) -> Problem:
@@ -59,20 +60,23 @@ def made(settings: dict[str, Any]) -> Problem:
     return problem
 
 
-def fused(token_ids_N: Tensor | None, problem: Problem) -> Tensor:
+def fused(token_ids_N: Tensor | None, problem: Problem) -> Side:
+    """Ours as the trainer calls it, with a workspace that is kept."""
     from tutelage.core.batch import OutputHead
     from tutelage.core.fused import fused_divergence
+    from tutelage.core.workspace import Workspace
 
     hidden_NH, weight_VH, teacher_NH, teacher_VH, beta = problem
     head, teacher_head = OutputHead(weight_VH), OutputHead(teacher_VH)
-    return fused_divergence("jsd", hidden_NH, head, teacher_NH, teacher_head, token_ids_R=token_ids_N, beta=beta).total
+    kept: dict[str, Any] = {"token_ids_R": token_ids_N, "workspace": Workspace()}
+    return lambda: fused_divergence("jsd", hidden_NH, head, teacher_NH, teacher_head, beta=beta, **kept).total
 
 
-def ours(problem: Problem) -> Tensor:
+def ours(problem: Problem) -> Side:
     return fused(None, problem)
 
 
-def with_metrics(problem: Problem) -> Tensor:
+def with_metrics(problem: Problem) -> Side:
     """Ours, with the per-row values that the trainer reports."""
     return fused(torch.arange(len(problem.hidden_NH)) % len(problem.weight_VH), problem)
 
@@ -111,11 +115,15 @@ def liger(problem: Problem) -> Tensor:
     return len(hidden_NH) * measure(hidden_NH, weight_VH, teacher_NH, teacher_VH, labels_N)
 
 
-@torch.no_grad()
-def gemm(problem: Problem) -> None:
+def gemm(problem: Problem) -> Side:
     """The matrix products that no exact loss can do without, and nothing else; three where the head is frozen."""
+    kept = torch.empty(2, GEMM_ROWS, len(problem.weight_VH), dtype=problem.weight_VH.dtype)
+    return partial(products, problem, *kept)
+
+
+@torch.no_grad()
+def products(problem: Problem, student_TV: Tensor, teacher_TV: Tensor) -> None:
     hidden_NH, weight_VH, teacher_NH, teacher_VH, _ = problem
-    student_TV, teacher_TV = torch.empty(2, GEMM_ROWS, len(weight_VH), dtype=weight_VH.dtype)
     total_VH = torch.zeros_like(weight_VH)
     for hidden_TH, teacher_TH in zip(hidden_NH.split(GEMM_ROWS), teacher_NH.split(GEMM_ROWS), strict=True):
         logits_TV = torch.mm(hidden_TH, weight_VH.T, out=student_TV[: len(hidden_TH)])
@@ -125,15 +133,20 @@ def gemm(problem: Problem) -> None:
             total_VH.addmm_(logits_TV.T, hidden_TH)
 
 
-SIDES: dict[str, Side] = {
-    "ours": ours, "with_metrics": with_metrics, "dense": dense, "trl": trl, "liger": liger, "gemm": gemm,
-}  # fmt: skip
+SIDES: dict[str, Callable[[Problem], Side]] = {
+    "ours": ours,
+    "with_metrics": with_metrics,
+    "dense": partial(partial, dense),
+    "trl": partial(partial, trl),
+    "liger": partial(partial, liger),
+    "gemm": gemm,
+}
 
 
 def once(side: Side, problem: Problem) -> Tensor | None:
     for tensor in problem.student:
         tensor.grad = None
-    loss = side(problem)
+    loss = side()
     if loss is not None:
         loss.backward()
     return loss
@@ -163,7 +176,8 @@ def run(side: Side, problem: Problem) -> dict[str, float]:
 def main() -> None:
     settings = json.loads(sys.stdin.readline())
     torch.set_num_threads(settings["threads"])
-    side, problem = SIDES[settings["side"]], made(settings)
+    problem = made(settings)
+    side = SIDES[settings["side"]](problem)
     for line in sys.stdin:
         command = json.loads(line)
         answer = result(side, problem, command["result"]) if "result" in command else run(side, problem)

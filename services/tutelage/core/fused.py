@@ -22,6 +22,7 @@ from tutelage.core.divergences import measure
 from tutelage.core.products import lacks_instructions, through_weight
 from tutelage.core.pulls import PULLS, Buffers
 from tutelage.core.tiles import TILE, Task, accurate, block_rows, compare_tile, even, logits_into, slices
+from tutelage.core.workspace import Workspace
 
 
 class Fused(NamedTuple):
@@ -44,6 +45,7 @@ def fused_divergence(
     vocabulary_size: int | None = None,
     tile_rows: int | None = None,
     widened: bool | None = None,
+    workspace: Workspace | None = None,
     **params: float,
 ) -> Fused:
     """The sum of a full-vocabulary divergence over rows, in nats; `observed` where the written tokens are given.
@@ -54,6 +56,7 @@ def fused_divergence(
     tile_rows: how many rows of the student have logits at a time, of the teacher half as many; None for as many as
         `tiles.TILE` entries hold
     widened: whether bfloat16 is multiplied as float32; None for where the processor has no instructions for it
+    workspace: where the tiles are; a caller that keeps one for its next pass saves a processor the fresh memory
 
     Products are taken in the weights' precision unless widened, everything else and the head's gradient in at least
     float32. Rows of infinite divergence add nothing.
@@ -79,8 +82,9 @@ def fused_divergence(
         widened = lacks_instructions(head.weight_VH.dtype, hidden_RH.device)
     tile_rows = tile_rows or even(len(hidden_RH), max(1, TILE // size))
     task = Task(pull, head, teacher_hidden_RH, teacher_head, token_ids_R, temperature, size, tile_rows, widened)
-    with torch.autocast(hidden_RH.device.type, enabled=False):
-        total, divergence_R, *observed = _Fused.apply(hidden_RH, head.weight_VH, head.bias_V, task)
+    workspace = workspace or Workspace()
+    with torch.autocast(hidden_RH.device.type, enabled=False), workspace.lock:
+        total, divergence_R, *observed = _Fused.apply(hidden_RH, head.weight_VH, head.bias_V, task, workspace)
     return Fused(total, divergence_R, Observed(*observed) if observed else None)
 
 
@@ -146,15 +150,17 @@ class Gradients:
 class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden_RH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, task: Task
+        ctx: Any, hidden_RH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, task: Task, workspace: Workspace
     ) -> tuple[Tensor, ...]:
         inputs = (hidden_RH, weight_VH, bias_V)
         gradients = Gradients.of(inputs, ctx.needs_input_grad, task.size)
         head = replace(task.head, weight_VH=weight_VH, bias_V=bias_V)
-        dtype, most = accurate(weight_VH.dtype), min(task.tile_rows, len(hidden_RH))
-        student_TV = hidden_RH.new_empty(most, task.size, dtype=dtype)
-        teacher_TV = hidden_RH.new_empty((most + 1) // 2, task.size, dtype=dtype)
-        buffers = Buffers.of(teacher_TV, block_rows(teacher_TV))
+        most = min(task.tile_rows, len(hidden_RH))
+        room = partial(workspace.room, like=hidden_RH, dtype=accurate(weight_VH.dtype))
+        student_TV = room("student", (most, task.size))
+        teacher_TV = room("teacher", ((most + 1) // 2, task.size))
+        block = (block_rows(teacher_TV), task.size)
+        buffers = Buffers(*(room(name, block) for name in Buffers._fields))
         columns = [student_TV.new_empty(len(hidden_RH)) for _ in range(task.columns)]
         ctx.factor = 1.0
         for rows in slices(0, len(hidden_RH), task.tile_rows):
@@ -184,4 +190,4 @@ class _Fused(torch.autograd.Function):
         ordered = (gradients.hidden_RH, gradients.weight_VH, gradients.bias_V)
         upstream = upstreams[0] * ctx.factor
         scaled = [None if x is None else x.mul_(upstream).to(d) for x, d in zip(ordered, ctx.dtypes, strict=True)]
-        return *scaled, None
+        return *scaled, None, None

@@ -7,6 +7,7 @@ divergence over the full vocabulary goes through `fused` instead, which computes
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -27,6 +28,7 @@ from tutelage.core.pulls import PULLS
 from tutelage.core.signal import heard, pulled, reference_logp, token_losses
 from tutelage.core.stabilizers import entropy_gate, freshness, ordinary_tokens, ratio_clip, reference_kl
 from tutelage.core.support import SUPPORTS, Aligned, check_set, needed, sampled_rows, signals
+from tutelage.core.workspace import Workspace
 
 
 def learned_rows(batch: TokenBatch, objective: Objective) -> Tensor:
@@ -65,8 +67,12 @@ def fusible(batch: TokenBatch, objective: Objective) -> bool:
     return written and isinstance(batch.head, OutputHead) and not any(each is not None for each in altering)
 
 
-def loss(batch: TokenBatch, objective: Objective, *, chunk_rows: int = 1024) -> tuple[Tensor, dict[str, Measured]]:
+def loss(
+    batch: TokenBatch, objective: Objective, *, chunk_rows: int = 1024, workspace: Workspace | None = None
+) -> tuple[Tensor, dict[str, Measured]]:
     """The loss summed over the learned rows, in nats and with gradients, and the metrics of those rows.
+
+    workspace: kept by a caller that takes one loss after another
 
     Divide by the number of learned rows of the whole optimiser step, not of the micro-batch. A row whose loss is
     infinite (the teacher forbids what the student may do, and no signal_clip is set) has no finite gradient: it adds
@@ -83,7 +89,8 @@ def loss(batch: TokenBatch, objective: Objective, *, chunk_rows: int = 1024) -> 
     rows = looked_ahead(rows, objective, chunk_rows)
     total = rows.hidden_RH[:0].sum(dtype=torch.promote_types(rows.hidden_RH.dtype, torch.float32))
     parts: list[dict[str, Partial]] = [of_texts(rows, objective)]
-    compute, step = (_fused, max(1, len(rows))) if fusible(rows, objective) else (_recomputed, chunk_rows)
+    fused = partial(_fused, workspace=workspace)
+    compute, step = (fused, max(1, len(rows))) if fusible(rows, objective) else (_recomputed, chunk_rows)
     for start in range(0, len(rows), step):
         chunk_sum, partials = compute(rows.take(slice(start, start + step)), objective)
         total = total + chunk_sum
@@ -93,7 +100,7 @@ def loss(batch: TokenBatch, objective: Objective, *, chunk_rows: int = 1024) -> 
     return total, metrics.merge([counted, *map(metrics.to_numbers, parts)])
 
 
-def _fused(rows: TokenBatch, objective: Objective) -> tuple[Tensor, dict[str, Partial]]:
+def _fused(rows: TokenBatch, objective: Objective, workspace: Workspace | None) -> tuple[Tensor, dict[str, Partial]]:
     """Loss and metrics of all rows, their logits in tiles."""
     teacher = signals(rows)
     total, divergence_R, observed = fused_divergence(
@@ -104,6 +111,7 @@ def _fused(rows: TokenBatch, objective: Objective) -> tuple[Tensor, dict[str, Pa
         needed(teacher.head, "the output head"),
         token_ids_R=rows.token_ids_R,
         vocabulary_size=rows.vocabulary_size,
+        workspace=workspace,
         **cast("dict[str, Any]", objective.parameters),
     )
     partials: dict[str, Partial] = {

@@ -26,10 +26,6 @@ class Buffers(NamedTuple):
     q: Tensor
     spare: Tensor
 
-    @classmethod
-    def of(cls, like_TV: Tensor, rows: int) -> Buffers:
-        return cls(*(torch.empty_like(like_TV[:rows]) for _ in cls._fields))
-
     def first(self, rows: int) -> Buffers:
         return self if rows == len(self.p) else Buffers(*(x[:rows] for x in self))
 

@@ -19,6 +19,7 @@ from tutelage.core.batch import OutputHead, TeacherSignals, TokenBatch
 from tutelage.core.loss import loss
 from tutelage.core.metrics import Measured, merge, values
 from tutelage.core.objective import Objective
+from tutelage.core.workspace import Workspace
 from tutelage.engines.head import Head
 from tutelage.trainer.collate import MicroBatch
 from tutelage.trainer.crashes import CrashPoint, Passing, pass_by
@@ -57,6 +58,7 @@ class Student(Writer):
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.optimizer = Optimizer(self.trained, spec.optim)
         self.moving = Lock()
+        self._workspace = Workspace()
 
     @property
     def contexts(self) -> dict[str, int]:
@@ -84,7 +86,7 @@ class Student(Writer):
         parts: dict[str | None, list[dict[str, Measured]]] = {}
         for batch in batches:
             with self._precision():
-                total, metrics = loss(self._rows(batch, objective), objective)
+                total, metrics = loss(self._rows(batch, objective), objective, workspace=self._workspace)
             total.backward()
             parts.setdefault(batch.marked_by, []).append(metrics)
         passing(CrashPoint.AFTER_BACKWARD)
