@@ -18,6 +18,7 @@ from tutelage_client.wire.completions import (
 )
 from tutelage_client.wire.generating import GenerateReply, GenerateRequest, Generation, Prompt
 from tutelage_client.wire.grading import Contains, ExactMatch, Grader, LastNumber, Math, Pattern, UnitTests, Walk
+from tutelage_client.wire.inspecting import Inspection
 from tutelage_client.wire.judging import Pairwise, RewardModel, Rubric
 from tutelage_client.wire.letters import DeadLetterView, FailedDelivery
 from tutelage_client.wire.message import Message
@@ -52,6 +53,7 @@ from tutelage_client.wire.runs import (
     PushedRollouts,
     PushResult,
     RolloutSample,
+    RolloutView,
     RunError,
     RunStatus,
     RunView,
@@ -105,6 +107,7 @@ __all__ = [
     "Grader",
     "Heartbeat",
     "HeartbeatReply",
+    "Inspection",
     "LastNumber",
     "Lease",
     "LeaseRequest",
@@ -137,6 +140,7 @@ __all__ = [
     "RewardRequest",
     "Rollout",
     "RolloutSample",
+    "RolloutView",
     "Rubric",
     "RunChanges",
     "RunError",
