@@ -30,7 +30,6 @@ from tutelage_client.wire import (
     PushResult,
     Rollout,
     RolloutSample,
-    RolloutView,
     RunChanges,
     RunStatus,
     RunView,
@@ -140,6 +139,11 @@ class CoordinatorClient(ServiceClient):
         lines = b"".join([chunk async for chunk in self._http.download(f"/v1/runs/{run_id}/learned")])
         return History(run, events, rows, checkpoints, read_notes(lines), submitted_per_step(run.spec))
 
+    async def logs(self, run_id: str, *, epoch: int | None = None, lines: int = 1000) -> str:
+        """The last lines that a trainer wrote which the coordinator launched: for `epoch`, or the newest attempt."""
+        params = _params(epoch=epoch, lines=lines)
+        return (await self._http.send("GET", f"/v1/runs/{run_id}/logs", params=params)).text
+
     async def dead_letters(self, run_id: str) -> list[DeadLetterView]:
         """Questions about the run's rollouts that a teacher gave up."""
         return await self._all(f"/v1/runs/{run_id}/dead-letters", DeadLetterView)
@@ -158,11 +162,6 @@ class CoordinatorClient(ServiceClient):
         """One page of sample rollouts, by step."""
         params = _params(after=after, limit=limit)
         return await self._http.request_json("GET", f"/v1/runs/{run_id}/rollouts", Page[RolloutSample], params=params)
-
-    async def rollout(self, run_id: str, rollout_id: str) -> RolloutView:
-        """A sample rollout with what student and teacher held of each of its tokens."""
-        path = f"/v1/runs/{run_id}/rollouts/{quote(rollout_id, safe='')}"
-        return await self._http.request_json("GET", path, RolloutView)
 
     async def push_rollouts(self, run_id: str, rollouts: Sequence[Rollout]) -> PushResult:
         """Hand rollouts written elsewhere to a run whose rollout.source is "pushed"; repeated ids are ignored."""

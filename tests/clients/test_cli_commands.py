@@ -212,6 +212,10 @@ def test_the_table_of_extras_is_that_of_the_distribution() -> None:
     assert parts == {extra: set(modules) for extra, modules in EXTRAS.items()}
 
 
+def test_why_there_is_no_log(cli: Cli, run: RunView) -> None:
+    assert "launches no trainers" in refusal(cli("runs", "logs", run.id), 2)
+
+
 def test_every_command_that_can_be_parsed_has_a_function() -> None:
     samples = {
         "runs submit": ["x"],
@@ -225,7 +229,10 @@ def test_every_command_that_can_be_parsed_has_a_function() -> None:
         "queue replay": ["r", "j"],
         "queue discard": ["r", "j", "k"],
         "runs fork": ["r", "--step", "3", "--set", "optim.lr=1e-5"],
-        **{f"runs {verb}": ["r"] for verb in ("show", "watch", "cancel", "pause", "resume", "events", "metrics")},
+        **{
+            f"runs {verb}": ["r"]
+            for verb in ("show", "watch", "cancel", "pause", "resume", "events", "metrics", "logs")
+        },
     }
     for name in commands():
         assert parser().parse_args([*name.split(), *samples.get(name, [])]).command == name

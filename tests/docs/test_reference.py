@@ -71,7 +71,7 @@ def test_every_problem_is_listed_with_its_status() -> None:
 def test_every_error_of_a_run_is_listed() -> None:
     found = {"invalid_input", "diverged"}  # as execute names them
     for name, arguments in calls(SERVICES):
-        if name in ("TeacherFailed", "_lost"):
+        if name in ("TeacherFailed", "_lost", "_ended"):
             found |= set(texts(arguments[:1]))
         if name == "TeacherOutage":
             found.add("teacher_outage")

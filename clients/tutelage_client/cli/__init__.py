@@ -67,6 +67,7 @@ def commands() -> dict[str, Command]:
         "runs fork": fork.fork,
         "runs metrics": runs.metrics,
         "runs events": runs.events,
+        "runs logs": runs.logs,
         "runs model": runs.model,
         "runs check": check.check,
         "queue dead": queue.dead,

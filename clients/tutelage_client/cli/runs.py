@@ -139,6 +139,17 @@ def _event_row(event: EventView) -> list[look.Cell]:
     return [str(event.id), look.moment(event.created_at), event.type, look.styled(event.level), event.message]
 
 
+async def logs(args: argparse.Namespace) -> int:
+    async with coordinator(args) as client:
+        text = await client.logs(args.run_id, epoch=args.epoch, lines=args.lines)
+    if args.json:
+        look.document({"run_id": args.run_id, "log": text})
+    else:
+        for line in text.splitlines():
+            look.say(look.clean(line))
+    return 0
+
+
 async def model(args: argparse.Namespace) -> int:
     """Download the final model into a new directory."""
     if args.out.exists() and not (args.out.is_dir() and not any(args.out.iterdir())):

@@ -40,9 +40,9 @@ COORDINATOR = {
     "checkpoint_not_found": ProblemCode(404, "the run has no committed checkpoint, or none of this step"),
     "checkpoint_missing": ProblemCode(404, "the checkpoint was committed but its files are gone from disk, or damaged"),
     "teacher_not_found": ProblemCode(404, "no teacher is registered under this name"),
-    "rollout_not_found": ProblemCode(404, "the run shows no rollout of this id (any more)"),
     "dead_letter_not_found": ProblemCode(404, "the run has no such dead letter (any more)"),
     "file_not_found": ProblemCode(404, "no file has this id"),
+    "log_not_found": ProblemCode(404, "the coordinator launched no such attempt, or its log is gone"),
     "content_missing": ProblemCode(404, "the file is known but its bytes are gone from disk; upload it again"),
     "model_missing": ProblemCode(404, "the run succeeded but its model is gone from disk"),
     "model_not_ready": ProblemCode(409, "the run has not succeeded (yet)"),
@@ -53,6 +53,7 @@ COORDINATOR = {
     "run_not_queued": ProblemCode(409, "for workers: only a queued run can be claimed"),
     "not_pushed": ProblemCode(409, 'only a run with rollout.source = "pushed" takes rollouts'),
     "no_queue": ProblemCode(409, "the coordinator was started without `--redis-url`; dead letters are in the queue"),
+    "no_launcher": ProblemCode(409, "the coordinator was started with `--launcher none`; it has no logs of trainers"),
     "stale_epoch": ProblemCode(409, "for workers: a newer attempt owns the run, or the lease ran out; stop writing"),
     "stale_step": ProblemCode(409, "for workers: the checkpoint is older than the committed one"),
     "unknown_teacher": ProblemCode(422, "no teacher has registered under this name"),
@@ -62,6 +63,7 @@ COORDINATOR = {
     ),
     "idempotency_key_reused": ProblemCode(422, "the key made another run from another body; use a new key"),
     "queue_unavailable": ProblemCode(503, "the queue does not answer; clients try again"),
+    "launcher_unavailable": ProblemCode(503, "what launches trainers does not answer; clients try again"),
     "database_unavailable": ProblemCode(503, "the database does not answer; clients try again"),
 }
 
@@ -114,6 +116,9 @@ RUN_ERRORS = {
     "crashed": RunCode(
         "internal",
         "the trainer crashed too often since its last checkpoint; `infra` where its process died without a word",
+    ),
+    "launch_failed": RunCode(
+        "infra", "the trainers that were launched ended before they took the run; `tutelage runs logs` says why"
     ),
     "internal": RunCode("internal", "the trainer gave no reason"),
 }

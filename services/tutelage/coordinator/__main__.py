@@ -10,6 +10,7 @@ from sqlalchemy.exc import ArgumentError, OperationalError
 
 from tutelage.coordinator.app import build_app
 from tutelage.coordinator.db import Database
+from tutelage.coordinator.launchers import open_launcher
 from tutelage.coordinator.settings import Settings
 from tutelage.serving import serve
 from tutelage.telemetry import configure_logging
@@ -23,6 +24,7 @@ def main(argv: list[str] | None = None) -> None:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         database = Database(settings.database)
         queue = settings.open_queue()
+        launcher = open_launcher(settings)
     except ValidationError as error:
         sys.exit(f"tutelage.coordinator: {explain(error)[0]}")
     except (InvalidInput, ArgumentError) as error:
@@ -33,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
         )
     configure_logging("coordinator")
     try:
-        app = build_app(settings, database, queue)
+        app = build_app(settings, database, queue, launcher)
     except OperationalError as error:
         sys.exit(f"tutelage.coordinator: cannot open {database.engine.url!r}: {str(error.orig).splitlines()[0]}")
     serve(app, settings.host, settings.port)

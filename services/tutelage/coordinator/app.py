@@ -16,9 +16,11 @@ from starlette.concurrency import run_in_threadpool
 from tutelage.coordinator.clock import ClockWatch
 from tutelage.coordinator.dashboard import pages
 from tutelage.coordinator.db import Database
+from tutelage.coordinator.launchers import Launcher
+from tutelage.coordinator.launching import Launching
 from tutelage.coordinator.leases import keep_all, sweep
 from tutelage.coordinator.letters import Letters
-from tutelage.coordinator.routes import letters, runs, store, workers
+from tutelage.coordinator.routes import letters, logs, runs, store, workers
 from tutelage.coordinator.settings import Settings
 from tutelage.queue import Queue
 from tutelage.serving import create_app, problem
@@ -26,17 +28,27 @@ from tutelage.serving import create_app, problem
 log = logging.getLogger(__name__)
 
 
-def build_app(settings: Settings, database: Database, queue: Queue | None = None) -> FastAPI:
-    """An app over a database whose schema is brought up to date first; queue: where dead letters are."""
+def build_app(
+    settings: Settings, database: Database, queue: Queue | None = None, launcher: Launcher | None = None
+) -> FastAPI:
+    """An app over a database whose schema is brought up to date first.
+
+    queue: where dead letters are; launcher: what starts trainers for runs that none has asked for
+    """
     database.migrate()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        sweeping = asyncio.create_task(_sweep_forever(database, settings.lease_s))
+        tasks = [asyncio.create_task(_sweep_forever(database, settings.lease_s))]
+        if launcher is not None:
+            tasks.append(asyncio.create_task(Launching(database, settings, launcher).forever()))
         yield
-        sweeping.cancel()
-        with suppress(asyncio.CancelledError):
-            await sweeping
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        if launcher is not None:
+            await launcher.close()
         if queue is not None:
             await queue.close()
         database.close()
@@ -49,6 +61,7 @@ def build_app(settings: Settings, database: Database, queue: Queue | None = None
         app.add_exception_handler(outage, _on_outage)
     app.add_exception_handler(DataError, _on_impossible_value)
     app.include_router(runs.router(database, settings))
+    app.include_router(logs.router(database, launcher))
     app.include_router(letters.router(Letters(database, queue)))
     app.include_router(store.router(database, settings.files))
     app.include_router(workers.router(database, settings))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -33,6 +34,30 @@ class Settings(BaseSettings):
     port: int = Field(default=8400, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     lease_s: float = Field(default=30.0, gt=0, description="seconds after the last heartbeat until a run is taken away")
     max_file_bytes: int = Field(default=4 * 2**30, ge=1, description="the largest file that may be uploaded")
+
+    launcher: Literal["none", "subprocess", "kubernetes"] = Field(
+        default="none", description="what starts a trainer for a run that none has asked for: nothing, or one of these"
+    )
+    launch_after_s: float = Field(
+        default=2.0, ge=0, description="seconds that a queued run waits for a trainer until one is launched for it"
+    )
+    launch_at_most: int = Field(default=1, ge=1, description="launched trainers at one time")
+    launch_processes: int = Field(
+        default=1, ge=1, description="of a trainer launched as subprocess; above 1 under torchrun"
+    )
+    launch_nodes: int = Field(
+        default=1, ge=1, description="of a trainer launched in a cluster: 1 is a Job, more are a TrainJob"
+    )
+    launch_template: str = Field(
+        default="trainer", description="the CronJob that Jobs are copied from, or the TrainingRuntime of TrainJobs"
+    )
+    kubernetes_url: str = Field(
+        default="https://kubernetes.default.svc", pattern="^https?://[^/]+$", description="the API server"
+    )
+    kubernetes_account: Path = Field(
+        default=Path("/var/run/secrets/kubernetes.io/serviceaccount"),
+        description="folder with token, ca.crt and namespace of the coordinator's service account",
+    )
 
     @property
     def database(self) -> URL:

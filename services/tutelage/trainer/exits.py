@@ -4,22 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import IntEnum
 from http import HTTPStatus
 
 from tutelage_client.errors import ProblemResponse, ServiceUnreachable, TutelageError
+from tutelage_client.wire import ExitCode as ExitCode
 from tutelage_client.wire import RunError
-
-
-class ExitCode(IntEnum):
-    """The contract with whatever started the trainer. Only CRASHED and signals are worth another attempt."""
-
-    DONE = 0
-    USER_ERROR = 64
-    TEACHER_LOST = 69
-    CRASHED = 70
-    DRAINED = 75
-    FENCED = 86
 
 
 class StopRun(TutelageError):
