@@ -30,6 +30,7 @@ from tutelage_client.wire import (
     PushResult,
     Rollout,
     RolloutSample,
+    RolloutView,
     RunChanges,
     RunStatus,
     RunView,
@@ -162,6 +163,11 @@ class CoordinatorClient(ServiceClient):
         """One page of sample rollouts, by step."""
         params = _params(after=after, limit=limit)
         return await self._http.request_json("GET", f"/v1/runs/{run_id}/rollouts", Page[RolloutSample], params=params)
+
+    async def rollout(self, run_id: str, rollout_id: str) -> RolloutView:
+        """A sample rollout with what student and teacher held of each of its tokens."""
+        path = f"/v1/runs/{run_id}/rollouts/{quote(rollout_id, safe='')}"
+        return await self._http.request_json("GET", path, RolloutView)
 
     async def push_rollouts(self, run_id: str, rollouts: Sequence[Rollout]) -> PushResult:
         """Hand rollouts written elsewhere to a run whose rollout.source is "pushed"; repeated ids are ignored."""

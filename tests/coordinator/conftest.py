@@ -20,7 +20,7 @@ from tutelage.coordinator.db import Database
 from tutelage.coordinator.settings import Settings
 from tutelage.coordinator.tables import Base, RunRow
 from tutelage_client.coordinator import CoordinatorClient
-from tutelage_client.wire import Capabilities, Provenance, Rollout, Signal, TeacherInfo
+from tutelage_client.wire import Capabilities, Inspection, Provenance, Rollout, Signal, TeacherInfo
 from tutelage_client.worker import WorkerClient
 
 URL = "http://coordinator.test"
@@ -162,6 +162,27 @@ def rollout() -> Callable[[str], Rollout]:
         )
 
     return build
+
+
+@pytest.fixture
+def inspection() -> Inspection:
+    """Of a rollout of `rollout`: the second token is impossible to the teacher, the third was not scored."""
+    return Inspection(
+        start=2,
+        valid=np.array([True, True, False]),
+        student_logprob=np.array([-0.5, -0.25, -1.0]),
+        student_entropy=np.array([0.75, 1.5, 0.125]),
+        student_topk_ids=np.array([[3, 1], [4, 0], [5, 0]]),
+        student_topk_logprob=np.array([[-0.5, -1.0], [-0.25, -1.75], [-1.0, -2.0]]),
+        teacher_logprob=np.array([-2.0, -np.inf, np.nan]),
+        teacher_entropy=np.array([0.5, 0.25, np.nan]),
+        teacher_topk_ids=np.array([[1, 3], [0, -1], [-1, -1]]),
+        teacher_topk_logprob=np.array([[-0.25, -2.0], [0.0, -np.inf], [np.nan, np.nan]]),
+        contribution=np.array([1.5, 0.0, np.nan]),
+        learned_tokens=96,
+        teacher="walker",
+        texts={0: "<eos>", 1: " a", 3: " walk", 4: "\n", 5: "ed"},
+    )
 
 
 @pytest.fixture

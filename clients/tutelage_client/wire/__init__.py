@@ -19,6 +19,7 @@ from tutelage_client.wire.completions import (
 from tutelage_client.wire.exits import ExitCode
 from tutelage_client.wire.generating import GenerateReply, GenerateRequest, Generation, Prompt
 from tutelage_client.wire.grading import Contains, ExactMatch, Grader, LastNumber, Math, Pattern, UnitTests, Walk
+from tutelage_client.wire.inspecting import Inspection
 from tutelage_client.wire.judging import Pairwise, RewardModel, Rubric
 from tutelage_client.wire.letters import DeadLetterView, FailedDelivery
 from tutelage_client.wire.message import Message
@@ -53,6 +54,7 @@ from tutelage_client.wire.runs import (
     PushedRollouts,
     PushResult,
     RolloutSample,
+    RolloutView,
     RunError,
     RunStatus,
     RunView,
@@ -107,6 +109,7 @@ __all__ = [
     "Grader",
     "Heartbeat",
     "HeartbeatReply",
+    "Inspection",
     "LastNumber",
     "Lease",
     "LeaseRequest",
@@ -139,6 +142,7 @@ __all__ = [
     "RewardRequest",
     "Rollout",
     "RolloutSample",
+    "RolloutView",
     "Rubric",
     "RunChanges",
     "RunError",

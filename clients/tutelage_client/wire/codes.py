@@ -40,6 +40,7 @@ COORDINATOR = {
     "checkpoint_not_found": ProblemCode(404, "the run has no committed checkpoint, or none of this step"),
     "checkpoint_missing": ProblemCode(404, "the checkpoint was committed but its files are gone from disk, or damaged"),
     "teacher_not_found": ProblemCode(404, "no teacher is registered under this name"),
+    "rollout_not_found": ProblemCode(404, "the run shows no rollout of this id (any more)"),
     "dead_letter_not_found": ProblemCode(404, "the run has no such dead letter (any more)"),
     "file_not_found": ProblemCode(404, "no file has this id"),
     "log_not_found": ProblemCode(404, "the coordinator launched no such attempt, or its log is gone"),

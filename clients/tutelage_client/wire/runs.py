@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Self, TypeVar
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from tutelage_client.wire.changes import ForkPoint
+from tutelage_client.wire.inspecting import Inspection, check_faces
 from tutelage_client.wire.message import Message
 from tutelage_client.wire.rollouts import Rollout
 from tutelage_client.wire.teachers import TeacherInfo
@@ -139,6 +140,14 @@ class RolloutSample(Message):
     rollout: Rollout = Field(description="the text")
 
 
+class RolloutView(RolloutSample):
+    """The same with what student and teacher held of its tokens."""
+
+    inspection: Inspection | None = Field(
+        default=None, description="null: the step did not learn from it, or it was longer than what is kept"
+    )
+
+
 class Page(Message, Generic[Item]):
     """One page of a list; `next` is the cursor to ask for as `after`, absent on the last page."""
 
@@ -209,6 +218,18 @@ class StepReport(Message):
     student_tokens: int = Field(ge=0, description="total since the run began")
     teacher_tokens: int = Field(ge=0, description="total since the run began")
     rollouts: list[Rollout] = Field(default=[], description="a few to look at")
+    inspections: dict[str, Inspection] = Field(
+        default={}, description="by the id of one of these rollouts, what the step made of its tokens"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        shown = {rollout.id: rollout for rollout in self.rollouts}
+        for name, inspection in self.inspections.items():
+            if name not in shown:
+                raise ValueError(f"inspections names {name!r}, which is none of the rollouts")
+            check_faces(inspection, shown[name])
+        return self
 
 
 class EventReport(Message):

@@ -10,7 +10,7 @@ from pydantic import RootModel
 from sqlalchemy import Delete, bindparam, delete, func, select
 from sqlalchemy.orm import Session
 
-from tutelage.coordinator import buckets
+from tutelage.coordinator import buckets, rollouts
 from tutelage.coordinator.db import now, put
 from tutelage.coordinator.events import record
 from tutelage.coordinator.leases import checkpoint_view, owned
@@ -22,7 +22,6 @@ from tutelage_client.wire import (
     CheckpointView,
     EventReport,
     Page,
-    RolloutSample,
     StepReport,
 )
 
@@ -40,9 +39,7 @@ def step(session: Session, run_id: str, report: StepReport) -> None:
     tokens = {"student_tokens": report.student_tokens, "teacher_tokens": report.teacher_tokens}
     row = {"run_id": run_id, "step": report.step, "epoch": report.epoch, "metrics": metrics, **tokens}
     put(session, MetricRow, ("run_id", "step"), **row, created_at=now())
-    for sample in report.rollouts:
-        shown = {"step": report.step, "epoch": report.epoch, "rollout": sample.model_dump(mode="json")}
-        put(session, RolloutRow, ("run_id", "rollout_id"), run_id=run_id, rollout_id=sample.id, **shown)
+    rollouts.keep(session, run_id, report)
     if is_new:
         _forget_beyond(session, run_id, report.step, report.epoch, MetricRow, RolloutRow)
         buckets.go_on(session, run_id, report.step, report.epoch)
@@ -110,13 +107,3 @@ def _metrics_view(row: MetricRow) -> MetricsOfStep:
 def checkpoints(session: Session, run_id: str, after: str | None, limit: int) -> Page[CheckpointView]:
     query = select(CheckpointRow).where(CheckpointRow.run_id == run_id)
     return page(session, query, (CheckpointRow.step,), checkpoint_view, after=after, limit=limit)
-
-
-def samples(session: Session, run_id: str, after: str | None, limit: int) -> Page[RolloutSample]:
-    """Rollouts that the trainer chose to show, by step."""
-    query = select(RolloutRow).where(RolloutRow.run_id == run_id)
-    return page(session, query, (RolloutRow.step, RolloutRow.rollout_id), _sample_view, after=after, limit=limit)
-
-
-def _sample_view(row: RolloutRow) -> RolloutSample:
-    return RolloutSample.model_validate({"step": row.step, "epoch": row.epoch, "rollout": row.rollout})

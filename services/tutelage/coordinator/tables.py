@@ -125,15 +125,18 @@ class CheckpointRow(Base):
 
 
 class RolloutRow(Base):
-    """A rollout that the trainer chose to show."""
+    """A rollout that the trainer chose to show. inspection: as `rollouts.packed` makes it, read only when asked for"""
 
     __tablename__ = "rollouts"
+    __table_args__ = (Index(None, "run_id", "prompt_sha256"),)
 
     run_id: Mapped[str] = _run_key()
     rollout_id: Mapped[str] = mapped_column(primary_key=True)
     step: Mapped[int]
     epoch: Mapped[int]
     rollout: Mapped[dict[str, Any]]
+    prompt_sha256: Mapped[str | None]
+    inspection: Mapped[bytes | None] = mapped_column(deferred=True)
 
 
 class PushedRow(Base):

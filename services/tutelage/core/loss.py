@@ -130,6 +130,21 @@ def _chunk(rows: TokenBatch, objective: Objective) -> tuple[Tensor, dict[str, Pa
     """Loss and metrics of a few rows, all of which are learned from."""
     student_logp_RV = log_probabilities(rows.head(rows.hidden_RH), rows.vocabulary_size)
     logp_R = at_tokens(student_logp_RV, rows.token_ids_R[:, None]).squeeze(-1)
+    losses_R, infinite_R, whole = _row_losses(rows, objective, student_logp_RV, logp_R)
+    loss_sum = losses_R.sum()
+    told = diagnostics.of_chunk(objective, rows, student_logp_RV, logp_R, whole)  # last: the backward pass stops before
+    partials: dict[str, Partial] = {
+        "loss": (loss_sum.detach(), torch.tensor(len(rows), device=loss_sum.device)),
+        "infinite_fraction": metrics.over(infinite_R.double()),
+    }
+    return loss_sum, partials | told
+
+
+def _row_losses(
+    rows: TokenBatch, objective: Objective, student_logp_RV: Tensor, logp_R: Tensor
+) -> tuple[Tensor, Tensor, Aligned | None]:
+    """What each row adds to the loss [R], which of them are infinite and add nothing, and both distributions where
+    they are compared over the full vocabulary."""
     reference_logp_RV = reference_logp(objective, rows)
     signal_R, whole, aligned, aimed = torch.zeros_like(logp_R), None, None, None
     for term in objective.parts:
@@ -144,14 +159,26 @@ def _chunk(rows: TokenBatch, objective: Objective) -> tuple[Tensor, dict[str, Pa
     losses_R = torch.where(infinite_R, 0.0, signal_R) * _weights(objective, logp_R, rows)
     losses_R = losses_R + _reward_losses(objective, logp_R, aimed, rows)
     losses_R = losses_R * _gate(objective, student_logp_RV, rows, aligned) * _freshness(objective, rows)
-    losses_R = losses_R + torch.where(infinite_R, 0.0, anchor_R)
-    loss_sum = losses_R.sum()
-    told = diagnostics.of_chunk(objective, rows, student_logp_RV, logp_R, whole)  # last: the backward pass stops before
-    partials: dict[str, Partial] = {
-        "loss": (loss_sum.detach(), torch.tensor(len(rows), device=loss_sum.device)),
-        "infinite_fraction": metrics.over(infinite_R.double()),
-    }
-    return loss_sum, partials | told
+    return losses_R + torch.where(infinite_R, 0.0, anchor_R), infinite_R, whole
+
+
+@torch.no_grad()
+def contributions(batch: TokenBatch, objective: Objective, *, chunk_rows: int = 1024) -> Tensor:
+    """What each row adds to the sum that `loss` returns [R], nats; NaN where it is not learned from.
+
+    Raises:
+        ValueError: as `loss`.
+    """
+    learned_R = learned_rows(batch, objective)
+    rows = looked_ahead(batch.take(learned_R.nonzero().squeeze(-1)), objective, chunk_rows)
+    parts = [rows.hidden_RH.new_zeros(0, dtype=torch.promote_types(rows.hidden_RH.dtype, torch.float32))]
+    for start in range(0, len(rows), chunk_rows):
+        chunk = rows.take(slice(start, start + chunk_rows))
+        student_logp_RV = log_probabilities(chunk.head(chunk.hidden_RH), chunk.vocabulary_size)
+        logp_R = at_tokens(student_logp_RV, chunk.token_ids_R[:, None]).squeeze(-1)
+        parts.append(_row_losses(chunk, objective, student_logp_RV, logp_R)[0])
+    own_R = torch.cat(parts)
+    return own_R.new_full((len(batch),), torch.nan).masked_scatter(learned_R, own_R)
 
 
 def _reward_losses(objective: Objective, logp_R: Tensor, aligned: Aligned | None, rows: TokenBatch) -> Tensor:

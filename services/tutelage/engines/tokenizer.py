@@ -82,6 +82,13 @@ def eos_ids(model_or_config: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset(found)
 
 
+def piece(tokenizer: Any, token_id: int) -> str:
+    """A token as it reads alone. SentencePiece decodes the first word of a text without the space before it."""
+    text = cast(str, tokenizer.decode([token_id], clean_up_tokenization_spaces=False))
+    begins_word = str(tokenizer.convert_ids_to_tokens(token_id)).startswith("\u2581")
+    return f" {text}" if begins_word and not text.startswith(" ") else text
+
+
 def first_line(error: BaseException) -> str:
     """A library's long message cut to what fits into one sentence."""
     lines = str(error).strip().splitlines()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from typing import Self
 
@@ -16,9 +16,11 @@ from tutelage.core.objective import Objective
 from tutelage.trainer.collate import Unit, by_length, collated, cut, learnable, pop_full
 from tutelage.trainer.crashes import Passing
 from tutelage.trainer.fates import by_age
+from tutelage.trainer.inspecting import inspect
 from tutelage.trainer.marking import Scored
 from tutelage.trainer.student import Student
 from tutelage_client.spec import RunSpec
+from tutelage_client.wire import Inspection
 
 Metrics = dict[str, float | None]
 
@@ -36,7 +38,7 @@ def as_scored(spec: RunSpec, objective: Objective) -> bool:
 class Learning:
     """One step of the student. Leaving it early gives up what was gathered, and the student is as it was.
 
-    objective: of this step
+    objective: of this step; inspections: after it, of the rollouts that `step` was told to inspect, by their ids
     """
 
     def __init__(self, student: Student, spec: RunSpec, objective: Objective, passing: Passing) -> None:
@@ -46,6 +48,9 @@ class Learning:
         self._passing = passing
         self._version = student.step
         self._arriving = Arriving()
+        self._scored: Sequence[Scored] = ()
+        self._shown: Sequence[Scored] = ()
+        self.inspections: dict[str, Inspection] = {}
         self._beside: asyncio.Task[Metrics] | None = None
 
     async def __aenter__(self) -> Self:
@@ -64,23 +69,33 @@ class Learning:
         if self._beside is not None and by_age([scored], self._version, self._spec.rollout.max_lag)[0]:
             self._arriving.add(scored)
 
-    async def step(self, scored: list[Scored]) -> Metrics:
-        """The optimiser step. scored: all that may be learned from, of which `take` has had what it was given
+    async def step(self, scored: list[Scored], shown: Sequence[Scored] = ()) -> Metrics:
+        """The optimiser step. scored: all that may be learned from, of which `take` has had what it was given; shown:
+        those of them to inspect
 
         Raises:
             ArithmeticError: the gradient is not finite.
         """
+        self._scored, self._shown = scored, shown
         if self._beside is not None:
             self._arriving.end()
             return await self._beside
-        units = learnable(scored, asks_teacher=self._spec.asks_teacher_scores, in_pairs=self._objective.in_pairs)
-        return await asyncio.to_thread(self._learn, cut(units, self._spec.optim.micro_batch_tokens))
+        return await asyncio.to_thread(self._learn, cut(self._units(), self._spec.optim.micro_batch_tokens))
 
     def _learn(self, batches: Iterable[list[Scored]]) -> Metrics:
         student, asks_teacher = self._student, self._spec.asks_teacher_scores
         own = (student.pad_id, student.device, student.teacher_heads)
         made = collated(batches, *own, asks_teacher=asks_teacher, version=self._version)
-        return student.learn(made, self._objective, self._passing)
+        return student.learn(made, self._objective, self._passing, self._inspect)
+
+    def _units(self) -> list[Unit]:
+        return learnable(self._scored, asks_teacher=self._spec.asks_teacher_scores, in_pairs=self._objective.in_pairs)
+
+    def _inspect(self, learned: int) -> None:
+        """While the weights are those that the step learned from."""
+        if self._shown:
+            own = (self._student, self._spec, self._objective)
+            self.inspections = inspect(*own, self._units(), self._shown, learned)
 
 
 class GivenUp(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 
 from tutelage.core.clock import advanced
 from tutelage.trainer import keeping, writing
@@ -11,6 +12,7 @@ from tutelage.trainer.crashes import CrashPoint
 from tutelage.trainer.evaluate import evaluate
 from tutelage.trainer.exits import TeacherFailed
 from tutelage.trainer.fates import Ended, by_age, failed_over
+from tutelage.trainer.inspecting import chosen
 from tutelage.trainer.learning import Learning, Metrics
 from tutelage.trainer.marking import Scored, Timeline
 from tutelage.trainer.replay import Share
@@ -18,8 +20,8 @@ from tutelage.trainer.rewarding import with_advantages
 from tutelage.trainer.run import Run
 from tutelage_client.history import LearnedStep
 from tutelage_client.spec import uncorrected
+from tutelage_client.wire import Inspection
 
-SAMPLES_SHOWN = 4
 UNCORRECTED = (
     "the objective takes text for the student's own, which is older with rollout.max_lag above 0; "
     "add a ratio_clip to weight it by p/mu"
@@ -29,7 +31,7 @@ UNCORRECTED = (
 async def train(run: Run) -> None:
     """Steps until the spec's number of steps or its budget is reached; resumes at `run.student.step`."""
     if run.student.step == 0:
-        await report(run, await evaluated(run), [])
+        await report(run, await evaluated(run), [], {})
         if run.spec.rollout.max_lag and uncorrected(run.spec.stabilizers, run.spec.objective):
             await run.session.event("log", UNCORRECTED, "warning")
     ended = ended_by(run)
@@ -53,7 +55,8 @@ async def step(run: Run) -> str | None:
         scored, stale = by_age(scored, run.student.step, run.spec.rollout.max_lag)
         scored, rewards = rewarded(run, scored)
         scored_s = time.monotonic()
-        metrics = await learning.step(scored)
+        shown = chosen(scored)
+        metrics = await learning.step(scored, shown if reports_next(run) else ())
     run.ahead.go_on(run.student.step)
     run.ledger.pushed_after = run.sources.pushed_after
     done = Ended.of(scored, stale, asks_teacher=run.spec.asks_teacher_scores, in_pairs=run.objective.in_pairs)
@@ -68,12 +71,18 @@ async def step(run: Run) -> str | None:
         await run.ahead.give_up()
     metrics |= run.ahead.fates()
     if ended or run.student.step % run.spec.eval.every == 0:
-        await report(run, metrics | await evaluated(run), scored[:SAMPLES_SHOWN])
+        await report(run, metrics | await evaluated(run), shown, learning.inspections)
     else:
-        await report(run, metrics, [])
+        await report(run, metrics, [], {})
     if not ended:
         await keeping.after_step(run)
     return ended
+
+
+def reports_next(run: Run) -> bool:
+    """Whether the step under way is one whose rollouts are shown, as far as can be told before it is done."""
+    done = run.student.step + 1
+    return done % run.spec.eval.every == 0 or done >= run.spec.optim.steps or ended_by(run) is not None
 
 
 def learned(run: Run, done: Ended) -> LearnedStep:
@@ -157,8 +166,7 @@ def replayed(run: Run, scored: list[Scored]) -> Metrics:
     }
 
 
-async def report(run: Run, metrics: Metrics, scored: list[Scored]) -> None:
+async def report(run: Run, metrics: Metrics, shown: list[Scored], inspections: Mapping[str, Inspection]) -> None:
     """One row for the step, with a few of its rollouts to look at."""
-    samples = [s.rollout for s in scored]
-    ledger = run.ledger
-    await run.session.step(run.student.step, metrics, ledger.student_tokens, ledger.teacher_tokens, samples)
+    tokens = (run.ledger.student_tokens, run.ledger.teacher_tokens)
+    await run.session.step(run.student.step, metrics, *tokens, [each.rollout for each in shown], inspections)

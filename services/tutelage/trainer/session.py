@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Literal, TypeVar
 
@@ -16,6 +16,7 @@ from tutelage_client.wire import (
     CheckpointView,
     EventReport,
     Heartbeat,
+    Inspection,
     Lease,
     Outcome,
     Rollout,
@@ -114,6 +115,7 @@ class Session:
         student_tokens: int,
         teacher_tokens: int,
         rollouts: list[Rollout],
+        inspections: Mapping[str, Inspection],
     ) -> None:
         report = StepReport(
             epoch=self.epoch,
@@ -122,6 +124,7 @@ class Session:
             student_tokens=student_tokens,
             teacher_tokens=teacher_tokens,
             rollouts=rollouts,
+            inspections=dict(inspections),
         )
         await self._written(self.worker.report_step(self.run_id, report))
 

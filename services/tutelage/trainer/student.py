@@ -6,7 +6,7 @@ since AdamW's small updates would be rounded away in bfloat16 weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from threading import Lock
@@ -16,6 +16,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from tutelage.core.batch import OutputHead, TeacherSignals, TokenBatch
+from tutelage.core.inspection import Inspected, inspected
 from tutelage.core.loss import loss
 from tutelage.core.metrics import Measured, merge, values
 from tutelage.core.objective import Objective
@@ -26,6 +27,13 @@ from tutelage.trainer.crashes import CrashPoint, Passing, pass_by
 from tutelage.trainer.optimizer import Optimizer
 from tutelage.trainer.writer import Writer, context_length, hidden_states
 from tutelage_client.spec import RunSpec, all_names
+
+# Told the number of tokens that a step learned from, before it moves the weights.
+Before = Callable[[int], None]
+
+
+def unwatched(_: int) -> None:
+    """Nobody looks."""
 
 
 class Reference(NamedTuple):
@@ -67,19 +75,23 @@ class Student(Writer):
         return own if self.reference is None else own | {"reference": context_length(self.reference.model)}
 
     def learn(
-        self, batches: Iterable[MicroBatch], objective: Objective, passing: Passing = pass_by
+        self,
+        batches: Iterable[MicroBatch],
+        objective: Objective,
+        passing: Passing = pass_by,
+        before: Before = unwatched,
     ) -> dict[str, float | None]:
         """One optimiser step on the mean loss over all learned tokens of the batches.
 
         The gradient of the sum is divided by the count at the end, so the cut into batches does not matter.
         """
         try:
-            return self._stepped(batches, objective, passing)
+            return self._stepped(batches, objective, passing, before)
         finally:
             self.optimizer.zero_grad()  # also of a step that was given up halfway
 
     def _stepped(
-        self, batches: Iterable[MicroBatch], objective: Objective, passing: Passing
+        self, batches: Iterable[MicroBatch], objective: Objective, passing: Passing, before: Before
     ) -> dict[str, float | None]:
         self.model.train()
         torch.manual_seed(self.spec.seed + self.step)  # dropout: a resumed step draws what the lost one drew
@@ -93,6 +105,7 @@ class Student(Writer):
         learned: dict[str, float | None] = dict(values(merge(chain.from_iterable(parts.values()))))
         count = learned.pop("tokens", None)
         learned |= {"learned_tokens": count, "lr": self.optimizer.set_lr(self.step)}
+        before(int(count or 0))
         with self.moving:
             learned["grad_norm"] = self.optimizer.apply(count, self.step) if count else None
             passing(CrashPoint.AFTER_OPTIMIZER_STEP)
@@ -108,6 +121,13 @@ class Student(Writer):
             with self._precision():
                 parts.append(loss(self._rows(batch, objective), objective)[1])
         return values(merge(parts))
+
+    @torch.no_grad()
+    def inspect(self, batch: MicroBatch, objective: Objective, k: int) -> Inspected:
+        """What the student as it is, without dropout, and the teacher hold of each row; k: see `inspected`."""
+        self.model.eval()
+        with self._precision():
+            return inspected(self._rows(batch, objective), objective, k)
 
     def _rows(self, batch: MicroBatch, objective: Objective) -> TokenBatch:
         """The student's hidden states at the rows to learn from, beside what the teacher said of them."""

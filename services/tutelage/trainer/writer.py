@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tutelage.engines.head import Head
 from tutelage.engines.sampling import Sampled, sample
-from tutelage.engines.tokenizer import eos_ids
+from tutelage.engines.tokenizer import eos_ids, piece
 from tutelage_client.spec import RolloutSpec, RunSpec
 from tutelage_client.wire import Rollout
 
@@ -67,6 +67,11 @@ class Writer:
 
     def text(self, token_ids: Sequence[int]) -> str:
         return cast(str, self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
+
+    def pieces(self, token_ids: Iterable[int]) -> dict[int, str]:
+        """Each token as it reads alone; a part of a character is U+FFFD, an id without a token is left out."""
+        known = [token_id for token_id in token_ids if 0 <= token_id < len(self.tokenizer)]
+        return {token_id: piece(self.tokenizer, token_id) for token_id in known}
 
     def special_ids(self, *, keep_eos: bool) -> frozenset[int]:
         return frozenset(self.tokenizer.all_special_ids) - (self.eos_ids if keep_eos else frozenset())

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from tutelage.coordinator import buckets, events, forking, naming, reports, runs
+from tutelage.coordinator import buckets, events, forking, naming, reports, rollouts, runs
 from tutelage.coordinator.archive import tar_of
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.pushed import push
@@ -30,6 +30,7 @@ from tutelage_client.wire import (
     PushedRollouts,
     PushResult,
     RolloutSample,
+    RolloutView,
     RunChanges,
     RunStatus,
     RunView,
@@ -192,7 +193,14 @@ def _add_history(api: APIRouter, database: Database) -> None:
         """Rollouts that the trainer chose to show, by step."""
         with database.read() as session:
             runs.find(session, run_id)
-            return reports.samples(session, run_id, after, limit)
+            return rollouts.samples(session, run_id, after, limit)
+
+    @api.get("/{run_id}/rollouts/{rollout_id:path}", responses=answers("run_not_found", "rollout_not_found"))
+    def get_rollout(run_id: str, rollout_id: str) -> RolloutView:
+        """One of them, with what student and teacher held of each token and what that added to the loss."""
+        with database.read() as session:
+            runs.find(session, run_id)
+            return rollouts.sample(session, run_id, rollout_id)
 
 
 def _add_bytes(api: APIRouter, database: Database, settings: Settings) -> None:

@@ -1,0 +1,89 @@
+"""Rollouts that trainers choose to show: a few a step, and with each what student and teacher held of its tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import NamedTuple
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, undefer
+
+from tutelage.coordinator.db import put
+from tutelage.coordinator.pages import page
+from tutelage.coordinator.tables import RolloutRow
+from tutelage.serving import ServiceProblem
+from tutelage_client.wire import Inspection, Page, Rollout, RolloutSample, RolloutView, StepReport
+from tutelage_client.wire.tensors import load, save
+
+MOST_OTHERS = 200
+
+
+class Other(NamedTuple):
+    """A rollout of the same run and prompt."""
+
+    step: int
+    rollout_id: str
+
+
+def keep(session: Session, run_id: str, report: StepReport) -> None:
+    """Those of a step; one that was shown before is shown anew."""
+    for rollout in report.rollouts:
+        inspection = report.inspections.get(rollout.id)
+        shown = {
+            "step": report.step,
+            "epoch": report.epoch,
+            "rollout": rollout.model_dump(mode="json"),
+            "prompt_sha256": _prompt_sha256(rollout),
+            "inspection": None if inspection is None else packed(inspection),
+        }
+        put(session, RolloutRow, ("run_id", "rollout_id"), run_id=run_id, rollout_id=rollout.id, **shown)
+
+
+def samples(
+    session: Session, run_id: str, after: str | None, limit: int, *, newest_first: bool = False
+) -> Page[RolloutSample]:
+    """By step, without their inspections."""
+    query = select(RolloutRow).where(RolloutRow.run_id == run_id)
+    keys = RolloutRow.step, RolloutRow.rollout_id
+    return page(session, query, keys, _sample_view, after=after, limit=limit, newest_first=newest_first)
+
+
+def sample(session: Session, run_id: str, rollout_id: str) -> RolloutView:
+    """
+    Raises:
+        ServiceProblem: 404 `rollout_not_found`.
+    """
+    row = session.get(RolloutRow, (run_id, rollout_id), options=[undefer(RolloutRow.inspection)])
+    if row is None:
+        detail = f"{run_id} shows no rollout {rollout_id!r}; those of steps that a later attempt did again are gone"
+        raise ServiceProblem(404, "rollout_not_found", detail)
+    inspection = None if row.inspection is None else _unpacked(row.inspection)
+    return RolloutView(**vars(_sample_view(row)), inspection=inspection)
+
+
+def others(session: Session, run_id: str, rollout: Rollout) -> list[Other]:
+    """The run's other rollouts after the same prompt, by step; the newest MOST_OTHERS."""
+    where = RolloutRow.run_id == run_id, RolloutRow.prompt_sha256 == _prompt_sha256(rollout)
+    query = select(RolloutRow.step, RolloutRow.rollout_id).where(*where, RolloutRow.rollout_id != rollout.id)
+    newest = query.order_by(RolloutRow.step.desc(), RolloutRow.rollout_id.desc()).limit(MOST_OTHERS)
+    return [Other(*row) for row in session.execute(newest)][::-1]
+
+
+def packed(inspection: Inspection) -> bytes:
+    """Arrays as a safetensors body, the rest as JSON in its metadata: a tenth of what lists in JSON take."""
+    rest = inspection.model_dump(mode="json", exclude=set(inspection.arrays()), exclude_none=True)
+    return save(inspection.arrays(), {"rest": json.dumps(rest)})
+
+
+def _unpacked(body: bytes) -> Inspection:
+    arrays, metadata = load(body)
+    return Inspection(**arrays, **json.loads(metadata["rest"]))
+
+
+def _prompt_sha256(rollout: Rollout) -> str:
+    return hashlib.sha256(rollout.prompt_ids.astype("<i4").tobytes()).hexdigest()
+
+
+def _sample_view(row: RolloutRow) -> RolloutSample:
+    return RolloutSample.model_validate({"step": row.step, "epoch": row.epoch, "rollout": row.rollout})
