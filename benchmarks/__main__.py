@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from benchmarks.coordinator import coordinator
 from benchmarks.door import door
 from benchmarks.loss import loss
 from benchmarks.measure import Cell, described
@@ -20,7 +21,7 @@ from benchmarks.transport import transport
 Benchmark = Callable[..., Iterable[Cell]]
 BENCHMARKS: dict[str, Benchmark] = {
     "transport": transport, "door": door, "queue": queue, "replicas": replicas, "scoring": scoring, "loss": loss,
-    "step": step, "overlap": overlap,
+    "step": step, "overlap": overlap, "coordinator": coordinator,
 }  # fmt: skip
 
 

@@ -19,12 +19,13 @@ def main() -> None:
 
 
 def filled(page: str) -> str:
-    """The page with each table anew, between its two marks."""
+    """The page with each table anew, between its two marks; without its file a table says that it was not measured."""
     for mark, rows in TABLES.items():
         found = re.search(between(mark), page, re.DOTALL)
         if found is None:
             raise SystemExit(f"{PAGE} has no place for the table {mark!r}")
-        page = page[: found.start(1)] + "\n".join(rows(result_of(mark))) + page[found.end(1) :]
+        shown = rows(result_of(mark)) if file_of(mark).exists() else ["Not measured yet."]
+        page = page[: found.start(1)] + "\n".join(shown) + page[found.end(1) :]
     return page
 
 
@@ -32,9 +33,13 @@ def between(mark: str) -> str:
     return rf"<!-- results: {mark} -->\n(.*?)\n<!-- end -->"
 
 
-def result_of(mark: str) -> dict[str, Any]:
+def file_of(mark: str) -> Path:
     """A mark begins with the name of its file."""
-    return json.loads((RESULTS / f"{mark.partition(',')[0]}.json").read_text())
+    return RESULTS / f"{mark.partition(',')[0]}.json"
+
+
+def result_of(mark: str) -> dict[str, Any]:
+    return json.loads(file_of(mark).read_text())
 
 
 def listed(result: dict[str, Any], columns: list[Column]) -> list[str]:
@@ -148,6 +153,17 @@ OVERLAP = [
     counted("one after the other, ms", "one_after_the_other_ms", ".0f"),
     LOAD,
 ]
+COORDINATOR = [
+    own("ours, ms", ".0f"),
+    counted("95th percentile, ms", "p95_ms", ".0f"),
+    counted("largest, ms", "max_ms", ".0f"),
+    counted("requests", "requests", ".0f"),
+    counted("bytes", "bytes", ".0f"),
+    counted("events", "events", ".0f"),
+    counted("memory before, MB", "rss_before_mb", ".1f"),
+    counted("after, MB", "rss_after_mb", ".1f"),
+    LOAD,
+]
 TABLES: dict[str, Rows] = {
     "loss": lambda result: listed(result, LOSS),
     "scoring": lambda result: listed(result, SCORING),
@@ -157,6 +173,7 @@ TABLES: dict[str, Rows] = {
     "queue": lambda result: listed(result, QUEUE),
     "replicas": lambda result: listed(result, REPLICAS),
     "overlap": lambda result: listed(result, OVERLAP),
+    "coordinator": lambda result: listed(result, COORDINATOR),
     "step": lambda result: listed(result, times(".0f")),
     "step, counted": sides,
 }

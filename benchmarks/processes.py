@@ -27,11 +27,18 @@ def python(module: str, *argv: str) -> list[str]:
 @contextmanager
 def printing(command: Sequence[str], log: Path) -> Iterator[str]:
     """The address that a process prints once it serves."""
+    with serving(command, log) as (url, _):
+        yield url
+
+
+@contextmanager
+def serving(command: Sequence[str], log: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """The same, and the process itself."""
     with log.open("w") as out, running(command, out.fileno(), subprocess.PIPE) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("listening on "):
-                yield line.removeprefix("listening on ").strip()
+                yield line.removeprefix("listening on ").strip(), process
                 return
         raise RuntimeError(f"{command} ended without serving:\n{log.read_text()}")
 

@@ -20,7 +20,7 @@ from tutelage.coordinator.tables import BucketRow, MetricRow
 from tutelage_client.errors import InvalidInput
 from tutelage_client.wire import GROWTH, MetricColumn, MetricSeries
 
-Spread = tuple[int, float, float, float]  # count, least, mean, largest
+Spread = list[float]  # count, least, mean, largest
 
 
 class Bucket(NamedTuple):
@@ -104,7 +104,7 @@ def series(session: Session, run_id: str, most: int, names: Sequence[str]) -> Me
 def _column(name: str, buckets: Sequence[Bucket]) -> MetricColumn:
     found = [bucket.spreads.get(name) for bucket in buckets]
     least, mean, most = ([None if each is None else each[at] for each in found] for at in (1, 2, 3))
-    return MetricColumn(count=[0 if each is None else each[0] for each in found], min=least, mean=mean, max=most)
+    return MetricColumn(count=[0 if each is None else int(each[0]) for each in found], min=least, mean=mean, max=most)
 
 
 def _read(session: Session, run_id: str, width: int, first: int, last: int) -> list[Bucket]:
@@ -136,7 +136,7 @@ def _steps(session: Session, run_id: str, first: int, last: int) -> list[Bucket]
 
 
 def _alone(metrics: Mapping[str, Any]) -> dict[str, Spread]:
-    return {name: (1, value, value, value) for name, value in metrics.items() if value is not None}
+    return {name: [1, value, value, value] for name, value in metrics.items() if value is not None}
 
 
 def _merged(width: int, parts: Sequence[Bucket]) -> Bucket:
@@ -152,7 +152,7 @@ def _together(spreads: Sequence[Spread]) -> Spread:
     count = sum(spread[0] for spread in spreads)
     mean = sum(spread[0] / count * spread[2] for spread in spreads)
     least, most = min(spread[1] for spread in spreads), max(spread[3] for spread in spreads)
-    return count, least, min(max(mean, least), most), most
+    return [count, least, min(max(mean, least), most), most]
 
 
 def _names(buckets: Iterable[Bucket]) -> dict[str, None]:
