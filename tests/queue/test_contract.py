@@ -221,7 +221,7 @@ async def test_a_failed_job_is_retried_until_its_last_delivery(queue: Queue, ask
     assert await buried(queue) == [("a", 3, "reason 3", ["w1: reason 1", "w1: reason 2", "w1: reason 3"])]
     assert await read_all(queue) == [Answer("a", None, "reason 3")]
     assert await queue.fetch("a") == Answer("a", None, "reason 3")
-    assert await queue.depth("walker") == Depth(0, 0, 1, None)
+    assert await queue.depth("walker") == Depth(0, 0, 1, None, redelivered=2)
     assert await put_one(queue, ask("a")) is Put.DEAD
 
 

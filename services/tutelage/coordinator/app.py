@@ -65,7 +65,7 @@ def build_app(
     app.include_router(letters.router(Letters(database, queue)))
     app.include_router(store.router(database, settings.files))
     app.include_router(workers.router(database, settings))
-    app.include_router(pages.router(database))
+    app.include_router(pages.router(database, queue))
     app.mount("/static", pages.assets())
     return app
 

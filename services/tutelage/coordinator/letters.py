@@ -33,7 +33,7 @@ class Letters:
     async def of(self, run_id: str) -> list[DeadLetterView]:
         """By teacher in the order of the spec, the first to die first."""
         teachers = await run_in_threadpool(self._teachers, run_id)
-        with _answering(self._queue) as queue:
+        with answering(self._queue) as queue:
             letters = [(name, letter) for name in teachers for letter in await queue.dead_letters(name)]
         return [_view(name, letter) for name, letter in letters if letter.run_id == run_id]
 
@@ -45,14 +45,14 @@ class Letters:
         """
         await run_in_threadpool(self._refuse_final, run_id)
         letter = await self._found(run_id, job_id)
-        with _answering(self._queue) as queue:
+        with answering(self._queue) as queue:
             is_done = await queue.replay(letter.teacher, job_id)
         return await self._recorded(run_id, letter, is_done, "put back to work")
 
     async def discard(self, run_id: str, job_id: str) -> DeadLetterView:
         """Forget it; a step that asks the same question again asks it anew."""
         letter = await self._found(run_id, job_id)
-        with _answering(self._queue) as queue:
+        with answering(self._queue) as queue:
             is_done = await queue.discard(letter.teacher, job_id)
         return await self._recorded(run_id, letter, is_done, "discarded")
 
@@ -90,7 +90,8 @@ class Letters:
 
 
 @contextmanager
-def _answering(queue: Queue | None) -> Iterator[Queue]:
+def answering(queue: Queue | None) -> Iterator[Queue]:
+    """Raises ServiceProblem: 409 `no_queue`, 503 `queue_unavailable`."""
     if queue is None:
         detail = "the coordinator was started without --redis-url, so it knows no queue; start it with one"
         raise ServiceProblem(409, "no_queue", detail)

@@ -91,6 +91,7 @@ class Depth:
     """waiting: not yet delivered; leased: delivered, not acknowledged; dead: given up; oldest_s: age of the oldest.
 
     tokens, bytes: of the waiting and the leased, which admission counts
+    redelivered: deliveries that were not the first of their job, since the queue began
     """
 
     waiting: int
@@ -99,6 +100,7 @@ class Depth:
     oldest_s: float | None
     tokens: int = 0
     bytes: int = 0
+    redelivered: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,7 +135,7 @@ class MemoryQueue:
         line = self._line(queue)
         oldest_s = max((self._clock() - record.put_at for record in line.live()), default=None)
         dead = len(await self.dead_letters(queue))
-        return Depth(len(line.waiting), len(line.leased), dead, oldest_s, line.tokens, line.bytes)
+        return Depth(len(line.waiting), len(line.leased), dead, oldest_s, line.tokens, line.bytes, line.redelivered)
 
     async def dead_letters(self, queue: str) -> list[DeadLetter]:
         self._expire()
@@ -214,7 +214,9 @@ class MemoryQueue:
         self._receipts += 1
         record.worker, record.receipt = worker, str(self._receipts)
         record.attempts, record.until = record.attempts + 1, self._clock() + self._limits.lease_s
-        self._line(record.job.queue).enter(record, "leased")
+        line = self._line(record.job.queue)
+        line.enter(record, "leased")
+        line.redelivered += record.attempts > 1
         return Delivery(record.job, worker, record.attempts, record.receipt)
 
     def _end(self, record: Record, state: Literal["answered", "dead"], answer: Answer) -> None:

@@ -174,13 +174,14 @@ end
 function ops.depth(queue)
   prune_dead(queue)
   local dead = call('ZCARD', queue_key(queue, 'dead'))
-  if call('EXISTS', queue_key(queue, 'jobs')) == 0 then return {0, 0, dead, false, 0, 0} end
+  local again = tonumber(call('HMGET', queue_key(queue, 'told'), 'redelivered')[1] or 0)
+  if call('EXISTS', queue_key(queue, 'jobs')) == 0 then return {0, 0, dead, false, 0, 0, again} end
   local leased = call('XPENDING', queue_key(queue, 'jobs'), GROUP)[1]
   local oldest = call('ZRANGE', queue_key(queue, 'live'), 0, 0, 'WITHSCORES')[2]
   local age_ms = oldest and math.max(0, now_ms() - tonumber(oldest)) or false
   local load = call('HMGET', queue_key(queue, 'load'), 'tokens', 'bytes')
   local waiting = call('ZCARD', queue_key(queue, 'live')) - leased
-  return {waiting, leased, dead, age_ms, tonumber(load[1] or 0), tonumber(load[2] or 0)}
+  return {waiting, leased, dead, age_ms, tonumber(load[1] or 0), tonumber(load[2] or 0), again}
 end
 
 function ops.dead_letters(queue)

@@ -32,7 +32,8 @@ class Record:
 class Line:
     """The unfinished jobs of one queue in order: waiting by arrival, leased by delivery.
 
-    workers: when each of them asked last; tokens, bytes: of the jobs; turn: the run that goes first, and until when
+    workers: when each of them asked last; tokens, bytes: of the jobs; redelivered: see `Depth`
+    turn: the run that goes first, and until when
     """
 
     waiting: dict[str, Record] = field(default_factory=dict)
@@ -40,6 +41,7 @@ class Line:
     workers: dict[str, float] = field(default_factory=dict)
     tokens: int = 0
     bytes: int = 0
+    redelivered: int = 0
     turn: tuple[str, float] | None = None
 
     def enter(self, record: Record, state: Literal["waiting", "leased"]) -> None:

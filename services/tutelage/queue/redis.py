@@ -6,6 +6,7 @@ Keys, all below `tutelage:`; one queue's keys share a hash tag:
     {NAME}:tail      the last delivered entry
     {NAME}:live      sorted set of job ids that wait or are leased, by the time of their put
     {NAME}:load      hash, the tokens and bytes of these jobs
+    {NAME}:told      hash, how often a job was delivered again
     {NAME}:next      the run that found no room and goes first, for as long as it keeps asking
     {NAME}:asking    sorted set of workers by the time when they last asked for work
     {NAME}:clock     the server's time at a recent look, to notice that it was set back
@@ -150,8 +151,8 @@ class RedisQueue:
         return next(iter(await self._ended([state])), None)
 
     async def depth(self, queue: str) -> Depth:
-        waiting, leased, dead, oldest_ms, tokens, size = await self._server.op("depth", queue)
-        return Depth(waiting, leased, dead, None if oldest_ms is None else oldest_ms / 1000, tokens, size)
+        waiting, leased, dead, oldest_ms, *counted = await self._server.op("depth", queue)
+        return Depth(waiting, leased, dead, None if oldest_ms is None else oldest_ms / 1000, *counted)
 
     async def dead_letters(self, queue: str) -> list[DeadLetter]:
         letters = await self._server.op("dead_letters", queue)

@@ -115,6 +115,7 @@ local function claim(queue, worker, item)
     return nil
   end
   local attempt = tostring(job.attempts + 1)
+  if attempt ~= '1' then call('HINCRBY', queue_key(queue, 'told'), 'redelivered', 1) end
   call('HSET', job_key(id), 'attempts', attempt, 'worker', worker)
   touch(id, job.envelope)
   return {id, entry, attempt, job.envelope}

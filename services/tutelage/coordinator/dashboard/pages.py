@@ -10,15 +10,18 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 import tutelage
 from tutelage.coordinator import runs
-from tutelage.coordinator.dashboard import samples, views, words
+from tutelage.coordinator.dashboard import compare, queues, samples, views, words
 from tutelage.coordinator.dashboard.charts import CHARTS, WAITS
 from tutelage.coordinator.db import Database
+from tutelage.coordinator.letters import answering
 from tutelage.coordinator.routes.params import After
+from tutelage.queue import Queue
 from tutelage.serving import ServiceProblem
 from tutelage_client.errors import InvalidInput
 
@@ -52,7 +55,7 @@ def assets() -> Assets:
     return Assets(directory=HERE / "static")
 
 
-def router(database: Database) -> APIRouter:
+def router(database: Database, queue: Queue | None) -> APIRouter:
     api = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
     show = _renderer(_environment())
 
@@ -86,6 +89,8 @@ def router(database: Database) -> APIRouter:
             return show("teachers.html", here="teachers", teachers=found.data, next=found.next, after=after)
 
     _add_rollouts(api, database, show)
+    _add_comparison(api, database, show)
+    _add_queue(api, database, queue, show)
     return api
 
 
@@ -117,6 +122,44 @@ def _add_rollouts(api: APIRouter, database: Database, show: Show) -> None:
                 return show("missing.html", 404, here="", title="No such rollout", detail=detail)
             told = {"blocks": samples.blocks(found.rollout), "numbers": samples.numbers(found.rollout)}
             return show("rollout.html", here="runs", run=run, sample=found, surprise=samples.SURPRISE, **told)
+
+
+def _add_comparison(api: APIRouter, database: Database, show: Show) -> None:
+    @api.get("/runs/{run_id}/compare")
+    def choose_page(run_id: str, after: After = None) -> HTMLResponse:
+        with database.read() as session:
+            try:
+                run, found = runs.view(runs.find(session, run_id)), views.run_list(session, after)
+            except ServiceProblem as error:
+                return show("missing.html", error.status_code, here="", title="No such run", detail=error.detail)
+            except InvalidInput as error:
+                return show("missing.html", 422, here="", title="No such page of runs", detail=str(error))
+            return show("choose.html", here="runs", run=run, found=found.data, next=found.next, after=after)
+
+    @api.get("/runs/{run_id}/compare/{other_id}")
+    def compare_page(run_id: str, other_id: str) -> HTMLResponse:
+        with database.read() as session:
+            try:
+                page = compare.comparison(session, run_id, other_id)
+            except ServiceProblem as error:
+                return show("missing.html", error.status_code, here="", title="No such run", detail=error.detail)
+            return show("compare.html", here="runs", page=page)
+
+
+def _add_queue(api: APIRouter, database: Database, queue: Queue | None, show: Show) -> None:
+    @api.get("/queue")
+    async def queue_page() -> HTMLResponse:
+        names = await run_in_threadpool(teachers)
+        try:
+            with answering(queue) as asked:
+                lines = await queues.lines(asked, names)
+        except ServiceProblem as error:
+            return show("queue.html", here="queue", lines=[], trouble=error.detail)
+        return show("queue.html", here="queue", lines=lines, trouble=None)
+
+    def teachers() -> list[str]:
+        with database.read() as session:
+            return queues.teachers(session)
 
 
 def _environment() -> Environment:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -114,17 +114,18 @@ def run_page(session: Session, run_id: str) -> RunPage:
         waiting=words.waiting(run),
         remaining_s=words.remaining_s(run),
         width=past.width,
-        tables={chart.key: _table(chart, past) for chart in ALL},
+        tables={chart.key: table(chart, past) for chart in ALL},
         marks=marks,
-        series=_series(past, marks),
+        series=series(ALL, past, marks),
         events=_events(session, run_id),
         checkpoints=kept,
         spec=json.dumps(run.spec, indent=2, ensure_ascii=False),
     )
 
 
-def _series(past: History, marks: list[Mark]) -> dict[str, Any]:
-    names = [line.column for chart in ALL for line in chart.lines]
+def series(charts: Iterable[Chart], past: History, marks: list[Mark]) -> dict[str, Any]:
+    """What the script draws. Five figures are more than a chart can show."""
+    names = [line.column for chart in charts for line in chart.lines]
     columns, lows, highs = (
         {name: [None if value is None else float(f"{value:.5g}") for value in of[name]] for name in names if name in of}
         for of in (past.columns, past.lows, past.highs)
@@ -133,7 +134,7 @@ def _series(past: History, marks: list[Mark]) -> dict[str, Any]:
     return told | {"marks": [mark._asdict() for mark in marks]}
 
 
-def _table(chart: Chart, past: History) -> Table:
+def table(chart: Chart, past: History) -> Table:
     lines = [past.columns[line.column] for line in chart.lines]
     known = [at for at in range(len(past.steps)) if any(line[at] is not None for line in lines)]
     every = max(1, -(-len(known) // ROWS_OF_A_TABLE))

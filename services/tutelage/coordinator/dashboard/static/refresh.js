@@ -1,5 +1,7 @@
 // The page is made by the server. To bring it up to date is to fetch it again and take over the parts that changed.
 
+const EVERY_MS = 4000;
+
 /** Replace every part marked data-live that differs. Resolves to the page as it is now. */
 export async function refresh() {
   const response = await fetch(location.href, { cache: "no-store" });
@@ -11,6 +13,23 @@ export async function refresh() {
     replace(shown, document.importNode(next, true));
   }
   return fresh;
+}
+
+/** Look again every few seconds while somebody can see the page. after: is given each page as it is then */
+export function keep(after) {
+  const look = async () => {
+    if (!document.hidden) {
+      try {
+        after(await refresh());
+        tell("Live", "live");
+      } catch {
+        tell("No answer from the coordinator; trying again", "lost");
+      }
+    }
+    setTimeout(look, EVERY_MS);
+  };
+  tell("Live", "live");
+  setTimeout(look, EVERY_MS);
 }
 
 /** Somebody has marked text inside: it is left alone until they are done. */
