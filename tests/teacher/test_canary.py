@@ -41,7 +41,7 @@ async def test_the_question_is_asked_again_and_again_while_nobody_asks_for_anyth
     [
         (other_weights(), "scored differently than at the start"),
         (np.full((32, 32), -np.log(32)), "every token has the same log-prob"),
-        (np.full((32, 32), np.nan), "the engine failed"),
+        (np.full((32, 32), np.nan), "sampled_logprob is NaN in a row that is marked valid"),
     ],
     ids=["drift", "uniform", "nan"],
 )

@@ -56,6 +56,12 @@ class TokenScores(Message):
     entropy: Floats | None = Field(default=None, description="[R] of the full vocabulary, nats")
     hidden: FloatRows | None = Field(default=None, description="[R, h] last hidden state after the final norm")
 
+    @classmethod
+    def unchecked(cls, start: int, **arrays: NDArray[Any]) -> Self:
+        """A block of an engine's own arrays in the types of the wire, which whoever lets it out has yet to `check`."""
+        typed = {name: array.astype(_DTYPES[name], copy=False) for name, array in arrays.items()}
+        return cls.model_construct(None, start=start, **typed)
+
     @model_validator(mode="before")
     @classmethod
     def _read_nulls(cls, data: Any) -> Any:

@@ -69,7 +69,12 @@ class Usage(Message):
     generated_tokens: int = Field(default=0, description="tokens that were written")
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(**{name: getattr(self, name) + getattr(other, name) for name in Usage.model_fields})
+        return Usage(
+            scored_tokens=self.scored_tokens + other.scored_tokens,
+            forward_tokens=self.forward_tokens + other.forward_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            generated_tokens=self.generated_tokens + other.generated_tokens,
+        )
 
 
 class ScoreCacheView(Message):

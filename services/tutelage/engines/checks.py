@@ -19,11 +19,13 @@ def check_groups(groups: Sequence[ScoreGroup], capabilities: Capabilities) -> No
     """
     for i, group in enumerate(groups):
         check_length(group.longest, capabilities, f"sequences.{i}")
-        check_ids(group.prompt_ids, capabilities, f"sequences.{i}")
         for completion in group.completions:
-            check_ids(completion.token_ids, capabilities, f"sequences.{i}")
             if completion.candidate_ids is not None:
                 check_ids(completion.candidate_ids, capabilities, f"sequences.{i}.candidate_ids", lowest=-1)
+    lists = [(i, ids) for i, group in enumerate(groups) for ids in _lists(group)]
+    if not _are_known(np.concatenate([ids for _, ids in lists]), capabilities):  # one look at all of them
+        for i, ids in lists:
+            check_ids(ids, capabilities, f"sequences.{i}")
 
 
 def check_length(tokens: int, capabilities: Capabilities, field: str) -> None:
@@ -46,6 +48,15 @@ def check_ids(ids: Sequence[int] | NDArray[np.int32], capabilities: Capabilities
             f"{capabilities.vocabulary_size - 1}; use this teacher's tokenizer",
             field,
         )
+
+
+def _lists(group: ScoreGroup) -> list[NDArray[np.int32]]:
+    return [group.prompt_ids, *(completion.token_ids for completion in group.completions)]
+
+
+def _are_known(ids: NDArray[np.int32], capabilities: Capabilities) -> bool:
+    size = capabilities.vocabulary_size
+    return size is None or bool(ids.view(np.uint32).max() < size)  # where a negative id is a very large one
 
 
 def score_usage(groups: Sequence[ScoreGroup], *, shared: bool = True) -> Usage:

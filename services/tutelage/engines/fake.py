@@ -102,8 +102,8 @@ class FakeEngine:
         fault = self._faults.pop(0) if self._faults else "none"
         usage = score_usage(groups)
         await asyncio.sleep(self._options.latency_s + self._options.token_latency_s * usage.forward_tokens)
-        if any(self._options.fatal_id in completion.token_ids for group in groups for completion in group.completions):
-            os.kill(os.getpid(), signal.SIGKILL)
+        if self._options.fatal_id is not None:
+            _die_of(self._options.fatal_id, groups)
         if fault == "error":
             raise RuntimeError("the fake engine was told to fail")
         blocks = [self._block(g.prompt_ids, c, signals, top_k) for g in groups for c in g.completions]
@@ -143,7 +143,7 @@ class FakeEngine:
             arrays["entropy"] = self._entropy_V[previous]
         if Signal.HIDDEN in signals:
             arrays["hidden"] = self._embedding_VH[previous]
-        return TokenScores(start=len(prompt_ids), **arrays)
+        return TokenScores.unchecked(len(prompt_ids), **arrays)
 
     def _write(self, last_id: int, request: GenerateRequest, rng: np.random.Generator) -> Generation:
         token_ids: list[int] = []
@@ -197,8 +197,15 @@ def _candidates(logprob_RV: NDArray[np.float64], ids: NDArray[np.int32] | None) 
     return {"candidate_logprob": np.where(covered, logprob, np.nan), "candidate_valid": covered}
 
 
+def _die_of(fatal_id: int, groups: Sequence[ScoreGroup]) -> None:
+    if any(fatal_id in completion.token_ids for group in groups for completion in group.completions):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def _spoiled(block: TokenScores, fault: Fault) -> TokenScores:
     """The block with a fault; a bad number goes past the validation of the type, as a broken engine's would."""
+    if fault == "none":
+        return block
     if fault == "short":
         kept = {name: array[:-1] for name, array in block.arrays().items()}
         return TokenScores(start=block.start, **kept)

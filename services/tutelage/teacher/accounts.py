@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prometheus_client import Gauge
-
 from tutelage.teacher.ledgers import FileLedger, MemoryLedger, Totals
 from tutelage.teacher.prices import PICO, Cost, Prices
 from tutelage.telemetry import TeacherMetrics
@@ -73,7 +71,7 @@ class Accounts:
     def __init__(self, path: Path | None, prices: Prices, metrics: TeacherMetrics) -> None:
         self.prices = prices
         self._metrics = metrics
-        self._gauges: dict[str, tuple[Gauge, Gauge]] = {}
+        self._shown: dict[str, Cost] = {}
         self._under_way = 0
         self._closing = False
         self._ledger = MemoryLedger() if path is None else FileLedger(path)
@@ -115,12 +113,11 @@ class Accounts:
             self._ledger.close()
 
     def _show(self, totals: Totals) -> None:
-        for name, total in totals.items():
-            if name not in self._gauges:
-                self._gauges[name] = self._metrics.spent_tokens.labels(name), self._metrics.spent_usd.labels(name)
-            tokens, usd = self._gauges[name]
-            tokens.set(total.tokens)
-            usd.set(total.picousd / PICO)
+        new = totals.keys() - self._shown.keys()
+        self._shown.update(totals)
+        for name in new:
+            self._metrics.spent_tokens.labels(name).set_function(lambda name=name: self._shown[name].tokens)
+            self._metrics.spent_usd.labels(name).set_function(lambda name=name: self._shown[name].picousd / PICO)
 
 
 def _any(_: Totals) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import reduce
+from operator import add
 from time import perf_counter
 from typing import Any, Self
 
@@ -68,7 +70,7 @@ class Batcher:
         finally:
             for item in items:
                 item.drop()
-        return [block for blocks, _ in done for block in blocks], sum((usage for _, usage in done), Usage())
+        return [block for blocks, _ in done for block in blocks], reduce(add, (usage for _, usage in done))
 
     async def generate(self, request: GenerateRequest, tokens: int, bill: Bill | None = None) -> Generated:
         """As `Engine.generate`, when its turn comes. tokens: the most that it can write."""

@@ -41,7 +41,6 @@ def _check_block(
     ids = completion.candidate_ids
     candidates = None if ids is None else ids.shape[1]
     block.require(start=start, rows=len(completion.token_ids), top_k=top_k, candidates=candidates)
-    arrays = block.arrays()
-    missing = [signal.value for signal in sorted(signals) if FIELDS[signal] not in arrays]
+    missing = [signal.value for signal in sorted(signals) if getattr(block, FIELDS[signal]) is None]
     if missing:
         raise BadScores(f"the engine left out {', '.join(missing)}")

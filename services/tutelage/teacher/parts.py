@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from functools import reduce
+from operator import add
 
 from tutelage.engines.checks import score_usage
 from tutelage.teacher.admission import group_tokens
@@ -15,6 +17,8 @@ def cut(groups: Sequence[ScoreGroup], max_tokens: int) -> list[list[ScoreGroup]]
 
     A group that is too large is cut between its completions, and each piece brings the prompt again.
     """
+    if sum(map(group_tokens, groups)) <= max_tokens:
+        return [list(groups)]
     parts: list[list[ScoreGroup]] = []
     room = 0
     for piece in itertools.chain.from_iterable(_pieces(group, max_tokens) for group in groups):
@@ -45,8 +49,10 @@ def _pieces(group: ScoreGroup, max_tokens: int) -> Iterator[ScoreGroup]:
 
 def share_usage(usage: Usage, parts: Sequence[Sequence[ScoreGroup]]) -> list[Usage]:
     """The cost of one engine call by part: each its own where they add up to `usage`, else in proportion."""
+    if len(parts) == 1:
+        return [usage]
     alone = [score_usage(part) for part in parts]
-    if sum(alone, Usage()) == usage:
+    if reduce(add, alone) == usage:
         return alone
     weights = [u.scored_tokens for u in alone]
     forward, cached = share(usage.forward_tokens, weights), share(usage.cached_tokens, weights)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from tutelage_client.wire import GenerateRequest, Prompt, ScoreGroup, Usage
 
@@ -29,7 +30,7 @@ class Cost:
         return Cost(self.tokens - other.tokens, self.picousd - other.picousd)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Prices:
     """USD a million tokens. A cached token costs no more than one that went through the model."""
 
@@ -38,12 +39,16 @@ class Prices:
     output: float = 0.0
 
     def cost(self, usage: Usage) -> Cost:
+        input_, cached, output = self._pico_a_token
         return Cost(
             usage.forward_tokens + usage.generated_tokens,
-            usage.forward_tokens * _pico_a_token(self.input)
-            + usage.cached_tokens * _pico_a_token(self.cached)
-            + usage.generated_tokens * _pico_a_token(self.output),
+            usage.forward_tokens * input_ + usage.cached_tokens * cached + usage.generated_tokens * output,
         )
+
+    @cached_property
+    def _pico_a_token(self) -> tuple[int, int, int]:
+        input_, cached, output = (round(usd * PICO / 10**6) for usd in (self.input, self.cached, self.output))
+        return input_, cached, output
 
 
 def most_scored(groups: Sequence[ScoreGroup]) -> Usage:
@@ -63,7 +68,3 @@ def _most_tokens(prompt: Prompt) -> int:
     if isinstance(prompt, str):
         return len(prompt.encode()) + _TEMPLATE_TOKENS
     return sum(1 if isinstance(p, int) else len(json.dumps(p).encode()) + _TEMPLATE_TOKENS for p in prompt)
-
-
-def _pico_a_token(usd_a_million: float) -> int:
-    return round(usd_a_million * PICO / 10**6)

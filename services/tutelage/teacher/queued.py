@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from bisect import insort
 from dataclasses import dataclass, field
+from operator import attrgetter
 from time import perf_counter
 from typing import Any
 
@@ -72,13 +72,13 @@ class WaitingLine:
     def __init__(self, max_batch_tokens: int, metrics: TeacherMetrics) -> None:
         self._max_batch_tokens = max_batch_tokens
         self._metrics = metrics
-        self._items: list[Waiting] = []  # by where they start on the line
+        self._items: list[Waiting] = []  # by arrival; a call is made up by where they start on the line
         self._line = FairLine()
         self.tokens = 0
 
     def enter(self, item: Waiting) -> None:
         item.start = self._line.place(item.owner, item.tokens)
-        insort(self._items, item, key=lambda each: each.start)
+        self._items.append(item)
         self._count(self.tokens + item.tokens)
 
     def has_room(self, owner: str, most_tokens: int) -> bool:
@@ -94,7 +94,8 @@ class WaitingLine:
         batch: list[Waiting] = []
         rest: list[Waiting] = []
         room = self._max_batch_tokens
-        for item in self._items:
+        now_s = perf_counter()
+        for item in sorted(self._items, key=attrgetter("start")):
             if item.future.done():
                 continue
             joins = not batch or (item.asked is not None and item.asked.joins(batch[0].asked))
@@ -104,7 +105,7 @@ class WaitingLine:
                 if item.bill is not None:
                     item.bill.begun = True
                 room -= item.tokens
-                self._metrics.queue_wait_seconds.observe(perf_counter() - item.arrived_s)
+                self._metrics.queue_wait_seconds.observe(now_s - item.arrived_s)
             else:
                 rest.append(item)
                 room = 0 if joins else room  # nobody overtakes who asked for the same and did not fit
