@@ -15,6 +15,9 @@ import yaml
 from deployed import OVERLAYS, of_kind, overlay
 from jsonschema_rs import validator_for
 
+from tutelage.coordinator.launchers import Launch
+from tutelage.coordinator.launchers.kubernetes import train_job
+
 FOLDER = os.environ.get("TUTELAGE_TEST_CRDS")
 
 
@@ -58,7 +61,26 @@ def test_custom_resources_fit_their_definitions() -> None:
                 ]
                 assert errors == [], f"{name}: {each['kind']} {each['metadata']['name']}"
                 checked.add(each["kind"])
-    assert checked == {"ScaledObject", "TriggerAuthentication"}
+    assert checked == {"LeaderWorkerSet", "ScaledObject", "TriggerAuthentication"}
+
+
+def test_the_jobs_of_a_runtime_fit_the_definition_of_a_job_set() -> None:
+    """Runtimes themselves are not among the definitions; what they are made of is."""
+    schema = definitions()["jobset.x-k8s.io/v1alpha2", "JobSet"]["properties"]["spec"]
+    [runtime] = of_kind(overlay("large"), "TrainingRuntime")
+    errors = [f"{e.instance_path}: {e.message}" for e in validator_for(schema).iter_errors(template_of(runtime))]
+    assert errors == []
+
+
+def template_of(runtime: dict[str, Any]) -> dict[str, Any]:
+    return runtime["spec"]["template"]["spec"]
+
+
+def test_a_train_job_as_it_is_launched_fits_its_definition() -> None:
+    schema = definitions()["trainer.kubeflow.org/v1alpha1", "TrainJob"]
+    launched = train_job(Launch("run-0123456789abcdef", 12), "trainer", nodes=3)
+    errors = [f"{e.instance_path}: {e.message}" for e in validator_for(schema).iter_errors(launched)]
+    assert errors == []
 
 
 def test_a_field_that_a_definition_does_not_know_is_found() -> None:

@@ -10,8 +10,10 @@ from deployed import OVERLAYS, REDIS, containers, of_kind, overlay, pods, unread
 
 from tutelage.serving import create_app
 
-WITHOUT_PROBES = {"trainer"}  # it serves nothing; its lease at the coordinator says whether it is well
-PORTS = {"coordinator": 8400, "teacher": 8200, "redis": 6379, "postgres": 5432}
+# They serve nothing: the lease of a trainer says whether it is well, and the leader of its group whether a worker is.
+WITHOUT_PROBES = {"trainer", "teacher-worker"}
+PORTS = {"coordinator": 8400, "teacher": 8200, "redis": 6379, "postgres": 5432, "vllm": 8000}
+OTHERS = {"vllm": "/health"}  # what another project's server is asked
 Objects = list[dict[str, Any]]
 
 
@@ -45,10 +47,13 @@ def test_every_pod_is_restricted(objects: Objects) -> None:
 
 
 def test_no_pod_has_a_token_of_the_cluster_or_variables_of_its_services(objects: Objects) -> None:
-    """A Service called teacher would set TEACHER_PORT and the like in every pod."""
+    """But a coordinator that launches. A Service called teacher would set TEACHER_PORT and the like in every pod."""
+    launches = list(of_kind(objects, "Role"))
     accounts = {each["metadata"]["name"]: each for each in of_kind(objects, "ServiceAccount")}
     for name, template in pods(objects).items():
         assert template["spec"]["automountServiceAccountToken"] is False, name
+        tokens = [volume for volume in template["spec"]["volumes"] if "projected" in volume]
+        assert bool(tokens) == (name == "coordinator" and bool(launches)), name
         assert template["spec"]["enableServiceLinks"] is False, name
         assert accounts[template["spec"]["serviceAccountName"]]["automountServiceAccountToken"] is False, name
 
@@ -69,12 +74,14 @@ def test_probes_ask_what_is_served(objects: Objects) -> None:
             assert not any(probes.values()), name
             continue
         assert all(probes.values()), name
-        if "httpGet" in probes["liveness"]:
+        if container["name"] in OTHERS:
+            assert {probe["httpGet"]["path"] for probe in probes.values()} == {OTHERS[container["name"]]}
+        elif "httpGet" in probes["liveness"]:
             paths = {word: probe["httpGet"]["path"] for word, probe in probes.items()}
             assert paths == {"startup": "/healthz", "liveness": "/healthz", "readiness": "/readyz"}, name
             assert set(paths.values()) <= create_app("any").openapi()["paths"].keys()
         open_ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-        assert open_ports == {next(iter(open_ports)): PORTS[name]}, name
+        assert open_ports == {next(iter(open_ports)): PORTS[container["name"]]}, name
 
 
 def test_services_lead_to_ports_of_pods(objects: Objects) -> None:

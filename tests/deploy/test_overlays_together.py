@@ -60,7 +60,10 @@ def test_who_must_reach_another_may_on_both_sides(objects: Objects, source: str,
 
 def test_a_drain_never_takes_the_last_one_that_must_stay(objects: Objects) -> None:
     templates = pods(objects)
-    workloads = {each["metadata"]["name"]: each["spec"] for each in of_kind(objects, "Deployment", "StatefulSet")}
+    workloads = {
+        each["metadata"]["name"]: each["spec"]
+        for each in of_kind(objects, "Deployment", "StatefulSet", "LeaderWorkerSet")
+    }
     budgets = {each["metadata"]["name"]: each["spec"] for each in of_kind(objects, "PodDisruptionBudget")}
     assert budgets.keys() == {"coordinator", "teacher"}
     for name, budget in budgets.items():

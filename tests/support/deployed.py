@@ -27,7 +27,7 @@ SETTINGS: dict[str, type[BaseSettings]] = {
     "TUTELAGE_TEACHER_": TeacherSettings,
     "TUTELAGE_TRAINER_": TrainerSettings,
 }
-WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob")
+WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "Job")
 
 
 class Stage(NamedTuple):
@@ -93,8 +93,12 @@ def named(objects: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]
 
 
 def pods(objects: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The pod template of every workload by the workload's name."""
-    return {each["metadata"]["name"]: each["spec"]["template"] for each in of_kind(objects, *WORKLOADS)}
+    """The pod template of every workload by the workload's name; the workers of a group are a workload of their own."""
+    found = {each["metadata"]["name"]: each["spec"]["template"] for each in of_kind(objects, *WORKLOADS)}
+    for each in of_kind(objects, "LeaderWorkerSet"):
+        group, name = each["spec"]["leaderWorkerTemplate"], each["metadata"]["name"]
+        found |= {name: group["leaderTemplate"], f"{name}-worker": group["workerTemplate"]}
+    return found
 
 
 def unread(names: list[str]) -> list[str]:

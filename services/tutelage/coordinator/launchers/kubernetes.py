@@ -30,7 +30,7 @@ class KubernetesLauncher:
         self._pods_of = "batch.kubernetes.io/job-name" if nodes == 1 else "jobset.sigs.k8s.io/jobset-name"
 
     async def launch(self, launch: Launch) -> bool:
-        body = await self._job(launch) if self._nodes == 1 else self._train_job(launch)
+        body = await self._job(launch) if self._nodes == 1 else train_job(launch, self._template, self._nodes)
         return await self._cluster.create(self._objects, body)
 
     async def _job(self, launch: Launch) -> dict[str, Any]:
@@ -46,15 +46,6 @@ class KubernetesLauncher:
         labels = given.get("metadata", {}).get("labels", {}) | {RUN_LABEL: launch.run_id}
         metadata = {"name": launch.name, "labels": labels}
         return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": given["spec"]}
-
-    def _train_job(self, launch: Launch) -> dict[str, Any]:
-        runtime = {"apiGroup": "trainer.kubeflow.org", "kind": "TrainingRuntime", "name": self._template}
-        return {
-            "apiVersion": "trainer.kubeflow.org/v1alpha1",
-            "kind": "TrainJob",
-            "metadata": {"name": launch.name, "labels": {RUN_LABEL: launch.run_id}},
-            "spec": {"runtimeRef": runtime, "trainer": {"numNodes": self._nodes, "env": _variables(launch)}},
-        }
 
     async def status(self, launch: Launch) -> LaunchStatus:
         found = await self._cluster.get(self._objects, launch.name)
@@ -92,6 +83,17 @@ class KubernetesLauncher:
 
     async def _pods(self, launch: Launch) -> list[dict[str, Any]]:
         return await self._cluster.listed(PODS, f"{self._pods_of}={launch.name}")
+
+
+def train_job(launch: Launch, runtime: str, nodes: int) -> dict[str, Any]:
+    """For Kubeflow Trainer, which makes a JobSet of it with the pods of the runtime."""
+    reference = {"apiGroup": "trainer.kubeflow.org", "kind": "TrainingRuntime", "name": runtime}
+    return {
+        "apiVersion": "trainer.kubeflow.org/v1alpha1",
+        "kind": "TrainJob",
+        "metadata": {"name": launch.name, "labels": {RUN_LABEL: launch.run_id}},
+        "spec": {"runtimeRef": reference, "trainer": {"numNodes": nodes, "env": _variables(launch)}},
+    }
 
 
 def _variables(launch: Launch) -> list[dict[str, str]]:
