@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-import numpy as np
 import pytest
 from dashboard_pages import HOSTILE, series, shown
 
@@ -25,7 +24,6 @@ from tutelage_client.wire import (
     Lease,
     Outcome,
     Overload,
-    Rollout,
     RunError,
     RunStatus,
     StepReport,
@@ -176,44 +174,6 @@ async def test_hostile_text_is_text(
         page = await shown(http, path)
         assert not page.all("img")
         assert "<script>alert(1)</script>" in page.text, "shown as it was written"
-
-
-async def test_a_rollout_is_shown_as_tokens_by_how_surprising_each_was(
-    http: httpx2.AsyncClient, worker: WorkerClient, lease: Lease, rollout: Callable[[str], Rollout]
-) -> None:
-    assert "No rollout is shown yet" in (await shown(http, f"/runs/{lease.run_id}/rollouts")).text
-    hostile = rollout("a/b <i>").model_copy(update={"prompt": HOSTILE, "answer": HOSTILE, "tag": HOSTILE})
-    row = StepReport(epoch=1, step=1, metrics={}, student_tokens=3, teacher_tokens=3, rollouts=[hostile])
-    await worker.report_step(lease.run_id, row)
-    listed = await shown(http, f"/runs/{lease.run_id}/rollouts")
-    [link] = [each["href"] for each in listed.all("a") if "/rollouts/" in str(each["href"])]
-    page = await shown(http, str(link))
-    assert "<script>alert(1)</script>" in page.text
-    tokens = [each for each in page.all("span") if each.get("role") == "option"]
-    assert [token["class"] for token in tokens] == ["s2", "s1", "s3 masked"]
-    assert '{"logprob": [-0.5, -0.25, -1.0]}' in page.data
-
-
-async def test_text_that_no_student_wrote_has_no_colours(
-    http: httpx2.AsyncClient, worker: WorkerClient, lease: Lease, rollout: Callable[[str], Rollout]
-) -> None:
-    long = np.arange(10_000)
-    text = rollout("long").model_copy(
-        update={"completion_ids": long, "mask": long >= 0, "behaviour_logprob": None, "source": "teacher"}
-    )
-    row = StepReport(epoch=1, step=1, metrics={}, student_tokens=3, teacher_tokens=3, rollouts=[text])
-    await worker.report_step(lease.run_id, row)
-    page = await shown(http, f"/runs/{lease.run_id}/rollouts/long")
-    tokens = [each for each in page.all("span") if each.get("role") == "option"]
-    assert len(tokens) == 10_000
-    assert not any("class" in token for token in tokens)
-    assert "no student wrote this text" in page.text
-
-
-async def test_an_unknown_rollout_is_a_page_that_says_so(http: httpx2.AsyncClient, lease: Lease) -> None:
-    assert "shows no rollout 'x'" in (await shown(http, f"/runs/{lease.run_id}/rollouts/x", 404)).text
-    assert "there is no run 'y'" in (await shown(http, "/runs/y/rollouts", 404)).text
-    assert "there is no run 'y'" in (await shown(http, "/runs/y/rollouts/x", 404)).text
 
 
 async def test_an_unknown_run_is_a_page_that_says_so(http: httpx2.AsyncClient) -> None:

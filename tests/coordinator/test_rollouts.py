@@ -113,10 +113,10 @@ async def test_rollouts_of_the_same_prompt_are_found(
 ) -> None:
     other = rollout("z").model_copy(update={"prompt_ids": np.array([2, 1])})
     await show(worker, lease, 1, rollout("a"), other)
-    await show(worker, lease, 3, rollout("c"))
+    await show(worker, lease, 3, rollout("c"), rollout("d"))
     await show(worker, lease, 2, rollout("b"))
     with database.read() as session:
-        assert rollouts.others(session, lease.run_id, rollout("b")) == [(1, "a"), (3, "c")]
+        assert rollouts.others(session, lease.run_id, rollout("b")) == [(1, "a", 1), (3, "c", 1), (3, "d", 2)]
         assert rollouts.others(session, lease.run_id, other) == []
 
 

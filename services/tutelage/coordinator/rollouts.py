@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from itertools import groupby
 from typing import NamedTuple
 
 from sqlalchemy import select
@@ -20,10 +21,11 @@ MOST_OTHERS = 200
 
 
 class Other(NamedTuple):
-    """A rollout of the same run and prompt."""
+    """A rollout of the same run and prompt. nth: of those of its step, from 1"""
 
     step: int
     rollout_id: str
+    nth: int
 
 
 def keep(session: Session, run_id: str, report: StepReport) -> None:
@@ -67,7 +69,8 @@ def others(session: Session, run_id: str, rollout: Rollout) -> list[Other]:
     where = RolloutRow.run_id == run_id, RolloutRow.prompt_sha256 == _prompt_sha256(rollout)
     query = select(RolloutRow.step, RolloutRow.rollout_id).where(*where, RolloutRow.rollout_id != rollout.id)
     newest = query.order_by(RolloutRow.step.desc(), RolloutRow.rollout_id.desc()).limit(MOST_OTHERS)
-    return [Other(*row) for row in session.execute(newest)][::-1]
+    by_step = groupby(reversed(session.execute(newest).all()), lambda row: row.step)
+    return [Other(step, row.rollout_id, nth) for step, rows in by_step for nth, row in enumerate(rows, start=1)]
 
 
 def packed(inspection: Inspection) -> bytes:

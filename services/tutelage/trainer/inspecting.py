@@ -23,7 +23,7 @@ from tutelage_client.wire import Inspection
 SHOWN = 4
 # Of each model, before each token.
 TOP = 8
-# Completion tokens of a step that are inspected: some 6 MB of JSON on the way, 2.5 MB in the coordinator's database.
+# Completion tokens of a step that are inspected: below 160 bytes each in the coordinator's database, and their texts.
 MOST_TOKENS = 16_384
 
 

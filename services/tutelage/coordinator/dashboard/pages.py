@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.concurrency import run_in_threadpool
@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 import tutelage
-from tutelage.coordinator import runs
+from tutelage.coordinator import rollouts, runs
 from tutelage.coordinator.dashboard import compare, queues, samples, views, words
 from tutelage.coordinator.dashboard.charts import CHARTS, WAITS
 from tutelage.coordinator.db import Database
@@ -100,7 +100,7 @@ def _add_rollouts(api: APIRouter, database: Database, show: Show) -> None:
         with database.read() as session:
             try:
                 run = runs.view(runs.find(session, run_id))
-                found = samples.sample_list(session, run_id, after, ROLLOUTS_A_PAGE)
+                found = rollouts.samples(session, run_id, after, ROLLOUTS_A_PAGE, newest_first=True)
             except ServiceProblem as error:
                 return show("missing.html", error.status_code, here="", title="No such run", detail=error.detail)
             except InvalidInput as error:
@@ -108,20 +108,18 @@ def _add_rollouts(api: APIRouter, database: Database, show: Show) -> None:
             return show("rollouts.html", here="runs", run=run, samples=found.data, next=found.next, after=after)
 
     @api.get("/runs/{run_id}/rollouts/{rollout_id:path}")
-    def rollout_page(run_id: str, rollout_id: str) -> HTMLResponse:
+    def rollout_page(run_id: str, rollout_id: str, beside: Annotated[str | None, Query()] = None) -> HTMLResponse:
         with database.read() as session:
             try:
                 run = runs.view(runs.find(session, run_id))
+                shown = [rollouts.sample(session, run_id, name) for name in (rollout_id, beside) if name is not None]
             except ServiceProblem as error:
-                return show("missing.html", error.status_code, here="", title="No such run", detail=error.detail)
-            found = samples.sample(session, run_id, rollout_id)
-            if found is None:
-                detail = (
-                    f"{run_id} shows no rollout {rollout_id!r}; those of steps that a later attempt did again are gone"
-                )
-                return show("missing.html", 404, here="", title="No such rollout", detail=detail)
-            told = {"blocks": samples.blocks(found.rollout), "numbers": samples.numbers(found.rollout)}
-            return show("rollout.html", here="runs", run=run, sample=found, surprise=samples.SURPRISE, **told)
+                title = "No such run" if error.code == "run_not_found" else "No such rollout"
+                return show("missing.html", error.status_code, here="", title=title, detail=error.detail)
+            others = rollouts.others(session, run_id, shown[0].rollout)
+        sides = [samples.side(each, run_id) for each in shown]
+        scales = {"gap": samples.GAPS, "surprise": samples.SURPRISE}
+        return show("rollout.html", here="runs", run=run, sides=sides, others=others, scales=scales)
 
 
 def _add_comparison(api: APIRouter, database: Database, show: Show) -> None:
@@ -176,6 +174,8 @@ def _environment() -> Environment:
         "duration": words.duration,
         "moment": words.moment,
         "prompt": words.prompt,
+        "signed": words.signed,
+        "plainly": words.plainly,
     }
     environment.filters |= {"clock": lambda seconds: datetime.fromtimestamp(seconds, UTC)}
     return environment

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
+from math import isinf
+from unicodedata import category
 
 from tutelage_client.wire import Rollout, RunStatus, RunView
 
+_LONGEST_TOKEN = 120
+_SIGNS = {"\n": "↵", "\t": "⇥", "\r": "␍", "\ufffd": "\ufffd"}
+_SPOKEN = {" ": "space", "\n": "new line", "\t": "tab"}
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 WAITS = {
     RunStatus.QUEUED: "waits for a trainer to take it",
@@ -39,6 +44,40 @@ def number(value: float | None) -> str:
     if abs(value) >= 1000 or value == int(value):
         return f"{value:,.0f}".replace(",", "\u202f")
     return f"{value:.4g}" if abs(value) >= 0.001 else f"{value:.1e}"
+
+
+def signed(value: float) -> str:
+    """With two decimals and its sign; a minus as typographers have it."""
+    if isinf(value):
+        return "−∞" if value < 0 else "+∞"
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def plainly(value: float) -> str:
+    """The end of a class, with its sign and no more digits than it has."""
+    return f"{value:+g}".replace("-", "−")
+
+
+def visible(text: str) -> str:
+    """A token with a sign for what has none of its own, or would turn the text around it; cut where it is very long."""
+    signs = "".join(_SIGNS.get(char) or (char if _is_plain(char) else f"⟨U+{ord(char):04X}⟩") for char in text)
+    if not signs:
+        return "⟨empty⟩"
+    cut = len(signs) - _LONGEST_TOKEN
+    return signs if cut <= 0 else f"{signs[:_LONGEST_TOKEN]}… +{cut}"
+
+
+def aloud(text: str) -> str:
+    """The same for who hears it: spaces around a word are left out, a token of spaces alone is named."""
+    if text and not text.strip():
+        kinds = {_SPOKEN.get(char, "space") for char in text}
+        return f"{len(text)} × {kinds.pop()}" if len(kinds) == 1 and len(text) > 1 else " and ".join(sorted(kinds))
+    return visible(text.strip(" "))
+
+
+def _is_plain(char: str) -> bool:
+    """No control, no mark of direction, nothing that is invisible but a space."""
+    return char == " " or category(char) not in ("Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp", "Zs")
 
 
 def duration(seconds: float) -> str:
