@@ -7,7 +7,7 @@ from random import Random
 
 import newer_teacher
 import numpy as np
-from cluster import JOB_LEASE_S, lapse
+from cluster import JOB_LEASE_S, Cluster, lapse
 from stage import Stage
 from tiny_run import VOCABULARY
 
@@ -15,19 +15,19 @@ from harms.harm import STEP_S
 from tutelage.queue import Job, QueueLimits, envelope, open_queue
 from tutelage.queue.blobs import Blobs
 from tutelage.queue.server import Server
+from tutelage.standalone.children import Child
 from tutelage_client.wire import Completion, ScoreGroup, ScoreRequest, Signal, decode_reply, encode_request
 
 
 async def newer_version_asks(stage: Stage, random: Random) -> None:
     """Those of today leave its job to a newer teacher, which works beside them until it has answered."""
     name = f"newer-{random.getrandbits(64):x}"
-    await _put(f"redis://127.0.0.1:{stage.cluster.redis_port}", _job(name, random.randrange(1, VOCABULARY)))
+    await put_newer(f"redis://127.0.0.1:{stage.cluster.redis_port}", question(name, random.randrange(1, VOCABULARY)))
     async with asyncio.timeout(STEP_S):
         while not any(_leaves(log.read_text(), name) for log in stage.cluster.folder.glob("teacher-*.log")):
             await asyncio.sleep(0.2)
     await lapse(random.uniform(0, 2) * JOB_LEASE_S)
-    newer = stage.cluster.teacher("toy", latency_s=0.05)
-    newer.argv[1:3] = [newer_teacher.__file__]
+    newer = release_to_come(stage.cluster)
     try:
         await newer.start()
         await _answered(stage, name)
@@ -35,14 +35,21 @@ async def newer_version_asks(stage: Stage, random: Random) -> None:
         await newer.stop(grace_s=5)
 
 
-def _job(name: str, token: int) -> Job:
+def release_to_come(cluster: Cluster) -> Child:
+    """One more teacher "toy", of that release."""
+    newer = cluster.teacher("toy", latency_s=0.05)
+    newer.argv[1:3] = [newer_teacher.__file__]
+    return newer
+
+
+def question(name: str, token: int) -> Job:
     asked = Completion(token_ids=np.array([token], dtype=np.int32))
     group = ScoreGroup(prompt_ids=np.array([1], dtype=np.int32), completions=(asked,))
     request = ScoreRequest(sequences=(group,), signals=frozenset({Signal.SAMPLED}))
     return Job(name, "toy", name, name, 2, encode_request(request))
 
 
-async def _put(url: str, job: Job) -> None:
+async def put_newer(url: str, job: Job) -> None:
     """Put it as a trainer of the newer release would."""
     server = Server(url, limits := QueueLimits())
     try:
