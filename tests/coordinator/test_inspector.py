@@ -154,16 +154,16 @@ async def test_an_unknown_rollout_is_a_page_that_says_so(
     assert "shows no rollout 'z'" in (await shown(http, f"{path}?beside=z", 404)).text
 
 
-async def test_the_scripts_of_the_page_are_there(http: httpx2.AsyncClient) -> None:
+async def test_what_the_page_loads_is_there(http: httpx2.AsyncClient) -> None:
     script = (await http.get("/static/inspector.js")).text
     imported = re.findall(r'from "\./(.*)";', script)
     assert imported == ["likely.js"]
-    for name in imported:
+    for name in [*imported, "inspector.css"]:
         assert (await http.get(f"/static/{name}")).status_code == 200
 
 
 def test_the_classes_of_the_scales_have_colours_in_light_and_dark() -> None:
-    style = (pages.HERE / "static" / "style.css").read_text()
+    style = (pages.HERE / "static" / "inspector.css").read_text()
     for letter, ends in (("g", samples.GAPS), ("s", samples.SURPRISE)):
         for at in range(len(ends) + 1):
             assert len(re.findall(rf"^ +--{letter}{at}: #", style, re.MULTILINE)) == 2

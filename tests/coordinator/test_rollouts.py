@@ -120,6 +120,23 @@ async def test_rollouts_of_the_same_prompt_are_found(
         assert rollouts.others(session, lease.run_id, other) == []
 
 
+async def test_the_oldest_inspections_of_a_run_are_let_go_for_new_ones(
+    coordinator: CoordinatorClient,
+    lease: Lease,
+    rollout: Callable[[str], Rollout],
+    inspection: Inspection,
+    database: Any,
+) -> None:
+    most = 2 * len(rollouts.packed(inspection))
+    with database.write() as session:
+        for step, name in enumerate(("a", "b", "c"), start=1):
+            shown = {"rollouts": [rollout(name)], "inspections": {name: inspection}}
+            counted = {"epoch": 1, "metrics": {}, "student_tokens": 0, "teacher_tokens": 0}
+            rollouts.keep(session, lease.run_id, StepReport(step=step, **counted, **shown), most)
+    kept = [await coordinator.rollout(lease.run_id, name) for name in ("a", "b", "c")]
+    assert [each.inspection is None for each in kept] == [True, False, False]
+
+
 def test_what_is_kept_of_ten_thousand_tokens_is_bounded() -> None:
     rows, k = 10_000, 8
     ids, floats = np.zeros((rows, k), np.int32), np.full(rows, -0.5, np.float32)

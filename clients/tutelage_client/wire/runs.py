@@ -144,7 +144,7 @@ class RolloutView(RolloutSample):
     """The same with what student and teacher held of its tokens."""
 
     inspection: Inspection | None = Field(
-        default=None, description="null: the step did not learn from it, or it was longer than what is kept"
+        default=None, description="null: the step did not learn from it, or it is longer, or older, than what is kept"
     )
 
 

@@ -7,7 +7,7 @@ import json
 from itertools import groupby
 from typing import NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, undefer
 
 from tutelage.coordinator.db import put
@@ -18,6 +18,8 @@ from tutelage_client.wire import Inspection, Page, Rollout, RolloutSample, Rollo
 from tutelage_client.wire.tensors import load, save
 
 MOST_OTHERS = 200
+# Of the inspections of one run; its oldest are let go for newer ones, while the text stays.
+MOST_BYTES = 256 * 2**20
 
 
 class Other(NamedTuple):
@@ -28,7 +30,7 @@ class Other(NamedTuple):
     nth: int
 
 
-def keep(session: Session, run_id: str, report: StepReport) -> None:
+def keep(session: Session, run_id: str, report: StepReport, most_bytes: int = MOST_BYTES) -> None:
     """Those of a step; one that was shown before is shown anew."""
     for rollout in report.rollouts:
         inspection = report.inspections.get(rollout.id)
@@ -40,6 +42,22 @@ def keep(session: Session, run_id: str, report: StepReport) -> None:
             "inspection": None if inspection is None else packed(inspection),
         }
         put(session, RolloutRow, ("run_id", "rollout_id"), run_id=run_id, rollout_id=rollout.id, **shown)
+    if report.inspections:
+        _let_go(session, run_id, most_bytes)
+
+
+def _let_go(session: Session, run_id: str, most_bytes: int) -> None:
+    """The oldest inspections, until the others take no more than so many bytes."""
+    inspected = RolloutRow.run_id == run_id, RolloutRow.inspection.is_not(None)
+    sizes = select(RolloutRow.rollout_id, func.length(RolloutRow.inspection)).where(*inspected)
+    taken, gone = 0, list[str]()
+    for rollout_id, size in session.execute(sizes.order_by(RolloutRow.step.desc(), RolloutRow.rollout_id)):
+        taken += size
+        if taken > most_bytes:
+            gone.append(rollout_id)
+    if gone:
+        where = RolloutRow.run_id == run_id, RolloutRow.rollout_id.in_(gone)
+        session.execute(update(RolloutRow).where(*where).values(inspection=None))
 
 
 def samples(
