@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
 from typing import Any
 
 import pytest
 import yaml
-from deployed import K8S, OVERLAYS, containers, named, of_kind, overlay, pods, variables
-from prometheus_client import CollectorRegistry
+from deployed import K8S, OVERLAYS, containers, measured, named, of_kind, overlay, pods, variables
 
 from tutelage.serving import create_app
-from tutelage.telemetry import HttpMetrics, TeacherMetrics
 
 PORTS = {"coordinator": 8400, "teacher": 8200, "redis": 6379, "postgres": 5432}
 Objects = list[dict[str, Any]]
@@ -127,18 +124,6 @@ def test_alerts_and_monitors_name_what_is_measured() -> None:
         for endpoint in monitor["spec"]["endpoints"]:
             assert endpoint["port"] in [port["name"] for port in service["spec"]["ports"]]
             assert endpoint["path"] in create_app("any").openapi()["paths"]
-
-
-def measured() -> set[str]:
-    """Every series that a service has, those of histograms included."""
-    registry = CollectorRegistry()
-    found = set()
-    for metrics in (HttpMetrics.of(registry), TeacherMetrics.of(registry)):
-        for field in fields(metrics):
-            [described] = getattr(metrics, field.name).describe()
-            suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}.get(described.type, ("",))
-            found |= {described.name + suffix for suffix in suffixes}
-    return found
 
 
 def test_every_component_is_in_an_overlay() -> None:

@@ -43,7 +43,7 @@ SAID = {
     ],
     "docs/howto/keys-and-budgets.md": ["4 tokens scored", '"account":"key alice","tokens":4'],
     "docs/howto/watching.md": ["event: metrics", "finalizing -> succeeded", "tutelage_teacher_scored_tokens_total"],
-    "docs/howto/operating.md": [],
+    "docs/operations.md": ["3 tokens scored", "succeeded", "tutelage_http_requests_total", '"ready"'],
 }
 
 

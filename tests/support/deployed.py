@@ -6,16 +6,19 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry
 from pydantic_settings import BaseSettings
 
 from tutelage.coordinator.settings import Settings as CoordinatorSettings
 from tutelage.teacher.settings import Settings as TeacherSettings
+from tutelage.telemetry import HttpMetrics, TeacherMetrics
 from tutelage.trainer.settings import Settings as TrainerSettings
 
 ROOT = Path(__file__).parents[2]
@@ -126,4 +129,16 @@ def variables(objects: list[dict[str, Any]], container: dict[str, Any]) -> dict[
     maps = {each["metadata"]["name"]: each["data"] for each in of_kind(objects, "ConfigMap")}
     for source in container.get("envFrom", []):
         found |= maps[source["configMapRef"]["name"]]
+    return found
+
+
+def measured() -> set[str]:
+    """Every series that a service has, those of histograms included."""
+    registry = CollectorRegistry()
+    found = set()
+    for metrics in (HttpMetrics.of(registry), TeacherMetrics.of(registry)):
+        for field in fields(metrics):
+            [described] = getattr(metrics, field.name).describe()
+            suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}.get(described.type, ("",))
+            found |= {described.name + suffix for suffix in suffixes}
     return found
