@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,24 @@ import psutil
 import pytest
 from launched import MockedCluster, Place, Processes
 
-from tutelage.coordinator.launchers import Launch, Launcher, LaunchFailed, LaunchStatus, how_it_ended
+from tutelage.coordinator.launchers import TOLD, Launch, Launcher, LaunchFailed, LaunchStatus, how_it_ended
 from tutelage.coordinator.launchers.cluster import Cluster
 from tutelage.coordinator.launchers.kubernetes import KubernetesLauncher
+from tutelage.coordinator.launchers.processes import ProcessLauncher
 
+RANK = """
+import os, pathlib, signal, sys, time
+rank, here = os.environ["RANK"], pathlib.Path(__file__).parent
+def go(*_):
+    (here / f"saved-{rank}").touch()
+    sys.exit(75)
+signal.signal(signal.SIGTERM, go)
+new = here / f"new-{rank}"
+new.write_text(os.environ["TUTELAGE_TRAINER_RUN"] + " of " + os.environ["WORLD_SIZE"])
+new.rename(here / f"rank-{rank}")
+while True:
+    time.sleep(0.01)
+"""
 ONE, TWO = Launch("run-0123456789abcdef", 1), Launch("run-0123456789abcdef", 2)
 
 
@@ -125,13 +141,34 @@ async def test_a_process_is_told_its_run_and_who_kills_it_is_in_its_code(tmp_pat
     launcher = place.launcher()
     await launcher.launch(ONE)
     await place.begin(ONE)
-    assert await launcher.logs(ONE, 10) == f"begins --run {ONE.run_id} --name {ONE.name}\n"
+    assert await launcher.logs(ONE, 10) == f"begins {ONE.run_id} {ONE.name}\n"
     shell = psutil.Process(int((tmp_path / "launches" / ONE.name / "pid").read_text()))
     [trainer] = shell.children()
     trainer.kill()
     status = await ended(launcher, ONE)
     assert status == LaunchStatus("ended", 137)
     assert "was killed by signal 9; if nobody killed it" in how_it_ended(status, ONE)
+    await launcher.close()
+
+
+async def test_under_torchrun_every_rank_is_told_the_run_and_told_to_go(tmp_path: Path):
+    """What a rank ended with is lost there: torchrun ends with 1, which speaks for nobody that has spoken itself."""
+    (tmp_path / "rank.py").write_text(RANK)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    env = {"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"}
+    launcher = ProcessLauncher(tmp_path / "launches", [*torchrun, str(tmp_path / "rank.py")], env)
+    await launcher.launch(ONE)
+    async with asyncio.timeout(120):
+        while len(list(tmp_path.glob("rank-*"))) < 2:
+            assert (await launcher.status(ONE)).phase != "ended", await launcher.logs(ONE, 30)
+            await asyncio.sleep(0.05)
+    for rank in (0, 1):
+        assert (tmp_path / f"rank-{rank}").read_text() == f"{ONE.run_id} of 2"
+    await launcher.signal(ONE, signal.SIGTERM)
+    status = await ended(launcher, ONE)
+    assert status.phase == "ended"
+    assert status.exit_code not in TOLD
+    assert len(list(tmp_path.glob("saved-*"))) == 2, "each rank had the time to save"
     await launcher.close()
 
 

@@ -15,10 +15,11 @@ from tutelage.coordinator.launchers.processes import ProcessLauncher
 
 # A trainer's stand-in: it says who it is, and ends as a file tells it, or with 75 when it is told to go.
 TRAINER = """
-import pathlib, signal, sys, time
-orders = pathlib.Path(sys.argv[1]) / sys.argv[sys.argv.index("--name") + 1]
+import os, pathlib, signal, sys, time
+run, name = os.environ["TUTELAGE_TRAINER_RUN"], os.environ["TUTELAGE_TRAINER_NAME"]
+orders = pathlib.Path(sys.argv[1]) / name
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
-print("begins", *sys.argv[2:], flush=True)
+print("begins", run, name, flush=True)
 (orders.parent / (orders.name + ".began")).touch()
 while not orders.exists():
     time.sleep(0.01)

@@ -29,6 +29,11 @@ class Launch:
     def name(self) -> str:
         return f"{self.run_id}-e{self.epoch}"
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """What its trainer is told. Not by flags: torchrun takes `--run` for an abbreviation of one of its own."""
+        return {"TUTELAGE_TRAINER_RUN": self.run_id, "TUTELAGE_TRAINER_NAME": self.name}
+
 
 @dataclass(frozen=True)
 class LaunchStatus:

@@ -97,10 +97,7 @@ def train_job(launch: Launch, runtime: str, nodes: int) -> dict[str, Any]:
 
 
 def _variables(launch: Launch) -> list[dict[str, str]]:
-    return [
-        {"name": "TUTELAGE_TRAINER_RUN", "value": launch.run_id},
-        {"name": "TUTELAGE_TRAINER_NAME", "value": launch.name},
-    ]
+    return [{"name": name, "value": value} for name, value in launch.variables.items()]
 
 
 def _lives(pod: dict[str, Any]) -> bool:

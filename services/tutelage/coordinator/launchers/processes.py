@@ -33,7 +33,7 @@ PID_WAIT_S = 5.0
 
 
 class ProcessLauncher:
-    """Starts `command --run ID --name LAUNCH` in a session of its own, which outlives this process.
+    """Starts the command with the run in its environment, in a session of its own, which outlives this process.
 
     folder: where launches are; coordinators that see the same folder share them
     """
@@ -66,11 +66,11 @@ class ProcessLauncher:
                     return False  # another coordinator was quicker
                 raise
             self._children[launch.name] = subprocess.Popen(  # noqa: S603 - our own command line
-                ["/bin/sh", "-c", SHELL, str(self._folder / launch.name), *self.command, *_arguments(launch)],
+                ["/bin/sh", "-c", SHELL, str(self._folder / launch.name), *self.command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self.env,
+                env=self.env | launch.variables,
                 start_new_session=True,
                 pass_fds=[lock.fileno()],
             )
@@ -109,10 +109,6 @@ class ProcessLauncher:
         """Trainers go on: a coordinator that is started again finds them, and without one they end with their lease."""
         for child in self._children.values():
             child.returncode = child.poll() or 0  # not waited for any more
-
-
-def _arguments(launch: Launch) -> list[str]:
-    return ["--run", launch.run_id, "--name", launch.name]
 
 
 def _is_locked(folder: Path) -> bool:
