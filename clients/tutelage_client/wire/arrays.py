@@ -35,14 +35,16 @@ def _listed(value: Any, kinds: str, what: str) -> NDArray[Any]:
     return array
 
 
-def _to_int32(value: Any) -> NDArray[np.int32]:
+def to_int32(value: Any) -> NDArray[np.int32]:
+    """Raises: ValueError: it holds something else than whole numbers, or one that is no token id."""
     array = _listed(value, "iu", "token ids, which are whole numbers")
     if array.dtype != np.int32 and array.size and (array.max() > _INT32.max or array.min() < _INT32.min):
         raise ValueError(f"token ids lie between {_INT32.min} and {_INT32.max}")
     return _owned(array, np.int32)
 
 
-def _to_float32(value: Any) -> NDArray[np.float32]:
+def to_float32(value: Any) -> NDArray[np.float32]:
+    """Raises: ValueError: it holds something else than numbers and nulls, or one that no float can be."""
     array = _listed(value, "iufO", "numbers or null")  # a null makes it one of objects
     if array.dtype.kind == "O" and not all(each is None or isinstance(each, int | float) for each in array.flat):
         raise ValueError("numbers or null are expected here")
@@ -53,7 +55,8 @@ def _to_float32(value: Any) -> NDArray[np.float32]:
         raise ValueError("a number is beyond what a float can be") from error
 
 
-def _to_bool(value: Any) -> NDArray[np.bool_]:
+def to_bool(value: Any) -> NDArray[np.bool_]:
+    """Raises: ValueError: it holds something else than true and false, or 1 and 0."""
     array = _listed(value, "bu", "true or false")
     if array.dtype.kind == "u" and array.size and array.max() > 1:
         raise ValueError("true or false are expected here")
@@ -68,11 +71,11 @@ def _owned(array: NDArray[Any], dtype: type[Number]) -> NDArray[Number]:
 def _ragged_ids(value: Any) -> NDArray[np.int32]:
     """Rows of ids to [rows, width]; a shorter row is padded with -1."""
     if isinstance(value, np.ndarray):
-        return _to_int32(value)
+        return to_int32(value)
     if not isinstance(value, list | tuple) or not all(isinstance(row, list | tuple | np.ndarray) for row in value):
         raise ValueError("give a list of token ids for each row")
     width = max((len(row) for row in value), default=0)
-    return _to_int32([list(row) + [-1] * (width - len(row)) for row in value]).reshape(len(value), width)
+    return to_int32([list(row) + [-1] * (width - len(row)) for row in value]).reshape(len(value), width)
 
 
 def repeat_in_a_row(ids: NDArray[np.int32]) -> tuple[int, int] | None:
@@ -102,7 +105,7 @@ _matrix = {"type": "array", "items": _vector}
 
 TokenIds = Annotated[
     NDArray[np.int32],
-    BeforeValidator(_to_int32),
+    BeforeValidator(to_int32),
     AfterValidator(_flat),
     PlainSerializer(lambda a: a.tolist()),
     WithJsonSchema(_ids),
@@ -115,24 +118,24 @@ IdRows = Annotated[
 ]
 Floats = Annotated[
     NDArray[np.float32],
-    BeforeValidator(_to_float32),
+    BeforeValidator(to_float32),
     AfterValidator(_flat),
     PlainSerializer(_numbers),
     WithJsonSchema(_vector),
 ]
 FloatRows = Annotated[
-    NDArray[np.float32], BeforeValidator(_to_float32), PlainSerializer(_numbers), WithJsonSchema(_matrix)
+    NDArray[np.float32], BeforeValidator(to_float32), PlainSerializer(_numbers), WithJsonSchema(_matrix)
 ]
 Flags = Annotated[
     NDArray[np.bool_],
-    BeforeValidator(_to_bool),
+    BeforeValidator(to_bool),
     AfterValidator(_flat),
     PlainSerializer(lambda a: a.tolist()),
     WithJsonSchema({"type": "array", "items": {"type": "boolean"}}),
 ]
 FlagRows = Annotated[
     NDArray[np.bool_],
-    BeforeValidator(_to_bool),
+    BeforeValidator(to_bool),
     PlainSerializer(lambda a: a.tolist()),
     WithJsonSchema({"type": "array", "items": {"type": "array", "items": {"type": "boolean"}}}),
 ]

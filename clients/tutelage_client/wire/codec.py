@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 from tutelage_client.errors import BadScores, InvalidInput
-from tutelage_client.wire.scores import PER_ENTRY, TokenScores
+from tutelage_client.wire.scores import PER_ENTRY, TokenScores, read_column
 from tutelage_client.wire.scoring import (
     MOST_SEQUENCES,
     Completion,
@@ -123,18 +123,20 @@ def decode_reply(body: bytes) -> ScoreReply:
         tensors, spoken = _open(body, "score-reply.v1")
         splits, starts = _numbers(tensors, "row_splits"), _numbers(tensors, "start")
         widths = _numbers(tensors, "candidate_width") if "candidate_width" in tensors else []
-        columns = {name: _blocks(name, array, splits, widths) for name, array in tensors.items()}
+        columns = {name: _blocks(name, read_column(name, array), splits, widths) for name, array in tensors.items()}
         scores = tuple(
-            TokenScores.model_validate({"start": start} | {name: parts[i] for name, parts in columns.items()})
-            for i, start in enumerate(starts)
+            TokenScores.unchecked(start, {name: parts[i] for name, parts in columns.items()})
+            for i, (start, _) in enumerate(zip(starts, itertools.pairwise(splits), strict=True))
         )
+        for block in scores:
+            block.check()
         return ScoreReply.model_construct(  # all of it is validated already
             scores=scores,
             provenance=Provenance.model_validate(spoken["provenance"]),
             usage=Usage.model_validate(spoken["usage"]),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise BadScores(f"the teacher's reply is not a score reply: {error}") from error
+        raise BadScores(f"the teacher's reply is not a score reply: {_said(error)}") from error
 
 
 def _open(body: bytes, schema: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -152,11 +154,15 @@ def _open(body: bytes, schema: str) -> tuple[dict[str, NDArray[Any]], dict[str, 
 def _check_whole(tensors: Mapping[str, NDArray[Any]]) -> None:
     """All that a request holds are lists of ids and lengths, and these are not too many to be cut at."""
     for name, array in tensors.items():
-        if array.dtype.kind not in "iu":
-            raise ValueError(f"{name} is {array.dtype}, and whole numbers are expected")
+        _check_whole_numbers(name, array)
         _check_flat(name, array)
         if name in _LISTS and array.size > MOST_SEQUENCES + 1:
             raise InvalidInput(too_many(array.size - 1), "sequences")
+
+
+def _check_whole_numbers(name: str, array: NDArray[Any]) -> None:
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"{name} is {array.dtype}, and whole numbers are expected")
 
 
 def _check_flat(name: str, array: NDArray[Any]) -> None:
@@ -171,8 +177,10 @@ def _said(error: Exception) -> str:
 
 def _numbers(tensors: dict[str, NDArray[Any]], name: str) -> list[int]:
     """Those of one list, which is taken out of the tensors."""
-    _check_flat(name, tensors[name])
-    return tensors.pop(name).tolist()
+    array = tensors.pop(name)
+    _check_whole_numbers(name, array)
+    _check_flat(name, array)
+    return array.tolist()
 
 
 def _splits(lengths: Iterable[int]) -> list[int]:

@@ -7,7 +7,7 @@ A row that was not scored has `valid` False and NaN in every array. It is never 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -15,7 +15,17 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from tutelage_client.errors import BadScores
-from tutelage_client.wire.arrays import FlagRows, Flags, FloatRows, Floats, IdRows, repeat_in_a_row
+from tutelage_client.wire.arrays import (
+    FlagRows,
+    Flags,
+    FloatRows,
+    Floats,
+    IdRows,
+    repeat_in_a_row,
+    to_bool,
+    to_float32,
+    to_int32,
+)
 from tutelage_client.wire.message import Message
 
 # Log-softmax in float32 may exceed zero by rounding; anything above this is not a log-probability.
@@ -34,6 +44,19 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "topk_ids": np.dtype(np.int32),
     **dict.fromkeys((*PER_ROW, *PER_ENTRY), np.dtype(np.float32)),
 }
+_WITHOUT_ARRAYS = dict.fromkeys(_DTYPES.keys() - {"valid"})
+_READERS: dict[np.dtype[Any], Callable[[Any], NDArray[Any]]] = {
+    np.dtype(np.bool_): to_bool,
+    np.dtype(np.int32): to_int32,
+    np.dtype(np.float32): to_float32,
+}
+
+
+def read_column(name: str, numbers: NDArray[Any]) -> NDArray[Any]:
+    """An array of score blocks in its type, whatever it was written as. Raises: ValueError: it cannot be that array."""
+    if name not in _DTYPES:
+        raise ValueError(f"{name} is no array of a score block")
+    return _READERS[_DTYPES[name]](numbers)
 
 
 class TokenScores(Message):
@@ -57,10 +80,14 @@ class TokenScores(Message):
     hidden: FloatRows | None = Field(default=None, description="[R, h] last hidden state after the final norm")
 
     @classmethod
-    def unchecked(cls, start: int, **arrays: NDArray[Any]) -> Self:
-        """A block of an engine's own arrays in the types of the wire, which whoever lets it out has yet to `check`."""
+    def unchecked(cls, start: int, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """A block of arrays whose numbers the types of the wire can hold. Whoever hands it on has yet to `check` it.
+
+        Raises: KeyError: `valid` is missing, or there is one that no block has.
+        """
         typed = {name: array.astype(_DTYPES[name], copy=False) for name, array in arrays.items()}
-        return cls.model_construct(None, start=start, **typed)
+        whole = _WITHOUT_ARRAYS | typed  # pydantic looks up each field that is not given
+        return cls.model_construct({"start", *typed}, start=start, valid=whole.pop("valid"), **whole)
 
     @model_validator(mode="before")
     @classmethod
@@ -68,12 +95,14 @@ class TokenScores(Message):
         """JSON null is -inf in a valid place and NaN in one that is not."""
         if not isinstance(data, dict):
             return data
+        listed = [name for name in (*PER_ROW, *PER_ENTRY) if isinstance(data.get(name), list)]
+        if not listed:
+            return data
         valid = np.asarray(data.get("valid", ()), dtype=bool)
         read = dict(data)
-        for name in (*PER_ROW, *PER_ENTRY):
-            if isinstance(read.get(name), list):
-                scored = data.get("candidate_valid") if name == "candidate_logprob" else None
-                read[name] = _nulls_to_numbers(read[name], valid if scored is None else np.asarray(scored, dtype=bool))
+        for name in listed:
+            scored = data.get("candidate_valid") if name == "candidate_logprob" else None
+            read[name] = _nulls_to_numbers(read[name], valid if scored is None else np.asarray(scored, dtype=bool))
         return read
 
     @model_validator(mode="after")
@@ -103,7 +132,7 @@ class TokenScores(Message):
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays that this block carries, by field name."""
-        return {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        return {name: value for name, value in vars(self).items() if name != "start" and value is not None}
 
     def _check_shapes(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         for name, array in arrays.items():
@@ -196,7 +225,8 @@ def _check_top_k(ids: NDArray[np.int32], logprob: NDArray[np.float32]) -> None:
 def _check_some(ids: NDArray[np.int32], logprob: NDArray[np.float32]) -> None:
     k = ids.shape[1]
     flat = logprob.ravel()
-    if _any_in_a_row(flat[1:] > flat[:-1] + LOGPROB_SLACK, k):  # no difference: both may be -inf
+    rises = _any_in_a_row(flat[1:] > flat[:-1], k)
+    if rises and _any_in_a_row(flat[1:] > flat[:-1] + LOGPROB_SLACK, k):  # no difference: both may be -inf
         raise ValueError("topk_logprob must descend")
     _check_sum("topk_logprob", logprob)
     if ids.min() < 0:

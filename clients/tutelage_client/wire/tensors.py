@@ -95,8 +95,9 @@ def _layout(header: Mapping[str, Any], size: int) -> Iterator[tuple[str, int, st
         dtype, shape, begin = entry["dtype"], entry["shape"], end
         if dtype not in _DTYPES:
             raise ValueError(f"{name} is {dtype}, and the types here are {', '.join(_DTYPES)}")
-        if not all(type(axis) is int and 0 <= axis < _MOST_IN_AN_AXIS for axis in shape):
-            raise ValueError(f"{name} has the shape {shape}")
+        for axis in shape:
+            if type(axis) is not int or not 0 <= axis < _MOST_IN_AN_AXIS:
+                raise ValueError(f"{name} has the shape {shape}")
         end += math.prod(shape) * _DTYPES[dtype].itemsize
         if entry["data_offsets"] != [begin, end]:
             raise ValueError(f"{name} lies at {entry['data_offsets']}, and by type and shape from {begin} to {end}")
@@ -111,4 +112,5 @@ def _array(body: bytes, at: int, dtype: str, shape: list[int]) -> NDArray[Any]:
         return array
     bits = array.astype(np.uint32)
     bits <<= 16
+    bits.flags.writeable = False  # as the views are, and as those need no copy
     return bits.view(np.float32)

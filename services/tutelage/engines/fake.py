@@ -143,7 +143,7 @@ class FakeEngine:
             arrays["entropy"] = self._entropy_V[previous]
         if Signal.HIDDEN in signals:
             arrays["hidden"] = self._embedding_VH[previous]
-        return TokenScores.unchecked(len(prompt_ids), **arrays)
+        return TokenScores.unchecked(len(prompt_ids), arrays)
 
     def _write(self, last_id: int, request: GenerateRequest, rng: np.random.Generator) -> Generation:
         token_ids: list[int] = []

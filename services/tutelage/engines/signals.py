@@ -98,6 +98,6 @@ def _blocks(question: Question, columns: dict[str, NDArray[Any]]) -> list[TokenS
                 width = completion.candidate_ids.shape[1]
                 arrays |= {name: part[:, :width] for name, part in arrays.items() if name.startswith("candidate_")}
             valid = np.ones(len(completion.token_ids), dtype=bool)
-            blocks.append(TokenScores.unchecked(len(group.prompt_ids), valid=valid, **arrays))
+            blocks.append(TokenScores.unchecked(len(group.prompt_ids), {"valid": valid} | arrays))
             first = rows.stop
     return blocks

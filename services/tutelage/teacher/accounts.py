@@ -128,14 +128,15 @@ def _check(accounts: Sequence[Account], totals: Totals, most: Cost) -> None:
     """Whether every account may hold its total, of which `most` would be new."""
     for account in accounts:
         tokens, usd, total = account.budget.tokens, account.budget.usd, totals[account.name]
-        spent = total - most
         if tokens is not None and total.tokens > tokens:
+            spent = total.tokens - most.tokens
             raise BudgetSpent(
-                f"{account.name} has spent {spent.tokens} of {tokens} tokens and this request may take {most.tokens}; "
+                f"{account.name} has spent {spent} of {tokens} tokens and this request may take {most.tokens}; "
                 + account.remedy
             )
         if usd is not None and total.picousd > round(usd * PICO):
+            spent_usd = (total.picousd - most.picousd) / PICO
             raise BudgetSpent(
-                f"{account.name} has spent {spent.picousd / PICO:.6f} of {usd:g} USD and this request may take "
+                f"{account.name} has spent {spent_usd:.6f} of {usd:g} USD and this request may take "
                 f"{most.picousd / PICO:.6f}; {account.remedy}"
             )

@@ -93,6 +93,7 @@ def add_routes(app: FastAPI, callers: Callers) -> None:
         openapi_extra=body_of(ScoreRequest, MEDIA_TYPE),
         route_class_override=DirectRoute,
     )
+    app.router.routes.insert(0, app.router.routes.pop())  # each request asks the routes in order
     app.include_router(routes, dependencies=[Depends(callers)])
     app.include_router(openai_routes, dependencies=[Depends(callers)])
     app.add_exception_handler(CapabilityMissing, _on_capability_missing)

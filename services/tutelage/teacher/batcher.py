@@ -44,6 +44,7 @@ class Batcher:
         self._line = WaitingLine(max_batch_tokens, metrics)
         self._arrived = asyncio.Event()
         self._callers: list[asyncio.Task[None]] = []
+        self._is_open = False
         self._busy = 0
         self._max_batch_tokens = max_batch_tokens
         self.tokens_per_s: float | None = None
@@ -96,7 +97,7 @@ class Batcher:
         return self._line.has_room(owner, most_tokens)
 
     def _enter(self, item: Waiting) -> Waiting:
-        if all(caller.done() for caller in self._callers):
+        if not self._is_open:
             raise EngineFailed("the teacher is stopping")
         self._line.enter(item)
         self._arrived.set()
@@ -104,9 +105,11 @@ class Batcher:
 
     async def __aenter__(self) -> Self:
         self._callers = [asyncio.create_task(self._make_calls()) for _ in range(self._engine.calls_at_once)]
+        self._is_open = True
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._is_open = False
         for caller in self._callers:
             caller.cancel()
         await asyncio.wait(self._callers)

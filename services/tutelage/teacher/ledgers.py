@@ -22,6 +22,9 @@ _ADD = """INSERT INTO account VALUES (?, ?, ?)
     RETURNING tokens, picousd"""
 
 
+_NOTHING = Cost()
+
+
 class Ledger(Protocol):
     def total(self, name: str) -> Cost:
         """What an account holds."""
@@ -45,7 +48,7 @@ class MemoryLedger:
         self._totals: dict[str, Cost] = {}
 
     def total(self, name: str) -> Cost:
-        return self._totals.get(name, Cost())
+        return self._totals.get(name, _NOTHING)
 
     def add(self, names: Sequence[str], cost: Cost, check: Check) -> Totals:
         totals = {name: self.total(name) + cost for name in names}

@@ -12,6 +12,7 @@ from tutelage.serving import ServiceProblem
 from tutelage_client.errors import InvalidInput
 
 TIMEOUT_HEADER = "Tutelage-Timeout-S"  # relative, as clocks differ
+_LOOK_AFTER_S = 0.02
 Result = TypeVar("Result")
 
 
@@ -31,26 +32,48 @@ async def while_wanted(request: Request, work: Coroutine[Any, Any, Result]) -> R
         work.close()
         raise
     limit = asyncio.timeout(timeout_s)
-    leaving = asyncio.create_task(_end_when_gone(request, limit))
+    leaving = _Leaving(request, limit)
     try:
         async with limit:
             return await work
     except TimeoutError as error:
         if not limit.expired():
             raise  # of the work itself
-        if leaving.done():
+        if leaving.is_seen:
             raise HungUp from error
         detail = f"not done within the {timeout_s:g} s that {TIMEOUT_HEADER} gives; what had not begun will not be"
         raise ServiceProblem(504, "deadline_exceeded", detail) from error
     finally:
-        leaving.cancel()
+        leaving.stop()
 
 
-async def _end_when_gone(request: Request, limit: asyncio.Timeout) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-    if not limit.expired():
-        limit.reschedule(asyncio.get_running_loop().time())
+class _Leaving:
+    """Ends `limit` when the client goes. Most work is done before it is worth a task to look for that.
+
+    is_seen: the client has gone
+    """
+
+    def __init__(self, request: Request, limit: asyncio.Timeout) -> None:
+        self._request = request
+        self._limit = limit
+        self._looking: asyncio.Task[None] | None = None
+        self._later = asyncio.get_running_loop().call_later(_LOOK_AFTER_S, self._look)
+        self.is_seen = False
+
+    def stop(self) -> None:
+        self._later.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
+
+    def _look(self) -> None:
+        self._looking = asyncio.create_task(self._end_when_gone())
+
+    async def _end_when_gone(self) -> None:
+        while (await self._request.receive())["type"] != "http.disconnect":
+            pass
+        self.is_seen = True
+        if not self._limit.expired():
+            self._limit.reschedule(asyncio.get_running_loop().time())
 
 
 def _timeout_s(request: Request) -> float | None:

@@ -51,9 +51,9 @@ class Prices:
         return input_, cached, output
 
 
-def most_scored(groups: Sequence[ScoreGroup]) -> Usage:
-    """The most that scoring takes: nothing is shared, and no last token is spared."""
-    return Usage(forward_tokens=sum(len(g.prompt_ids) * len(g.completions) + g.scored_tokens for g in groups))
+def most_scored(groups: Sequence[ScoreGroup]) -> int:
+    """The most tokens that scoring puts through the model: nothing is shared, and no last token is spared."""
+    return sum(len(g.prompt_ids) * len(g.completions) + g.scored_tokens for g in groups)
 
 
 def most_generated(request: GenerateRequest, max_length: int) -> Usage:

@@ -119,7 +119,7 @@ class Scorer:
         """Raises: CapabilityMissing, InvalidInput, RateLimited, BudgetSpent, BadScores, EngineFailed."""
         with self._counted(caller.door):
             groups = admit_score(request, self.engine.capabilities, self.limits, self.name)
-            caller.pace.take(most_scored(groups).forward_tokens)
+            caller.pace.take(most_scored(groups))
             ask = partial(self._scored, request=request, caller=caller)
             if self._cache is None or request.own_batch:
                 blocks, usage = await ask(groups)
@@ -194,7 +194,7 @@ class Scorer:
 
     async def _scored(self, groups: Sequence[ScoreGroup], *, request: ScoreRequest, caller: Caller) -> Scored:
         """What the engine says of these groups of the request, paid by the caller."""
-        with self._accounts.reserved(caller.accounts, most_scored(groups)) as bill:
+        with self._accounts.reserved(caller.accounts, Usage(forward_tokens=most_scored(groups))) as bill:
             blocks, usage = await self.batcher.score(
                 groups, request.signals, request.top_k, bill, own_batch=request.own_batch
             )

@@ -67,6 +67,7 @@ class QueueWorker:
         self._stopping = stopping
         self._outbox = Outbox(lambda answered: self._insist(lambda: queue.answer(answered)))
         self._held: dict[asyncio.Task[None], Delivery] = {}
+        self._held_tokens = 0
         self._job_ended = asyncio.Event()
         self._suspect: asyncio.Task[None] | None = None
         self._wary = False
@@ -88,7 +89,7 @@ class QueueWorker:
     async def _lease(self) -> None:
         """Take jobs while the teacher is ready and there is room for their tokens, else wait until that is so."""
         await self._scorer.become_ready(self._stopping)
-        room = self._max_tokens - sum(delivery.job.tokens for delivery in self._held.values())
+        room = self._max_tokens - self._held_tokens
         if room <= 0 or self._suspect is not None:
             self._job_ended.clear()
             await is_set_within(self._job_ended, _LOOK_UP_S)
@@ -112,6 +113,7 @@ class QueueWorker:
     def _hold(self, delivery: Delivery, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._held[task] = delivery
+        self._held_tokens += delivery.job.tokens
         task.add_done_callback(self._end)
         return task
 
@@ -123,6 +125,7 @@ class QueueWorker:
 
     def _end(self, task: asyncio.Task[None]) -> None:
         delivery = self._held.pop(task)
+        self._held_tokens -= delivery.job.tokens
         if task is self._suspect:
             self._suspect = None
         self._job_ended.set()
