@@ -42,7 +42,7 @@ def tokens(page: Page) -> list[dict[str, str | None]]:
 
 
 def numbers(page: Page, side: int = 0) -> dict[str, Any]:
-    return [json.loads(data) for data in page.data if data.startswith('{"behaviour_logprob"')][side]
+    return [json.loads(data) for data in page.data if data.startswith('{"step"')][side]
 
 
 async def test_each_token_is_coloured_and_told_by_its_gap(

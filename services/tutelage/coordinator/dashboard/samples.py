@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
+from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
+from pydantic_core import to_json
 
 from tutelage.coordinator.dashboard import words
 from tutelage_client.wire import Inspection, Rollout, RolloutView
@@ -33,13 +35,13 @@ class Block(NamedTuple):
 class Side:
     """One rollout of the page. scale: what its colours are of, "gap", "surprise" or nothing
 
-    numbers: what the script says of the token in focus
+    numbers: what the script says of the token in focus, as JSON that is safe in HTML
     """
 
     sample: RolloutView
     scale: str
     blocks: list[Block]
-    numbers: dict[str, Any]
+    numbers: Markup
     mean_gap: float | None
     least_gap: float | None
 
@@ -53,7 +55,7 @@ def side(sample: RolloutView, run_id: str) -> Side:
         sample=sample,
         scale=_scale(sample),
         blocks=_blocks(tokens),
-        numbers=_numbers(sample, run_id),
+        numbers=htmlsafe_json_dumps(_numbers(sample, run_id), dumps=lambda told: to_json(told).decode()),
         mean_gap=float(known.mean()) if len(known) else None,
         least_gap=float(known.min()) if len(known) else None,
     )
