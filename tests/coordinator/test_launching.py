@@ -5,63 +5,21 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
-import httpx2
 import pytest
-from fastapi import FastAPI
+from launched import Recorder
 
-from tutelage.coordinator.app import build_app
 from tutelage.coordinator.db import Database
-from tutelage.coordinator.launchers import Launch, LaunchFailed, LaunchStatus
+from tutelage.coordinator.launchers import Launch, LaunchStatus
 from tutelage.coordinator.launching import Launching
 from tutelage.coordinator.leases import MAX_RESTARTS
 from tutelage.coordinator.settings import Settings
 from tutelage_client.coordinator import CoordinatorClient
-from tutelage_client.errors import ProblemResponse
 from tutelage_client.wire import Heartbeat, Outcome, RunStatus
 from tutelage_client.worker import WorkerClient
 
 Spec = Callable[..., dict[str, Any]]
-
-
-class Recorder:
-    """A launcher that starts nothing: what it launched lives until the test says otherwise."""
-
-    kind = "subprocess"
-
-    def __init__(self) -> None:
-        self.known: dict[Launch, LaunchStatus] = {}
-        self.asked: list[Launch] = []
-        self.told: list[tuple[Launch, int]] = []
-        self.away = False
-        self.refusals = 0
-
-    async def launch(self, launch: Launch) -> bool:
-        self.asked.append(launch)
-        await asyncio.sleep(0)  # another coordinator may come in between
-        self.known.setdefault(launch, LaunchStatus("pending"))
-        return self.asked.count(launch) == 1
-
-    async def status(self, launch: Launch) -> LaunchStatus:
-        await asyncio.sleep(0)
-        if self.away:
-            self.refusals += 1
-            raise LaunchFailed("the cluster does not answer")
-        return self.known.get(launch, LaunchStatus("absent"))
-
-    async def signal(self, launch: Launch, number: Literal[signal.Signals.SIGTERM, signal.Signals.SIGKILL]) -> None:
-        self.told.append((launch, number))
-
-    async def logs(self, launch: Launch, lines: int) -> str | None:
-        if self.away:
-            raise LaunchFailed("the cluster does not answer")
-        return f"{launch.name} says\n" * lines if launch in self.known else None
-
-    async def close(self) -> None: ...
-
-    def end(self, launch: Launch, code: int | None) -> None:
-        self.known[launch] = LaunchStatus("ended", code)
 
 
 @pytest.fixture
@@ -280,42 +238,3 @@ async def test_a_launcher_that_is_away_is_asked_again(
     await until(lambda: Launch(run.id, 1) in launcher.known)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-
-
-@pytest.fixture
-def app(settings: Settings, database: Database, launcher: Recorder) -> FastAPI:
-    return build_app(settings, database, launcher=launcher)
-
-
-async def test_the_log_of_the_newest_attempt_and_of_an_older_one(
-    coordinator: CoordinatorClient, worker: WorkerClient, launcher: Recorder, spec: Spec
-):
-    run = await coordinator.submit(spec())
-    with pytest.raises(ProblemResponse) as none:
-        await coordinator.logs(run.id)
-    assert none.value.code == "log_not_found"
-    launcher.known[Launch(run.id, 1)] = LaunchStatus("pending")
-    assert await coordinator.logs(run.id, lines=1) == f"{run.id}-e1 says\n"
-    await worker.lease_run(run.id, "w")
-    assert await coordinator.logs(run.id, lines=2) == 2 * f"{run.id}-e1 says\n"
-    with pytest.raises(ProblemResponse) as older:
-        await coordinator.logs(run.id, epoch=7)
-    assert older.value.code == "log_not_found"
-
-
-async def test_why_there_are_no_logs(
-    coordinator: CoordinatorClient,
-    http: httpx2.AsyncClient,
-    settings: Settings,
-    database: Database,
-    launcher: Recorder,
-    spec: Spec,
-):
-    run = await coordinator.submit(spec())
-    launcher.away = True
-    answer = await http.get(f"/v1/runs/{run.id}/logs")
-    assert (answer.status_code, answer.json()["detail"]) == (503, "the cluster does not answer")
-    assert (await http.get("/v1/runs/none/logs")).json()["code"] == "run_not_found"
-    plain = httpx2.ASGITransport(build_app(settings, database))
-    async with httpx2.AsyncClient(transport=plain, base_url="http://plain.test") as other:
-        assert (await other.get(f"/v1/runs/{run.id}/logs")).json()["code"] == "no_launcher"

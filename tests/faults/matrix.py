@@ -20,7 +20,8 @@ class Row:
 
 FAULTS = "tests/faults"
 TEACHERS, QUEUE, CONTROL = f"{FAULTS}/test_teachers.py", f"{FAULTS}/test_queue.py", f"{FAULTS}/test_control.py"
-BITS = f"{FAULTS}/test_bits.py"
+BITS, POOLS = f"{FAULTS}/test_bits.py", f"{FAULTS}/test_pools.py"
+LAUNCHING = "tests/coordinator/test_launching.py"
 ROOT_ONLY = "tests/e2e/faults"  # small disks, control groups, other networks, system calls that fail
 DISKS, MACHINE, NETWORKS = f"{ROOT_ONLY}/disks.py", f"{ROOT_ONLY}/machine.py", f"{ROOT_ONLY}/networks.py"
 RECOVERY, CONTRACT = "tests/queue/test_redis_recovery.py", "tests/queue/test_contract.py"
@@ -194,7 +195,10 @@ MATRIX = (
         21,
         "two coordinators or many trainers race for a run",
         "one starts it",
-        (f"{CONTROL}::test_of_two_coordinators_and_many_trainers_one_starts_the_run",),
+        (
+            f"{CONTROL}::test_of_two_coordinators_and_many_trainers_one_starts_the_run",
+            f"{LAUNCHING}::test_a_run_that_waits_is_launched_once_by_any_number_of_coordinators",
+        ),
     ),
     Row(
         22,
@@ -230,6 +234,7 @@ MATRIX = (
             f"{CONTROL}::test_a_trainer_that_is_told_to_go_saves_hands_back_and_says_so",
             f"{CONTROL}::test_a_teacher_that_is_told_to_go_finishes_or_hands_back",
             "tests/teacher/test_queue_door.py::test_a_job_that_is_not_done_in_time_is_handed_back",
+            f"{POOLS}::test_a_pool_grows_and_shrinks_under_load_and_every_rollout_is_learned_from_once",
         ),
     ),
     Row(
@@ -258,7 +263,10 @@ MATRIX = (
         29,
         "old and new versions work on one queue",
         "an old teacher leaves what it cannot read to a newer one",
-        (f"{RECOVERY}::test_a_job_of_a_newer_schema_is_left_to_a_newer_worker",),
+        (
+            f"{RECOVERY}::test_a_job_of_a_newer_schema_is_left_to_a_newer_worker",
+            f"{POOLS}::test_jobs_of_two_releases_are_answered_side_by_side_while_one_of_the_older_teachers_goes",
+        ),
     ),
     Row(
         30,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import sys
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import kmock
 
-from tutelage.coordinator.launchers import Launch, Launcher
+from tutelage.coordinator.launchers import Launch, Launcher, LaunchFailed, LaunchStatus
 from tutelage.coordinator.launchers.cluster import Cluster
 from tutelage.coordinator.launchers.kubernetes import KubernetesLauncher
 from tutelage.coordinator.launchers.processes import ProcessLauncher
@@ -134,3 +136,41 @@ def cron_job() -> dict[str, Any]:
     pod = {"metadata": {"labels": {"app.kubernetes.io/name": "trainer"}}, "spec": {"containers": [container]}}
     job = {"metadata": {"labels": {"part": "x"}}, "spec": {"backoffLimit": 0, "template": pod}}
     return {"metadata": {"name": "trainer"}, "spec": {"suspend": True, "jobTemplate": job}}
+
+
+class Recorder:
+    """A launcher that starts nothing: what it launched lives until the test says otherwise."""
+
+    kind = "subprocess"
+
+    def __init__(self) -> None:
+        self.known: dict[Launch, LaunchStatus] = {}
+        self.told: list[tuple[Launch, int]] = []
+        self.away = False
+        self.refusals = 0
+
+    async def launch(self, launch: Launch) -> bool:
+        await asyncio.sleep(0)  # another coordinator may come first
+        is_new = launch not in self.known
+        self.known.setdefault(launch, LaunchStatus("pending"))
+        return is_new
+
+    async def status(self, launch: Launch) -> LaunchStatus:
+        await asyncio.sleep(0)
+        if self.away:
+            self.refusals += 1
+            raise LaunchFailed("the cluster does not answer")
+        return self.known.get(launch, LaunchStatus("absent"))
+
+    async def signal(self, launch: Launch, number: Literal[signal.Signals.SIGTERM, signal.Signals.SIGKILL]) -> None:
+        self.told.append((launch, number))
+
+    async def logs(self, launch: Launch, lines: int) -> str | None:
+        if self.away:
+            raise LaunchFailed("the cluster does not answer")
+        return f"{launch.name} says\n" * lines if launch in self.known else None
+
+    async def close(self) -> None: ...
+
+    def end(self, launch: Launch, code: int | None) -> None:
+        self.known[launch] = LaunchStatus("ended", code)
