@@ -66,6 +66,8 @@ from tutelage_client.wire.scores import TokenScores
 from tutelage_client.wire.scoring import Completion, ScoreGroup, ScoreReply, ScoreRequest, ScoreSequence
 from tutelage_client.wire.series import GROWTH, MOST_BUCKETS, MetricColumn, MetricSeries
 from tutelage_client.wire.teachers import (
+    Activity,
+    CanaryResult,
     Capabilities,
     Overload,
     Provenance,
@@ -84,6 +86,8 @@ __all__ = [
     "MOST_LABELS",
     "NAME",
     "RUN_HEADER",
+    "Activity",
+    "CanaryResult",
     "Capabilities",
     "CheckpointCommit",
     "CheckpointView",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -110,6 +111,26 @@ class Overload(Message):
     reason: str = Field(description="what it said")
 
 
+class CanaryResult(Message):
+    """One look at whether a known sequence still gets its first answer."""
+
+    at: datetime = Field(description="when")
+    ok: bool = Field(description="it did, within rounding")
+    reason: str | None = Field(default=None, description="what was wrong")
+
+
+class Activity(Message):
+    """What a teacher did since its start. Seconds are from taking a request up, at either door, to its answer."""
+
+    answered: int = Field(description="requests for scores, text or rewards")
+    p50_s: float | None = Field(default=None, description="half of the last 1,000 took no longer; null: none yet")
+    p95_s: float | None = Field(default=None, description="95 of a hundred of the same")
+    p99_s: float | None = Field(default=None, description="99 of a hundred of the same")
+    spent_tokens: int = Field(description="tokens that went through the model or were written")
+    spent_usd: float = Field(description="what they cost, by the teacher's prices")
+    canaries: tuple[CanaryResult, ...] = Field(default=(), description="the last 20, the newest last")
+
+
 class TeacherInfo(Message):
     """A teacher as it describes itself."""
 
@@ -120,3 +141,4 @@ class TeacherInfo(Message):
     replicas: tuple[ReplicaView, ...] = Field(default=(), description="where several upstreams serve it")
     score_cache: ScoreCacheView | None = Field(default=None, description="its score cache, where it has one")
     overload: Overload | None = Field(default=None, description="its upstream, where that takes no work for its limits")
+    activity: Activity | None = Field(default=None, description="since its start; null: it does not tell")

@@ -16,7 +16,8 @@ from tutelage.engines.probe import probe
 from tutelage.engines.replicas import ReplicatedEngine
 from tutelage.rewards import Graders, judge_rewards
 from tutelage.rewards.models import model_rewards
-from tutelage.teacher.accounts import Accounts, BudgetSpent
+from tutelage.teacher.accounts import Accounts, Bill, BudgetSpent
+from tutelage.teacher.activity import Record
 from tutelage.teacher.admission import Limits, admit_generation, admit_reward, admit_rows, admit_score
 from tutelage.teacher.batcher import Batcher, Generated, Scored, Valued
 from tutelage.teacher.cache import ScoreCache
@@ -76,6 +77,7 @@ class Scorer:
         self._cache = cache
         self._graders = Graders()
         self._canary = Canary(engine, batcher)
+        self._record = Record()
         self._was_ready = False
 
     def close(self) -> None:
@@ -91,6 +93,7 @@ class Scorer:
             replicas=self.engine.views() if isinstance(self.engine, ReplicatedEngine) else (),
             score_cache=self._cache.view() if self._cache else None,
             overload=self.overload,
+            activity=self._record.view(),
         )
 
     @property
@@ -171,9 +174,11 @@ class Scorer:
             except TutelageError as error:
                 log.warning("the canary failed", extra=describe_error(error))
                 self._metrics.canaries.labels("failed").inc()
+                self._record.canary(str(error))
                 self._refuse(error)
             else:
                 self._metrics.canaries.labels("ok").inc()
+                self._record.canary(None)
 
     def _refuse(self, error: TutelageError) -> None:
         """Take no work, and say why."""
@@ -198,7 +203,7 @@ class Scorer:
             blocks, usage = await self.batcher.score(
                 groups, request.signals, request.top_k, bill, own_batch=request.own_batch
             )
-            bill.settle(usage)
+            self._settle(bill, usage)
         return blocks, usage
 
     async def _valued(self, rows: list[list[int]], *, caller: Caller) -> Valued:
@@ -207,7 +212,7 @@ class Scorer:
         caller.pace.take(most.forward_tokens)
         with self._accounts.reserved(caller.accounts, most) as bill:
             values, usage = await self.batcher.reward(rows, bill)
-            bill.settle(usage)
+            self._settle(bill, usage)
         return values, usage
 
     async def _written(self, request: GenerateRequest, caller: Caller) -> Generated:
@@ -217,14 +222,19 @@ class Scorer:
         caller.pace.take(most.forward_tokens + most.generated_tokens)
         with self._accounts.reserved(caller.accounts, most) as bill:
             generations, usage = await self.batcher.generate(request, tokens, bill)
-            bill.settle(usage)
+            self._settle(bill, usage)
         return generations, usage
+
+    def _settle(self, bill: Bill, usage: Usage) -> None:
+        bill.settle(usage)
+        self._record.spend(bill.due(given_up=False))
 
     @contextmanager
     def _counted(self, door: str) -> Iterator[None]:
         outcome = "dropped"
         try:
-            yield
+            with self._record.timed():
+                yield
             outcome = "ok"
         except (InvalidInput, RateLimited, BudgetSpent):
             outcome = "refused"
