@@ -24,7 +24,10 @@ from tutelage_client.wire import (
     EventView,
     FileView,
     ForkRequest,
+    KeyRequest,
+    KeyView,
     MetricSeries,
+    NewKey,
     Page,
     PushedRollouts,
     PushResult,
@@ -185,6 +188,18 @@ class CoordinatorClient(ServiceClient):
     async def remove_teacher(self, name: str) -> None:
         """Take a stopped teacher off the list; one that still runs registers itself again."""
         await self._http.request_json("DELETE", f"/v1/teachers/{quote(name, safe='')}", type(None))
+
+    async def create_key(self, request: KeyRequest) -> NewKey:
+        """A key with its secret. Not repeated by itself: that would make another one."""
+        return await self._http.request_json("POST", "/v1/keys", NewKey, request)
+
+    async def keys(self) -> list[KeyView]:
+        """Every key that this client's own administers, the newest first; revoked ones stay."""
+        return await self._all("/v1/keys", KeyView)
+
+    async def revoke_key(self, key_id: str) -> KeyView:
+        """Have the key refused from now on; again changes nothing."""
+        return await self._http.request_json("DELETE", f"/v1/keys/{quote(key_id, safe='')}", KeyView, repeatable=True)
 
     async def upload(self, content: Path | bytes, filename: str | None = None) -> FileView:
         """Upload bytes or a file; the same content is the same file and is stored once."""

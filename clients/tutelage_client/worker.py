@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx2
 from pydantic import BaseModel
 
 from tutelage_client.client import ServiceClient
+from tutelage_client.http import RetryPolicy
 from tutelage_client.wire import (
     CheckpointCommit,
     EventReport,
@@ -27,13 +29,23 @@ from tutelage_client.wire import (
 
 
 class WorkerClient(ServiceClient):
-    """The coordinator at `url` as a worker sees it."""
+    """The coordinator at `url` as a worker sees it. Its key leases runs; what it writes goes with the lease's token."""
+
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> None:
+        super().__init__(url, key, transport, retry)
+        self._tokens: dict[str, str] = {}
 
     async def lease(self, worker: str, wait_s: float = 0.0) -> Lease | None:
         """The oldest queued run, or None when there was none within `wait_s` (at most 30)."""
         body = LeaseRequest(worker=worker, wait_s=wait_s).model_dump_json().encode()
         answer = await self._http.send("POST", "/internal/v1/leases", body, headers=JSON, repeatable=True)
-        return Lease.model_validate_json(answer.content) if answer.content else None
+        return self._held(Lease.model_validate_json(answer.content)) if answer.content else None
 
     async def lease_run(self, run_id: str, worker: str, epoch: int | None = None) -> Lease:
         """Claim one given queued run, or with `epoch` take over the lease that was granted with it.
@@ -43,7 +55,17 @@ class WorkerClient(ServiceClient):
             StaleEpoch: that lease is no longer the current one.
         """
         body = LeaseRequest(worker=worker, epoch=epoch)
-        return await self._write(run_id, "lease", Lease, body)
+        path = f"/internal/v1/runs/{run_id}/lease"
+        return self._held(await self._http.request_json("POST", path, Lease, body, repeatable=True))
+
+    def _held(self, lease: Lease) -> Lease:
+        self._tokens[lease.run_id] = lease.token
+        return lease
+
+    def _bearer(self, run_id: str) -> dict[str, str]:
+        """As whom it writes to a run; of one that it leased elsewhere it only has its key."""
+        token = self._tokens.get(run_id)
+        return {} if token is None else {"Authorization": f"Bearer {token}"}
 
     async def heartbeat(self, run_id: str, heartbeat: Heartbeat) -> HeartbeatReply:
         return await self._write(run_id, "heartbeat", HeartbeatReply, heartbeat)
@@ -63,12 +85,13 @@ class WorkerClient(ServiceClient):
         await self._write(run_id, "outcome", type(None), outcome)
 
     async def _write(self, run_id: str, what: str, reply: type[Any], body: BaseModel) -> Any:
-        return await self._http.request_json("POST", f"/internal/v1/runs/{run_id}/{what}", reply, body, repeatable=True)
+        path, headers = f"/internal/v1/runs/{run_id}/{what}", self._bearer(run_id)
+        return await self._http.request_json("POST", path, reply, body, headers=headers, repeatable=True)
 
     async def pushed(self, run_id: str, after: int = 0, limit: int = 256) -> Page[Rollout]:
         """Rollouts pushed to the run after the cursor; `int(page.next)` is the cursor for what comes later."""
         path, params = f"/internal/v1/runs/{run_id}/pushed", {"after": after, "limit": limit}
-        return await self._http.request_json("GET", path, Page[Rollout], params=params)
+        return await self._http.request_json("GET", path, Page[Rollout], params=params, headers=self._bearer(run_id))
 
     async def teachers(self) -> list[TeacherView]:
         """Every registered teacher, by name."""

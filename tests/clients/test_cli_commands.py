@@ -224,6 +224,8 @@ def test_every_command_that_can_be_parsed_has_a_function() -> None:
         "score": ["--teacher", "u"],
         "methods show": ["m"],
         "teachers rm": ["t"],
+        "keys create": ["n", "--scope", "runs:read", "--scope", "runs:write", "--days", "3"],
+        "keys revoke": ["k"],
         "runs check": ["r", "--like", "q"],
         "queue dead": ["r"],
         "queue replay": ["r", "j"],

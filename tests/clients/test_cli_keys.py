@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -10,7 +12,11 @@ from typing import Any
 
 import pytest
 
+from tutelage_client.cli.parser import SCOPES
+from tutelage_client.wire import Scope
+
 KEY = "open-sesame"
+ADMIN = "open-sesame-" * 4
 NO_RUNS = {"/v1/runs": {"data": [], "next": None}}
 Gateway = Callable[[str | None, dict[str, Any]], str]
 Cli = Callable[..., CompletedProcess[str]]
@@ -60,6 +66,39 @@ def test_without_a_key_or_with_a_wrong_one_the_sentence_names_the_flag(
         f"tutelage: the teacher at {guarded_teacher} does not know the key in wrong; give --key-file"
     )
     assert "close-sesame" not in said
+
+
+@pytest.fixture(scope="module")
+def guarded_coordinator(tmp_path_factory: pytest.TempPathFactory, serving: Callable[..., Any]) -> Iterator[str]:
+    """A real coordinator that knows the key of its administrator."""
+    folder = tmp_path_factory.mktemp("guarded")
+    (folder / "admin.key").write_text(ADMIN)
+    flags = ("--data-dir", str(folder / "data"), "--require-keys", "--admin-key-file", str(folder / "admin.key"))
+    with serving("tutelage.coordinator", *flags) as url:
+        yield url
+
+
+def test_a_key_is_made_used_listed_and_revoked(cli: Cli, guarded_coordinator: str, tmp_path: Path) -> None:
+    (tmp_path / "admin").write_text(ADMIN)
+    there = ("--coordinator", guarded_coordinator, "--key-file")
+    made = cli("keys", "create", "ci", "--scope", "runs:read", "--project", "lab", "--days", "7", *there, "admin")
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.startswith("tk_")
+    assert made.stdout.count("\n") == 1
+    key_id = made.stderr.split()[0]
+    assert "of the project lab; its secret is shown this once" in made.stderr
+    (tmp_path / "ci").write_text(made.stdout)
+    assert json.loads(cli("runs", "ls", "--json", *there, "ci").stdout) == {"data": [], "next": None}
+    assert "lacks the scope teachers:read" in refusal(cli("teachers", "ls", *there, "ci"))
+    listed = cli("keys", "ls", *there, "admin").stdout
+    assert re.search(rf"{key_id} +ci +lab .* until .* runs:read", listed)
+    assert made.stdout.strip() not in listed
+    assert cli("keys", "revoke", key_id, *there, "admin").stdout == f"{key_id} (ci) is refused from now on\n"
+    assert f"refuses the key in ci; the key {key_id} (ci) was revoked" in refusal(cli("runs", "ls", *there, "ci"))
+
+
+def test_the_scopes_of_the_command_are_those_of_the_wire() -> None:
+    assert set(Scope) == set(SCOPES)
 
 
 def test_a_coordinator_behind_a_key_is_asked_with_it(cli: Cli, gateway: Gateway, key_file: str) -> None:

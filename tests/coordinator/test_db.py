@@ -50,7 +50,8 @@ def test_processes_that_start_together_migrate_once(empty_url: Callable[[], str]
 
 
 def row(number: int) -> dict[str, object]:
-    return {"id": f"file-{number}", "sha256": str(number), "bytes": number, "filename": "f", "created_at": now()}
+    named = {"project": "default", "id": f"file-{number}", "sha256": str(number), "filename": "f"}
+    return named | {"bytes": number, "created_at": now()}
 
 
 def test_a_block_that_fails_leaves_nothing(database: Database):
@@ -66,7 +67,7 @@ def test_a_row_is_new_once_and_can_be_overwritten(database: Database):
         assert put_new(session, FileRow, **row(1))
         assert not put_new(session, FileRow, **row(1))
         assert not put_new(session, FileRow, **(row(2) | {"sha256": "1"})), "any unique key counts"
-        put(session, FileRow, ("id",), **(row(1) | {"bytes": 9}))
+        put(session, FileRow, ("project", "id"), **(row(1) | {"bytes": 9}))
     with database.read() as session:
         assert [(each.id, each.bytes) for each in session.scalars(select(FileRow))] == [("file-1", 9)]
 

@@ -45,12 +45,14 @@ async def test_a_process_is_started_with_this_python_and_told_where_the_services
         port=8411,
         redis_url="redis://coordinator@queue/0",
         redis_password_file=tmp_path / "password",
+        trainer_key_file=tmp_path / "key",
     )
     assert isinstance(launcher, ProcessLauncher)
     assert launcher.command == [sys.executable, *expected]
     told = {name: value for name, value in launcher.env.items() if name.startswith("TUTELAGE_TRAINER_")}
     assert told == {
         "TUTELAGE_TRAINER_COORDINATOR": "http://127.0.0.1:8411",
+        "TUTELAGE_TRAINER_COORDINATOR_KEY_FILE": str(tmp_path / "key"),
         "TUTELAGE_TRAINER_REDIS_URL": "redis://trainer@queue/0",
         "TUTELAGE_TRAINER_REDIS_PASSWORD_FILE": str(tmp_path / "password"),
     }
@@ -60,6 +62,11 @@ def test_in_a_cluster_the_account_of_the_pod_is_used(tmp_path: Path):
     (tmp_path / "namespace").write_text("tutelage")
     launcher = opened(tmp_path, launcher="kubernetes", kubernetes_url="http://api", kubernetes_account=tmp_path)
     assert isinstance(launcher, KubernetesLauncher)
+
+
+def test_where_keys_are_asked_for_the_launched_need_one(tmp_path: Path):
+    with pytest.raises(InvalidInput, match="give --trainer-key-file"):
+        opened(tmp_path, launcher="subprocess", host="0.0.0.0")
 
 
 def test_a_port_that_nobody_knows_is_refused(tmp_path: Path):

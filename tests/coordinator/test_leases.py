@@ -123,7 +123,8 @@ async def test_a_child_takes_over_the_lease_of_its_parent(
 ):
     lease = await start(coordinator, worker, spec())
     adopted = await worker.lease_run(lease.run_id, "child", epoch=lease.epoch)
-    assert adopted == lease
+    assert adopted.model_copy(update={"token": lease.token}) == lease
+    assert adopted.token != lease.token, "the parent holds nothing any more"
     with pytest.raises(StaleEpoch):
         await worker.lease_run(lease.run_id, "child", epoch=lease.epoch + 1)
     with pytest.raises(ProblemResponse) as refused:

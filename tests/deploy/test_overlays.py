@@ -114,7 +114,7 @@ def test_secrets_are_files_that_their_variables_name(objects: Objects) -> None:
         folders = {mount["mountPath"]: volumes.get(mount["name"]) for mount in container["volumeMounts"]}
         assert all(mount.get("readOnly") for mount in container["volumeMounts"] if mount["name"] in volumes), name
         for variable, path in variables(objects, container).items():
-            if variable.endswith("_PASSWORD_FILE"):
+            if variable.endswith(("_PASSWORD_FILE", "_KEY_FILE")):
                 folder, _, file = path.rpartition("/")
                 secret = folders[folder]
                 assert secret is not None, variable

@@ -30,8 +30,11 @@ def test_a_password_without_a_user_or_beside_another_is_refused(tmp_path: Path, 
 
 FLAGS = {
     "coordinator": ("--database-url", URL, "--database-password-file"),
+    "coordinator's keys": ("--admin-key-file",),
     "coordinator's queue": ("--redis-url", "redis://u@127.0.0.1/0", "--redis-password-file"),
     "trainer": ("--redis-url", "redis://u@127.0.0.1/0", "--redis-password-file"),
+    "trainer's lease": ("--coordinator-key-file",),
+    "teacher's place": ("--engine", "fake", "--coordinator", "http://127.0.0.1:1", "--coordinator-key-file"),
     "teacher": ("--engine", "fake", "--redis-url", "redis://u@127.0.0.1/0", "--redis-password-file"),
 }
 

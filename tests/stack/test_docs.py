@@ -42,6 +42,7 @@ SAID = {
         'completions_total{outcome="miss"} 1.0',
     ],
     "docs/howto/keys-and-budgets.md": ["4 tokens scored", '"account":"key alice","tokens":4'],
+    "docs/howto/keys-and-projects.md": ["no runs yet", "is refused from now on"],
     "docs/howto/watching.md": ["event: metrics", "finalizing -> succeeded", "tutelage_teacher_scored_tokens_total"],
     "docs/operations.md": ["3 tokens scored", "succeeded", "tutelage_http_requests_total", '"ready"'],
 }

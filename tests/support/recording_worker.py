@@ -67,6 +67,7 @@ class RecordingWorker:
 def lease(spec: dict[str, Any], artefacts: str, **fields: Any) -> Lease:
     """The lease of `run-1`, long enough for a test."""
     return Lease.model_validate(
-        {"run_id": "run-1", "epoch": 1, "expires_in_s": 60.0, "spec": spec, "artefacts": artefacts, "teachers": {}}
+        {"run_id": "run-1", "epoch": 1, "expires_in_s": 60.0, "spec": spec, "artefacts": artefacts, "token": "t"}
+        | {"teachers": {}}
         | fields
     )

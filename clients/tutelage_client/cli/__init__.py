@@ -3,7 +3,7 @@
     parser      every command with its flags; nothing heavy is imported for --help
     connect     which coordinator and which key are meant, and clients that give up soon
     remedies    what went wrong and what helps
-    runs fork check watch progress queue store score methods doctor     the commands
+    runs fork check watch progress queue store keys score methods doctor     the commands
     show details                                tables, digits, relative times, JSON; one run on one screen
     standalone  `up` and `demo`, which belong to the services
 
@@ -54,7 +54,7 @@ async def _execute(args: argparse.Namespace) -> int:
 
 def commands() -> dict[str, Command]:
     """The function of each command, imported once it is known that one is wanted."""
-    from tutelage_client.cli import check, doctor, fork, methods, queue, runs, score, standalone, store, watch
+    from tutelage_client.cli import check, doctor, fork, keys, methods, queue, runs, score, standalone, store, watch
 
     return {
         "runs submit": runs.submit,
@@ -77,6 +77,9 @@ def commands() -> dict[str, Command]:
         "teachers rm": store.teachers_rm,
         "files put": store.files_put,
         "files ls": store.files_ls,
+        "keys create": keys.create,
+        "keys ls": keys.ls,
+        "keys revoke": keys.revoke,
         "score": score.score,
         "methods ls": methods.ls,
         "methods show": methods.show_one,

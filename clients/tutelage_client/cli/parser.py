@@ -7,6 +7,19 @@ import re
 from pathlib import Path
 from typing import Any, NoReturn
 
+SCOPES = (
+    "runs:read",
+    "runs:write",
+    "runs:lease",
+    "rollouts:read",
+    "files:read",
+    "files:write",
+    "teachers:read",
+    "teachers:write",
+    "keys:admin",
+    "projects:admin",
+    "audit:read",
+)
 DESCRIPTION = "Distil language models on their own text: submit runs, follow them, ask teachers."
 
 
@@ -35,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     _add_runs(nouns)
     _add_queue(nouns)
     _add_store(nouns)
+    _add_keys(nouns)
     _add_score(nouns)
     _add_methods(nouns)
     _add(nouns, "doctor", "check this machine, the coordinator and its teachers")
@@ -147,6 +161,27 @@ def _add_store(nouns: Any) -> None:
     put = _add(files, "put", "upload a file; a spec names it as file:ID", command="files put")
     put.add_argument("path", type=Path, metavar="PATH", help="data, or a model's folder as a tar archive")
     _add(files, "ls", "list uploaded files, the newest first", command="files ls")
+
+
+def _add_keys(nouns: Any) -> None:
+    keys = nouns.add_parser("keys", help="make, list and revoke keys of the coordinator").add_subparsers(
+        metavar="COMMAND", required=True
+    )
+    create = _add(keys, "create", "make a key and print its secret, this once", command="keys create")
+    create.add_argument("name", metavar="NAME", help="whose key it is")
+    create.add_argument(
+        "--scope",
+        action="append",
+        required=True,
+        choices=SCOPES,
+        metavar="SCOPE",
+        help=f"what it may be used for, as often as there are: {', '.join(SCOPES)}",
+    )
+    create.add_argument("--project", metavar="NAME", help="what it belongs to (default: that of the key you ask with)")
+    create.add_argument("--days", type=_count, metavar="N", help="refuse it after so many days (default: never)")
+    _add(keys, "ls", "list keys, the newest first", command="keys ls")
+    revoke = _add(keys, "revoke", "refuse a key from now on", command="keys revoke")
+    revoke.add_argument("key_id", metavar="ID", help="as `tutelage keys ls` lists it")
 
 
 def _add_score(nouns: Any) -> None:

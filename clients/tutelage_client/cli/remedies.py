@@ -21,15 +21,17 @@ def explained(error: Exception, args: argparse.Namespace) -> tuple[str, str | No
     if isinstance(error, ServiceUnreachable):
         return str(error), TEACHER_REMEDY if args.command == "score" else COORDINATOR_REMEDY
     if isinstance(error, ProblemResponse) and error.status == UNAUTHORIZED:
-        return _unauthorized(args)
+        return _unauthorized(error, args)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror, None
     return str(error), None
 
 
-def _unauthorized(args: argparse.Namespace) -> tuple[str, str]:
+def _unauthorized(error: ProblemResponse, args: argparse.Namespace) -> tuple[str, str]:
     who = f"the teacher at {args.teacher}" if args.command == "score" else f"the coordinator at {coordinator_url(args)}"
     path = key_file(args)
     if path is None:
         return f"{who} wants a key", "give the file that holds it with --key-file, or set TUTELAGE_KEY_FILE"
+    if args.command != "score" and error.code == "unauthorized":
+        return f"{who} refuses the key in {path}", error.detail
     return f"{who} does not know the key in {path}", "give --key-file a file with one that it knows, not its sha256"

@@ -21,6 +21,7 @@ from tutelage_client.wire.generating import GenerateReply, GenerateRequest, Gene
 from tutelage_client.wire.grading import Contains, ExactMatch, Grader, LastNumber, Math, Pattern, UnitTests, Walk
 from tutelage_client.wire.inspecting import Inspection
 from tutelage_client.wire.judging import Pairwise, RewardModel, Rubric
+from tutelage_client.wire.keys import PROJECT, KeyRequest, KeyView, NewKey, Scope
 from tutelage_client.wire.letters import DeadLetterView, FailedDelivery
 from tutelage_client.wire.message import Message
 from tutelage_client.wire.rewarding import (
@@ -85,6 +86,7 @@ __all__ = [
     "MOST_BUCKETS",
     "MOST_LABELS",
     "NAME",
+    "PROJECT",
     "RUN_HEADER",
     "Activity",
     "CanaryResult",
@@ -114,6 +116,8 @@ __all__ = [
     "Heartbeat",
     "HeartbeatReply",
     "Inspection",
+    "KeyRequest",
+    "KeyView",
     "LastNumber",
     "Lease",
     "LeaseRequest",
@@ -124,6 +128,7 @@ __all__ = [
     "ModelCard",
     "ModelList",
     "ModelReward",
+    "NewKey",
     "OpenaiError",
     "OpenaiErrorReply",
     "Outcome",
@@ -152,6 +157,7 @@ __all__ = [
     "RunError",
     "RunStatus",
     "RunView",
+    "Scope",
     "ScoreCacheView",
     "ScoreGroup",
     "ScoreReply",

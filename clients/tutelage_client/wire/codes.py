@@ -42,11 +42,15 @@ COORDINATOR = {
     "teacher_not_found": ProblemCode(404, "no teacher is registered under this name"),
     "rollout_not_found": ProblemCode(404, "the run shows no rollout of this id (any more)"),
     "dead_letter_not_found": ProblemCode(404, "the run has no such dead letter (any more)"),
+    "key_not_found": ProblemCode(404, "no key has this id"),
     "file_not_found": ProblemCode(404, "no file has this id"),
     "log_not_found": ProblemCode(404, "the coordinator launched no such attempt, or its log is gone"),
     "content_missing": ProblemCode(404, "the file is known but its bytes are gone from disk; upload it again"),
     "model_missing": ProblemCode(404, "the run succeeded but its model is gone from disk"),
     "model_not_ready": ProblemCode(409, "the run has not succeeded (yet)"),
+    "teacher_name_taken": ProblemCode(
+        409, "another project has a teacher of this name, which names a queue; take another one"
+    ),
     "teacher_in_use": ProblemCode(409, "a run that has not ended asks this teacher; wait for its end or cancel it"),
     "run_changed": ProblemCode(412, "`If-Match` is not the run's `ETag`: it was changed meanwhile; read it again"),
     "run_is_final": ProblemCode(409, "the run has ended; submit a new one"),
@@ -69,8 +73,6 @@ COORDINATOR = {
 }
 
 TEACHER = {
-    "unauthorized": ProblemCode(401, "the bearer key is missing or not in the keys file"),
-    "out_of_scope": ProblemCode(403, "the key may not be used for this; the sentence says for what it may"),
     "budget_spent": ProblemCode(402, "the key or the run has not enough left for the most that this can cost"),
     "rate_limited": ProblemCode(429, "the key asks too fast; try again after `Retry-After`"),
     "deadline_exceeded": ProblemCode(504, "not done within the seconds that the header `Tutelage-Timeout-S` gives"),
@@ -83,6 +85,8 @@ TEACHER = {
 }
 
 BOTH = {
+    "unauthorized": ProblemCode(401, "the bearer key is missing, unknown, expired or revoked; the sentence says which"),
+    "out_of_scope": ProblemCode(403, "the key may not be used for this; the sentence says for what it may"),
     "capability_missing": ProblemCode(422, "the teacher cannot do this, and nothing is approximated"),
     "not_ready": ProblemCode(503, "the service is starting, stopping, or failed its start-up probe"),
 }

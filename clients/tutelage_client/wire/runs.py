@@ -191,6 +191,7 @@ class Lease(Message):
     )
     forked_from: ForkPoint | None = Field(default=None, description="where the run began, if it is a fork")
     artefacts: str = Field(description="the run's directory")
+    token: str = Field(description="bearer key for the writes of this lease; a later lease of the run has another one")
     teachers: dict[str, TeacherView] = Field(description="those of the spec, by name")
 
 

@@ -10,6 +10,7 @@ from sqlalchemy.exc import ArgumentError, OperationalError
 
 from tutelage.coordinator.app import build_app
 from tutelage.coordinator.db import Database
+from tutelage.coordinator.keys import in_files
 from tutelage.coordinator.launchers import open_launcher
 from tutelage.coordinator.settings import Settings
 from tutelage.serving import serve
@@ -25,6 +26,7 @@ def main(argv: list[str] | None = None) -> None:
         database = Database(settings.database)
         queue = settings.open_queue()
         launcher = open_launcher(settings)
+        in_files(settings.key_files)  # read again by the app; what cannot be used is said before anything is opened
     except ValidationError as error:
         sys.exit(f"tutelage.coordinator: {explain(error)[0]}")
     except (InvalidInput, ArgumentError) as error:
@@ -36,6 +38,8 @@ def main(argv: list[str] | None = None) -> None:
     configure_logging("coordinator")
     try:
         app = build_app(settings, database, queue, launcher)
+    except InvalidInput as error:
+        sys.exit(f"tutelage.coordinator: {error}")
     except OperationalError as error:
         sys.exit(f"tutelage.coordinator: cannot open {database.engine.url!r}: {str(error.orig).splitlines()[0]}")
     serve(app, settings.host, settings.port)

@@ -13,6 +13,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DataError, InterfaceError, OperationalError, SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
+from tutelage.coordinator import keys
+from tutelage.coordinator.access import serve_guarded
+from tutelage.coordinator.callers import Gate, PageMissing
 from tutelage.coordinator.clock import ClockWatch
 from tutelage.coordinator.dashboard import pages
 from tutelage.coordinator.db import Database
@@ -20,10 +23,12 @@ from tutelage.coordinator.launchers import Launcher
 from tutelage.coordinator.launching import Launching
 from tutelage.coordinator.leases import keep_all, sweep
 from tutelage.coordinator.letters import Letters
+from tutelage.coordinator.routes import keys as key_routes
 from tutelage.coordinator.routes import letters, logs, runs, store, workers
 from tutelage.coordinator.settings import Settings
 from tutelage.queue import Queue
 from tutelage.serving import create_app, problem
+from tutelage_client.errors import InvalidInput
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +39,8 @@ def build_app(
     """An app over a database whose schema is brought up to date first.
 
     queue: where dead letters are; launcher: what starts trainers for runs that none has asked for
+    Raises:
+        InvalidInput: a file with a key cannot be used, or keys are asked for and there is none.
     """
     database.migrate()
 
@@ -60,14 +67,34 @@ def build_app(
     for outage in (OperationalError, InterfaceError):
         app.add_exception_handler(outage, _on_outage)
     app.add_exception_handler(DataError, _on_impossible_value)
-    app.include_router(runs.router(database, settings))
-    app.include_router(logs.router(database, launcher))
-    app.include_router(letters.router(Letters(database, queue)))
-    app.include_router(store.router(database, settings.files))
-    app.include_router(workers.router(database, settings))
-    app.include_router(pages.router(database, queue))
+    gate = _gate(database, settings)
+    serve_guarded(
+        app,
+        gate,
+        runs.router(database, settings),
+        logs.router(database, launcher),
+        letters.router(Letters(database, queue)),
+        store.router(database, settings.files),
+        key_routes.router(database),
+        workers.router(database, settings),
+        pages.router(database, queue, gate),
+    )
+    app.add_exception_handler(PageMissing, pages.on_missing(gate))
     app.mount("/static", pages.assets())
     return app
+
+
+def _gate(database: Database, settings: Settings) -> Gate:
+    known = keys.in_files(settings.key_files)
+    if settings.asks_for_keys and not known:
+        with database.read() as session:
+            if not keys.any_is_there(session):
+                raise InvalidInput(
+                    f"at {settings.host} callers need a key and none is known; give --admin-key-file a file with one, "
+                    "as `openssl rand -hex 32` makes, or listen on 127.0.0.1 without --require-keys",
+                    "admin_key_file",
+                )
+    return Gate(database, known, asks=settings.asks_for_keys)
 
 
 def _unreachable(database: Database) -> str | None:

@@ -1,4 +1,7 @@
-"""Uploaded files: named by the hash of their content, so that the same content is the same file and is kept once."""
+"""Uploaded files: named by the hash of their content, so that the same content is the same file and is kept once.
+
+A project has the files that it uploaded. Another one's are not there for it, even where the bytes are on the disk.
+"""
 
 from __future__ import annotations
 
@@ -53,29 +56,30 @@ class Upload:
         self._path.unlink(missing_ok=True)
 
 
-def register(session: Session, sha256: str, size: int, filename: str) -> tuple[FileView, bool]:
+def register(session: Session, sha256: str, size: int, filename: str, project: str) -> tuple[FileView, bool]:
     """The file of this content and whether it is new; the first name stays."""
     file_id = f"file-{sha256[:32]}"
-    row = {"id": file_id, "sha256": sha256, "bytes": size, "filename": filename, "created_at": now()}
-    is_new = put_new(session, FileRow, **row)
-    return find(session, file_id), is_new
+    row = {"project": project, "id": file_id, "sha256": sha256, "bytes": size, "filename": filename}
+    is_new = put_new(session, FileRow, **row, created_at=now())
+    return find(session, file_id, project), is_new
 
 
-def find(session: Session, file_id: str) -> FileView:
+def find(session: Session, file_id: str, project: str) -> FileView:
     """
     Raises:
         ServiceProblem: 404 `file_not_found`.
     """
-    row = session.get(FileRow, file_id)
+    row = session.get(FileRow, (project, file_id))
     if row is None:
         raise ServiceProblem(404, "file_not_found", f"there is no file {file_id!r}; GET /v1/files lists them")
     return _view(row)
 
 
-def files(session: Session, after: str | None, limit: int) -> Page[FileView]:
-    """Uploaded files, the newest first."""
+def files(session: Session, project: str, after: str | None, limit: int) -> Page[FileView]:
+    """A project's files, the newest first."""
+    query = select(FileRow).where(FileRow.project == project)
     keys = (FileRow.created_at, FileRow.id)
-    return page(session, select(FileRow), keys, _view, after=after, limit=limit, newest_first=True)
+    return page(session, query, keys, _view, after=after, limit=limit, newest_first=True)
 
 
 def _view(row: FileRow) -> FileView:

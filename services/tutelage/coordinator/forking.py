@@ -34,7 +34,12 @@ UNLINKED = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP)  # a disk wit
 
 
 def fork(
-    session: Session, settings: Settings, run_id: str, request: ForkRequest, idempotency_key: str | None
+    session: Session,
+    settings: Settings,
+    run_id: str,
+    request: ForkRequest,
+    idempotency_key: str | None,
+    project: str,
 ) -> tuple[RunView, bool]:
     """The queued fork and whether it is new: the same key and request give the same run.
 
@@ -43,17 +48,17 @@ def fork(
             `checkpoint_missing`; 422 `setting_is_fixed`.
     """
     body = {"forked_from": run_id} | request.model_dump(mode="json")
-    known = runs.by_key(session, idempotency_key, body)
+    known = runs.by_key(session, idempotency_key, body, project)
     if known is not None:
         return runs.view(known), False
     parent = runs.find(session, run_id, lock=True)  # no newer checkpoint replaces the one that is chosen
     chosen = _chosen(session, parent, request.step)
     spec, point = _respecified(parent, chosen, request)
-    check(session, spec)
+    check(session, spec, project)
     begun = {"step": point.step, "forked_from": point.model_dump(mode="json")}
-    run = runs.add(session, spec, body, idempotency_key, **begun)
+    run = runs.add(session, spec, body, idempotency_key, project, **begun)
     if run is None:
-        return fork(session, settings, run_id, request, idempotency_key)
+        return fork(session, settings, run_id, request, idempotency_key, project)
     _hand_over(session, settings, chosen, run)
     said = {"step": point.step, "changed": point.changed}
     record(session, parent, "log", f"{run.id} begins at step {point.step} of this run", {"run_id": run.id} | said)

@@ -27,7 +27,7 @@ from tutelage.coordinator.settings import Settings
 from tutelage.coordinator.states import LEASED
 from tutelage.coordinator.tables import RunRow
 from tutelage.serving import ServiceProblem
-from tutelage_client.wire import ExitCode, Outcome, RunError, RunStatus
+from tutelage_client.wire import PROJECT, ExitCode, Outcome, RunError, RunStatus
 
 log = logging.getLogger(__name__)
 POLL_S = 1.0
@@ -39,7 +39,8 @@ TOLD_TO_GO = frozenset({ExitCode.DRAINED, 128 + signal.SIGTERM})
 class Work:
     """What the database says: runs that wait for a trainer, and those that a launched one holds.
 
-    waiting: by the launch of their next attempt, the seconds for which they were queued, the oldest run first
+    waiting: by the launch of their next attempt, the seconds for which they were queued, the oldest run first; of the
+        one project whose runs the launched trainers may lease
     held: the launches whose trainers hold a lease
     """
 
@@ -125,7 +126,9 @@ class Launching:
 
 
 def _work(database: Database) -> Work:
-    queued = select(RunRow.id, RunRow.epoch, now() - RunRow.updated_at).where(RunRow.status == RunStatus.QUEUED)
+    queued = select(RunRow.id, RunRow.epoch, now() - RunRow.updated_at).where(
+        RunRow.status == RunStatus.QUEUED, RunRow.project == PROJECT
+    )
     leased = select(RunRow.id, RunRow.epoch, RunRow.lease_owner).where(RunRow.status.in_(LEASED))
     with database.read() as session:
         rows = session.execute(queued.order_by(RunRow.created_at, RunRow.id)).all()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from sqlalchemy import delete, select, update
+import secrets
+
+from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.orm import Session
 
+from tutelage.coordinator.callers import digest
 from tutelage.coordinator.db import Database, now
 from tutelage.coordinator.events import move
 from tutelage.coordinator.overloads import within_limits
@@ -16,6 +19,7 @@ from tutelage.coordinator.teachers import asked_by, named
 from tutelage.serving import ServiceProblem
 from tutelage_client.errors import InvalidInput
 from tutelage_client.wire import (
+    PROJECT,
     CheckpointView,
     ForkPoint,
     Heartbeat,
@@ -27,7 +31,9 @@ from tutelage_client.wire import (
 )
 
 MAX_RESTARTS = 3
-_QUEUED = select(RunRow.id).where(RunRow.status == RunStatus.QUEUED).limit(1)
+_OWN_QUEUED = (RunRow.project == bindparam("project"), RunRow.status == RunStatus.QUEUED)
+_ANY_QUEUED = select(RunRow.id).where(*_OWN_QUEUED).limit(1)
+_OLDEST_QUEUED = select(RunRow).where(*_OWN_QUEUED).order_by(RunRow.created_at, RunRow.id).limit(1)
 _OVER = select(RunRow.id).where(RunRow.lease_expires_at < now())
 
 # How an attempt ends the run; "crashed" is not here because it may not end it.
@@ -39,15 +45,14 @@ ENDS = {
 }
 
 
-def is_work_waiting(session: Session) -> bool:
+def is_work_waiting(session: Session, project: str) -> bool:
     """Whether a run is queued; cheap, so that waiting workers need not lock anything."""
-    return session.scalar(_QUEUED) is not None
+    return session.scalar(_ANY_QUEUED, {"project": project}) is not None
 
 
-def claim(session: Session, settings: Settings, worker: str) -> Lease | None:
+def claim(session: Session, settings: Settings, worker: str, project: str = PROJECT) -> Lease | None:
     """The oldest queued run. Two that claim at once never get one run: its row is locked, locked rows are skipped."""
-    queued = select(RunRow).where(RunRow.status == RunStatus.QUEUED).order_by(RunRow.created_at, RunRow.id)
-    run = session.scalar(queued.limit(1).with_for_update(skip_locked=True))
+    run = session.scalar(_OLDEST_QUEUED.with_for_update(skip_locked=True), {"project": project})
     return None if run is None else _grant(session, settings, run, worker)
 
 
@@ -84,7 +89,10 @@ def _grant(session: Session, settings: Settings, run: RunRow, worker: str) -> Le
 
 
 def _renew(session: Session, settings: Settings, run: RunRow) -> Lease:
+    """The lease with a token of its own: whoever held the one before holds nothing any more."""
     run.lease_expires_at = now() + settings.lease_s
+    token = secrets.token_urlsafe(32)
+    run.lease_token_sha256 = digest(token)
     committed = _checkpoints(session, run)
     return Lease(
         run_id=run.id,
@@ -95,7 +103,8 @@ def _renew(session: Session, settings: Settings, run: RunRow) -> Lease:
         checkpoint=next(iter(committed), None),
         older_checkpoints=committed[1:],
         artefacts=str(settings.artefacts(run.id)),
-        teachers={teacher.name: teacher for teacher in named(session, asked_by(run))},
+        token=token,
+        teachers={teacher.name: teacher for teacher in named(session, asked_by(run), run.project)},
     )
 
 

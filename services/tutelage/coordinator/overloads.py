@@ -19,7 +19,7 @@ def within_limits(session: Session, run: RunRow) -> dict[str, bool]:
     The run's row is locked by the caller.
     """
     conditions: dict[str, bool] = {}
-    for teacher in named(session, asked_by(run)):
+    for teacher in named(session, asked_by(run), run.project):
         name = f"teacher_within_limits/{teacher.name}"
         overload = teacher.info.overload if teacher.available else None
         holds = overload is None or overload.lasting_s + overload.retry_after_s < TOLD_AFTER_S

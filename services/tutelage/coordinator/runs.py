@@ -18,35 +18,38 @@ from tutelage.coordinator.submission import check
 from tutelage.coordinator.tables import RunRow
 from tutelage.serving import ServiceProblem
 from tutelage_client.spec import RunSpec, parse_spec
-from tutelage_client.wire import Page, RunStatus, RunView
+from tutelage_client.wire import PROJECT, Page, RunStatus, RunView
 
 _BY_ID = select(RunRow).where(RunRow.id == bindparam("id"))
 _LOCKED = _BY_ID.with_for_update()
 
 
-def submit(session: Session, body: dict[str, Any], idempotency_key: str | None) -> tuple[RunView, bool]:
+def submit(
+    session: Session, body: dict[str, Any], idempotency_key: str | None, project: str = PROJECT
+) -> tuple[RunView, bool]:
     """The queued run and whether it is new: the same key and body give the same run.
 
     Raises:
         InvalidInput, ServiceProblem: what can be refused without a model, or the key belongs to another body.
     """
-    known = by_key(session, idempotency_key, body)
+    known = by_key(session, idempotency_key, body, project)
     if known is not None:
         return view(known), False
     spec = parse_spec(body)
-    check(session, spec)
-    run = add(session, spec, body, idempotency_key)
+    check(session, spec, project)
+    run = add(session, spec, body, idempotency_key, project)
     if run is None:
-        return submit(session, body, idempotency_key)
+        return submit(session, body, idempotency_key, project)
     return view(run), True
 
 
 def add(
-    session: Session, spec: RunSpec, body: dict[str, Any], idempotency_key: str | None, **more: Any
+    session: Session, spec: RunSpec, body: dict[str, Any], idempotency_key: str | None, project: str, **more: Any
 ) -> RunRow | None:
     """The row of a queued run with its first event; None: another request took the key a moment ago."""
     run_id = f"run-{uuid.uuid4().hex[:16]}"
-    asked = {"idempotency_key": idempotency_key, "request_sha256": _digest(body)}
+    own_key = None if idempotency_key is None else _own(project, idempotency_key)
+    asked = {"project": project, "idempotency_key": own_key, "request_sha256": _digest(body)}
     if not put_new(session, RunRow, id=run_id, **asked, **(_fresh(spec) | more)):
         return None
     run = find(session, run_id, lock=True)
@@ -76,7 +79,12 @@ def _fresh(spec: RunSpec) -> dict[str, Any]:
     }
 
 
-def by_key(session: Session, key: str | None, body: dict[str, Any]) -> RunRow | None:
+def _own(project: str, key: str) -> str:
+    """An idempotency key as it is kept: the same one of another project is another key."""
+    return f"{project}/{key}"
+
+
+def by_key(session: Session, key: str | None, body: dict[str, Any], project: str) -> RunRow | None:
     """The run that this request has made before.
 
     Raises:
@@ -84,7 +92,7 @@ def by_key(session: Session, key: str | None, body: dict[str, Any]) -> RunRow | 
     """
     if key is None:
         return None
-    run = session.scalar(select(RunRow).where(RunRow.idempotency_key == key))
+    run = session.scalar(select(RunRow).where(RunRow.idempotency_key == _own(project, key)))
     if run is not None and run.request_sha256 != _digest(body):
         detail = f"this Idempotency-Key made {run.id} from another body; use a new key for a new run"
         raise ServiceProblem(422, "idempotency_key_reused", detail, field="Idempotency-Key")
@@ -99,17 +107,23 @@ def find(session: Session, run_id: str, *, lock: bool = False) -> RunRow:
     """
     run = session.scalar(_LOCKED if lock else _BY_ID, {"id": run_id})
     if run is None:
-        raise ServiceProblem(404, "run_not_found", f"there is no run {run_id!r}; GET /v1/runs lists them")
+        raise not_found(run_id)
     return run
+
+
+def not_found(run_id: str) -> ServiceProblem:
+    return ServiceProblem(404, "run_not_found", f"there is no run {run_id!r}; GET /v1/runs lists them")
 
 
 def view(run: RunRow) -> RunView:
     return RunView.model_validate({name: getattr(run, name) for name in RunView.model_fields})
 
 
-def runs(session: Session, status: RunStatus | None, after: str | None, limit: int) -> Page[RunView]:
-    """Runs, the newest first."""
-    query = select(RunRow) if status is None else select(RunRow).where(RunRow.status == status)
+def runs(session: Session, project: str, status: RunStatus | None, after: str | None, limit: int) -> Page[RunView]:
+    """A project's runs, the newest first."""
+    query = select(RunRow).where(RunRow.project == project)
+    if status is not None:
+        query = query.where(RunRow.status == status)
     return page(session, query, (RunRow.created_at, RunRow.id), view, after=after, limit=limit, newest_first=True)
 
 

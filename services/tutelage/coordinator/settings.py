@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,10 @@ class Settings(BaseSettings):
     """database_url: SQLite below data_dir by default; lease_s: how long a trainer may be silent."""
 
     model_config = SettingsConfigDict(
-        env_prefix="TUTELAGE_COORDINATOR_", cli_kebab_case=True, cli_prog_name="python -m tutelage.coordinator"
+        env_prefix="TUTELAGE_COORDINATOR_",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_prog_name="python -m tutelage.coordinator",
     )
 
     database_url: str | None = Field(default=None, description="sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME")
@@ -59,6 +63,30 @@ class Settings(BaseSettings):
         description="folder with token, ca.crt and namespace of the coordinator's service account",
     )
 
+    require_keys: bool = Field(
+        default=False, description="ask for keys on a loopback address too; on any other one they always are"
+    )
+    admin_key_file: Path | None = Field(
+        default=None, description="file with a key for everything, from which the others are made"
+    )
+    trainer_key_file: Path | None = Field(
+        default=None, description="file with the trainers' key, which leases runs of the project `default`"
+    )
+    teacher_key_file: Path | None = Field(
+        default=None, description="file with the teachers' key, which registers them in the project `default`"
+    )
+
+    @property
+    def asks_for_keys(self) -> bool:
+        """Whether callers need one: not where only this machine can call."""
+        return self.require_keys or not is_loopback(self.host)
+
+    @property
+    def key_files(self) -> dict[str, Path]:
+        """The files with keys by role."""
+        given = {"admin": self.admin_key_file, "trainer": self.trainer_key_file, "teacher": self.teacher_key_file}
+        return {role: path for role, path in given.items() if path is not None}
+
     @property
     def database(self) -> URL:
         """Where runs are.
@@ -96,3 +124,11 @@ class Settings(BaseSettings):
     def files(self) -> Path:
         """Where uploaded bytes are."""
         return self.data_dir.resolve() / "files"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only processes of this machine reach that address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -13,7 +13,7 @@ from tutelage_client.spec import RunSpec, parts, size_asked, unmet, unrepeatable
 from tutelage_client.wire import Capabilities, Signal, TeacherInfo
 
 
-def check(session: Session, spec: RunSpec) -> None:
+def check(session: Session, spec: RunSpec, project: str) -> None:
     """Refuse a run that could never work.
 
     Raises:
@@ -22,13 +22,13 @@ def check(session: Session, spec: RunSpec) -> None:
     for index, teacher in enumerate(spec.teachers):
         named = {"name": teacher.name} | ({"failover_to": teacher.failover_to} if teacher.failover_to else {})
         for key, name in named.items():
-            _check_teacher(session, spec, name, f"teachers.{index}", key)
+            _check_teacher(session, spec, project, name, f"teachers.{index}", key)
     for field, value in _paths(spec).items():
-        _check_path(session, field, value)
+        _check_path(session, project, field, value)
 
 
-def _check_teacher(session: Session, spec: RunSpec, name: str, entry: str, key: str) -> None:
-    able = _capabilities(session, name, f"{entry}.{key}")
+def _check_teacher(session: Session, spec: RunSpec, project: str, name: str, entry: str, key: str) -> None:
+    able = _capabilities(session, project, name, f"{entry}.{key}")
     named = f"teacher {name!r} ({entry})"
     _check_signals(spec, named, able)
     if (sentence := unrepeatable(spec, name, able)) is not None:
@@ -36,10 +36,11 @@ def _check_teacher(session: Session, spec: RunSpec, name: str, entry: str, key: 
     _check_sizes(spec, named, able)
 
 
-def _capabilities(session: Session, name: str, field: str) -> Capabilities:
+def _capabilities(session: Session, project: str, name: str, field: str) -> Capabilities:
     row = session.get(TeacherRow, name)
-    if row is None:
-        known = ", ".join(session.scalars(select(TeacherRow.name).order_by(TeacherRow.name).limit(20)))
+    if row is None or row.project != project:
+        names = select(TeacherRow.name).where(TeacherRow.project == project).order_by(TeacherRow.name)
+        known = ", ".join(session.scalars(names.limit(20)))
         detail = f"{field}: there is no teacher {name!r}; registered are {known or 'none'}"
         raise ServiceProblem(422, "unknown_teacher", detail, field=field)
     return TeacherInfo.model_validate(row.info).capabilities
@@ -83,9 +84,9 @@ def _paths(spec: RunSpec) -> dict[str, str]:
     return {field: value for field, value in given.items() if value is not None}
 
 
-def _check_path(session: Session, field: str, value: str) -> None:
+def _check_path(session: Session, project: str, field: str, value: str) -> None:
     if value.startswith("file:"):
-        if session.get(FileRow, value.removeprefix("file:")) is None:
+        if session.get(FileRow, (project, value.removeprefix("file:"))) is None:
             detail = f"{field}: {value!r} is not uploaded; POST /v1/files returns the id of a file"
             raise ServiceProblem(422, "unknown_file", detail, field=field)
     elif not PurePath(value).is_absolute():

@@ -1,14 +1,14 @@
 """The tables. Times are seconds since 1970 by the database's clock; column names are the wire's names.
 
 What the API promises to keep unique is unique here: one row a (run, event id), (run, step), (run, pushed rollout id),
-file content and idempotency key.
+(project, file content) and (project, idempotency key), the last two in one column.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Double, Enum, ForeignKey, Index, MetaData, String, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Double, Enum, ForeignKey, Index, MetaData, String, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from tutelage_client.wire import RunStatus
@@ -34,13 +34,21 @@ def _run_key() -> Mapped[str]:
     return mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
 
 
+def _project(**kind: Any) -> Mapped[str]:
+    return mapped_column(server_default=text("'default'"), **kind)
+
+
 class RunRow(Base):
     """A run. `desired` is what its owner wants, `status` what is observed; they are written by different hands."""
 
     __tablename__ = "runs"
-    __table_args__ = (Index(None, "created_at", "id"), Index(None, "status", "created_at", "id"))
+    __table_args__ = (
+        Index(None, "project", "created_at", "id"),
+        Index(None, "project", "status", "created_at", "id"),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True)
+    project: Mapped[str] = _project()
     name: Mapped[str]
     spec: Mapped[dict[str, Any]]
     status: Mapped[RunStatus] = mapped_column(_status())
@@ -61,6 +69,7 @@ class RunRow(Base):
     ended_at: Mapped[float | None]
     lease_owner: Mapped[str | None]
     lease_expires_at: Mapped[float | None] = mapped_column(index=True)
+    lease_token_sha256: Mapped[str | None]
     outcome_epoch: Mapped[int | None]
     model_path: Mapped[str | None]
     last_event: Mapped[int]
@@ -154,19 +163,38 @@ class PushedRow(Base):
 
 class FileRow(Base):
     __tablename__ = "files"
-    __table_args__ = (Index(None, "created_at", "id"),)
+    __table_args__ = (UniqueConstraint("project", "sha256"), Index(None, "project", "created_at", "id"))
 
+    project: Mapped[str] = _project(primary_key=True)
     id: Mapped[str] = mapped_column(primary_key=True)
-    sha256: Mapped[str] = mapped_column(unique=True)
+    sha256: Mapped[str]
     bytes: Mapped[int]
     filename: Mapped[str]
     created_at: Mapped[float]
 
 
 class TeacherRow(Base):
+    """Its name is the queue's too, so no two projects have the same."""
+
     __tablename__ = "teachers"
 
     name: Mapped[str] = mapped_column(primary_key=True)
+    project: Mapped[str] = _project()
     url: Mapped[str]
     info: Mapped[dict[str, Any]]
     seen_at: Mapped[float]
+
+
+class KeyRow(Base):
+    __tablename__ = "keys"
+    __table_args__ = (Index(None, "created_at", "id"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    project: Mapped[str]
+    sha256: Mapped[str] = mapped_column(unique=True)
+    scopes: Mapped[list[str]] = mapped_column(JSON)
+    created_by: Mapped[str]
+    created_at: Mapped[float]
+    expires_at: Mapped[float | None]
+    revoked_at: Mapped[float | None]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from tutelage.coordinator.db import now, put
+from tutelage.coordinator.db import now, put_new
 from tutelage.coordinator.pages import page
 from tutelage.coordinator.tables import RunRow, TeacherRow
 from tutelage.serving import ServiceProblem
@@ -17,18 +17,26 @@ from tutelage_client.wire import Page, RunStatus, TeacherRegistration, TeacherVi
 FRESH_S = 20.0
 
 
-def register(session: Session, teacher: TeacherRegistration) -> TeacherView:
-    """Enter a teacher, or refresh what is known under its name."""
-    info = teacher.info.model_dump(mode="json")
-    put(session, TeacherRow, ("name",), name=teacher.name, url=teacher.url, info=info, seen_at=now())
-    return named(session, [teacher.name])[0]
+def register(session: Session, teacher: TeacherRegistration, project: str) -> TeacherView:
+    """Enter a teacher, or refresh what is known under its name.
+
+    Raises:
+        ServiceProblem: 409 `teacher_name_taken`, by another project.
+    """
+    told = {"url": teacher.url, "info": teacher.info.model_dump(mode="json"), "seen_at": now()}
+    if not put_new(session, TeacherRow, name=teacher.name, project=project, **told):
+        own = (TeacherRow.name == teacher.name) & (TeacherRow.project == project)
+        if session.scalar(update(TeacherRow).where(own).values(**told).returning(TeacherRow.name)) is None:
+            detail = f"the name {teacher.name!r} is another project's; start this teacher under another one"
+            raise ServiceProblem(409, "teacher_name_taken", detail, field="name")
+    return named(session, [teacher.name], project)[0]
 
 
-def named(session: Session, names: Sequence[str]) -> list[TeacherView]:
-    """Those of the named teachers that are registered."""
+def named(session: Session, names: Sequence[str], project: str) -> list[TeacherView]:
+    """Those of the named teachers that the project has registered."""
     if not names:
         return []
-    rows = session.scalars(select(TeacherRow).where(TeacherRow.name.in_(names))).all()
+    rows = session.scalars(select(TeacherRow).where(TeacherRow.name.in_(names), TeacherRow.project == project)).all()
     view = _View(session)
     return [view(row) for row in rows]
 
@@ -38,16 +46,18 @@ def asked_by(run: RunRow) -> list[str]:
     return all_names(map(TeacherRef.model_validate, run.spec["teachers"]))
 
 
-def remove(session: Session, name: str) -> None:
+def remove(session: Session, name: str, project: str) -> None:
     """Take a teacher off the list; one that still runs is back with its next registration.
 
     Raises:
         ServiceProblem: 404 `teacher_not_found`; 409 `teacher_in_use` while a run that has not ended names it.
     """
     row = session.get(TeacherRow, name)
-    if row is None:
+    if row is None or row.project != project:
         raise ServiceProblem(404, "teacher_not_found", f"there is no teacher {name!r}; GET /v1/teachers lists them")
-    going_on = select(RunRow).where(RunRow.status.not_in([status for status in RunStatus if status.final]))
+    going_on = select(RunRow).where(
+        RunRow.project == project, RunRow.status.not_in([status for status in RunStatus if status.final])
+    )
     for run in session.scalars(going_on):
         if name in asked_by(run):
             detail = f"{run.id}, which is {run.status}, asks teacher {name!r}; wait for its end or cancel it"
@@ -55,9 +65,10 @@ def remove(session: Session, name: str) -> None:
     session.delete(row)
 
 
-def teachers(session: Session, after: str | None, limit: int) -> Page[TeacherView]:
-    """All teachers, by name."""
-    return page(session, select(TeacherRow), (TeacherRow.name,), _View(session), after=after, limit=limit)
+def teachers(session: Session, project: str, after: str | None, limit: int) -> Page[TeacherView]:
+    """A project's teachers, by name."""
+    query = select(TeacherRow).where(TeacherRow.project == project)
+    return page(session, query, (TeacherRow.name,), _View(session), after=after, limit=limit)
 
 
 class _View:

@@ -24,6 +24,7 @@ def main() -> None:
         configure_logging("teacher", settings.log_level)
         engine = asyncio.run(open_engine(settings.engine_options(), settings.name))
         queue = settings.open_queue()
+        settings.coordinator_key()  # read again to register; what cannot be used is said before anything is served
         app = build_app(settings, engine, queue)
     except ValidationError as error:
         sys.exit(_refused(explain(error)[0]))

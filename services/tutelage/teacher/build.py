@@ -102,7 +102,8 @@ async def _beside(
             tasks.create_task(_or_stop(_worker(settings, scorer, callers, queue, stopping).run))
         watching = tasks.create_task(_or_stop(lambda: scorer.watch(settings.canary_every_s)))
         if settings.coordinator is not None:
-            client = CoordinatorClient(settings.coordinator, retry=RetryPolicy(deadline_s=2.0))
+            key, retry = settings.coordinator_key(), RetryPolicy(deadline_s=2.0)
+            client = CoordinatorClient(settings.coordinator, key, retry=retry)
             stack.push_async_callback(client.close)
             url = settings.public_url or app.state.url
             tasks.create_task(_or_stop(lambda: keep_registered(client, scorer, url, stopping)))

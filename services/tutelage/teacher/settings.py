@@ -24,6 +24,7 @@ from tutelage.teacher.accounts import Budget
 from tutelage.teacher.admission import Limits
 from tutelage.teacher.keys import Key
 from tutelage.teacher.prices import Prices
+from tutelage_client.client import read_key
 from tutelage_client.errors import InvalidInput
 
 OPENAI_MAX_TOP_K = 5  # what completions with echo are documented to give
@@ -104,6 +105,9 @@ class Settings(BaseSettings):
     )
     max_deliveries: int = Field(3, ge=1, le=1000, description="tries of a job of the queue before it is given up")
     coordinator: str | None = Field(None, pattern=r"^https?://", description="coordinator to register at")
+    coordinator_key_file: Path | None = Field(
+        None, description="file with the key that registers teachers, where the coordinator asks for one"
+    )
     keys_file: Path | None = Field(None, description="TOML with a [[keys]] table for each accepted bearer key")
     accounts_file: Path | None = Field(None, description="SQLite file of what was spent; without it a restart forgets")
     run_budget_tokens: int | None = Field(None, ge=0, description="forward plus generated tokens of one run, at most")
@@ -217,6 +221,10 @@ class Settings(BaseSettings):
             return None
         limits = QueueLimits(lease_s=self.lease_s, max_deliveries=self.max_deliveries)
         return open_queue(self.redis_url, limits, self.redis_password_file)
+
+    def coordinator_key(self) -> str | None:
+        """The key to register with, where there is one. Raises: InvalidInput: the file does not hold one key."""
+        return read_key(self.coordinator_key_file) if self.coordinator_key_file else None
 
     def limits(self) -> Limits:
         return Limits(self.max_request_tokens, self.max_candidates, self.max_waiting_tokens, self.run_code)

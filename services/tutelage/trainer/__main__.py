@@ -9,13 +9,14 @@ from pydantic_settings import CliApp
 
 from tutelage.telemetry import configure_logging
 from tutelage.trainer.settings import Settings
-from tutelage_client.errors import InvalidInput
+from tutelage_client.errors import InvalidInput, ProblemResponse
 
 
 def main() -> int:
     settings = CliApp.run(Settings)
     configure_logging("trainer", settings.log_level)
     try:
+        settings.coordinator_key()
         settings.teacher_key()
         settings.open_queue()  # each attempt opens its own; what it could not use is said before a run is taken
     except InvalidInput as error:
@@ -24,7 +25,11 @@ def main() -> int:
     if settings.run is None:
         from tutelage.trainer.agent import serve
 
-        asyncio.run(serve(settings))
+        try:
+            asyncio.run(serve(settings))
+        except ProblemResponse as error:  # such as a key that may not lease
+            sys.stderr.write(f"tutelage.trainer: {settings.coordinator} leases no run to it: {error}\n")
+            return 64
         return 0
     from tutelage.trainer.execute import execute
 

@@ -27,7 +27,7 @@ async def serve(settings: Settings) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    async with WorkerClient(settings.coordinator) as worker:
+    async with WorkerClient(settings.coordinator, settings.coordinator_key()) as worker:
         while not stopping.is_set():
             lease = await _first(stopping, _next_lease(worker, settings.name))
             if lease is not None:
@@ -39,6 +39,8 @@ async def execute(settings: Settings, worker: WorkerClient, lease: Lease, stoppi
     log.info("run leased", extra={"run_id": lease.run_id, "epoch": lease.epoch})
     arguments = ["-m", "tutelage.trainer", "--run", lease.run_id, "--epoch", str(lease.epoch)]
     arguments += ["--coordinator", settings.coordinator, "--redis-url", settings.redis_url, "--name", settings.name]
+    if settings.coordinator_key_file:
+        arguments += ["--coordinator-key-file", str(settings.coordinator_key_file)]
     if settings.redis_password_file:
         arguments += ["--redis-password-file", str(settings.redis_password_file)]
     if settings.teacher_key_file:
@@ -52,6 +54,7 @@ async def execute(settings: Settings, worker: WorkerClient, lease: Lease, stoppi
     if code < 0 or code not in set(ExitCode) or code == ExitCode.CRASHED:
         error = _died(lease.epoch, code, out_of_memory=memory.kills() != killed_before)
         with contextlib.suppress(StaleEpoch, ServiceUnreachable):  # then the lease runs out by itself
+            await worker.lease_run(lease.run_id, settings.name, lease.epoch)  # the token was the child's
             await worker.report_outcome(lease.run_id, Outcome(epoch=lease.epoch, result="crashed", error=error))
 
 

@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 
 async def execute(settings: Settings, run_id: str) -> ExitCode:
     """Lease the run (or take over the lease of `settings.epoch`) and bring it to an end."""
-    async with WorkerClient(settings.coordinator) as worker, CoordinatorClient(settings.coordinator) as coordinator:
+    url, key = settings.coordinator, settings.coordinator_key()
+    async with WorkerClient(url, key) as worker, CoordinatorClient(url, key) as coordinator:
         return await lead(worker, coordinator, settings, run_id)
 
 

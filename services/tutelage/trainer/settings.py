@@ -25,6 +25,9 @@ class Settings(BaseSettings):
     )
 
     coordinator: str = Field(default="http://127.0.0.1:8400", description="the coordinator's URL")
+    coordinator_key_file: Path | None = Field(
+        default=None, description="file with the key that leases runs, where the coordinator asks for one"
+    )
     redis_url: str = Field(default="redis://127.0.0.1:6379/0", description="the queue")
     redis_password_file: Path | None = Field(
         default=None, description="file with the password of the user in --redis-url"
@@ -58,6 +61,14 @@ class Settings(BaseSettings):
         """
         limits = QueueLimits(max_tokens=self.max_queued_tokens, max_bytes=self.max_queued_bytes)
         return open_queue(self.redis_url, limits, self.redis_password_file)
+
+    def coordinator_key(self) -> str | None:
+        """The key in `coordinator_key_file`.
+
+        Raises:
+            InvalidInput: the file does not hold one key.
+        """
+        return read_key(self.coordinator_key_file) if self.coordinator_key_file else None
 
     def teacher_key(self) -> str | None:
         """The key in `teacher_key_file`.

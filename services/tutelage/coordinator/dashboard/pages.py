@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.concurrency import run_in_threadpool
@@ -16,8 +16,10 @@ from starlette.staticfiles import StaticFiles
 
 import tutelage
 from tutelage.coordinator import rollouts, runs
+from tutelage.coordinator.callers import CallerOf, Gate, PageMissing
 from tutelage.coordinator.dashboard import compare, queues, samples, views, words
 from tutelage.coordinator.dashboard.charts import CHARTS, WAITS
+from tutelage.coordinator.dashboard.signing import add_sign_in
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.letters import answering
 from tutelage.coordinator.routes.params import After
@@ -31,7 +33,7 @@ Show = Callable[..., HTMLResponse]
 # Whatever a rollout or a name holds, the browser runs and loads nothing but the files below.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 HEADERS = {
     "Cache-Control": "no-store",
@@ -55,15 +57,15 @@ def assets() -> Assets:
     return Assets(directory=HERE / "static")
 
 
-def router(database: Database, queue: Queue | None) -> APIRouter:
+def router(database: Database, queue: Queue | None, gate: Gate) -> APIRouter:
     api = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
-    show = _renderer(_environment())
+    show = _renderer(_environment(gate))
 
     @api.get("/")
-    def runs_page(after: After = None) -> HTMLResponse:
+    def runs_page(caller: CallerOf, after: After = None) -> HTMLResponse:
         with database.read() as session:
             try:
-                found = views.run_list(session, after)
+                found = views.run_list(session, caller.project, after)
             except InvalidInput as error:
                 return show("missing.html", 422, here="", title="No such page of runs", detail=str(error))
             return show(
@@ -80,10 +82,10 @@ def router(database: Database, queue: Queue | None) -> APIRouter:
             return show("run.html", here="runs", page=page, charts=CHARTS, waits=WAITS)
 
     @api.get("/teachers")
-    def teachers_page(after: After = None) -> HTMLResponse:
+    def teachers_page(caller: CallerOf, after: After = None) -> HTMLResponse:
         with database.read() as session:
             try:
-                found = views.teacher_list(session, after)
+                found = views.teacher_list(session, caller.project, after)
             except InvalidInput as error:
                 return show("missing.html", 422, here="", title="No such page of teachers", detail=str(error))
             return show("teachers.html", here="teachers", teachers=found.data, next=found.next, after=after)
@@ -91,7 +93,19 @@ def router(database: Database, queue: Queue | None) -> APIRouter:
     _add_rollouts(api, database, show)
     _add_comparison(api, database, show)
     _add_queue(api, database, queue, show)
+    add_sign_in(api, gate, show)
     return api
+
+
+def on_missing(gate: Gate) -> Callable[[Request, Exception], Response]:
+    """Makes the answer to a page of a run that is not there for the caller."""
+    show = _renderer(_environment(gate))
+
+    def missing(_: Request, error: Exception) -> Response:
+        assert isinstance(error, PageMissing)
+        return show("missing.html", error.status_code, here="", title="No such run", detail=error.detail)
+
+    return missing
 
 
 def _add_rollouts(api: APIRouter, database: Database, show: Show) -> None:
@@ -124,10 +138,10 @@ def _add_rollouts(api: APIRouter, database: Database, show: Show) -> None:
 
 def _add_comparison(api: APIRouter, database: Database, show: Show) -> None:
     @api.get("/runs/{run_id}/compare")
-    def choose_page(run_id: str, after: After = None) -> HTMLResponse:
+    def choose_page(run_id: str, caller: CallerOf, after: After = None) -> HTMLResponse:
         with database.read() as session:
             try:
-                run, found = runs.view(runs.find(session, run_id)), views.run_list(session, after)
+                run, found = runs.view(runs.find(session, run_id)), views.run_list(session, caller.project, after)
             except ServiceProblem as error:
                 return show("missing.html", error.status_code, here="", title="No such run", detail=error.detail)
             except InvalidInput as error:
@@ -146,21 +160,26 @@ def _add_comparison(api: APIRouter, database: Database, show: Show) -> None:
 
 def _add_queue(api: APIRouter, database: Database, queue: Queue | None, show: Show) -> None:
     @api.get("/queue")
-    async def queue_page() -> HTMLResponse:
-        names = await run_in_threadpool(teachers)
+    async def queue_page(caller: CallerOf) -> HTMLResponse:
+        names = await run_in_threadpool(teachers, caller.project)
         try:
             with answering(queue) as asked:
                 lines = await queues.lines(asked, names)
+                lines = await run_in_threadpool(own, lines, caller.project)
         except ServiceProblem as error:
             return show("queue.html", here="queue", lines=[], trouble=error.detail)
         return show("queue.html", here="queue", lines=lines, trouble=None)
 
-    def teachers() -> list[str]:
+    def teachers(project: str) -> list[str]:
         with database.read() as session:
-            return queues.teachers(session)
+            return queues.teachers(session, project)
+
+    def own(lines: list[queues.Line], project: str) -> list[queues.Line]:
+        with database.read() as session:
+            return queues.own(session, lines, project)
 
 
-def _environment() -> Environment:
+def _environment(gate: Gate) -> Environment:
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
@@ -168,7 +187,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"version": tutelage.__version__, "remedy": words.remedy}
+    environment.globals |= {"version": tutelage.__version__, "remedy": words.remedy, "asks": gate.asks}
     environment.filters |= {
         "number": words.number,
         "duration": words.duration,

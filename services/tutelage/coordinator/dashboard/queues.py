@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -25,11 +25,21 @@ class Line:
     letters: list[DeadLetter]
 
 
-def teachers(session: Session) -> list[str]:
-    """Those that are registered, and those that runs ask which have not ended."""
-    going_on = select(RunRow).where(RunRow.status.not_in([status for status in RunStatus if status.final]))
+def teachers(session: Session, project: str) -> list[str]:
+    """A project's: those that are registered, and those that runs ask which have not ended."""
+    going_on = select(RunRow).where(
+        RunRow.project == project, RunRow.status.not_in([status for status in RunStatus if status.final])
+    )
     asked = {name for run in session.scalars(going_on) for name in asked_by(run)}
-    return sorted(asked | set(session.scalars(select(TeacherRow.name))))
+    owners = {row.name: row.project for row in session.scalars(select(TeacherRow))}
+    return sorted({name for name in asked | set(owners) if owners.get(name, project) == project})
+
+
+def own(session: Session, lines: Sequence[Line], project: str) -> list[Line]:
+    """Without the letters of another project's runs, which a teacher of this name served before."""
+    named = {letter.run_id for line in lines for letter in line.letters}
+    known = set(session.scalars(select(RunRow.id).where(RunRow.id.in_(named), RunRow.project == project)))
+    return [replace(line, letters=[each for each in line.letters if each.run_id in known]) for line in lines]
 
 
 async def lines(queue: Queue, names: Sequence[str]) -> list[Line]:

@@ -76,8 +76,8 @@ class RunPage:
     spec: str
 
 
-def run_list(session: Session, after: str | None) -> Page[RunView]:
-    return runs.runs(session, None, after, RUNS_A_PAGE)
+def run_list(session: Session, project: str, after: str | None) -> Page[RunView]:
+    return runs.runs(session, project, None, after, RUNS_A_PAGE)
 
 
 def run_lines(session: Session, shown: Sequence[RunView]) -> list[RunLine]:
@@ -161,5 +161,5 @@ def _checkpoints(session: Session, run_id: str) -> list[CheckpointView]:
     return [checkpoint_view(row) for row in session.scalars(query.limit(history.MOST_MARKS))]
 
 
-def teacher_list(session: Session, after: str | None) -> Page[TeacherView]:
-    return teachers.teachers(session, after, RUNS_A_PAGE)
+def teacher_list(session: Session, project: str, after: str | None) -> Page[TeacherView]:
+    return teachers.teachers(session, project, after, RUNS_A_PAGE)

@@ -14,6 +14,7 @@ from tutelage.coordinator.settings import Settings
 from tutelage_client.errors import InvalidInput
 
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - looked up, not listened on
+KEY_FILE = "TUTELAGE_TRAINER_COORDINATOR_KEY_FILE"
 
 
 def open_launcher(settings: Settings) -> Launcher | None:
@@ -59,4 +60,11 @@ def _variables(settings: Settings) -> dict[str, str]:
         ours["TUTELAGE_TRAINER_REDIS_URL"] = settings.redis_url
     if settings.redis_password_file is not None:
         ours["TUTELAGE_TRAINER_REDIS_PASSWORD_FILE"] = str(settings.redis_password_file.resolve())
-    return ours | dict(os.environ)
+    if settings.trainer_key_file is not None:
+        ours[KEY_FILE] = str(settings.trainer_key_file.resolve())
+    told = ours | dict(os.environ)
+    if settings.asks_for_keys and KEY_FILE not in told:
+        raise InvalidInput(
+            "launcher: what is launched needs a key as any trainer does; give --trainer-key-file", "launcher"
+        )
+    return told

@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from tutelage.coordinator import buckets, events, forking, naming, reports, rollouts, runs
 from tutelage.coordinator.archive import tar_of
+from tutelage.coordinator.callers import CallerOf
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.pushed import push
 from tutelage.coordinator.routes.params import LIMIT, After, Limit
@@ -61,18 +62,22 @@ def _add_verbs(api: APIRouter, database: Database) -> None:
     refusals = answers("unknown_teacher", "unknown_file", "capability_missing", "idempotency_key_reused")
 
     @api.post("", status_code=201, responses=refusals | again(RunView))
-    def submit(spec: dict[str, Any], response: Response, idempotency_key: IdempotencyKey = None) -> RunView:
+    def submit(
+        spec: dict[str, Any], response: Response, caller: CallerOf, idempotency_key: IdempotencyKey = None
+    ) -> RunView:
         """Queue a run. With an Idempotency-Key, the same key and body return the same run (200 instead of 201)."""
         with database.write() as session:
-            run, is_new = runs.submit(session, spec, idempotency_key)
+            run, is_new = runs.submit(session, spec, idempotency_key, caller.project)
         response.status_code = 201 if is_new else 200
         return run
 
     @api.get("")
-    def list_runs(after: After = None, limit: Limit = 50, status: RunStatus | None = None) -> Page[RunView]:
+    def list_runs(
+        caller: CallerOf, after: After = None, limit: Limit = 50, status: RunStatus | None = None
+    ) -> Page[RunView]:
         """Runs, the newest first."""
         with database.read() as session:
-            return runs.runs(session, status, after, limit)
+            return runs.runs(session, caller.project, status, after, limit)
 
     @api.get("/{run_id}", responses=answers("run_not_found"))
     def get_run(run_id: str, response: Response) -> RunView:
@@ -123,11 +128,16 @@ def _add_fork(api: APIRouter, database: Database, settings: Settings) -> None:
 
     @api.post("/{run_id}/fork", status_code=201, responses=refusals | again(RunView))
     def fork(
-        run_id: str, response: Response, request: ForkRequest | None = None, idempotency_key: IdempotencyKey = None
+        run_id: str,
+        response: Response,
+        caller: CallerOf,
+        request: ForkRequest | None = None,
+        idempotency_key: IdempotencyKey = None,
     ) -> RunView:
         """Queue a run that begins at a committed checkpoint of this one, with settings changed."""
         with database.write() as session:
-            run, is_new = forking.fork(session, settings, run_id, request or ForkRequest(), idempotency_key)
+            asked = request or ForkRequest()
+            run, is_new = forking.fork(session, settings, run_id, asked, idempotency_key, caller.project)
         response.status_code = 201 if is_new else 200
         return run
 

@@ -10,6 +10,7 @@ from fastapi.responses import FileResponse
 from starlette.concurrency import run_in_threadpool
 
 from tutelage.coordinator import files, teachers
+from tutelage.coordinator.callers import CallerOf
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.routes.params import After, Limit
 from tutelage.serving import ServiceProblem, again, answers, body_of, in_bytes
@@ -29,36 +30,36 @@ def router(database: Database, folder: Path) -> APIRouter:
 
 def _add_files(api: APIRouter, database: Database, folder: Path) -> None:
     @api.post("/files", status_code=201, tags=["files"], responses=again(FileView), openapi_extra=body_of(None, RAW))
-    async def upload(request: Request, response: Response, filename: Filename = "upload") -> FileView:
+    async def upload(request: Request, response: Response, caller: CallerOf, filename: Filename = "upload") -> FileView:
         """Store the raw body. Content that is there already is the same file (200 instead of 201)."""
         sha256, size = await _receive(request, folder)
-        file, is_new = await run_in_threadpool(register, sha256, size, filename)
+        file, is_new = await run_in_threadpool(register, sha256, size, filename, caller.project)
         response.status_code = 201 if is_new else 200
         return file
 
-    def register(sha256: str, size: int, filename: str) -> tuple[FileView, bool]:
+    def register(sha256: str, size: int, filename: str, project: str) -> tuple[FileView, bool]:
         with database.write() as session:
-            return files.register(session, sha256, size, filename)
+            return files.register(session, sha256, size, filename, project)
 
     @api.get("/files", tags=["files"])
-    def list_files(after: After = None, limit: Limit = 50) -> Page[FileView]:
+    def list_files(caller: CallerOf, after: After = None, limit: Limit = 50) -> Page[FileView]:
         """Uploaded files, the newest first."""
         with database.read() as session:
-            return files.files(session, after, limit)
+            return files.files(session, caller.project, after, limit)
 
     @api.get("/files/{file_id}", tags=["files"], responses=answers("file_not_found"))
-    def get_file(file_id: str) -> FileView:
+    def get_file(file_id: str, caller: CallerOf) -> FileView:
         """One file: its hash, size and name."""
         with database.read() as session:
-            return files.find(session, file_id)
+            return files.find(session, file_id, caller.project)
 
     gone = in_bytes(RAW) | answers("file_not_found", "content_missing")
 
     @api.get("/files/{file_id}/content", response_class=FileResponse, tags=["files"], responses=gone)
-    def get_content(file_id: str) -> FileResponse:
+    def get_content(file_id: str, caller: CallerOf) -> FileResponse:
         """The bytes, with range requests."""
         with database.read() as session:
-            file = files.find(session, file_id)
+            file = files.find(session, file_id, caller.project)
         path = folder / file.sha256
         if not path.is_file():
             raise ServiceProblem(
@@ -77,22 +78,22 @@ async def _receive(request: Request, folder: Path) -> tuple[str, int]:
 
 
 def _add_teachers(api: APIRouter, database: Database) -> None:
-    @api.post("/teachers", tags=["teachers"])
-    def register_teacher(teacher: TeacherRegistration) -> TeacherView:
+    @api.post("/teachers", tags=["teachers"], responses=answers("teacher_name_taken"))
+    def register_teacher(teacher: TeacherRegistration, caller: CallerOf) -> TeacherView:
         """Enter a teacher or refresh it; one that was silent for 20 seconds counts as unavailable."""
         with database.write() as session:
-            return teachers.register(session, teacher)
+            return teachers.register(session, teacher, caller.project)
 
     @api.get("/teachers", tags=["teachers"])
-    def list_teachers(after: After = None, limit: Limit = 50) -> Page[TeacherView]:
+    def list_teachers(caller: CallerOf, after: After = None, limit: Limit = 50) -> Page[TeacherView]:
         """Registered teachers by name, with address, capabilities and whether they were heard of lately."""
         with database.read() as session:
-            return teachers.teachers(session, after, limit)
+            return teachers.teachers(session, caller.project, after, limit)
 
     gone = answers("teacher_not_found", "teacher_in_use")
 
     @api.delete("/teachers/{name}", status_code=204, tags=["teachers"], responses=gone)
-    def remove_teacher(name: str) -> None:
+    def remove_teacher(name: str, caller: CallerOf) -> None:
         """Take a stopped teacher off the list; one that still runs is back within seconds."""
         with database.write() as session:
-            teachers.remove(session, name)
+            teachers.remove(session, name, caller.project)

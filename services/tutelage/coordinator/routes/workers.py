@@ -1,4 +1,4 @@
-"""For workers only: leases, and the writes that carry the epoch of one."""
+"""For workers only: leases, and the writes that carry the epoch of one and are made with its token."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from tutelage.coordinator import leases, reports, runs
+from tutelage.coordinator.callers import CallerOf
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.pushed import pushed
 from tutelage.coordinator.routes.params import Limit
@@ -43,11 +44,11 @@ def router(database: Database, settings: Settings) -> APIRouter:
 
 def _add_leases(api: APIRouter, database: Database, settings: Settings) -> None:
     @api.post("/leases", response_model=Lease, responses={204: {"description": "no run is queued"}})
-    async def lease(request: Request, body: LeaseRequest) -> Lease | Response:
-        """The oldest queued run, waited for up to `wait_s`."""
+    async def lease(request: Request, body: LeaseRequest, caller: CallerOf) -> Lease | Response:
+        """The oldest queued run of the project, waited for up to `wait_s`."""
         ends_at = monotonic() + body.wait_s
         while True:
-            found = await run_in_threadpool(_claim, database, settings, body.worker)
+            found = await run_in_threadpool(_claim, database, settings, body.worker, caller.project)
             if found is not None:
                 return found
             if not await _may_wait(request, ends_at):
@@ -74,12 +75,12 @@ def _add_leases(api: APIRouter, database: Database, settings: Settings) -> None:
             leases.finish(session, settings, run_id, body)
 
 
-def _claim(database: Database, settings: Settings, worker: str) -> Lease | None:
+def _claim(database: Database, settings: Settings, worker: str, project: str) -> Lease | None:
     with database.read() as session:
-        if not leases.is_work_waiting(session):
+        if not leases.is_work_waiting(session, project):
             return None
     with database.write() as session:
-        return leases.claim(session, settings, worker)
+        return leases.claim(session, settings, worker, project)
 
 
 async def _may_wait(request: Request, ends_at: float) -> bool:

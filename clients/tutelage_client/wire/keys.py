@@ -1,0 +1,65 @@
+"""Keys of a coordinator: what one may do, and what is known of it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import Field
+
+from tutelage_client.wire.changes import NAME
+from tutelage_client.wire.message import Message
+
+PROJECT = "default"  # of whoever needs no key
+LONGEST_LIFE_S = 10 * 366 * 86_400
+
+
+class Scope(StrEnum):
+    """What a key may be used for, within its project."""
+
+    RUNS_READ = "runs:read"
+    RUNS_WRITE = "runs:write"
+    RUNS_LEASE = "runs:lease"
+    ROLLOUTS_READ = "rollouts:read"
+    FILES_READ = "files:read"
+    FILES_WRITE = "files:write"
+    TEACHERS_READ = "teachers:read"
+    TEACHERS_WRITE = "teachers:write"
+    KEYS_ADMIN = "keys:admin"
+    PROJECTS_ADMIN = "projects:admin"
+    AUDIT_READ = "audit:read"
+
+
+class KeyRequest(Message):
+    """A key to be made. It can be given no more than the key that asks for it has."""
+
+    name: str = Field(pattern=NAME, description="for people: whose key it is")
+    scopes: frozenset[Scope] = Field(min_length=1, description="what it may be used for")
+    project: str | None = Field(
+        default=None,
+        pattern=NAME,
+        description="what it belongs to; that of the key that asks unless this one has projects:admin",
+    )
+    expires_in_s: float | None = Field(
+        default=None, gt=0, le=LONGEST_LIFE_S, description="seconds until it is refused; null: never"
+    )
+
+
+class KeyView(Message):
+    """A key as others see it: everything but its secret."""
+
+    id: str = Field(description="names it in the audit and where it is revoked")
+    name: str = Field(description="whose it is")
+    project: str = Field(description="what it belongs to")
+    scopes: list[Scope] = Field(description="what it may be used for")
+    created_at: datetime = Field(description="when it was made")
+    created_by: str = Field(description="the key that asked for it")
+    expires_at: datetime | None = Field(description="when it is refused; null: never")
+    revoked_at: datetime | None = Field(description="since when it is refused; null: it is not revoked")
+
+
+class NewKey(Message):
+    """A key that was just made."""
+
+    key: KeyView = Field(description="what is kept of it")
+    secret: str = Field(description="what `Authorization: Bearer` carries; it is told here and never again")

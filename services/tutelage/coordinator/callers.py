@@ -1,0 +1,146 @@
+"""Who asks: a key, the holder of a lease, or on a machine's own address anybody."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import Depends, HTTPException, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
+
+from tutelage.coordinator import runs
+from tutelage.coordinator.access import NEEDS, Access
+from tutelage.coordinator.db import Database, now
+from tutelage.coordinator.tables import KeyRow, RunRow
+from tutelage.serving import ServiceProblem
+from tutelage_client.wire import PROJECT, Scope
+
+COOKIE = "tutelage_key"  # of a browser that has signed in
+_TOLD = HTTPBearer(auto_error=False, description="a key of this coordinator; on loopback none is needed")
+Told = Annotated[HTTPAuthorizationCredentials | None, Security(_TOLD)]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """name: in the audit; project: what it sees, and where what it makes belongs"""
+
+    name: str
+    project: str
+    scopes: frozenset[Scope]
+
+
+ANYONE = Caller("anyone", PROJECT, frozenset(Scope))
+
+
+def digest(secret: str) -> str:
+    """What is kept of a key or a token: both are 256 random bits, so a fast hash is enough."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+class PageMissing(HTTPException):
+    """What a person looks for in a browser is not there."""
+
+
+class Gate:
+    """A route dependency: lets in who may, and tells the route who it is.
+
+    known: callers by the digest of a key that is in a file, beside those in the database
+    asks: whether anybody is asked for a key
+    """
+
+    def __init__(self, database: Database, known: Mapping[str, Caller], *, asks: bool) -> None:
+        self._database = database
+        self._known = known
+        self.asks = asks
+
+    async def __call__(self, request: Request, told: Told) -> None:
+        path: str = request.scope["route"].path
+        need = NEEDS[f"{request.method} {path}"]
+        if need is Access.PUBLIC:
+            return
+        secret = told.credentials if told else None
+        if secret is None and (request.method == "GET" or request.headers.get("sec-fetch-site") == "same-origin"):
+            secret = request.cookies.get(COOKIE)  # a page of another site changes nothing by it
+        run_ids = [request.path_params[name] for name in ("run_id", "other_id") if name in request.path_params]
+        try:
+            request.state.caller = await run_in_threadpool(self._let_in, need, secret, run_ids, request.method)
+        except ServiceProblem as refused:
+            if path.startswith(("/v1", "/internal")):
+                raise
+            if refused.status_code == 404:
+                raise PageMissing(404, refused.detail) from refused
+            raise HTTPException(303, headers={"Location": f"/sign-in?to={quote(request.url.path)}"}) from refused
+
+    def knows(self, secret: str) -> Caller:
+        """Whose key it is. Raises: ServiceProblem: 401."""
+        with self._database.read() as session:
+            return self._holder(session, secret)
+
+    def _let_in(self, need: Scope | Access, secret: str | None, run_ids: Sequence[str], method: str) -> Caller:
+        with self._database.read() as session:
+            if need is Access.HOLDER and self.asks:
+                return _holder_of_lease(session, secret, run_ids[0], reads=method == "GET")
+            caller = self._holder(session, secret) if self.asks else ANYONE
+            if isinstance(need, Scope):
+                require(caller, need)
+            for run_id in run_ids:
+                _require_own(session, caller, run_id)
+            return caller
+
+    def _holder(self, session: Session, secret: str | None) -> Caller:
+        if secret is None:
+            raise _unauthorized("this coordinator needs a key; send it as 'Authorization: Bearer KEY'")
+        sha256 = digest(secret)
+        if sha256 in self._known:
+            return self._known[sha256]
+        found = session.execute(select(KeyRow, KeyRow.expires_at <= now()).where(KeyRow.sha256 == sha256)).first()
+        if found is None:
+            raise _unauthorized("this coordinator does not know the key; ask whoever runs it for one")
+        key, is_over = found
+        if key.revoked_at is not None or is_over:
+            how = "has expired" if key.revoked_at is None else "was revoked"
+            raise _unauthorized(f"the key {key.id} ({key.name}) {how}; ask whoever runs this coordinator for a new one")
+        return Caller(key.id, key.project, frozenset(map(Scope, key.scopes)))
+
+
+def require(caller: Caller, scope: Scope) -> None:
+    """Raises: ServiceProblem: 403 `out_of_scope`."""
+    if scope not in caller.scopes:
+        has = ", ".join(sorted(caller.scopes))
+        raise ServiceProblem(403, "out_of_scope", f"the key {caller.name} lacks the scope {scope}; it has {has}")
+
+
+def _require_own(session: Session, caller: Caller, run_id: str) -> None:
+    """Another project's run is not there, for whoever asks."""
+    project = session.scalar(select(RunRow.project).where(RunRow.id == run_id))
+    if project != caller.project:
+        raise runs.not_found(run_id)
+
+
+def _holder_of_lease(session: Session, secret: str | None, run_id: str, *, reads: bool) -> Caller:
+    """The attempt whose token it is. What it writes is held to its epoch by `leases.owned`; what it reads, here."""
+    if secret is None:
+        raise _unauthorized("this needs the token of the run's lease; send it as 'Authorization: Bearer TOKEN'")
+    run = session.scalar(select(RunRow).where(RunRow.id == run_id, RunRow.lease_token_sha256 == digest(secret)))
+    if run is None or (reads and run.lease_expires_at is None):
+        detail = f"this is not the token of the lease that {run_id} is under; a newer attempt may own it: stop writing"
+        raise ServiceProblem(409, "stale_epoch", detail)
+    return Caller(f"{run_id}@{run.epoch}", run.project, frozenset())
+
+
+def _unauthorized(detail: str) -> ServiceProblem:
+    return ServiceProblem(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+async def caller_of(request: Request) -> Caller:  # async, or FastAPI asks a thread
+    """Who sent this request, as the gate found."""
+    return request.state.caller
+
+
+CallerOf = Annotated[Caller, Depends(caller_of)]

@@ -1,0 +1,36 @@
+"""Keys: made, listed and revoked."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from tutelage.coordinator import keys
+from tutelage.coordinator.callers import CallerOf
+from tutelage.coordinator.db import Database
+from tutelage.coordinator.routes.params import After, Limit
+from tutelage.serving import answers
+from tutelage_client.wire import KeyRequest, KeyView, NewKey, Page
+
+
+def router(database: Database) -> APIRouter:
+    api = APIRouter(prefix="/v1/keys", tags=["keys"], responses=answers("database_unavailable"))
+
+    @api.post("", status_code=201)
+    def create_key(body: KeyRequest, caller: CallerOf) -> NewKey:
+        """A new key, whose secret is told this once. It can do no more than the key that asks."""
+        with database.write() as session:
+            return keys.create(session, caller, body)
+
+    @api.get("")
+    def list_keys(caller: CallerOf, after: After = None, limit: Limit = 50) -> Page[KeyView]:
+        """The keys of the project, of every project with projects:admin, the newest first; revoked ones stay."""
+        with database.read() as session:
+            return keys.keys(session, caller, after, limit)
+
+    @api.delete("/{key_id}", responses=answers("key_not_found"))
+    def revoke_key(key_id: str, caller: CallerOf) -> KeyView:
+        """Refuse the key from now on, for good."""
+        with database.write() as session:
+            return keys.revoke(session, caller, key_id)
+
+    return api
