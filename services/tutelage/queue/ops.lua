@@ -21,15 +21,15 @@ local function put(entered, id, queue, run, reply_to, tokens, bytes, envelope)
     forget_blob(envelope)
     return 'full'
   end
-  call('HSET', job_key(id), 'to:' .. reply_to, run)
   if job.state then
+    call('HSET', job_key(id), 'to:' .. reply_to, run)
     touch(id, job.envelope)
     if job.state == 'queued' then note_run(run, id) end
     return job.state
   end
   job = {id = id, queue = queue, put_ms = now_ms(), envelope = envelope, asked = {[reply_to] = run}}
   job.tokens, job.bytes = tokens, bytes
-  call('HSET', job_key(id), 'queue', queue, 'run', run, 'tokens', tokens, 'bytes', bytes,
+  call('HSET', job_key(id), 'to:' .. reply_to, run, 'queue', queue, 'run', run, 'tokens', tokens, 'bytes', bytes,
     'envelope', envelope, 'put_ms', job.put_ms, 'attempts', 0)
   enqueue(job)
   return 'added'
@@ -82,11 +82,12 @@ local function answer(id, worker, entry, attempt, answer)
   local job = held(id, worker, entry, attempt)
   if not job then return 0 end
   call('HSET', job_key(id), 'state', 'answered', 'answer', answer)
+  local over = {'envelope', 'entry', 'worker'}
   for reply_to in pairs(job.asked) do
     announce(id, reply_to)
-    call('HDEL', job_key(id), 'to:' .. reply_to)
+    over[#over + 1] = 'to:' .. reply_to
   end
-  call('HDEL', job_key(id), 'envelope', 'entry', 'worker')
+  call('HDEL', job_key(id), unpack(over))
   drop(job.queue, entry)
   leave(job)
   forget_blob(job.envelope)

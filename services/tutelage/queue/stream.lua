@@ -57,7 +57,7 @@ local function enqueue(job)
   ensure_group(job.queue)
   local entry = call('XADD', queue_key(job.queue, 'jobs'), '*', 'job', job.id)
   call('HSET', job_key(job.id), 'state', 'queued', 'entry', entry)
-  call('HDEL', job_key(job.id), 'worker')
+  if job.worker then call('HDEL', job_key(job.id), 'worker') end
   come_alive(job)
   for _, run in pairs(job.asked) do note_run(run, job.id) end
   touch(job.id, job.envelope)
