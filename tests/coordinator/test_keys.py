@@ -228,6 +228,24 @@ async def test_a_key_gives_no_more_than_it_has(app: FastAPI, admin: CoordinatorC
     assert {key.project for key in await admin.keys()} == {"own", "default"}, "projects:admin sees all"
 
 
+async def test_a_key_that_asks_too_fast_is_told_when_to_ask_again(app: FastAPI, admin: CoordinatorClient):
+    """A rate so low that no second request comes in time, however slow the machine."""
+    request = KeyRequest(name="k", scopes=frozenset({Scope.RUNS_READ}), requests_per_s=0.0001)
+    new, other = await admin.create_key(request), await made(admin, Scope.RUNS_READ, project="default")
+    assert new.key.requests_per_s == 0.0001
+    async with as_key(app, new.secret) as slow, as_key(app, other) as free:
+        assert (await slow.get("/v1/runs")).status_code == 200
+        refused = await slow.get("/v1/runs")
+        assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
+        assert f"the key {new.key.id} may ask for 0.0001 requests a second" in refused.json()["detail"]
+        after_s = int(refused.headers["retry-after"])
+        assert 9_000 < after_s <= 10_000
+        assert refused.headers["ratelimit-policy"] == '"key";q=1;w=10000'
+        assert refused.headers["ratelimit"] == f'"key";r=0;t={after_s}'
+        assert (await slow.get("/")).status_code == 429
+        assert [(await free.get("/v1/runs")).status_code for _ in range(5)] == [200] * 5
+
+
 def step(epoch: int) -> StepReport:
     return StepReport(epoch=epoch, step=1, metrics={"loss": 1.0}, student_tokens=1, teacher_tokens=1, rollouts=[])
 

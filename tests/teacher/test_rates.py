@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutelage.teacher.rates import Pace, RateLimited
+from tutelage.serving.rates import Pace, RateLimited
 
 
 class Clock:

@@ -40,6 +40,7 @@ async def create(args: argparse.Namespace) -> int:
 def _wanted(args: argparse.Namespace) -> KeyRequest:
     expires_in_s = None if args.days is None else args.days * DAY_S
     wanted = {"name": args.name, "scopes": args.scope, "project": args.project, "expires_in_s": expires_in_s}
+    wanted |= {"requests_per_s": args.requests_per_s}
     try:
         return KeyRequest.model_validate(wanted)
     except ValidationError as error:

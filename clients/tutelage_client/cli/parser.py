@@ -18,7 +18,6 @@ SCOPES = (
     "teachers:write",
     "keys:admin",
     "projects:admin",
-    "audit:read",
 )
 DESCRIPTION = "Distil language models on their own text: submit runs, follow them, ask teachers."
 
@@ -179,6 +178,9 @@ def _add_keys(nouns: Any) -> None:
     )
     create.add_argument("--project", metavar="NAME", help="what it belongs to (default: that of the key you ask with)")
     create.add_argument("--days", type=_count, metavar="N", help="refuse it after so many days (default: never)")
+    create.add_argument(
+        "--requests-per-s", type=float, metavar="N", help="answer at most so many requests a second (default: any)"
+    )
     _add(keys, "ls", "list keys, the newest first", command="keys ls")
     revoke = _add(keys, "revoke", "refuse a key from now on", command="keys revoke")
     revoke.add_argument("key_id", metavar="ID", help="as `tutelage keys ls` lists it")

@@ -27,7 +27,6 @@ class Scope(StrEnum):
     TEACHERS_WRITE = "teachers:write"
     KEYS_ADMIN = "keys:admin"
     PROJECTS_ADMIN = "projects:admin"
-    AUDIT_READ = "audit:read"
 
 
 class KeyRequest(Message):
@@ -43,15 +42,19 @@ class KeyRequest(Message):
     expires_in_s: float | None = Field(
         default=None, gt=0, le=LONGEST_LIFE_S, description="seconds until it is refused; null: never"
     )
+    requests_per_s: float | None = Field(
+        default=None, gt=0, le=1e6, description="requests a second at one coordinator; null: not limited"
+    )
 
 
 class KeyView(Message):
     """A key as others see it: everything but its secret."""
 
-    id: str = Field(description="names it in the audit and where it is revoked")
+    id: str = Field(description="names it in sentences and where it is revoked")
     name: str = Field(description="whose it is")
     project: str = Field(description="what it belongs to")
     scopes: list[Scope] = Field(description="what it may be used for")
+    requests_per_s: float | None = Field(description="requests a second at one coordinator; null: not limited")
     created_at: datetime = Field(description="when it was made")
     created_by: str = Field(description="the key that asked for it")
     expires_at: datetime | None = Field(description="when it is refused; null: never")

@@ -79,11 +79,12 @@ def serve_guarded(app: FastAPI, gate: Callable[..., Any], *routers: APIRouter) -
     Raises:
         LookupError: NEEDS does not say what one of them asks of its caller.
     """
+    refusals = answers("unauthorized", "out_of_scope", "rate_limited")
     for router in routers:
         for name in names(router):
             if name not in NEEDS:
                 raise LookupError(f"{name} is not in coordinator/access.py; say there which scope it needs")
-        app.include_router(router, dependencies=[Depends(gate)], responses=answers("unauthorized", "out_of_scope"))
+        app.include_router(router, dependencies=[Depends(gate)], responses=refusals)
 
 
 def names(router: APIRouter) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -19,6 +20,7 @@ from tutelage.coordinator.access import NEEDS, Access
 from tutelage.coordinator.db import Database, now
 from tutelage.coordinator.tables import KeyRow, RunRow
 from tutelage.serving import ServiceProblem
+from tutelage.serving.rates import Pace, RateLimited
 from tutelage_client.wire import PROJECT, Scope
 
 COOKIE = "tutelage_key"  # of a browser that has signed in
@@ -28,11 +30,12 @@ Told = Annotated[HTTPAuthorizationCredentials | None, Security(_TOLD)]
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """name: in the audit; project: what it sees, and where what it makes belongs"""
+    """project: what it sees, and where what it makes belongs; requests_per_s: None is no limit"""
 
     name: str
     project: str
     scopes: frozenset[Scope]
+    requests_per_s: float | None = None
 
 
 ANYONE = Caller("anyone", PROJECT, frozenset(Scope))
@@ -58,6 +61,7 @@ class Gate:
         self._database = database
         self._known = known
         self.asks = asks
+        self._paces: dict[tuple[str, float], Pace] = {}
 
     async def __call__(self, request: Request, told: Told) -> None:
         path: str = request.scope["route"].path
@@ -69,13 +73,31 @@ class Gate:
             secret = request.cookies.get(COOKIE)  # a page of another site changes nothing by it
         run_ids = [request.path_params[name] for name in ("run_id", "other_id") if name in request.path_params]
         try:
-            request.state.caller = await run_in_threadpool(self._let_in, need, secret, run_ids, request.method)
+            caller = await run_in_threadpool(self._let_in, need, secret, run_ids, request.method)
+            self._keep_pace(caller)
+            request.state.caller = caller
         except ServiceProblem as refused:
             if path.startswith(("/v1", "/internal")):
+                raise
+            if refused.status_code == 429:
                 raise
             if refused.status_code == 404:
                 raise PageMissing(404, refused.detail) from refused
             raise HTTPException(303, headers={"Location": f"/sign-in?to={quote(request.url.path)}"}) from refused
+
+    def _keep_pace(self, caller: Caller) -> None:
+        """Raises: ServiceProblem: 429 `rate_limited`."""
+        rate = caller.requests_per_s
+        if rate is None:
+            return
+        pace = self._paces.setdefault((caller.name, rate), Pace(f"the key {caller.name}", rate, None))
+        try:
+            pace.take(tokens=0)
+        except RateLimited as error:
+            quota, left = max(1, int(rate)), error.retry_after_s
+            window_s = math.ceil(quota / rate)
+            limit = {"RateLimit-Policy": f'"key";q={quota};w={window_s}', "RateLimit": f'"key";r=0;t={left}'}
+            raise ServiceProblem(429, "rate_limited", str(error), retry_after_s=left, headers=limit) from error
 
     def knows(self, secret: str) -> Caller:
         """Whose key it is. Raises: ServiceProblem: 401."""
@@ -106,7 +128,7 @@ class Gate:
         if key.revoked_at is not None or is_over:
             how = "has expired" if key.revoked_at is None else "was revoked"
             raise _unauthorized(f"the key {key.id} ({key.name}) {how}; ask whoever runs this coordinator for a new one")
-        return Caller(key.id, key.project, frozenset(map(Scope, key.scopes)))
+        return Caller(key.id, key.project, frozenset(map(Scope, key.scopes)), key.requests_per_s)
 
 
 def require(caller: Caller, scope: Scope) -> None:

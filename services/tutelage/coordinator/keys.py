@@ -71,6 +71,7 @@ def create(session: Session, caller: Caller, asked: KeyRequest) -> NewKey:
             project=project,
             sha256=digest(secret),
             scopes=sorted(asked.scopes),
+            requests_per_s=asked.requests_per_s,
             created_by=caller.name,
             created_at=now(),
             expires_at=None if asked.expires_in_s is None else now() + asked.expires_in_s,

@@ -194,6 +194,7 @@ class KeyRow(Base):
     project: Mapped[str]
     sha256: Mapped[str] = mapped_column(unique=True)
     scopes: Mapped[list[str]] = mapped_column(JSON)
+    requests_per_s: Mapped[float | None]
     created_by: Mapped[str]
     created_at: Mapped[float]
     expires_at: Mapped[float | None]

@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 from safetensors.numpy import save
 
 from tutelage.serving import DirectRoute, answers, body_of, in_bytes, problem
+from tutelage.serving.rates import RateLimited
 from tutelage.teacher.accounts import BudgetSpent
 from tutelage.teacher.admission import CapabilityMissing, require_head
 from tutelage.teacher.callers import CallerOf, Callers
@@ -17,7 +18,6 @@ from tutelage.teacher.failures import EngineFailed
 from tutelage.teacher.negotiation import read_request, reply_form, write_reply
 from tutelage.teacher.openai_face import openai_routes
 from tutelage.teacher.patience import HungUp, while_wanted
-from tutelage.teacher.rates import RateLimited
 from tutelage_client.errors import BadScores
 from tutelage_client.wire import (
     MEDIA_TYPE,

@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 from fastapi import Depends, Request
 
 from tutelage.serving import ServiceProblem
+from tutelage.serving.rates import Pace
 from tutelage.teacher.accounts import Account, Budget
 from tutelage.teacher.keys import Key, Scope, find_key
-from tutelage.teacher.rates import Pace
 from tutelage_client.errors import InvalidInput
 from tutelage_client.wire import RUN_HEADER
 

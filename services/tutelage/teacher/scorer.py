@@ -16,6 +16,7 @@ from tutelage.engines.probe import probe
 from tutelage.engines.replicas import ReplicatedEngine
 from tutelage.rewards import Graders, judge_rewards
 from tutelage.rewards.models import model_rewards
+from tutelage.serving.rates import RateLimited
 from tutelage.teacher.accounts import Accounts, Bill, BudgetSpent
 from tutelage.teacher.activity import Record
 from tutelage.teacher.admission import Limits, admit_generation, admit_reward, admit_rows, admit_score
@@ -25,7 +26,6 @@ from tutelage.teacher.callers import Caller
 from tutelage.teacher.canary import Canary
 from tutelage.teacher.failures import EngineAway, EngineFailed
 from tutelage.teacher.prices import PICO, most_generated, most_scored
-from tutelage.teacher.rates import RateLimited
 from tutelage.teacher.waiting import is_set_within
 from tutelage.telemetry import TeacherMetrics, describe_error
 from tutelage_client.errors import BadScores, InvalidInput, TutelageError
