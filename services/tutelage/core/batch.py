@@ -35,6 +35,11 @@ class OutputHead:
         logits_RV = self.scale * product_RV.to(torch.promote_types(product_RV.dtype, torch.float32))
         return logits_RV if self.softcap is None else self.softcap * torch.tanh(logits_RV / self.softcap)
 
+    def on(self, device: torch.device) -> OutputHead:
+        """The same there."""
+        bias_V = None if self.bias_V is None else self.bias_V.to(device)
+        return replace(self, weight_VH=self.weight_VH.to(device), bias_V=bias_V)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TeacherSignals:

@@ -44,11 +44,14 @@ def sample(
     pad_id: int,
     generator: torch.Generator,
     max_rows: int = 256,
+    places: range | None = None,
 ) -> Iterator[Sampled]:
     """One continuation of every prompt, each yielded the moment it ends; equal prompts are encoded once a wave.
 
     A row's draws depend on `generator` and its place alone, not on when other rows end. More than `max_rows` prompts
     run in waves of that size. `model` is a transformers decoder with a standard cache, or one wrapped by PEFT.
+
+    places: the prompts that are continued, as they would be among all; None: every one
 
     Raises:
         ValueError: an empty prompt, or a model in training mode, where dropout would falsify the log-probabilities.
@@ -61,19 +64,27 @@ def sample(
     end_ids = torch.tensor(sorted(eos_ids), dtype=torch.long, device=decoder.device)
     for first in range(0, len(prompts), max_rows):
         draw = _Draw(temperature, top_p, generator)
-        wave = _wave(decoder, prompts[first : first + max_rows], draw, end_ids, max_new_tokens)
-        for index, token_ids, logprobs, stopped in wave:
+        wave = prompts[first : first + max_rows]
+        own = [row for row in range(len(wave)) if places is None or first + row in places]
+        for index, token_ids, logprobs, stopped in _wave(decoder, wave, own, draw, end_ids, max_new_tokens):
             yield Sampled(first + index, token_ids, logprobs, "stop" if stopped else "length")
 
 
 def _wave(
-    decoder: _Decoder, prompts: Sequence[Sequence[int]], draw: _Draw, end_ids: Tensor, max_new_tokens: int
+    decoder: _Decoder,
+    prompts: Sequence[Sequence[int]],
+    own: Sequence[int],
+    draw: _Draw,
+    end_ids: Tensor,
+    max_new_tokens: int,
 ) -> Iterator[tuple[int, list[int], list[float], bool]]:
-    """Rows of one batch as they end: index, token ids, log-probs, whether an end token was drawn."""
+    """The `own` rows of one batch as they end: index, token ids, log-probs, whether an end token was drawn."""
+    if not own:
+        return
     ids_NT = torch.empty(len(prompts), max_new_tokens, dtype=torch.long, device=decoder.device)
     logprob_NT = torch.empty(len(prompts), max_new_tokens, device=decoder.device)
-    running_R = torch.arange(len(prompts), device=decoder.device)
-    logits_RV = decoder.prefill(prompts)
+    running_R = torch.tensor(own, device=decoder.device)
+    logits_RV = decoder.prefill([prompts[row] for row in own])
     for step in range(max_new_tokens):
         ids_R, logprob_R = draw(logits_RV, running_R, len(prompts))
         ids_NT[running_R, step] = ids_R

@@ -8,6 +8,7 @@ import sys
 from pydantic_settings import CliApp
 
 from tutelage.telemetry import configure_logging
+from tutelage.trainer.place import Place
 from tutelage.trainer.settings import Settings
 from tutelage_client.errors import InvalidInput, ProblemResponse
 
@@ -22,6 +23,9 @@ def main() -> int:
     except InvalidInput as error:
         sys.stderr.write(f"tutelage.trainer: {error}\n")
         return 64
+    if settings.run is None and Place.found().size > 1:
+        sys.stderr.write("tutelage.trainer: --run: torchrun starts the ranks of one run; name it with --run ID\n")
+        return 64
     if settings.run is None:
         from tutelage.trainer.agent import serve
 
@@ -31,9 +35,9 @@ def main() -> int:
             sys.stderr.write(f"tutelage.trainer: {settings.coordinator} leases no run to it: {error}\n")
             return 64
         return 0
-    from tutelage.trainer.execute import execute
+    from tutelage.trainer.execute import take_part
 
-    return asyncio.run(execute(settings, settings.run))
+    return take_part(settings, settings.run)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 
 from tutelage.core.batch import OutputHead
-from tutelage.core.objective import Objective
 from tutelage.queue.base import Queue
 from tutelage.trainer import determinism, validate
 from tutelage.trainer.ahead import Ahead
@@ -23,10 +22,7 @@ from tutelage.trainer.answers import Answers
 from tutelage.trainer.asking import Asker
 from tutelage.trainer.data import Example, encode, read_lines
 from tutelage.trainer.exits import asking_teacher
-from tutelage.trainer.follower import Follower
-from tutelage.trainer.learning import as_scored
 from tutelage.trainer.ledger import Ledger
-from tutelage.trainer.loading import load_student
 from tutelage.trainer.objectives import objective_of
 from tutelage.trainer.origin import origin_of
 from tutelage.trainer.pipeline import Pipeline
@@ -40,6 +36,7 @@ from tutelage.trainer.sourcing import Sources
 from tutelage.trainer.student import Student
 from tutelage.trainer.teachers import Teachers, open_teachers
 from tutelage.trainer.watching import absent, watched
+from tutelage.trainer.world import ALONE, World
 from tutelage.trainer.writer import Writer
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.errors import InvalidInput, ProblemResponse
@@ -48,9 +45,14 @@ from tutelage_client.wire import Signal
 
 
 async def build(
-    session: Session, spec: RunSpec, coordinator: CoordinatorClient, queue: Queue, teacher_key: str | None = None
+    session: Session,
+    spec: RunSpec,
+    coordinator: CoordinatorClient,
+    queue: Queue,
+    teacher_key: str | None = None,
+    world: World = ALONE,
 ) -> Run:
-    """Load, check and wire a run; resume from its newest whole checkpoint.
+    """Load, check and wire a run; resume from its newest whole checkpoint. world: the processes that execute it
 
     Raises:
         InvalidInput: something that the run's owner can mend.
@@ -65,7 +67,7 @@ async def build(
         for name, model in (("student", spec.student), ("reference", spec.reference))
         if model is not None
     }
-    student = await asyncio.to_thread(load_student, folders["student"], spec, folders.get("reference"))
+    student = await asyncio.to_thread(world.load, folders["student"], spec, folders.get("reference"))
     train, held_out = await load_data(spec, student, teachers, coordinator, artefacts)
     replay = None if spec.rollout.adaptive is None else Replay(spec.rollout.adaptive, spec.optim.steps)
     origin = await asyncio.to_thread(origin_of, session.lease.spec, student, train, held_out)
@@ -74,11 +76,12 @@ async def build(
     if Signal.HIDDEN in required_signals(spec):
         with asking_teacher():
             heads = {each.name: await session.while_wanted(each.client.head()) for each in teachers.everyone}
-        student.teacher_heads = {name: output_head(arrays, student) for name, arrays in heads.items()}
+        made: dict[str | None, OutputHead] = {name: output_head(arrays, student) for name, arrays in heads.items()}
+        await asyncio.to_thread(student.hear_through, made)
     if standing.begins:
         await tell_absent(session, spec, teachers)
     objective = objective_of(spec, student)
-    writer = writer_of(spec, objective, student)
+    writer = world.writer(student, objective)
     pipeline = pipeline_of(session, spec, writer, queue, teachers, ledger)
     own = (session.run_id, spec.seed, spec.rollout)
     sources = Sources(*own, train, writer, session.worker, teachers, ledger, replay, ledger.pushed_after)
@@ -97,13 +100,6 @@ async def build(
         origin=origin,
         kept=standing.kept,
     )
-
-
-def writer_of(spec: RunSpec, objective: Objective, student: Student) -> Writer:
-    """The student itself where it learns only once all is written."""
-    if spec.rollout.max_lag:
-        return Follower(student)
-    return Follower(student, sharing=True) if as_scored(spec, objective) else student
 
 
 def pipeline_of(

@@ -15,31 +15,64 @@ from tutelage.trainer.build import build
 from tutelage.trainer.crashes import crashing
 from tutelage.trainer.exits import ExitCode, Fenced, StopRun, TeacherFailed, exhausted
 from tutelage.trainer.loop import train
+from tutelage.trainer.place import Place
 from tutelage.trainer.run import Run
 from tutelage.trainer.session import Session
 from tutelage.trainer.settings import Settings
+from tutelage.trainer.world import ALONE, World
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.errors import InvalidInput, ProblemResponse, StaleEpoch, TutelageError
 from tutelage_client.spec import parse_spec
 from tutelage_client.tracing import TRACEPARENT, traceparent
-from tutelage_client.wire import Outcome, RunError
+from tutelage_client.wire import Outcome, RunError, RunStatus
 from tutelage_client.worker import WorkerClient
 
 log = logging.getLogger(__name__)
+FREE = (RunStatus.QUEUED, RunStatus.PAUSED)
+LEASE_POLL_S = 0.5
 
 
-async def execute(settings: Settings, run_id: str) -> ExitCode:
+def take_part(settings: Settings, run_id: str) -> int:
+    """Execute the run; under torchrun as rank 0, for which the other ranks do what it says. The exit status."""
+    place = Place.found()
+    if place.size == 1:
+        return asyncio.run(execute(settings, run_id))
+    from tutelage.trainer.crew import Crew  # here, because these cost every start two seconds
+    from tutelage.trainer.member import serve
+    from tutelage.trainer.ranks import Ranks
+
+    ranks = Ranks.joined(place)
+    return serve(ranks) if place.rank else asyncio.run(execute(settings, run_id, Crew(ranks)))
+
+
+async def execute(settings: Settings, run_id: str, world: World = ALONE) -> int:
     """Lease the run (or take over the lease of `settings.epoch`) and bring it to an end."""
     url, key = settings.coordinator, settings.coordinator_key()
     async with WorkerClient(url, key) as worker, CoordinatorClient(url, key) as coordinator:
-        return await lead(worker, coordinator, settings, run_id)
+        if world.restarted:
+            await _lapsed(coordinator, run_id)
+        code = await lead(worker, coordinator, settings, run_id, world)
+    log.info("an attempt ended", extra={"run_id": run_id, "exit_code": code})
+    return await asyncio.to_thread(world.dismiss, code)
 
 
-async def lead(worker: WorkerClient, coordinator: CoordinatorClient, settings: Settings, run_id: str) -> ExitCode:
+async def _lapsed(coordinator: CoordinatorClient, run_id: str) -> None:
+    """Wait until the attempt that was here before has lost its lease, or another one begins."""
+    before = await coordinator.run(run_id)
+    found = before
+    while found.epoch == before.epoch and not (found.status.final or found.status in FREE):
+        await asyncio.sleep(LEASE_POLL_S)
+        found = await coordinator.run(run_id)
+
+
+async def lead(
+    worker: WorkerClient, coordinator: CoordinatorClient, settings: Settings, run_id: str, world: World = ALONE
+) -> ExitCode:
     """From the lease to the exit code; SIGTERM pauses the run."""
     TRACEPARENT.set(traceparent(run_id))
     try:
-        lease = await worker.lease_run(run_id, settings.name, settings.epoch)
+        epoch = None if world.restarted else settings.epoch
+        lease = await worker.lease_run(run_id, settings.name, epoch)
     except StaleEpoch:
         return ExitCode.FENCED
     except ProblemResponse as error:
@@ -50,7 +83,7 @@ async def lead(worker: WorkerClient, coordinator: CoordinatorClient, settings: S
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, session.request, "pause")
     try:
         async with session.beating():
-            return await attempt(session, coordinator, settings)
+            return await attempt(session, coordinator, settings, world)
     except (Fenced, StaleEpoch) as error:
         log.warning("fenced", extra={"run_id": run_id, "epoch": lease.epoch, "reason": str(error)})
         return ExitCode.FENCED
@@ -60,14 +93,16 @@ async def lead(worker: WorkerClient, coordinator: CoordinatorClient, settings: S
         return ExitCode.CRASHED
 
 
-async def attempt(session: Session, coordinator: CoordinatorClient, settings: Settings) -> ExitCode:
+async def attempt(
+    session: Session, coordinator: CoordinatorClient, settings: Settings, world: World = ALONE
+) -> ExitCode:
     """Execute and report the outcome; whatever is not foreseen here is a crash that the parent reports."""
     run: Run | None = None
     queue = settings.open_queue()
     try:
         await session.enter("validating")
         spec = parse_spec(session.lease.spec)
-        run = await build(session, spec, coordinator, queue, settings.teacher_key())
+        run = await build(session, spec, coordinator, queue, settings.teacher_key(), world)
         if settings.crash_at is not None:
             run.passing = crashing(settings.crash_at, session.epoch)
         await session.enter("running")
@@ -85,6 +120,7 @@ async def attempt(session: Session, coordinator: CoordinatorClient, settings: Se
     except ArithmeticError as error:
         return await _failed(session, run, "diverged", str(error), "user", ExitCode.USER_ERROR)
     except StopRun as error:
+        await asyncio.to_thread(world.confirm)
         return await _stopped(session, run, error.wanted)
     finally:
         await queue.close()

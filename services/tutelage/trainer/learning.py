@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from bisect import insort
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from queue import Empty, SimpleQueue
 from typing import Self
 
 from tutelage.core.objective import Objective
-from tutelage.trainer.collate import Unit, by_length, collated, cut, learnable, pop_full
+from tutelage.trainer.collate import Unit, by_length, cut, learnable, pop_full
 from tutelage.trainer.crashes import Passing
 from tutelage.trainer.fates import by_age
 from tutelage.trainer.inspecting import inspect
@@ -54,9 +54,10 @@ class Learning:
         self._beside: asyncio.Task[Metrics] | None = None
 
     async def __aenter__(self) -> Self:
-        if as_scored(self._spec, self._objective):
+        if self._student.processes == 1 and as_scored(self._spec, self._objective):
             batches = self._arriving.batches(self._spec.optim.micro_batch_tokens)
-            self._beside = asyncio.create_task(asyncio.to_thread(self._learn, batches))
+            given = (batches, self._objective, self._passing, self._inspect)
+            self._beside = asyncio.create_task(asyncio.to_thread(self._student.learn_from, *given))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -80,13 +81,8 @@ class Learning:
         if self._beside is not None:
             self._arriving.end()
             return await self._beside
-        return await asyncio.to_thread(self._learn, cut(self._units(), self._spec.optim.micro_batch_tokens))
-
-    def _learn(self, batches: Iterable[list[Scored]]) -> Metrics:
-        student, asks_teacher = self._student, self._spec.asks_teacher_scores
-        own = (student.pad_id, student.device, student.teacher_heads)
-        made = collated(batches, *own, asks_teacher=asks_teacher, version=self._version)
-        return student.learn(made, self._objective, self._passing, self._inspect)
+        given = (self._units(), self._objective, self._passing, self._inspect)
+        return await asyncio.to_thread(self._student.learn_units, *given)
 
     def _units(self) -> list[Unit]:
         return learnable(self._scored, asks_teacher=self._spec.asks_teacher_scores, in_pairs=self._objective.in_pairs)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from tutelage.trainer.student import Student
 
 
 def write(student: Student, folder: Path) -> None:
-    """`model/` as transformers or peft load it, and `optimizer.safetensors`."""
+    """`model/` as transformers or peft load it, and the moments of AdamW."""
     student.model.save_pretrained(folder / "model")
     student.tokenizer.save_pretrained(folder / "model")
-    save_file(student.optimizer.tensors(), folder / "optimizer.safetensors")
+    student.write_moments(folder)
 
 
 def size(student: Student) -> int:
@@ -26,6 +26,13 @@ def size(student: Student) -> int:
 
 def read(student: Student, folder: Path, step: int) -> None:
     """Put the student where it stood when `write` wrote it at `step`."""
+    read_weights(student, folder)
+    student.step = step
+    student.read_moments(folder)
+
+
+def read_weights(student: Student, folder: Path) -> None:
+    """Of all its parameters, or of its adapters."""
     weights: dict[str, Tensor] = {}
     for path in sorted((folder / "model").glob("*.safetensors")):
         weights |= load_file(path)
@@ -35,8 +42,6 @@ def read(student: Student, folder: Path, step: int) -> None:
         set_peft_model_state_dict(student.model, weights)
     else:
         student.model.load_state_dict(weights, strict=False)  # a tied head is saved once
-    student.optimizer.restore(load_file(folder / "optimizer.safetensors"))
-    student.step = step
 
 
 def export(student: Student, folder: Path) -> None:

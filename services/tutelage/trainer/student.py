@@ -6,9 +6,10 @@ since AdamW's small updates would be rounded away in bfloat16 weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
+from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -22,12 +23,16 @@ from tutelage.core.metrics import Measured, merge, values
 from tutelage.core.objective import Objective
 from tutelage.core.workspace import Workspace
 from tutelage.engines.head import Head
-from tutelage.trainer.collate import MicroBatch
+from tutelage.trainer import moments
+from tutelage.trainer.collate import MicroBatch, Unit, collated, cut
 from tutelage.trainer.crashes import CrashPoint, Passing, pass_by
+from tutelage.trainer.marking import Scored
 from tutelage.trainer.optimizer import Optimizer
 from tutelage.trainer.writer import Writer, context_length, hidden_states
 from tutelage_client.spec import RunSpec, all_names
 
+Told = dict[str, float | None]
+Parts = dict[str | None, list[dict[str, Measured]]]
 # Told the number of tokens that a step learned from, before it moves the weights.
 Before = Callable[[int], None]
 
@@ -49,8 +54,11 @@ class Student(Writer):
     reference: for reference_kl and extrapolation; None where it is not needed, and with LoRA where it is the student as
         it was at the start, which is the model without its adapter
     teacher_heads: the output heads of the teachers by name, for objectives over the full vocabulary
+    processes: that learn together, each from its share of a step, which is divided once all of it is scored
     moving: held while weights and `step` change
     """
+
+    processes = 1
 
     def __init__(
         self,
@@ -74,13 +82,35 @@ class Student(Writer):
         own = {"student": self.max_length}
         return own if self.reference is None else own | {"reference": context_length(self.reference.model)}
 
+    def hear_through(self, heads: Mapping[str | None, OutputHead]) -> None:
+        """These are the teachers' heads."""
+        self.teacher_heads = heads
+
+    def learn_units(
+        self, units: Sequence[Unit], objective: Objective, passing: Passing = pass_by, before: Before = unwatched
+    ) -> Told:
+        """`learn_from` of all that a step learns from."""
+        return self.learn_from(cut(units, self.spec.optim.micro_batch_tokens), objective, passing, before)
+
+    def learn_from(
+        self,
+        batches: Iterable[Sequence[Scored]],
+        objective: Objective,
+        passing: Passing = pass_by,
+        before: Before = unwatched,
+    ) -> Told:
+        """`learn` of batches that are made tensors when their turn comes."""
+        own = (self.pad_id, self.device, self.teacher_heads)
+        made = collated(batches, *own, asks_teacher=self.spec.asks_teacher_scores, version=self.step)
+        return self.learn(made, objective, passing, before)
+
     def learn(
         self,
         batches: Iterable[MicroBatch],
         objective: Objective,
         passing: Passing = pass_by,
         before: Before = unwatched,
-    ) -> dict[str, float | None]:
+    ) -> Told:
         """One optimiser step on the mean loss over all learned tokens of the batches.
 
         The gradient of the sum is divided by the count at the end, so the cut into batches does not matter.
@@ -90,19 +120,19 @@ class Student(Writer):
         finally:
             self.optimizer.zero_grad()  # also of a step that was given up halfway
 
-    def _stepped(
-        self, batches: Iterable[MicroBatch], objective: Objective, passing: Passing, before: Before
-    ) -> dict[str, float | None]:
+    def _stepped(self, batches: Iterable[MicroBatch], objective: Objective, passing: Passing, before: Before) -> Told:
         self.model.train()
         torch.manual_seed(self.spec.seed + self.step)  # dropout: a resumed step draws what the lost one drew
-        parts: dict[str | None, list[dict[str, Measured]]] = {}
+        parts: Parts = {}
         for batch in batches:
             with self._precision():
                 total, metrics = loss(self._rows(batch, objective), objective, workspace=self._workspace)
             total.backward()
             parts.setdefault(batch.marked_by, []).append(metrics)
+        self._settle()
+        parts = self._of_all(parts)
         passing(CrashPoint.AFTER_BACKWARD)
-        learned: dict[str, float | None] = dict(values(merge(chain.from_iterable(parts.values()))))
+        learned: Told = dict(values(merge(chain.from_iterable(parts.values()))))
         count = learned.pop("tokens", None)
         learned |= {"learned_tokens": count, "lr": self.optimizer.set_lr(self.step)}
         before(int(count or 0))
@@ -111,6 +141,19 @@ class Student(Writer):
             passing(CrashPoint.AFTER_OPTIMIZER_STEP)
             self.step += 1
         return learned if len(all_names(self.spec.teachers)) < 2 else learned | _by_teacher(parts)
+
+    def _settle(self) -> None:
+        """The gradients of a step are in, before they are divided."""
+
+    def _of_all(self, parts: Parts) -> Parts:
+        """What all processes measured of a step, by teacher."""
+        return parts
+
+    def write_moments(self, folder: Path) -> None:
+        moments.write(self.optimizer, folder)
+
+    def read_moments(self, folder: Path) -> None:
+        moments.read(self.optimizer, folder)
 
     @torch.no_grad()
     def measure(self, batches: Iterable[MicroBatch], objective: Objective) -> dict[str, float]:
@@ -173,7 +216,7 @@ class Student(Writer):
                 yield self.model
 
 
-def _by_teacher(parts: Mapping[str | None, Iterable[Mapping[str, Measured]]]) -> dict[str, float | None]:
+def _by_teacher(parts: Mapping[str | None, Iterable[Mapping[str, Measured]]]) -> Told:
     """What of the metrics is told of each teacher's rollouts alone."""
     told: dict[str, float | None] = {}
     for teacher, own in parts.items():

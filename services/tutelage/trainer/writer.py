@@ -48,9 +48,13 @@ class Writer:
         return pad if isinstance(pad, int) else min(self.eos_ids)
 
     def sample(
-        self, prompts: Sequence[Sequence[int]], settings: RolloutSpec, generator: torch.Generator
+        self,
+        prompts: Sequence[Sequence[int]],
+        settings: RolloutSpec,
+        generator: torch.Generator,
+        places: range | None = None,
     ) -> Iterator[Sampled]:
-        """Continue the prompts; each row comes the moment it ends."""
+        """Continue the prompts, or those at `places`; each row comes the moment it ends."""
         self.model.eval()
         rows = sample(
             self.model,
@@ -61,6 +65,7 @@ class Writer:
             eos_ids=self.eos_ids,
             pad_id=self.pad_id,
             generator=generator,
+            places=places,
         )
         with self._precision():
             yield from rows
