@@ -175,7 +175,14 @@ MATRIX = (
             f"{MACHINE}::test_a_trainer_whose_threads_are_all_frozen_is_fenced_when_they_wake",
         ),
     ),
-    Row(18, "one rank of a distributed student is killed", "all ranks start again from the last checkpoint"),
+    Row(
+        18,
+        "one rank of a distributed student is killed",
+        "all ranks start again from the last checkpoint",
+        (
+            f"{FAULTS}/test_ranks.py::test_whichever_rank_is_killed_all_go_on_from_the_last_checkpoint_and_end_with_the_same_bits",
+        ),
+    ),
     Row(
         19,
         "the trainer runs out of memory",

@@ -35,7 +35,10 @@ class Ranks:
         if torch.cuda.is_available():
             torch.cuda.set_device(place.local_rank)
             backend += ",cuda:nccl"
-        distributed.init_process_group(backend)
+        store, rank, size = next(distributed.rendezvous("env://"))
+        # torchrun's store outlives a restart, and with it the addresses of ranks that are dead.
+        own = distributed.PrefixStore(f"attempt-{place.restarts}", store)
+        distributed.init_process_group(backend, store=own, rank=rank, world_size=size)
         return cls(place)
 
     def scattered(self, parts: Sequence[T] | None) -> T:
