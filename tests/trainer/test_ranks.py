@@ -26,7 +26,8 @@ from tutelage.trainer.loading import load_student
 from tutelage.trainer.marking import Scored
 from tutelage.trainer.member import divided
 from tutelage.trainer.objectives import objective_of
-from tutelage.trainer.student import Student
+from tutelage.trainer.world import ALONE, World
+from tutelage.trainer.writer import Writer
 from tutelage_client.spec import RunSpec
 from tutelage_client.wire import Rollout, TokenScores
 
@@ -51,31 +52,42 @@ class Task:
 
 @dataclass
 class Done:
-    """What came of it. told: the metrics of each step; text: token ids by prompt"""
+    """What came of it.
+
+    told: the metrics of each step; text: what was written before and after the writer took the last weights up
+    """
 
     told: list[Metrics]
     weights: dict[str, Tensor]
-    text: dict[int, list[int]]
+    text: list[dict[int, list[int]]]
 
 
-def done_by(load: Callable[..., Student], task: Task) -> Done:
+def done_by(world: World, task: Task) -> Done:
     """The task, by one process or by all ranks."""
-    student = load(task.model, task.spec)
+    student = world.load(task.model, task.spec)
     student.hear_through(task.heads)
     if task.taken is not None:
         saving.read(student, task.taken, STEPS)
     objective = objective_of(task.spec, student)
+    writer = world.writer(student, objective)
     told = [student.learn_units(units, objective) for units in task.steps]
-    rows = student.sample(PROMPTS, task.spec.rollout, torch.Generator().manual_seed(7))
-    text = {row.index: row.token_ids for row in rows}
+    text = [written(writer)]
+    writer.follow()
+    text.append(written(writer))
     task.folder.mkdir()
     saving.write(student, task.folder)
     return Done(told, {name: p.detach().clone() for name, p in student.trained.items()}, text)
 
 
+def written(writer: Writer) -> dict[int, list[int]]:
+    """Token ids by prompt."""
+    rows = writer.sample(PROMPTS, writer.spec.rollout, torch.Generator().manual_seed(7))
+    return {row.index: row.token_ids for row in rows}
+
+
 def by_ranks(crew: Crew, tasks: list[Task]) -> list[Done]:
     """Rank 0's side of several tasks, one after the other."""
-    return [done_by(crew.load, task) for task in tasks]
+    return [done_by(crew, task) for task in tasks]
 
 
 def hidden(rollout: Rollout, seed: int) -> TokenScores:
@@ -114,6 +126,7 @@ def tasks(
         "tied": task("tied-ranks", sampled, SAMPLED, model=folder / "tied"),
         "anchored": task("anchored", sampled, SAMPLED, stabilizers=ANCHOR),
         "adapters": task("adapters", sampled, SAMPLED, stabilizers=ANCHOR, **lora),
+        "beside": task("beside", sampled, SAMPLED, rollout={"max_new_tokens": 8, "max_lag": 1}),
         "one text": task("one", steps(lambda *_: None, count=1)),
         "no text": task("none", [[]]),
     }
@@ -123,7 +136,7 @@ def tasks(
 def both(tasks: dict[str, Task], tmp_path_factory: Any) -> dict[str, tuple[Done, Done]]:
     """What one process and two ranks make of each; in the end each begins where the other ended, with one more step."""
     folder = tmp_path_factory.mktemp("both")
-    alone = {name: done_by(load_student, replace(task, folder=folder / name)) for name, task in tasks.items()}
+    alone = {name: done_by(ALONE, replace(task, folder=folder / name)) for name, task in tasks.items()}
     again = {
         f"{name}, resumed": replace(
             tasks[name], steps=tasks[name].steps[:1], taken=folder / name, folder=folder / f"{name}-2"
@@ -134,7 +147,7 @@ def both(tasks: dict[str, Task], tmp_path_factory: Any) -> dict[str, tuple[Done,
     ranks = dict(zip(every, at_work(by_ranks, list(every.values()), folder / "log"), strict=True))
     for name, task in again.items():
         begun = tasks[name.partition(",")[0]].folder
-        alone[name] = done_by(load_student, replace(task, taken=begun, folder=folder / f"{name}-1"))
+        alone[name] = done_by(ALONE, replace(task, taken=begun, folder=folder / f"{name}-1"))
     return {name: (alone[name], ranks[name]) for name in every}
 
 
@@ -146,7 +159,7 @@ def assert_close(one: dict[str, Any], other: dict[str, Any], atol: float) -> Non
         )
 
 
-NAMES = ["sampled", "fused", "tied", "anchored", "adapters", "one text", "no text"]
+NAMES = ["sampled", "fused", "tied", "anchored", "adapters", "beside", "one text", "no text"]
 RESUMED = ["fused, resumed", "tied, resumed", "adapters, resumed"]
 
 
@@ -163,8 +176,9 @@ def test_two_ranks_learn_what_one_process_does(name: str, both: dict[str, tuple[
 @pytest.mark.parametrize("name", NAMES)
 def test_two_ranks_write_what_one_process_does(name: str, both: dict[str, tuple[Done, Done]]) -> None:
     one, other = both[name]
-    assert sorted(other.text) == list(range(len(PROMPTS)))
+    assert [sorted(text) for text in other.text] == [list(range(len(PROMPTS)))] * 2
     assert other.text == one.text
+    assert (other.text[0] != other.text[1]) == (name == "beside"), "a copy that writes beside has older weights"
 
 
 @pytest.mark.parametrize("name", ["sampled", "tied", "adapters"])

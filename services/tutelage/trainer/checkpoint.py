@@ -2,7 +2,7 @@
 
     <artefacts>/checkpoints/step-00000050-e1/
         model/            what transformers (or peft) loads
-        optimizer.safetensors
+        optimizer.safetensors, or optimizer/ with a file of each rank
         replay.jsonl      with source `adaptive`: the student's older text
         ahead.jsonl       with `max_lag`: what is written and not learned from
         state.json        step, token counts, cursors, what the run began with
