@@ -91,8 +91,13 @@ class TimedStudent(Student):
         return 0
 
     def sample(
-        self, prompts: Sequence[Sequence[int]], settings: RolloutSpec, generator: torch.Generator
+        self,
+        prompts: Sequence[Sequence[int]],
+        settings: RolloutSpec,
+        generator: torch.Generator,
+        places: range | None = None,
     ) -> Iterator[Sampled]:
+        assert places is None
         begun_s = time.monotonic()
         for index in range(len(prompts)):
             until(begun_s + (index + 1) * self.stages.write_s / len(prompts))

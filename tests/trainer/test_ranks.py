@@ -119,7 +119,7 @@ def tasks(
         return Task(model, make_spec(*objective, **(cut | own)), steps, heads, folder / name)
 
     sampled = steps(lambda r, i: random_scores(r, i, unscored=[0] if i % 3 == 0 else []))
-    lora = {"student": {"lora": {"rank": 4}}}
+    lora: dict[str, Any] = {"student": {"lora": {"rank": 4}}}
     return {
         "sampled": task("sampled", sampled, SAMPLED),
         "fused": task("fused", steps(hidden), FULL),

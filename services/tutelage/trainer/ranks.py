@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import distributed
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from tutelage.trainer.place import Place
 
@@ -35,9 +37,9 @@ class Ranks:
         if torch.cuda.is_available():
             torch.cuda.set_device(place.local_rank)
             backend += ",cuda:nccl"
-        store, rank, size = next(distributed.rendezvous("env://"))
+        store, rank, size = next(rendezvous("env://"))
         # torchrun's store outlives a restart, and with it the addresses of ranks that are dead.
-        own = distributed.PrefixStore(f"attempt-{place.restarts}", store)
+        own = PrefixStore(f"attempt-{place.restarts}", store)
         distributed.init_process_group(backend, store=own, rank=rank, world_size=size)
         return cls(place)
 
