@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import signal
 import sys
 import time
@@ -40,6 +41,11 @@ from tutelage_client.worker import WorkerClient
 LEASE_S = 8.0  # of a run
 JOB_LEASE_S = 1.5  # of a job in the queue
 WAIT_S = 120.0
+KEY_FILES = (
+    "TUTELAGE_COORDINATOR_ADMIN_KEY_FILE",
+    "TUTELAGE_TRAINER_COORDINATOR_KEY_FILE",
+    "TUTELAGE_TEACHER_COORDINATOR_KEY_FILE",
+)
 
 
 class Cluster:
@@ -53,6 +59,9 @@ class Cluster:
         self.coordinator_way = FaultProxy(self.coordinator_port)
         self.raw = redis.Redis(port=self.redis_port, protocol=2)
         self.env = {n: v for n, v in os.environ.items() if not n.startswith("TUTELAGE_")}
+        self.key = secrets.token_hex(32)  # asked for where others than this machine reach the coordinator
+        (folder / "key").write_text(self.key)
+        self.env |= dict.fromkeys(KEY_FILES, str(folder / "key"))
         self.env |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "PYTHONUNBUFFERED": "1"}
         self.redis = self._redis()
         self.coordinator = self._coordinator()
@@ -150,7 +159,7 @@ class Cluster:
                 await asyncio.sleep(0.1)
 
     def client(self) -> CoordinatorClient:
-        return CoordinatorClient(self.url)
+        return CoordinatorClient(self.url, self.key)
 
     async def submit(self, **sections: Any) -> str:
         spec = {k: v | sections.pop(k, {}) if isinstance(v, dict) else v for k, v in self.spec.items()} | sections
@@ -161,7 +170,7 @@ class Cluster:
         """One attempt in this process, over the proxies."""
         over = f"http://127.0.0.1:{self.coordinator_way.port}"
         settings = Settings(redis_url=f"redis://127.0.0.1:{self.redis_way.port}/0", name=name, coordinator=over)
-        async with WorkerClient(over) as worker, CoordinatorClient(over) as coordinator:
+        async with WorkerClient(over, self.key) as worker, CoordinatorClient(over, self.key) as coordinator:
             return await lead(worker, coordinator, settings, run_id)
 
     def trainer(self, run_id: str, name: str) -> Child:
