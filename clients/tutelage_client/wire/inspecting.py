@@ -95,7 +95,8 @@ def check_faces(inspection: Inspection, rollout: Rollout) -> None:
 
 def _to_numbers(value: Sequence[Any], known: NDArray[np.bool_]) -> Any:
     try:
-        array = np.asarray(value, dtype=np.float32)  # None becomes NaN
+        with np.errstate(over="ignore"):  # beyond float32 is infinity
+            array = np.asarray(value, dtype=np.float32)  # None becomes NaN
     except (TypeError, ValueError):
         return value  # its own field says what is wrong
     if array.shape[:1] != known.shape:

@@ -209,7 +209,8 @@ def _where(array: NDArray[Any], scored: NDArray[np.bool_]) -> NDArray[Any]:
 
 
 def _nulls_to_numbers(value: list[Any], scored: NDArray[np.bool_]) -> NDArray[np.float32]:
-    array = np.asarray(value, dtype=np.float32)  # None becomes NaN
+    with np.errstate(over="ignore"):  # beyond float32 is infinity
+        array = np.asarray(value, dtype=np.float32)  # None becomes NaN
     mask = scored.reshape(scored.shape + (1,) * (array.ndim - scored.ndim)) if scored.ndim <= array.ndim else scored
     return np.where(np.isnan(array) & mask, np.float32(-np.inf), array)
 

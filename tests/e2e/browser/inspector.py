@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, expect  # pyright: ignore[reportMissingImports] - an environment of its own has it
 
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.wire import Inspection, Rollout, StepReport
