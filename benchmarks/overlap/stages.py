@@ -28,7 +28,7 @@ from tutelage.trainer.pipeline import Pipeline
 from tutelage.trainer.run import Run
 from tutelage.trainer.session import Session
 from tutelage.trainer.sourcing import Sources
-from tutelage.trainer.student import Student
+from tutelage.trainer.student import Before, Student, Told, unwatched
 from tutelage.trainer.teachers import Teacher, Teachers
 from tutelage_client.spec import RolloutSpec, RunSpec, parse_spec
 from tutelage_client.teacher import TeacherClient
@@ -105,8 +105,12 @@ class TimedStudent(Student):
             yield Sampled(index, ids, [-1.0] * COMPLETION, "length")
 
     def learn(
-        self, batches: Iterable[MicroBatch], objective: Objective, passing: Passing = pass_by
-    ) -> dict[str, float | None]:
+        self,
+        batches: Iterable[MicroBatch],
+        objective: Objective,
+        passing: Passing = pass_by,
+        before: Before = unwatched,
+    ) -> Told:
         tokens, pieces = 0, 0
         for batch in batches:
             pieces += 1
@@ -159,7 +163,7 @@ def wired(stages: Stages, spec: RunSpec, queue: Queue, told: Silent, url: str, i
     run_id = folder.name
     session = Session(
         cast("Any", told),
-        Lease(run_id=run_id, epoch=1, expires_in_s=3600.0, spec={}, artefacts=str(folder), teachers={}),
+        Lease(run_id=run_id, epoch=1, token="", expires_in_s=3600.0, spec={}, artefacts=str(folder), teachers={}),
     )
     view = TeacherView(name="toy", url=url, info=info, seen_at=datetime.now(UTC), available=True)
     teachers = Teachers((Teacher(spec.teachers[0], view, TeacherClient(url)),))

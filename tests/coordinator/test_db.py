@@ -50,8 +50,8 @@ def test_processes_that_start_together_migrate_once(empty_url: Callable[[], str]
 
 
 def row(number: int) -> dict[str, object]:
-    named = {"project": "default", "id": f"file-{number}", "sha256": str(number), "filename": "f"}
-    return named | {"bytes": number, "created_at": now()}
+    named = {"id": f"file-{number}", "sha256": str(number), "filename": "f"}
+    return {"project": "default", **named, "bytes": number, "created_at": now()}
 
 
 def test_a_block_that_fails_leaves_nothing(database: Database):

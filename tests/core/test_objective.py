@@ -42,9 +42,9 @@ every_objective = pytest.mark.parametrize("objective", EVERY, ids=named)
 with_teacher = pytest.mark.parametrize("objective", WITH_TEACHER, ids=named)
 
 
-def loss_and_gradient(batch: TokenBatch, objective: Objective, **options: int) -> tuple[Tensor, Tensor]:
+def loss_and_gradient(batch: TokenBatch, objective: Objective, chunk_rows: int = 1024) -> tuple[Tensor, Tensor]:
     fresh = replace(batch, hidden_RH=batch.hidden_RH.detach().clone().requires_grad_())
-    total, _ = loss(fresh, objective, **options)
+    total, _ = loss(fresh, objective, chunk_rows=chunk_rows)
     return total.detach(), torch.autograd.grad(total, fresh.hidden_RH)[0]
 
 

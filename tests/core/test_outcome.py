@@ -193,9 +193,9 @@ def step_of(make_batch, logits):
     return replace(batch, outcome_R=torch.linspace(-1, 1, 12, dtype=torch.float64))
 
 
-def derived(batch, objective: Objective, **options: int) -> tuple[Tensor, Tensor]:
+def derived(batch, objective: Objective, chunk_rows: int = 1024) -> tuple[Tensor, Tensor]:
     fresh = replace(batch, hidden_RH=batch.hidden_RH.detach().clone().requires_grad_())
-    total, _ = loss(fresh, objective, **options)
+    total, _ = loss(fresh, objective, chunk_rows=chunk_rows)
     return total.detach(), torch.autograd.grad(total, fresh.hidden_RH)[0]
 
 

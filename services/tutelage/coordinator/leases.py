@@ -45,7 +45,7 @@ ENDS = {
 }
 
 
-def is_work_waiting(session: Session, project: str) -> bool:
+def is_work_waiting(session: Session, project: str = PROJECT) -> bool:
     """Whether a run is queued; cheap, so that waiting workers need not lock anything."""
     return session.scalar(_ANY_QUEUED, {"project": project}) is not None
 

@@ -26,7 +26,7 @@ WORST, UNSCORED, MASKED = 5, 2, 1
 
 def reported(name: str, tokens: int) -> tuple[Rollout, Inspection]:
     """Token `WORST` has the least gap of those that are learned from."""
-    ids = np.arange(tokens) % len(TEXTS)
+    ids = np.arange(tokens, dtype=np.int32) % len(TEXTS)
     gap, valid, mask = np.full(tokens, -0.3), np.arange(tokens) != UNSCORED, np.arange(tokens) != MASKED
     gap[[MASKED, WORST]] = -9.0, -3.5
     gap[UNSCORED] = np.nan
@@ -36,7 +36,7 @@ def reported(name: str, tokens: int) -> tuple[Rollout, Inspection]:
         id=name,
         source="student",
         policy_version=0,
-        prompt_ids=np.array([1, 2]),
+        prompt_ids=np.array([1, 2], dtype=np.int32),
         completion_ids=ids,
         mask=mask,
         behaviour_logprob=student,
