@@ -23,10 +23,11 @@ MINUTES = os.environ.get("TUTELAGE_TEST_SOAK_MINUTES")
 RESULT = os.environ.get("TUTELAGE_TEST_SOAK_RESULT")
 SHORT = ("a teacher is killed", "the queue is flushed", "the trainer is killed", "the coordinator is killed")
 ROOTS_ROWS = {12, 14, 15, 19}
+RANKS_ROWS = {18}  # a run of the soak has one rank
 
 
 def test_every_row_that_is_proven_has_a_class_of_its_own() -> None:
-    assert {harm.row for harm in HARMS.values()} == {row.number for row in MATRIX if row.tests}
+    assert {harm.row for harm in HARMS.values()} == {row.number for row in MATRIX if row.tests} - RANKS_ROWS
 
 
 def test_a_schedule_follows_from_its_seed_and_has_every_class_in_each_round() -> None:

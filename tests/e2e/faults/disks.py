@@ -183,7 +183,8 @@ async def _to_the_end(cluster: Cluster, run_id: str) -> None:
 
 async def _refused(cluster: Cluster) -> httpx2.Response:
     """Runs are submitted until one meets the full disk: what the log of the database has room for it still takes."""
-    async with asyncio.timeout(WITHIN_S), httpx2.AsyncClient(base_url=cluster.url) as http:
+    headers = {"Authorization": f"Bearer {cluster.key}"}
+    async with asyncio.timeout(WITHIN_S), httpx2.AsyncClient(base_url=cluster.url, headers=headers) as http:
         while True:
             answer = await http.post("/v1/runs", json=cluster.spec | {"name": "x" * 60})
             if answer.status_code != 201:
