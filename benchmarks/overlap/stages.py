@@ -121,6 +121,7 @@ class TimedStudent(Student):
 
 
 def until(at_s: float) -> None:
+    """The stages are what is calibrated: they take their time and no processor's."""
     time.sleep(max(0.0, at_s - time.monotonic()))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import httpx2
 
@@ -37,6 +37,11 @@ class ServiceClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """Parameters of a query: those that are not None."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def read_key(path: Path) -> str:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import shutil
-import tarfile
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from pydantic import BaseModel, RootModel
 
-from tutelage_client.client import ServiceClient
+from tutelage_client.client import ServiceClient, given
+from tutelage_client.disk import chunks, create, unpack
 from tutelage_client.errors import InvalidInput
 from tutelage_client.history import History, read_notes, submitted_per_step
 from tutelage_client.spec import RunSpec
@@ -42,7 +41,6 @@ from tutelage_client.wire import (
     TeacherView,
 )
 
-CHUNK_BYTES = 1 << 20
 Item = TypeVar("Item", bound=BaseModel)
 
 
@@ -59,7 +57,7 @@ class CoordinatorClient(ServiceClient):
         self, *, after: str | None = None, limit: int = 50, status: RunStatus | None = None
     ) -> Page[RunView]:
         """One page of runs, the newest first."""
-        params = _params(after=after, limit=limit, status=status)
+        params = given(after=after, limit=limit, status=status)
         return await self._http.request_json("GET", "/v1/runs", Page[RunView], params=params)
 
     async def run(self, run_id: str) -> RunView:
@@ -118,7 +116,7 @@ class CoordinatorClient(ServiceClient):
                     yield view
 
     async def event_page(self, run_id: str, after: int = 0, limit: int = 200) -> Page[EventView]:
-        params = _params(after=after, limit=limit)
+        params = given(after=after, limit=limit)
         return await self._http.request_json("GET", f"/v1/runs/{run_id}/events", Page[EventView], params=params)
 
     async def metrics(self, run_id: str) -> list[dict[str, Any]]:
@@ -145,7 +143,7 @@ class CoordinatorClient(ServiceClient):
 
     async def logs(self, run_id: str, *, epoch: int | None = None, lines: int = 1000) -> str:
         """The last lines that a trainer wrote which the coordinator launched: for `epoch`, or the newest attempt."""
-        params = _params(epoch=epoch, lines=lines)
+        params = given(epoch=epoch, lines=lines)
         return (await self._http.send("GET", f"/v1/runs/{run_id}/logs", params=params)).text
 
     async def dead_letters(self, run_id: str) -> list[DeadLetterView]:
@@ -164,7 +162,7 @@ class CoordinatorClient(ServiceClient):
 
     async def rollouts(self, run_id: str, after: str | None = None, limit: int = 50) -> Page[RolloutSample]:
         """One page of sample rollouts, by step."""
-        params = _params(after=after, limit=limit)
+        params = given(after=after, limit=limit)
         return await self._http.request_json("GET", f"/v1/runs/{run_id}/rollouts", Page[RolloutSample], params=params)
 
     async def rollout(self, run_id: str, rollout_id: str) -> RolloutView:
@@ -204,7 +202,7 @@ class CoordinatorClient(ServiceClient):
     async def upload(self, content: Path | bytes, filename: str | None = None) -> FileView:
         """Upload bytes or a file; the same content is the same file and is stored once."""
         is_path = isinstance(content, Path)
-        body = _chunks(content) if is_path else content
+        body = chunks(content) if is_path else content
         name = filename or (content.name if is_path else "upload")
         answer = await self._http.send("POST", "/v1/files", body, params={"filename": name}, repeatable=not is_path)
         return FileView.model_validate_json(answer.content)
@@ -233,7 +231,7 @@ class CoordinatorClient(ServiceClient):
         part = path.with_name(path.name + ".tar.part")
         try:
             await self._save(f"/v1/runs/{run_id}/model", part)
-            await asyncio.to_thread(_unpack, part, path)
+            await asyncio.to_thread(unpack, part, path)
         finally:
             part.unlink(missing_ok=True)
         return path
@@ -241,7 +239,7 @@ class CoordinatorClient(ServiceClient):
     async def _save(self, url: str, path: Path) -> str:
         """Stream a body to `path`; returns its sha256."""
         digest = hashlib.sha256()
-        handle = await asyncio.to_thread(_create, path)
+        handle = await asyncio.to_thread(create, path)
         with handle:
             async for chunk in self._http.download(url):
                 digest.update(chunk)
@@ -253,36 +251,8 @@ class CoordinatorClient(ServiceClient):
         found: list[Item] = []
         after: str | None = None
         while True:
-            page = await self._http.request_json("GET", path, Page[item], params=_params(after=after, limit=10_000))
+            page = await self._http.request_json("GET", path, Page[item], params=given(after=after, limit=10_000))
             found += page.data
             after = page.next
             if after is None:
                 return found
-
-
-def _params(**values: Any) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
-async def _chunks(path: Path) -> AsyncIterator[bytes]:
-    handle = await asyncio.to_thread(path.open, "rb")
-    with handle:
-        while chunk := await asyncio.to_thread(handle.read, CHUNK_BYTES):
-            yield chunk
-
-
-def _create(path: Path) -> IO[bytes]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("wb")
-
-
-def _unpack(archive: Path, folder: Path) -> None:
-    """Plain files inside `folder` and nothing else; tarfile's own filter for this is missing before Python 3.11.4."""
-    with tarfile.open(archive) as tar:
-        for member in tar:
-            target = (folder / member.name).resolve()
-            source = tar.extractfile(member) if member.isreg() else None
-            if source is None or not target.is_relative_to(folder.resolve()):
-                raise InvalidInput(f"the archive of the model holds {member.name!r}, which is no plain file inside it")
-            with source, _create(target) as copy:
-                shutil.copyfileobj(source, copy)

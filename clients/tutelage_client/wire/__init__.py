@@ -22,6 +22,16 @@ from tutelage_client.wire.grading import Contains, ExactMatch, Grader, LastNumbe
 from tutelage_client.wire.inspecting import Inspection
 from tutelage_client.wire.judging import Pairwise, RewardModel, Rubric
 from tutelage_client.wire.keys import PROJECT, KeyRequest, KeyView, NewKey, Scope
+from tutelage_client.wire.leases import (
+    CheckpointCommit,
+    EventReport,
+    Heartbeat,
+    HeartbeatReply,
+    Lease,
+    LeaseRequest,
+    Outcome,
+    StepReport,
+)
 from tutelage_client.wire.letters import DeadLetterView, FailedDelivery
 from tutelage_client.wire.message import Message
 from tutelage_client.wire.rewarding import (
@@ -40,16 +50,9 @@ from tutelage_client.wire.rewarding import (
 )
 from tutelage_client.wire.rollouts import Rollout
 from tutelage_client.wire.runs import (
-    CheckpointCommit,
     CheckpointView,
-    EventReport,
     EventView,
     FileView,
-    Heartbeat,
-    HeartbeatReply,
-    Lease,
-    LeaseRequest,
-    Outcome,
     Page,
     Problem,
     PushedRollouts,
@@ -59,7 +62,6 @@ from tutelage_client.wire.runs import (
     RunError,
     RunStatus,
     RunView,
-    StepReport,
     TeacherRegistration,
     TeacherView,
 )

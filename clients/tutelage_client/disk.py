@@ -1,0 +1,38 @@
+"""What a client reads from and writes to its own disk: uploads in chunks, a model unpacked."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tarfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import IO
+
+from tutelage_client.errors import InvalidInput
+
+CHUNK_BYTES = 1 << 20
+
+
+async def chunks(path: Path) -> AsyncIterator[bytes]:
+    handle = await asyncio.to_thread(path.open, "rb")
+    with handle:
+        while chunk := await asyncio.to_thread(handle.read, CHUNK_BYTES):
+            yield chunk
+
+
+def create(path: Path) -> IO[bytes]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("wb")
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Plain files inside `folder` and nothing else; tarfile's own filter for this is missing before Python 3.11.4."""
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            target = (folder / member.name).resolve()
+            source = tar.extractfile(member) if member.isreg() else None
+            if source is None or not target.is_relative_to(folder.resolve()):
+                raise InvalidInput(f"the archive of the model holds {member.name!r}, which is no plain file inside it")
+            with source, create(target) as copy:
+                shutil.copyfileobj(source, copy)
