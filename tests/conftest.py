@@ -13,6 +13,8 @@ from postgres import embedded_postgres
 # A busy machine may hold any example up; what must end in time says so by a timeout of its own.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+# Where a change lands, the same examples each time: what stops it is the change, not what else a search finds.
+settings.register_profile("landing", deadline=None, derandomize=True)
 
 
 @pytest.fixture(scope="session")

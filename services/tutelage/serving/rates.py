@@ -35,7 +35,8 @@ class Bucket:
         now_s = self._clock()
         self._level = min(self._most, self._level + (now_s - self._seen_s) * self._rate)
         self._seen_s = now_s
-        return max(0.0, (min(amount, self._most) - self._level) / self._rate)
+        wait_s = (min(amount, self._most) - self._level) / self._rate
+        return max(0.0, round(wait_s, 6))  # less than a microsecond is what rounding leaves, not a wait
 
     def take(self, amount: float) -> None:
         self._level -= amount
