@@ -116,7 +116,8 @@ MEMORY = [
 ]
 TRANSPORT = [
     *times(".2f"),
-    counted("processor time, ours, ms", "cpu_ms_ours", ".2f"),
+    counted("processor time, ours, ms: in turn with the peer", "cpu_ms_ours", ".2f"),
+    counted("in a row", "cpu_ms_in_a_row", ".2f"),
     counted("bytes: ours", "bytes_ours", ".0f"),
     counted("theirs", "bytes_theirs", ".0f"),
     counted("ours, an entry", "bytes_an_entry", ".2f"),

@@ -81,7 +81,8 @@ def fused_divergence(
     if widened is None:
         widened = lacks_instructions(head.weight_VH.dtype, hidden_RH.device)
     tile_rows = tile_rows or even(len(hidden_RH), max(1, TILE // size))
-    task = Task(pull, head, teacher_hidden_RH, teacher_head, token_ids_R, temperature, size, tile_rows, widened)
+    sides = hidden_RH, head, teacher_hidden_RH, teacher_head
+    task = Task(pull, *sides, token_ids_R, temperature, size, tile_rows, widened)
     workspace = workspace or Workspace()
     with torch.autocast(hidden_RH.device.type, enabled=False), workspace.lock:
         total, divergence_R, *observed = _Fused.apply(hidden_RH, head.weight_VH, head.bias_V, task, workspace)
@@ -148,13 +149,14 @@ class Gradients:
 
 
 class _Fused(torch.autograd.Function):
+    """The student's tensors are arguments beside the task, which has them too, for autograd to see."""
+
     @staticmethod
     def forward(
         ctx: Any, hidden_RH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, task: Task, workspace: Workspace
     ) -> tuple[Tensor, ...]:
         inputs = (hidden_RH, weight_VH, bias_V)
         gradients = Gradients.of(inputs, ctx.needs_input_grad, task.size)
-        head = replace(task.head, weight_VH=weight_VH, bias_V=bias_V)
         most = min(task.tile_rows, len(hidden_RH))
         room = partial(workspace.room, like=hidden_RH, dtype=accurate(weight_VH.dtype))
         student_TV = room("student", (most, task.size))
@@ -165,7 +167,7 @@ class _Fused(torch.autograd.Function):
         ctx.factor = 1.0
         for rows in slices(0, len(hidden_RH), task.tile_rows):
             tile_TV = student_TV[: rows.stop - rows.start]
-            logits_into(tile_TV, hidden_RH[rows], head, widened=task.widened)
+            logits_into(tile_TV, hidden_RH[rows], task.head, widened=task.widened)
             for half in slices(rows.start, rows.stop, len(teacher_TV)):
                 own_TV = tile_TV[half.start - rows.start : half.stop - rows.start]
                 other_TV = teacher_TV[: len(own_TV)]

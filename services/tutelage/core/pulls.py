@@ -3,6 +3,7 @@
 The gradient of a divergence D(p, q) with respect to the student's logits is p * (dD/dp - sum(p * dD/dp)), so each row
 of the table gives the value and the pull p * dD/dp; a constant in dD/dp cancels and is left out. Values and zeros are
 those of `divergences`: where a divergence is infinite its value is inf. All of the pair but `p` may be overwritten.
+Its logarithms lie where the logits were.
 Where zeros are not looked for, a value that they would change is NaN or inf.
 """
 
@@ -20,8 +21,6 @@ from tutelage.core.divergences import floored
 class Buffers(NamedTuple):
     """Room for a block of rows [B, V], used again for every block: fresh memory costs more than what is done in it."""
 
-    logp: Tensor
-    logq: Tensor
     p: Tensor
     q: Tensor
     spare: Tensor
@@ -57,18 +56,23 @@ Pull = Callable[[Pair], Pulled]
 def paired(
     student_logits_BV: Tensor, teacher_logits_BV: Tensor, temperature: float, buffers: Buffers, *, zeros: bool
 ) -> Pair:
-    """Both distributions of a block of rows, in the buffers; zeros: whether exact zeros are looked for."""
-    logp, logq, p, q, spare = buffers.first(len(student_logits_BV))
-    if temperature != 1:
-        student_logits_BV = torch.div(student_logits_BV, temperature, out=p)
-        teacher_logits_BV = torch.div(teacher_logits_BV, temperature, out=q)
-    torch.log_softmax(student_logits_BV, -1, out=logp)
-    torch.log_softmax(teacher_logits_BV, -1, out=logq)
+    """Both distributions of a block of rows; zeros: whether exact zeros are looked for.
+
+    Log-probabilities overwrite the logits: so much less passes through a processor's caches.
+    """
+    p, q, spare = buffers.first(len(student_logits_BV))
+    logp, logq = (tempered_logp_(logits, temperature) for logits in (student_logits_BV, teacher_logits_BV))
     torch.exp(logp, out=p)
     torch.exp(logq, out=q)
     if not zeros:
         return Pair(logp, logq, p, q, spare)
     return Pair(floored(logp), floored(logq), p, q, spare, logp == -torch.inf, logq == -torch.inf)
+
+
+def tempered_logp_(logits_BV: Tensor, temperature: float) -> Tensor:
+    if temperature != 1:
+        logits_BV.div_(temperature)
+    return torch.log_softmax(logits_BV, -1, out=logits_BV)
 
 
 def through_softmax(pulled: Pulled, pair: Pair, into_BV: Tensor) -> None:

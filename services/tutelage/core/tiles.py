@@ -26,12 +26,10 @@ BLOCK = 1 << 18
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
-    """What is computed; of `head` only scale and soft-cap are read, since autograd must see weight and bias.
-
-    widened: whether products of fewer bits than float32's are taken in float32
-    """
+    """What is computed; widened: whether products of fewer bits than float32's are taken in float32"""
 
     pull: Pull
+    hidden_RH: Tensor
     head: OutputHead
     teacher_hidden_RH: Tensor
     teacher_head: OutputHead
@@ -87,21 +85,30 @@ def compare_tile(
 
     Returns what that gradient is still to be multiplied by, the same for every tile.
     """
-    step, weight = len(buffers.p), 1.0
+    step, weight, zeros = len(buffers.p), 1.0, False
     for start in range(0, len(student_TV), step):
         block = slice(start, start + step)
         own_BV, other_BV = student_TV[block], teacher_TV[block]
         into = slice(rows.start + start, rows.start + start + len(own_BV))
         token_ids_B = None if task.token_ids_R is None else task.token_ids_R[into]
-        compared = compare(own_BV, other_BV, task, token_ids_B, buffers, zeros=False)
-        if not compared.finite():
-            compared = compare(own_BV, other_BV, task, token_ids_B, buffers, zeros=True)
+        damping_BV = damping(own_BV, task.head)
+        compared = compare(own_BV, other_BV, task, token_ids_B, buffers, zeros=zeros)
+        if not (zeros or compared.finite()):
+            zeros = True  # for the rest of the tile, too: what one row lacks most others do
+            logits_again(own_BV, other_BV, task, into)
+            compared = compare(own_BV, other_BV, task, token_ids_B, buffers, zeros=zeros)
         for column, values_B in zip(columns, compared.columns(), strict=True):
             column[into] = values_B
         if wants_gradient:
-            through_head(compared, own_BV, task.head)
+            through_head(compared, own_BV, damping_BV)
             weight = compared.pulled.weight
     return weight * task.head.scale / task.temperature
+
+
+def logits_again(student_BV: Tensor, teacher_BV: Tensor, task: Task, rows: slice) -> None:
+    """Of rows whose logits were overwritten."""
+    logits_into(student_BV, task.hidden_RH[rows], task.head, widened=task.widened)
+    logits_into(teacher_BV, task.teacher_hidden_RH[rows], task.teacher_head, widened=task.widened)
 
 
 class Compared(NamedTuple):
@@ -121,7 +128,7 @@ class Compared(NamedTuple):
 def compare(
     student_BV: Tensor, teacher_BV: Tensor, task: Task, token_ids_B: Tensor | None, buffers: Buffers, *, zeros: bool
 ) -> Compared:
-    """The observed first, as the pull overwrites both sides."""
+    """Overwrites the logits of both sides; the observed come first, as the pull overwrites what they are of."""
     pair = paired(student_BV, teacher_BV, task.temperature, buffers, zeros=zeros)
     observed = () if token_ids_B is None else observe(pair, token_ids_B)
     return Compared(pair, task.pull(pair), observed)
@@ -133,12 +140,16 @@ def block_rows(tile_TV: Tensor) -> int:
     return min(rows, max(1, BLOCK // size) * torch.get_num_threads()) if tile_TV.device.type == "cpu" else rows
 
 
-def through_head(compared: Compared, logits_BV: Tensor, head: OutputHead) -> None:
-    """Overwrite logits by the gradient before the soft-cap, over the factor that `compare_tile` returns."""
-    damping_BV = None if head.softcap is None else 1 - (logits_BV / head.softcap).square_()
-    through_softmax(compared.pulled, compared.pair, logits_BV)
+def damping(logits_BV: Tensor, head: OutputHead) -> Tensor | None:
+    """What a soft-cap leaves of a gradient, from the logits behind it."""
+    return None if head.softcap is None else 1 - (logits_BV / head.softcap).square_()
+
+
+def through_head(compared: Compared, into_BV: Tensor, damping_BV: Tensor | None) -> None:
+    """The gradient before the soft-cap, over the factor that `compare_tile` returns."""
+    through_softmax(compared.pulled, compared.pair, into_BV)
     if damping_BV is not None:
-        logits_BV *= damping_BV
+        into_BV *= damping_BV
 
 
 def observe(pair: Pair, token_ids_B: Tensor) -> Observed:
