@@ -15,7 +15,7 @@ COORDINATOR = """# The coordinator's HTTP API
 
 Lists are pages: `{"data": [..], "next": cursor}`; give `next` as `after` for the page behind it. Every route may also
 answer the [codes of every route](errors.md#of-every-route). For programs the same is in
-[openapi-coordinator.json](openapi-coordinator.json), and the running service has it at `/docs` and `/openapi.json`. [A
+[openapi-coordinator.json](openapi-coordinator.json), and the running service has it at `/openapi.json`. [A
 run with curl alone](../http.md) shows the routes at work.
 """
 TEACHER = """# The teacher's HTTP API
@@ -24,7 +24,7 @@ Row `r` of a score block speaks of token `token_ids[start + r]` and of nothing e
 `Authorization: Bearer KEY` on every route below `/v1`. Large bodies travel as safetensors:
 `Content-Type` and `Accept: application/vnd.tutelage.safetensors`. Every route may also answer the
 [codes of every route](errors.md#of-every-route). For programs the same is in
-[openapi-teacher.json](openapi-teacher.json), and the running service has it at `/docs` and `/openapi.json`.
+[openapi-teacher.json](openapi-teacher.json), and the running service has it at `/openapi.json`.
 """
 # What OpenAPI does not know, because the route reads the body itself.
 BODIES = {

@@ -52,6 +52,11 @@ def client(app: FastAPI) -> httpx2.AsyncClient:
     return httpx2.AsyncClient(transport=transport, base_url="http://test")
 
 
+async def test_no_page_loads_scripts_from_elsewhere() -> None:
+    async with client(small_app()) as http:
+        assert [(await http.get(path)).status_code for path in ("/docs", "/redoc", "/openapi.json")] == [404, 404, 200]
+
+
 @pytest.mark.parametrize(
     ("method", "path", "json", "status", "code", "field", "said"),
     [

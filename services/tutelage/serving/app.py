@@ -38,7 +38,8 @@ def create_app(
     `app.state.stopping` is an event that is set when the process was told to stop: long answers end then.
     """
     described = {"title": title, "version": tutelage.__version__, "responses": answers(*EVERYWHERE)}
-    app = DescribedApp(lifespan=lifespan, docs_url="/docs", redoc_url=None, **described)
+    # Without the framework's pages of its routes, which load scripts from elsewhere.
+    app = DescribedApp(lifespan=lifespan, docs_url=None, redoc_url=None, **described)
     app.state.stopping = asyncio.Event()
     app.state.registry = registry or CollectorRegistry()
     app.add_middleware(GuardBody, default=max_body_bytes, by_prefix=body_limits or {})

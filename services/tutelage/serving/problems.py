@@ -73,7 +73,7 @@ def _sentence(request: Request, error: AnyHTTPException) -> str:
     where = f"{request.method} {request.url.path}"
     match error.status_code:
         case 404 if error.detail == "Not Found":
-            return f"there is nothing at {request.url.path}; see /docs for the routes"
+            return f"there is nothing at {request.url.path}; /openapi.json has the routes"
         case 405:
             return f"{where} is not offered; allowed here: {(error.headers or {}).get('Allow', 'nothing')}"
     return error.detail
