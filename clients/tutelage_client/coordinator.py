@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import uuid
 from collections.abc import AsyncGenerator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -18,6 +19,8 @@ from tutelage_client.errors import InvalidInput
 from tutelage_client.history import History, read_notes, submitted_per_step
 from tutelage_client.spec import RunSpec
 from tutelage_client.wire import (
+    Action,
+    AuditEntry,
     CheckpointView,
     DeadLetterView,
     EventView,
@@ -198,6 +201,22 @@ class CoordinatorClient(ServiceClient):
     async def revoke_key(self, key_id: str) -> KeyView:
         """Have the key refused from now on; again changes nothing."""
         return await self._http.request_json("DELETE", f"/v1/keys/{quote(key_id, safe='')}", KeyView, repeatable=True)
+
+    async def audit(
+        self,
+        *,
+        after: str | None = None,
+        limit: int = 50,
+        actor: str | None = None,
+        action: Action | str | None = None,
+        target: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Page[AuditEntry]:
+        """One page of who did what, the newest first. actor: a key's id or name; since, until: with their time zone"""
+        times = {"since": since and since.isoformat(), "until": until and until.isoformat()}
+        params = given(after=after, limit=limit, actor=actor, action=action, target=target, **times)
+        return await self._http.request_json("GET", "/v1/audit", Page[AuditEntry], params=params)
 
     async def upload(self, content: Path | bytes, filename: str | None = None) -> FileView:
         """Upload bytes or a file; the same content is the same file and is stored once."""

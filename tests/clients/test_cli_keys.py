@@ -94,6 +94,15 @@ def test_a_key_is_made_used_listed_and_revoked(cli: Cli, guarded_coordinator: st
     assert re.search(rf"{key_id} +ci +lab .* until .* runs:read", listed)
     assert made.stdout.strip() not in listed
     assert cli("keys", "revoke", key_id, *there, "admin").stdout == f"{key_id} (ci) is refused from now on\n"
+    told = cli("audit", "--target", key_id, *there, "admin").stdout.splitlines()
+    assert [line.split()[2:5] for line in told[1:]] == [
+        ["file:admin", "key.revoke", key_id],
+        ["file:admin", "key.create", key_id],
+    ]
+    page = json.loads(cli("audit", "--action", "refused", "--json", *there, "admin").stdout)
+    assert [(each["owner"], each["status"], each["route"]) for each in page["data"]] == [
+        ("ci", 403, "GET /v1/teachers")
+    ]
     assert f"refuses the key in ci; the key {key_id} (ci) was revoked" in refusal(cli("runs", "ls", *there, "ci"))
 
 

@@ -12,6 +12,7 @@ import httpx2
 import numpy as np
 import pytest
 from fastapi import FastAPI
+from guarded import FILES
 from postgres import execute
 from sqlalchemy import delete, event, make_url, update
 
@@ -59,6 +60,21 @@ def settings(shared_database: Database, tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture(scope="session")
 def shared_app(settings: Settings, shared_database: Database) -> FastAPI:
     return build_app(settings, shared_database)
+
+
+@pytest.fixture(scope="session")
+def guarded_settings(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Of the same coordinator behind keys, which those of `FILES` open."""
+    folder = tmp_path_factory.mktemp("keys")
+    for role, secret in FILES.items():
+        (folder / role).write_text(f"{secret}\n")
+    files = {f"{role}_key_file": folder / role for role in FILES}
+    return settings.model_copy(update={"require_keys": True, **files})
+
+
+@pytest.fixture(scope="session")
+def guarded_app(guarded_settings: Settings, shared_database: Database) -> FastAPI:
+    return build_app(guarded_settings, shared_database)
 
 
 @pytest.fixture

@@ -9,13 +9,16 @@ from typing import Any
 import httpx2
 import pytest
 from sqlalchemy import event as listening
+from sqlalchemy import update
 
-from tutelage.coordinator import runs
+from tutelage.coordinator import keys, runs
+from tutelage.coordinator.callers import ANYONE
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.events import record
 from tutelage.coordinator.stream import BATCH, POLL_S, Streams
+from tutelage.coordinator.tables import KeyRow
 from tutelage_client.coordinator import CoordinatorClient
-from tutelage_client.wire import EventReport, EventView, Outcome, RunView
+from tutelage_client.wire import EventReport, EventView, KeyRequest, Outcome, RunView, Scope
 from tutelage_client.worker import WorkerClient
 
 Spec = Callable[..., dict[str, Any]]
@@ -81,7 +84,7 @@ async def test_a_last_id_that_is_not_a_number_is_refused(http: httpx2.AsyncClien
 async def test_events_arrive_while_the_run_goes_on(database: Database, spec: Spec):
     with database.write() as session:
         run_id = runs.submit(session, spec(), None)[0].id
-    stream = Streams(database).follow(run_id, 0, asyncio.Event())
+    stream = Streams(database).follow(run_id, 0, asyncio.Event(), "anyone")
     assert b'"to":"queued"' in await following(stream)
     with database.write() as session:
         runs.pause(session, run_id)
@@ -97,11 +100,31 @@ async def test_a_stream_ends_when_its_process_stops(database: Database, spec: Sp
     with database.write() as session:
         run_id = runs.submit(session, spec(), None)[0].id
     stopping = asyncio.Event()
-    stream = Streams(database).follow(run_id, 0, stopping)
+    stream = Streams(database).follow(run_id, 0, stopping, "anyone")
     await following(stream)
     stopping.set()
     with pytest.raises(StopAsyncIteration):
         await following(stream)
+
+
+async def test_a_stream_ends_with_the_key_of_its_reader_and_no_other_does(database: Database, spec: Spec):
+    with database.write() as session:
+        run_id = runs.submit(session, spec(), None)[0].id
+        request = KeyRequest(name="k", scopes=frozenset({Scope.RUNS_READ}))
+        revoked, expiring, other = (keys.create(session, ANYONE, request).key.id for _ in range(3))
+    streams = Streams(database)
+    opened = {key: streams.follow(run_id, 0, asyncio.Event(), key) for key in (revoked, expiring, other)}
+    await asyncio.gather(*map(following, opened.values()))
+    waiting = {key: asyncio.ensure_future(following(stream)) for key, stream in opened.items()}
+    with database.write() as session:
+        keys.revoke(session, ANYONE, revoked)
+        session.execute(update(KeyRow).where(KeyRow.id == expiring).values(expires_at=1.0))
+    for key in (revoked, expiring):
+        with pytest.raises(StopAsyncIteration):
+            await waiting[key]
+    with database.write() as session:
+        runs.cancel(session, run_id)
+    assert b'"to":"cancelled"' in await waiting[other]
 
 
 async def test_however_many_streams_are_open_one_query_at_a_time_looks_for_news(
@@ -115,7 +138,7 @@ async def test_however_many_streams_are_open_one_query_at_a_time_looks_for_news(
         return sum("runs.last_event" in each for each in asked)
 
     listening.listen(database.engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
-    opened = [streams.follow(run_id, 0, asyncio.Event()) for _ in range(50)]
+    opened = [streams.follow(run_id, 0, asyncio.Event(), "anyone") for _ in range(50)]
     await asyncio.gather(*map(following, opened))
     await until(lambda: looks() >= 2)  # what the first saw is then known to every stream
     asked.clear()
@@ -135,7 +158,7 @@ async def test_a_reader_that_fell_behind_gets_every_event_once(database: Databas
     with database.write() as session:
         run_id = runs.submit(session, spec(), None)[0].id
     streams = Streams(database)
-    slow, quick = (streams.follow(run_id, 0, asyncio.Event()) for _ in range(2))
+    slow, quick = (streams.follow(run_id, 0, asyncio.Event(), "anyone") for _ in range(2))
     await following(slow)
     with database.write() as session:
         run = runs.find(session, run_id, lock=True)

@@ -58,7 +58,11 @@ def raised() -> dict[str, int]:
     """The problems that the services answer with, where code and status stand in the call."""
     found: dict[str, int] = {}
     for name, arguments in calls(SERVICES):
-        if name in ("ServiceProblem", "problem") and isinstance(arguments[0], ast.Constant) and texts(arguments[1:2]):
+        if (
+            name in ("ServiceProblem", "Refused", "problem")
+            and isinstance(arguments[0], ast.Constant)
+            and texts(arguments[1:2])
+        ):
             found[texts(arguments[1:2])[0]] = int(str(arguments[0].value))
     return found
 

@@ -24,6 +24,7 @@ from tutelage_client.wire import EventView, RunStatus, ScoreRequest
 SAMPLED = {"kind": "divergence", "support": {"kind": "sampled"}}
 USD_A_TOKEN = 1e-6
 RUN_BUDGET_USD = 2.5e-4  # two steps of the small run, and no more
+OWN_BUDGET_USD = 1e-4  # below one step
 KEY = "a key of somebody"
 KEY_BUDGET_USD = 1e-5
 
@@ -104,12 +105,11 @@ async def test_a_run_stops_where_its_dollars_end_and_says_so(up: Up, dear: str, 
     assert RUN_BUDGET_USD / 2 < spent <= RUN_BUDGET_USD
     assert spent == pytest.approx(run.teacher_tokens * USD_A_TOKEN), "what was reserved and not used was given back"
 
-    again = small_spec(
-        data, "dear-again", teachers=[{"name": "dear"}], objective=SAMPLED, optim={"steps": 1}, eval=None
-    )
     async with up.client() as client:
-        other = await finished(up, (await client.submit(again)).id)
-    assert other.status is RunStatus.SUCCEEDED, "another run has dollars of its own"
+        other = await finished(up, (await client.submit(spec | {"budget": {"teacher_usd": OWN_BUDGET_USD}})).id)
+    assert other.status is RunStatus.SUCCEEDED, "another run has dollars of its own, and its own limit ends it well"
+    assert other.step < 50
+    assert OWN_BUDGET_USD <= other.metrics["teacher_usd"] == pytest.approx(other.teacher_tokens * USD_A_TOKEN)
 
 
 async def test_a_key_stops_where_its_dollars_end_with_the_limit_in_the_answer(up: Up, dear: str) -> None:

@@ -40,7 +40,13 @@ class Scene:
     def paths(self) -> dict[str, str]:
         """Every page, by a name for it."""
         named = {name: f"/runs/{getattr(self, name)}" for name in RUNS}
-        lists = {"runs": "/", "teachers": "/teachers", "queue": "/queue", "no such run": "/runs/none"}
+        lists = {
+            "runs": "/",
+            "teachers": "/teachers",
+            "queue": "/queue",
+            "audit": "/audit",
+            "no such run": "/runs/none",
+        }
         several = {
             "choose": f"/runs/{self.succeeded}/compare",
             "compare": f"/runs/{self.succeeded}/compare/{self.fork}",

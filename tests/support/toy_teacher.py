@@ -27,10 +27,10 @@ from tutelage_client.wire import ScoreReply, ScoreRequest, TeacherInfo, TeacherV
 WELL_IN_PROBE: tuple[Fault, ...] = ("none",) * 5  # an entry for each score call of the start-up probe
 
 
-def registered(engine: FakeEngine, url: str = "http://127.0.0.1:1") -> TeacherView:
+def registered(engine: FakeEngine, url: str = "http://127.0.0.1:1", **told: Any) -> TeacherView:
     """How the coordinator knows a teacher with this engine; nothing listens at its door unless `url` says so."""
     name = engine.provenance.teacher
-    info = TeacherInfo(name=name, capabilities=engine.capabilities, provenance=engine.provenance)
+    info = TeacherInfo(name=name, capabilities=engine.capabilities, provenance=engine.provenance, **told)
     return TeacherView(name=name, url=url, info=info, seen_at=datetime.now(UTC), available=True)
 
 

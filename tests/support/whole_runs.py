@@ -51,8 +51,9 @@ def attempts(engine: FakeEngine, folder: Path) -> Build:
         epoch: int = 1,
         checkpoint: CheckpointView | None = None,
         forked_from: ForkPoint | None = None,
+        **told: Any,
     ) -> Run:
-        teachers = {"toy": registered(engine).model_dump(mode="json")}
+        teachers = {"toy": registered(engine, **told).model_dump(mode="json")}
         begun = {"checkpoint": checkpoint, "forked_from": forked_from}
         held = lease({}, str(folder / name), epoch=epoch, teachers=teachers, **begun)
         session = Session(cast("Any", worker), held)

@@ -13,10 +13,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from prometheus_client import CollectorRegistry
 
 from tutelage.teacher.accounts import Account, Accounts, Bill, Budget, BudgetSpent
-from tutelage.teacher.prices import PICO, Cost, Prices
+from tutelage.teacher.prices import PICO, Cost, cost
 from tutelage.telemetry import TeacherMetrics
 from tutelage_client.errors import InvalidInput
-from tutelage_client.wire import Usage
+from tutelage_client.wire import Prices, Usage
 
 PRICES = Prices(input=0.15, cached=0.0375, output=0.6)
 
@@ -40,10 +40,10 @@ class Spending(RuleBasedStateMachine):
     @rule(run=st.sampled_from(runs), forward=st.integers(0, 400), written=st.integers(0, 200))
     def begin(self, run: Account, forward: int, written: int) -> None:
         most = Usage(forward_tokens=forward, generated_tokens=written)
-        cost = PRICES.cost(most)
+        most_cost = cost(PRICES, most)
         fits = all(
-            (a.budget.tokens is None or self.held[a.name].tokens + cost.tokens <= a.budget.tokens)
-            and (a.budget.usd is None or self.held[a.name].picousd + cost.picousd <= round(a.budget.usd * PICO))
+            (a.budget.tokens is None or self.held[a.name].tokens + most_cost.tokens <= a.budget.tokens)
+            and (a.budget.usd is None or self.held[a.name].picousd + most_cost.picousd <= round(a.budget.usd * PICO))
             for a in (self.key, run)
         )
         stack = ExitStack()
@@ -54,7 +54,7 @@ class Spending(RuleBasedStateMachine):
             return
         assert fits
         self.open.append((stack, bill, run))
-        self.hold(run, cost)
+        self.hold(run, most_cost)
 
     @precondition(lambda self: self.open)
     @rule(data=st.data(), part=st.floats(0, 1), how=st.sampled_from(["settled", "failed", "given up"]))
@@ -64,7 +64,7 @@ class Spending(RuleBasedStateMachine):
         if how == "settled":
             usage = Usage(cached_tokens=int(part * bill.most.tokens))
             bill.settle(usage)
-            due = PRICES.cost(usage)
+            due = cost(PRICES, usage)
         if how == "given up":
             bill.begun = part > 0.5
             due = bill.most if bill.begun else Cost()
@@ -150,4 +150,4 @@ def test_a_key_and_a_run_are_charged_both_or_neither() -> None:
 
 def test_money_is_exact() -> None:
     usage = Usage(forward_tokens=1, cached_tokens=2, generated_tokens=3)
-    assert PRICES.cost(usage) == Cost(tokens=4, picousd=150_000 + 2 * 37_500 + 3 * 600_000)
+    assert cost(PRICES, usage) == Cost(tokens=4, picousd=150_000 + 2 * 37_500 + 3 * 600_000)

@@ -20,7 +20,7 @@ from tutelage.trainer import keeping, loop
 from tutelage.trainer.exits import StopRun
 from tutelage.trainer.run import Run
 from tutelage_client.spec import RunSpec
-from tutelage_client.wire import Page, Rollout, ScoreReply, StepReport, TokenScores, Usage, encode_reply
+from tutelage_client.wire import Page, Prices, Rollout, ScoreReply, StepReport, TokenScores, Usage, encode_reply
 
 TAID = {
     "kind": "divergence",
@@ -194,6 +194,20 @@ async def test_a_spent_budget_of_teacher_tokens_ends_the_run_well(
     assert worker.steps[-2].teacher_tokens < 60 <= last.teacher_tokens
     assert worker.events == [f"the run ends at step {last.step}: budget.teacher_tokens is spent"]
     assert (worker.commits[-1].step, worker.commits[-1].final) == (last.step, True)
+
+
+async def test_a_spent_budget_of_dollars_ends_the_run_at_the_prices_that_its_teacher_tells(
+    spec_of: Any, building: Build, engine: FakeEngine, worker: RecordingWorker
+) -> None:
+    queue = MemoryQueue()
+    spec = spec_of(50, budget={"teacher_usd": 0.06})
+    async with working(queue, engine):
+        await finish(await building(spec, worker, queue, prices=Prices(input=1000.0)))
+    last = worker.steps[-1]
+    assert worker.events == [f"the run ends at step {last.step}: budget.teacher_usd is spent"]
+    spent = [cast(float, row.metrics["teacher_usd"]) for row in worker.steps[1:]]
+    assert spent == pytest.approx([row.teacher_tokens / 1000 for row in worker.steps[1:]])
+    assert [0.0, *spent][-2] < 0.06 <= spent[-1]
 
 
 async def test_a_spent_budget_of_time_ends_the_run_before_its_next_step(

@@ -14,7 +14,7 @@ from tutelage_client.spec import SOURCES, RolloutSpec, RunSpec, load_spec, parse
 
 INF = float("inf")
 FINITE = ["optim.lr", "optim.weight_decay", "optim.max_grad_norm", "rollout.temperature", "rollout.top_p"]
-FINITE += ["eval.temperature", "budget.wall_clock_s"]
+FINITE += ["eval.temperature", "budget.wall_clock_s", "budget.teacher_usd"]
 EXAMPLES = Path(__file__).parents[2] / "examples" / "skill"
 
 

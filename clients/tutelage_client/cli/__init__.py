@@ -3,7 +3,7 @@
     parser      every command with its flags; nothing heavy is imported for --help
     connect     which coordinator and which key are meant, and clients that give up soon
     remedies    what went wrong and what helps
-    runs fork check watch progress queue store keys score methods doctor     the commands
+    runs fork check watch progress queue store keys audit score methods doctor     the commands
     show details                                tables, digits, relative times, JSON; one run on one screen
     standalone  `up` and `demo`, which belong to the services
 
@@ -54,7 +54,20 @@ async def _execute(args: argparse.Namespace) -> int:
 
 def commands() -> dict[str, Command]:
     """The function of each command, imported once it is known that one is wanted."""
-    from tutelage_client.cli import check, doctor, fork, keys, methods, queue, runs, score, standalone, store, watch
+    from tutelage_client.cli import (
+        audit,
+        check,
+        doctor,
+        fork,
+        keys,
+        methods,
+        queue,
+        runs,
+        score,
+        standalone,
+        store,
+        watch,
+    )
 
     return {
         "runs submit": runs.submit,
@@ -80,6 +93,7 @@ def commands() -> dict[str, Command]:
         "keys create": keys.create,
         "keys ls": keys.ls,
         "keys revoke": keys.revoke,
+        "audit": audit.audit,
         "score": score.score,
         "methods ls": methods.ls,
         "methods show": methods.show_one,

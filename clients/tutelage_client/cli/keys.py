@@ -20,6 +20,7 @@ COLUMNS: dict[str, show.Column] = {
     "PROJECT": "left",
     "MADE": "right",
     "STATE": "left",
+    "SPENT": "left",
     "SCOPES": "wrap",
 }
 
@@ -40,7 +41,7 @@ async def create(args: argparse.Namespace) -> int:
 def _wanted(args: argparse.Namespace) -> KeyRequest:
     expires_in_s = None if args.days is None else args.days * DAY_S
     wanted = {"name": args.name, "scopes": args.scope, "project": args.project, "expires_in_s": expires_in_s}
-    wanted |= {"requests_per_s": args.requests_per_s}
+    wanted |= {name: getattr(args, name) for name in ("requests_per_s", "budget_tokens", "budget_usd")}
     try:
         return KeyRequest.model_validate(wanted)
     except ValidationError as error:
@@ -72,4 +73,13 @@ async def revoke(args: argparse.Namespace) -> int:
 def _row(key: KeyView) -> list[show.Cell]:
     until = "never expires" if key.expires_at is None else f"until {show.moment(key.expires_at)}"
     state = until if key.revoked_at is None else "revoked"
-    return [key.id, key.name, key.project, show.ago(key.created_at), state, " ".join(key.scopes)]
+    return [key.id, key.name, key.project, show.ago(key.created_at), state, _spent(key), " ".join(key.scopes)]
+
+
+def _spent(key: KeyView) -> str:
+    """By runs that have ended, and reserved for those that go on, of what they may."""
+    tokens, usd = key.spent_tokens + key.reserved_tokens, key.spent_usd + key.reserved_usd
+    of_tokens = "" if key.budget_tokens is None else f" of {show.count(key.budget_tokens)}"
+    of_usd = "" if key.budget_usd is None else f" of {key.budget_usd:g}"
+    dollars = f", {usd:.4g}{of_usd} USD" if usd or of_usd else ""
+    return f"{show.count(tokens)}{of_tokens} tokens{dollars}"

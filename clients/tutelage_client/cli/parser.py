@@ -16,6 +16,7 @@ SCOPES = (
     "files:write",
     "teachers:read",
     "teachers:write",
+    "audit:read",
     "keys:admin",
     "projects:admin",
 )
@@ -48,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     _add_queue(nouns)
     _add_store(nouns)
     _add_keys(nouns)
+    _add_audit(nouns)
     _add_score(nouns)
     _add_methods(nouns)
     _add(nouns, "doctor", "check this machine, the coordinator and its teachers")
@@ -181,9 +183,26 @@ def _add_keys(nouns: Any) -> None:
     create.add_argument(
         "--requests-per-s", type=float, metavar="N", help="answer at most so many requests a second (default: any)"
     )
+    create.add_argument(
+        "--budget-tokens",
+        type=_count,
+        metavar="N",
+        help="its runs take so many tokens of teachers in all (default: any)",
+    )
+    create.add_argument(
+        "--budget-usd", type=float, metavar="X", help="its runs cost so many dollars in all (default: any)"
+    )
     _add(keys, "ls", "list keys, the newest first", command="keys ls")
     revoke = _add(keys, "revoke", "refuse a key from now on", command="keys revoke")
     revoke.add_argument("key_id", metavar="ID", help="as `tutelage keys ls` lists it")
+
+
+def _add_audit(nouns: Any) -> None:
+    audit = _add(nouns, "audit", "who did what at the coordinator, and who was refused, the newest first")
+    audit.add_argument("--actor", metavar="KEY", help="only what was done by this key, by its id or its name")
+    audit.add_argument("--action", metavar="A", help="only this, such as run.cancel, key.create or refused")
+    audit.add_argument("--target", metavar="ID", help="only what was done to this, such as a run")
+    audit.add_argument("--limit", type=_count, default=50, metavar="N", help="at most this many (default 50)")
 
 
 def _add_score(nouns: Any) -> None:

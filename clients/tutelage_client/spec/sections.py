@@ -163,8 +163,11 @@ class Diagnostics(Message):
 class Budget(Message):
     """The run ends well, with its model, at the first limit that it meets."""
 
-    teacher_tokens: Count | None = Field(
+    teacher_tokens: Annotated[int, Field(ge=1, le=10**15)] | None = Field(
         default=None, description="tokens that all teachers computed or wrote for this run"
+    )
+    teacher_usd: Positive | None = Field(
+        default=None, description="dollars that this costs by the prices of the teachers; one without costs nothing"
     )
     wall_clock_s: Positive | None = Field(
         default=None, description="seconds of one attempt; a resumed run begins again"

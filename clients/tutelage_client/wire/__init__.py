@@ -1,6 +1,7 @@
 """What two processes must agree on: the messages and their one alignment (see `scores`)."""
 
 from tutelage_client.wire.accounting import RUN_HEADER, Spending
+from tutelage_client.wire.audit import Action, AuditEntry
 from tutelage_client.wire.changes import MOST_LABELS, NAME, ForkPoint, ForkRequest, RunChanges
 from tutelage_client.wire.codec import MEDIA_TYPE, decode_reply, decode_request, encode_reply, encode_request
 from tutelage_client.wire.completions import (
@@ -73,6 +74,7 @@ from tutelage_client.wire.teachers import (
     CanaryResult,
     Capabilities,
     Overload,
+    Prices,
     Provenance,
     ReplicaView,
     ScoreCacheView,
@@ -90,7 +92,9 @@ __all__ = [
     "NAME",
     "PROJECT",
     "RUN_HEADER",
+    "Action",
     "Activity",
+    "AuditEntry",
     "CanaryResult",
     "Capabilities",
     "CheckpointCommit",
@@ -138,6 +142,7 @@ __all__ = [
     "Page",
     "Pairwise",
     "Pattern",
+    "Prices",
     "Problem",
     "Prompt",
     "PromptLogprob",

@@ -73,7 +73,6 @@ COORDINATOR = {
 }
 
 TEACHER = {
-    "budget_spent": ProblemCode(402, "the key or the run has not enough left for the most that this can cost"),
     "deadline_exceeded": ProblemCode(504, "not done within the seconds that the header `Tutelage-Timeout-S` gives"),
     "not_acceptable": ProblemCode(406, "scores come as JSON or safetensors only"),
     "unsupported_media_type": ProblemCode(415, "a score request is JSON or safetensors"),
@@ -87,6 +86,7 @@ BOTH = {
     "unauthorized": ProblemCode(401, "the bearer key is missing, unknown, expired or revoked; the sentence says which"),
     "rate_limited": ProblemCode(429, "the key asks too fast; try again after `Retry-After`"),
     "out_of_scope": ProblemCode(403, "the key may not be used for this; the sentence says for what it may"),
+    "budget_spent": ProblemCode(402, "the key or the run has not enough left for the most that this can cost"),
     "capability_missing": ProblemCode(422, "the teacher cannot do this, and nothing is approximated"),
     "not_ready": ProblemCode(503, "the service is starting, stopping, or failed its start-up probe"),
 }

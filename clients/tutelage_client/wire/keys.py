@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tutelage_client.wire.changes import NAME
 from tutelage_client.wire.message import Message
@@ -25,6 +26,7 @@ class Scope(StrEnum):
     FILES_WRITE = "files:write"
     TEACHERS_READ = "teachers:read"
     TEACHERS_WRITE = "teachers:write"
+    AUDIT_READ = "audit:read"
     KEYS_ADMIN = "keys:admin"
     PROJECTS_ADMIN = "projects:admin"
 
@@ -45,6 +47,28 @@ class KeyRequest(Message):
     requests_per_s: float | None = Field(
         default=None, gt=0, le=1e6, description="requests a second at one coordinator; null: not limited"
     )
+    budget_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        le=10**15,
+        description="tokens of teachers that its runs may take in all, ever; null: not limited",
+    )
+    budget_usd: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e6,
+        description="dollars that its runs may cost in all, ever, by the prices of the teachers; null: not limited",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if Scope.KEYS_ADMIN in self.scopes:
+            for name in ("budget_tokens", "budget_usd"):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"{name}: a key with keys:admin could make others without one; leave one of both out"
+                    )
+        return self
 
 
 class KeyView(Message):
@@ -55,6 +79,12 @@ class KeyView(Message):
     project: str = Field(description="what it belongs to")
     scopes: list[Scope] = Field(description="what it may be used for")
     requests_per_s: float | None = Field(description="requests a second at one coordinator; null: not limited")
+    budget_tokens: int | None = Field(description="tokens of teachers that its runs may take in all; null: not limited")
+    budget_usd: float | None = Field(description="dollars that its runs may cost in all; null: not limited")
+    spent_tokens: int = Field(description="by its runs that have ended")
+    reserved_tokens: int = Field(description="the most that those of its runs may take which have not ended")
+    spent_usd: float = Field(description="by its runs that have ended, by the prices of the teachers")
+    reserved_usd: float = Field(description="the most that those of its runs may cost which have not ended")
     created_at: datetime = Field(description="when it was made")
     created_by: str = Field(description="the key that asked for it")
     expires_at: datetime | None = Field(description="when it is refused; null: never")

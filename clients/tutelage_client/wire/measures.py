@@ -121,6 +121,9 @@ WRITING = {
     "failed_over": Measure(
         "rollouts", "of the step, marked by the stand-in of their teacher; with failover_to, where the teacher is lost"
     ),
+    "teacher_usd": Measure(
+        "USD", "what teachers cost since the run began, by the prices that they told; absent where none has any"
+    ),
     "teacher_tokens/TEACHER": Measure("tokens", "one of several teachers' share of teacher_tokens"),
     "student_share": Measure(
         "share of steps", "with source adaptive: phi, of those that learn from the student's text rather than from data"

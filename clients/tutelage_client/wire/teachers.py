@@ -78,6 +78,20 @@ class Usage(Message):
         )
 
 
+class Prices(Message):
+    """What a teacher's work costs, in USD a million tokens. A cached token costs no more than one that is not."""
+
+    input: float = Field(default=0.0, description="tokens that go through the model")
+    cached: float = Field(default=0.0, description="tokens that do not have to")
+    output: float = Field(default=0.0, description="tokens that are written")
+
+    def usd(self, usage: Usage) -> float:
+        """Of this work, in dollars."""
+        return (
+            usage.forward_tokens * self.input + usage.cached_tokens * self.cached + usage.generated_tokens * self.output
+        ) / 1e6
+
+
 class ScoreCacheView(Message):
     """What a teacher's score cache did since its start. Completions are counted, each by where its answer came from."""
 
@@ -138,6 +152,7 @@ class TeacherInfo(Message):
     capabilities: Capabilities = Field(description="what it can do")
     provenance: Provenance = Field(description="who it is")
     probe: dict[str, Any] = Field(default={}, description="what its test of itself found at the start")
+    prices: Prices = Field(default=Prices(), description="what its work costs; nothing where it was given no prices")
     replicas: tuple[ReplicaView, ...] = Field(default=(), description="where several upstreams serve it")
     score_cache: ScoreCacheView | None = Field(default=None, description="its score cache, where it has one")
     overload: Overload | None = Field(default=None, description="its upstream, where that takes no work for its limits")

@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 
 from tutelage.coordinator import keys
 from tutelage.coordinator.access import serve_guarded
-from tutelage.coordinator.callers import Gate, PageMissing
+from tutelage.coordinator.callers import Gate, Refused
 from tutelage.coordinator.clock import ClockWatch
 from tutelage.coordinator.dashboard import pages
 from tutelage.coordinator.db import Database
@@ -23,8 +23,9 @@ from tutelage.coordinator.launchers import Launcher
 from tutelage.coordinator.launching import Launching
 from tutelage.coordinator.leases import keep_all, sweep
 from tutelage.coordinator.letters import Letters
+from tutelage.coordinator.refusals import Refusals
+from tutelage.coordinator.routes import audit, letters, logs, runs, store, workers
 from tutelage.coordinator.routes import keys as key_routes
-from tutelage.coordinator.routes import letters, logs, runs, store, workers
 from tutelage.coordinator.settings import Settings
 from tutelage.queue import Queue
 from tutelage.serving import create_app, problem
@@ -68,6 +69,7 @@ def build_app(
         app.add_exception_handler(outage, _on_outage)
     app.add_exception_handler(DataError, _on_impossible_value)
     gate = _gate(database, settings)
+    refusals = Refusals(database, pages.on_missing(gate))
     serve_guarded(
         app,
         gate,
@@ -76,10 +78,11 @@ def build_app(
         letters.router(Letters(database, queue)),
         store.router(database, settings.files),
         key_routes.router(database),
+        audit.router(database),
         workers.router(database, settings),
-        pages.router(database, queue, gate),
+        pages.router(database, queue, gate, refusals),
     )
-    app.add_exception_handler(PageMissing, pages.on_missing(gate))
+    app.add_exception_handler(Refused, refusals.answer)
     app.mount("/static", pages.assets())
     return app
 

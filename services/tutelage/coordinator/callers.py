@@ -6,17 +6,15 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
-from urllib.parse import quote
+from typing import Annotated, Any
 
-from fastapi import Depends, HTTPException, Request, Security
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import Depends, Request
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from tutelage.coordinator import runs
-from tutelage.coordinator.access import NEEDS, Access
+from tutelage.coordinator.access import KEY, NEEDS, Access
 from tutelage.coordinator.db import Database, now
 from tutelage.coordinator.tables import KeyRow, RunRow
 from tutelage.serving import ServiceProblem
@@ -24,18 +22,20 @@ from tutelage.serving.rates import Pace, RateLimited
 from tutelage_client.wire import PROJECT, Scope
 
 COOKIE = "tutelage_key"  # of a browser that has signed in
-_TOLD = HTTPBearer(auto_error=False, description="a key of this coordinator; on loopback none is needed")
-Told = Annotated[HTTPAuthorizationCredentials | None, Security(_TOLD)]
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """project: what it sees, and where what it makes belongs; requests_per_s: None is no limit"""
+    """name: of the key or lease; project: what it sees, and where what it makes belongs
+
+    owner: the key's name for people; requests_per_s: None is no limit
+    """
 
     name: str
     project: str
     scopes: frozenset[Scope]
     requests_per_s: float | None = None
+    owner: str | None = None
 
 
 ANYONE = Caller("anyone", PROJECT, frozenset(Scope))
@@ -46,12 +46,16 @@ def digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-class PageMissing(HTTPException):
-    """What a person looks for in a browser is not there."""
+class Refused(ServiceProblem):
+    """Somebody may not do this. by: who, as far as that is known: the audit tells of it."""
+
+    def __init__(self, *args: Any, by: Caller | None, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self.by = by
 
 
 class Gate:
-    """A route dependency: lets in who may, and tells the route who it is.
+    """Lets in who may, before anything of the request is read, and tells the route who it is.
 
     known: callers by the digest of a key that is in a file, beside those in the database
     asks: whether anybody is asked for a key
@@ -63,27 +67,19 @@ class Gate:
         self.asks = asks
         self._paces: dict[tuple[str, float], Pace] = {}
 
-    async def __call__(self, request: Request, told: Told) -> None:
-        path: str = request.scope["route"].path
-        need = NEEDS[f"{request.method} {path}"]
+    async def __call__(self, request: Request) -> None:
+        """Raises: ServiceProblem: 429 `rate_limited`; Refused: 401, 403 or 404; ServiceProblem: 409 `stale_epoch`."""
+        need = NEEDS[f"{request.method} {request.scope['route'].path}"]
         if need is Access.PUBLIC:
             return
+        told = await KEY(request)
         secret = told.credentials if told else None
         if secret is None and (request.method == "GET" or request.headers.get("sec-fetch-site") == "same-origin"):
             secret = request.cookies.get(COOKIE)  # a page of another site changes nothing by it
         run_ids = [request.path_params[name] for name in ("run_id", "other_id") if name in request.path_params]
-        try:
-            caller = await run_in_threadpool(self._let_in, need, secret, run_ids, request.method)
-            self._keep_pace(caller)
-            request.state.caller = caller
-        except ServiceProblem as refused:
-            if path.startswith(("/v1", "/internal")):
-                raise
-            if refused.status_code == 429:
-                raise
-            if refused.status_code == 404:
-                raise PageMissing(404, refused.detail) from refused
-            raise HTTPException(303, headers={"Location": f"/sign-in?to={quote(request.url.path)}"}) from refused
+        caller = await run_in_threadpool(self._let_in, need, secret, run_ids, request.method)
+        self._keep_pace(caller)
+        request.state.caller = caller
 
     def _keep_pace(self, caller: Caller) -> None:
         """Raises: ServiceProblem: 429 `rate_limited`."""
@@ -100,7 +96,7 @@ class Gate:
             raise ServiceProblem(429, "rate_limited", str(error), retry_after_s=left, headers=limit) from error
 
     def knows(self, secret: str) -> Caller:
-        """Whose key it is. Raises: ServiceProblem: 401."""
+        """Whose key it is. Raises: Refused: 401."""
         with self._database.read() as session:
             return self._holder(session, secret)
 
@@ -127,22 +123,28 @@ class Gate:
         key, is_over = found
         if key.revoked_at is not None or is_over:
             how = "has expired" if key.revoked_at is None else "was revoked"
-            raise _unauthorized(f"the key {key.id} ({key.name}) {how}; ask whoever runs this coordinator for a new one")
-        return Caller(key.id, key.project, frozenset(map(Scope, key.scopes)), key.requests_per_s)
+            detail = f"the key {key.id} ({key.name}) {how}; ask whoever runs this coordinator for a new one"
+            raise _unauthorized(detail, by=_caller(key))
+        return _caller(key)
+
+
+def _caller(key: KeyRow) -> Caller:
+    return Caller(key.id, key.project, frozenset(map(Scope, key.scopes)), key.requests_per_s, key.name)
 
 
 def require(caller: Caller, scope: Scope) -> None:
-    """Raises: ServiceProblem: 403 `out_of_scope`."""
+    """Raises: Refused: 403 `out_of_scope`."""
     if scope not in caller.scopes:
         has = ", ".join(sorted(caller.scopes))
-        raise ServiceProblem(403, "out_of_scope", f"the key {caller.name} lacks the scope {scope}; it has {has}")
+        raise Refused(403, "out_of_scope", f"the key {caller.name} lacks the scope {scope}; it has {has}", by=caller)
 
 
 def _require_own(session: Session, caller: Caller, run_id: str) -> None:
     """Another project's run is not there, for whoever asks."""
     project = session.scalar(select(RunRow.project).where(RunRow.id == run_id))
     if project != caller.project:
-        raise runs.not_found(run_id)
+        missing = runs.not_found(run_id)
+        raise Refused(missing.status_code, missing.code, missing.detail, by=caller)
 
 
 def _holder_of_lease(session: Session, secret: str | None, run_id: str, *, reads: bool) -> Caller:
@@ -156,8 +158,8 @@ def _holder_of_lease(session: Session, secret: str | None, run_id: str, *, reads
     return Caller(f"{run_id}@{run.epoch}", run.project, frozenset())
 
 
-def _unauthorized(detail: str) -> ServiceProblem:
-    return ServiceProblem(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})
+def _unauthorized(detail: str, by: Caller | None = None) -> Refused:
+    return Refused(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"}, by=by)
 
 
 async def caller_of(request: Request) -> Caller:  # async, or FastAPI asks a thread

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
+from tutelage.coordinator.accounts import settle
 from tutelage.coordinator.db import now
 from tutelage.coordinator.pages import page
 from tutelage.coordinator.states import LEASED, TRANSITIONS
@@ -40,6 +41,7 @@ def move(session: Session, run: RunRow, *path: RunStatus, reason: str | None = N
             run.lease_owner = run.lease_expires_at = None
         if to.final:
             run.ended_at = now()
+            settle(run)
         data = {"from": before, "to": to, "epoch": run.epoch, "reason": reason}
         log.info("a run moves", extra={"run_id": run.id} | data)
         record(session, run, "state", f"{before} -> {to}" + (f": {reason}" if reason else ""), data)

@@ -19,6 +19,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from tutelage.coordinator import runs
+from tutelage.coordinator.accounts import within
 from tutelage.coordinator.db import now
 from tutelage.coordinator.events import record
 from tutelage.coordinator.settings import Settings
@@ -40,12 +41,13 @@ def fork(
     request: ForkRequest,
     idempotency_key: str | None,
     project: str,
+    key_id: str | None,
 ) -> tuple[RunView, bool]:
     """The queued fork and whether it is new: the same key and request give the same run.
 
     Raises:
         InvalidInput, ServiceProblem: what `submit` refuses; 404 `run_not_found`, `checkpoint_not_found` or
-            `checkpoint_missing`; 422 `setting_is_fixed`.
+            `checkpoint_missing`; 422 `setting_is_fixed`; 402 `budget_spent`.
     """
     body = {"forked_from": run_id} | request.model_dump(mode="json")
     known = runs.by_key(session, idempotency_key, body, project)
@@ -55,10 +57,10 @@ def fork(
     chosen = _chosen(session, parent, request.step)
     spec, point = _respecified(parent, chosen, request)
     check(session, spec, project)
-    begun = {"step": point.step, "forked_from": point.model_dump(mode="json")}
-    run = runs.add(session, spec, body, idempotency_key, project, **begun)
+    begun = {"step": point.step, "forked_from": point.model_dump(mode="json"), "submitted_by": key_id}
+    run = runs.add(session, within(session, key_id, spec), body, idempotency_key, project, **begun)
     if run is None:
-        return fork(session, settings, run_id, request, idempotency_key, project)
+        return fork(session, settings, run_id, request, idempotency_key, project, key_id)
     _hand_over(session, settings, chosen, run)
     said = {"step": point.step, "changed": point.changed}
     record(session, parent, "log", f"{run.id} begins at step {point.step} of this run", {"run_id": run.id} | said)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Collection
 from pathlib import Path
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from tutelage.coordinator.accounts import account
 from tutelage.coordinator.callers import Caller, digest, require
 from tutelage.coordinator.db import now
 from tutelage.coordinator.pages import page
@@ -50,6 +52,12 @@ def any_is_there(session: Session) -> bool:
     return session.scalar(query.where(KeyRow.expires_at.is_(None) | (KeyRow.expires_at > now())).limit(1)) is not None
 
 
+def refused(session: Session, key_ids: Collection[str]) -> set[str]:
+    """Those of the keys that are revoked or have expired. A key of a file is neither."""
+    is_over = KeyRow.revoked_at.is_not(None) | (KeyRow.expires_at <= now())
+    return set(session.scalars(select(KeyRow.id).where(KeyRow.id.in_(key_ids), is_over)))
+
+
 def create(session: Session, caller: Caller, asked: KeyRequest) -> NewKey:
     """A new key with its secret, which is not kept.
 
@@ -72,13 +80,15 @@ def create(session: Session, caller: Caller, asked: KeyRequest) -> NewKey:
             sha256=digest(secret),
             scopes=sorted(asked.scopes),
             requests_per_s=asked.requests_per_s,
+            budget_tokens=asked.budget_tokens,
+            budget_usd=asked.budget_usd,
             created_by=caller.name,
             created_at=now(),
             expires_at=None if asked.expires_in_s is None else now() + asked.expires_in_s,
         )
     )
     session.flush()
-    return NewKey(key=_view(_found(session, caller, f"key-{key_id}")), secret=secret)
+    return NewKey(key=_View(session)(_found(session, caller, f"key-{key_id}")), secret=secret)
 
 
 def revoke(session: Session, caller: Caller, key_id: str) -> KeyView:
@@ -88,7 +98,7 @@ def revoke(session: Session, caller: Caller, key_id: str) -> KeyView:
         row.revoked_at = now()
         session.flush()
         session.refresh(row)
-    return _view(row)
+    return _View(session)(row)
 
 
 def keys(session: Session, caller: Caller, after: str | None, limit: int) -> Page[KeyView]:
@@ -96,7 +106,8 @@ def keys(session: Session, caller: Caller, after: str | None, limit: int) -> Pag
     query = select(KeyRow)
     if Scope.PROJECTS_ADMIN not in caller.scopes:
         query = query.where(KeyRow.project == caller.project)
-    return page(session, query, (KeyRow.created_at, KeyRow.id), _view, after=after, limit=limit, newest_first=True)
+    view = _View(session)
+    return page(session, query, (KeyRow.created_at, KeyRow.id), view, after=after, limit=limit, newest_first=True)
 
 
 def _found(session: Session, caller: Caller, key_id: str) -> KeyRow:
@@ -106,5 +117,13 @@ def _found(session: Session, caller: Caller, key_id: str) -> KeyRow:
     return row
 
 
-def _view(row: KeyRow) -> KeyView:
-    return KeyView.model_validate({name: getattr(row, name) for name in KeyView.model_fields})
+class _View:
+    """A row as people see it, with what stands on its account."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def __call__(self, row: KeyRow) -> KeyView:
+        told = account(self._session, row.id)._asdict()
+        told |= {name: getattr(row, name) for name in KeyView.model_fields if name not in told}
+        return KeyView.model_validate(told)

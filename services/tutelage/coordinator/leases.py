@@ -145,11 +145,11 @@ def heartbeat(session: Session, settings: Settings, run_id: str, beat: Heartbeat
     return HeartbeatReply.model_validate({"desired": run.desired, "expires_in_s": settings.lease_s})
 
 
-def finish(session: Session, settings: Settings, run_id: str, outcome: Outcome) -> None:
-    """End an attempt. The same outcome again (its answer was lost) changes nothing."""
+def finish(session: Session, settings: Settings, run_id: str, outcome: Outcome) -> bool:
+    """End an attempt; says whether it went on. The same outcome again (its answer was lost) changes nothing."""
     run = find(session, run_id, lock=True)
     if run.outcome_epoch == outcome.epoch:
-        return
+        return False
     run = owned(session, run_id, outcome.epoch)
     run.outcome_epoch = outcome.epoch
     if outcome.model_path is not None:
@@ -160,6 +160,7 @@ def finish(session: Session, settings: Settings, run_id: str, outcome: Outcome) 
         _recover(session, run, outcome.error or _lost("crashed", "the trainer's process died"))
     else:
         _end(session, run, outcome)
+    return True
 
 
 def _end(session: Session, run: RunRow, outcome: Outcome) -> None:

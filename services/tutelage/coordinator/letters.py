@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from starlette.concurrency import run_in_threadpool
 
+from tutelage.coordinator.audit import Deed
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.events import record
 from tutelage.coordinator.runs import find
@@ -37,7 +38,7 @@ class Letters:
             letters = [(name, letter) for name in teachers for letter in await queue.dead_letters(name)]
         return [_view(name, letter) for name, letter in letters if letter.run_id == run_id]
 
-    async def replay(self, run_id: str, job_id: str) -> DeadLetterView:
+    async def replay(self, run_id: str, job_id: str, deed: Deed) -> DeadLetterView:
         """Put it back to work. A step that is still to be done learns from the answer; one that is done does not.
 
         Raises:
@@ -47,14 +48,14 @@ class Letters:
         letter = await self._found(run_id, job_id)
         with answering(self._queue) as queue:
             is_done = await queue.replay(letter.teacher, job_id)
-        return await self._recorded(run_id, letter, is_done, "put back to work")
+        return await self._recorded(run_id, letter, is_done, deed, "put back to work")
 
-    async def discard(self, run_id: str, job_id: str) -> DeadLetterView:
+    async def discard(self, run_id: str, job_id: str, deed: Deed) -> DeadLetterView:
         """Forget it; a step that asks the same question again asks it anew."""
         letter = await self._found(run_id, job_id)
         with answering(self._queue) as queue:
             is_done = await queue.discard(letter.teacher, job_id)
-        return await self._recorded(run_id, letter, is_done, "discarded")
+        return await self._recorded(run_id, letter, is_done, deed, "discarded")
 
     async def _found(self, run_id: str, job_id: str) -> DeadLetterView:
         for letter in await self.of(run_id):
@@ -62,18 +63,21 @@ class Letters:
                 return letter
         raise _missing(run_id, job_id)
 
-    async def _recorded(self, run_id: str, letter: DeadLetterView, is_done: bool, what: str) -> DeadLetterView:
+    async def _recorded(
+        self, run_id: str, letter: DeadLetterView, is_done: bool, deed: Deed, what: str
+    ) -> DeadLetterView:
         """The letter, once its end is in the run's history. Of two who act at once the second finds it gone."""
         if not is_done:
             raise _missing(run_id, letter.job_id)
-        await run_in_threadpool(self._record, run_id, letter, what)
+        await run_in_threadpool(self._record, run_id, letter, deed, what)
         return letter
 
-    def _record(self, run_id: str, letter: DeadLetterView, what: str) -> None:
+    def _record(self, run_id: str, letter: DeadLetterView, deed: Deed, what: str) -> None:
         with self._database.write() as session:
             run = find(session, run_id, lock=True)
             message = f"dead letter {letter.job_id} of teacher {letter.teacher!r} was {what}"
             record(session, run, "teacher", message, letter.model_dump(mode="json"))
+            deed.tell(session, f"{run_id}/{letter.job_id}")
 
     def _teachers(self, run_id: str) -> list[str]:
         with self._database.read() as session:

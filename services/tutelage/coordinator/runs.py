@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
+from tutelage.coordinator.accounts import reserved, within
 from tutelage.coordinator.db import now, put_new
 from tutelage.coordinator.events import move, record
 from tutelage.coordinator.pages import page
@@ -25,21 +26,26 @@ _LOCKED = _BY_ID.with_for_update()
 
 
 def submit(
-    session: Session, body: dict[str, Any], idempotency_key: str | None, project: str = PROJECT
+    session: Session,
+    body: dict[str, Any],
+    idempotency_key: str | None,
+    project: str = PROJECT,
+    key_id: str | None = None,
 ) -> tuple[RunView, bool]:
     """The queued run and whether it is new: the same key and body give the same run.
 
     Raises:
-        InvalidInput, ServiceProblem: what can be refused without a model, or the key belongs to another body.
+        InvalidInput, ServiceProblem: what can be refused without a model, the idempotency key belongs to another body,
+            or 402 `budget_spent`, by the key of this id that submits it.
     """
     known = by_key(session, idempotency_key, body, project)
     if known is not None:
         return view(known), False
     spec = parse_spec(body)
     check(session, spec, project)
-    run = add(session, spec, body, idempotency_key, project)
+    run = add(session, within(session, key_id, spec), body, idempotency_key, project, submitted_by=key_id)
     if run is None:
-        return submit(session, body, idempotency_key, project)
+        return submit(session, body, idempotency_key, project, key_id)
     return view(run), True
 
 
@@ -65,18 +71,22 @@ def _fresh(spec: RunSpec) -> dict[str, Any]:
     counts = dict.fromkeys(
         ("step", "epoch", "crashes", "teacher_tokens", "student_tokens", "last_event", "last_pushed", "revision"), 0
     )
-    return counts | {
-        "name": spec.name,
-        "spec": spec.model_dump(mode="json"),
-        "status": RunStatus.QUEUED,
-        "desired": "run",
-        "steps": spec.optim.steps,
-        "conditions": {},
-        "metrics": {},
-        "labels": {},
-        "created_at": now(),
-        "updated_at": now(),
-    }
+    return (
+        counts
+        | reserved(spec)
+        | {
+            "name": spec.name,
+            "spec": spec.model_dump(mode="json"),
+            "status": RunStatus.QUEUED,
+            "desired": "run",
+            "steps": spec.optim.steps,
+            "conditions": {},
+            "metrics": {},
+            "labels": {},
+            "created_at": now(),
+            "updated_at": now(),
+        }
+    )
 
 
 def _own(project: str, key: str) -> str:

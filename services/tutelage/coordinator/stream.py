@@ -1,4 +1,4 @@
-"""A run's events as server-sent events: from the table, resumed by number, ended with the run.
+"""A run's events as server-sent events: from the table, resumed by number, ended with the run or its reader's key.
 
 However many streams are open, one poller a process asks the database what is new, in one query for all runs that are
 followed, and wakes the streams of those where something is. A stream that is further behind than what the poller holds,
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -21,6 +22,7 @@ from starlette.concurrency import run_in_threadpool
 
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.events import events
+from tutelage.coordinator.keys import refused
 from tutelage.coordinator.tables import RunRow
 
 log = logging.getLogger(__name__)
@@ -82,13 +84,19 @@ class Streams:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._feeds: dict[str, Feed] = {}
+        self._keys: Counter[str] = Counter()
+        self._refused: set[str] = set()
         self._poller: asyncio.Task[None] | None = None
 
-    async def follow(self, run_id: str, after: int, stopping: asyncio.Event) -> AsyncIterator[bytes]:
-        """Frames of every event above `after`, until the run is final and all is sent, or this process stops."""
+    async def follow(self, run_id: str, after: int, stopping: asyncio.Event, key: str) -> AsyncIterator[bytes]:
+        """Frames of every event above `after`.
+
+        They end when the run is final and all is sent, when this process stops, and when the key of this id, whose
+        holder reads them, is revoked or expires.
+        """
         yield format_sse_event(retry=RECONNECT_MS)
-        with self._joined(run_id, stopping) as (feed, poller):
-            while not stopping.is_set():
+        with self._joined(run_id, key, stopping) as (feed, poller):
+            while not stopping.is_set() and key not in self._refused:
                 if poller.done():
                     poller.result()  # why it died
                 changed, frames = feed.changed, feed.beyond(after)
@@ -104,9 +112,10 @@ class Streams:
                         yield format_sse_event(comment="still here")
 
     @contextmanager
-    def _joined(self, run_id: str, stopping: asyncio.Event) -> Iterator[tuple[Feed, asyncio.Task[None]]]:
+    def _joined(self, run_id: str, key: str, stopping: asyncio.Event) -> Iterator[tuple[Feed, asyncio.Task[None]]]:
         feed = self._feeds.setdefault(run_id, Feed())
         feed.readers += 1
+        self._keys[key] += 1
         poller = self._poller
         if poller is None or poller.done():
             poller = self._poller = asyncio.create_task(self._poll(stopping))
@@ -114,6 +123,7 @@ class Streams:
             yield feed, poller
         finally:
             feed.readers -= 1
+            self._keys -= Counter([key])  # which forgets the last of its kind
             if feed.readers == 0:
                 del self._feeds[run_id]
             if not self._feeds:
@@ -125,15 +135,23 @@ class Streams:
             while not stopping.is_set():
                 known = {run_id: feed.newest for run_id, feed in self._feeds.items()}
                 try:
-                    looks = await run_in_threadpool(_look, self._database, known)
+                    looks, lost = await run_in_threadpool(_look, self._database, known, set(self._keys))
                 except SQLAlchemyError as error:
                     log.warning("events wait until the database answers", extra={"error": type(error).__name__})
                 else:
                     for run_id, look in looks.items():
                         if feed := self._feeds.get(run_id):
                             feed.take(look)
+                    self._refuse(lost)
                 await _set_within(stopping, POLL_S)
         finally:
+            for feed in self._feeds.values():
+                feed.wake()
+
+    def _refuse(self, keys: set[str]) -> None:
+        """Wake the streams, so that those of keys that have just been lost end."""
+        before, self._refused = self._refused, keys
+        if keys - before:
             for feed in self._feeds.values():
                 feed.wake()
 
@@ -144,8 +162,13 @@ async def _set_within(event: asyncio.Event, timeout_s: float) -> bool:
     return event.is_set()
 
 
-def _look(database: Database, known: Mapping[str, int | None]) -> dict[str, Look]:
-    """The status is read before the events: those read after it was final are all there will ever be."""
+def _look(
+    database: Database, known: Mapping[str, int | None], keys: Collection[str]
+) -> tuple[dict[str, Look], set[str]]:
+    """At the runs, and which of these keys are refused by now.
+
+    The status is read before the events: those read after it was final are all there will ever be.
+    """
     looks: dict[str, Look] = {}
     with database.read() as session:
         runs = select(RunRow.id, RunRow.last_event, RunRow.status).where(RunRow.id.in_(known))
@@ -153,7 +176,7 @@ def _look(database: Database, known: Mapping[str, int | None]) -> dict[str, Look
             before = known[run_id]
             frames = [] if before is None or before == newest else _frames(session, run_id, before)
             looks[run_id] = Look(newest, status.final, frames)
-    return looks
+        return looks, refused(session, keys)
 
 
 def _read(database: Database, run_id: str, after: int) -> list[Frame]:

@@ -8,7 +8,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Double, Enum, ForeignKey, Index, MetaData, String, UniqueConstraint, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Double,
+    Enum,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from tutelage_client.wire import RunStatus
@@ -39,7 +51,10 @@ def _project(**kind: Any) -> Mapped[str]:
 
 
 class RunRow(Base):
-    """A run. `desired` is what its owner wants, `status` what is observed; they are written by different hands."""
+    """A run. `desired` is what its owner wants, `status` what is observed; they are written by different hands.
+
+    submitted_by: the caller; charged: to its account, the most that the run may spend, once it has ended what it did
+    """
 
     __tablename__ = "runs"
     __table_args__ = (
@@ -80,6 +95,9 @@ class RunRow(Base):
     labels: Mapped[dict[str, Any]]
     note: Mapped[str | None]
     revision: Mapped[int]
+    submitted_by: Mapped[str | None] = mapped_column(index=True)
+    charged_tokens: Mapped[int] = mapped_column(server_default=text("0"))
+    charged_usd: Mapped[float] = mapped_column(server_default=text("0"))
 
 
 class EventRow(Base):
@@ -185,6 +203,24 @@ class TeacherRow(Base):
     seen_at: Mapped[float]
 
 
+class AuditRow(Base):
+    """What somebody did, or was refused. Its number is never given twice, whatever was taken away."""
+
+    __tablename__ = "audit"
+    __table_args__ = (Index(None, "project", "id"), {"sqlite_autoincrement": True})
+
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer(), "sqlite"), primary_key=True)
+    created_at: Mapped[float]
+    actor: Mapped[str]
+    owner: Mapped[str | None]
+    project: Mapped[str | None]
+    action: Mapped[str]
+    route: Mapped[str]
+    target: Mapped[str | None]
+    status: Mapped[int]
+    trace: Mapped[str | None]
+
+
 class KeyRow(Base):
     __tablename__ = "keys"
     __table_args__ = (Index(None, "created_at", "id"),)
@@ -195,6 +231,8 @@ class KeyRow(Base):
     sha256: Mapped[str] = mapped_column(unique=True)
     scopes: Mapped[list[str]] = mapped_column(JSON)
     requests_per_s: Mapped[float | None]
+    budget_tokens: Mapped[int | None]
+    budget_usd: Mapped[float | None]
     created_by: Mapped[str]
     created_at: Mapped[float]
     expires_at: Mapped[float | None]

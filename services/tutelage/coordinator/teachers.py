@@ -17,19 +17,20 @@ from tutelage_client.wire import Page, RunStatus, TeacherRegistration, TeacherVi
 FRESH_S = 20.0
 
 
-def register(session: Session, teacher: TeacherRegistration, project: str) -> TeacherView:
-    """Enter a teacher, or refresh what is known under its name.
+def register(session: Session, teacher: TeacherRegistration, project: str) -> tuple[TeacherView, bool]:
+    """Enter a teacher, or refresh what is known under its name; says whether it is new, or at another address.
 
     Raises:
         ServiceProblem: 409 `teacher_name_taken`, by another project.
     """
     told = {"url": teacher.url, "info": teacher.info.model_dump(mode="json"), "seen_at": now()}
+    before = session.scalar(select(TeacherRow.url).where(TeacherRow.name == teacher.name))
     if not put_new(session, TeacherRow, name=teacher.name, project=project, **told):
         own = (TeacherRow.name == teacher.name) & (TeacherRow.project == project)
         if session.scalar(update(TeacherRow).where(own).values(**told).returning(TeacherRow.name)) is None:
             detail = f"the name {teacher.name!r} is another project's; start this teacher under another one"
             raise ServiceProblem(409, "teacher_name_taken", detail, field="name")
-    return named(session, [teacher.name], project)[0]
+    return named(session, [teacher.name], project)[0], before != teacher.url
 
 
 def named(session: Session, names: Sequence[str], project: str) -> list[TeacherView]:

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tutelage.teacher.ledgers import FileLedger, MemoryLedger, Totals
-from tutelage.teacher.prices import PICO, Cost, Prices
+from tutelage.teacher.prices import PICO, Cost, cost
 from tutelage.telemetry import TeacherMetrics
 from tutelage_client.errors import TutelageError
-from tutelage_client.wire import Usage
+from tutelage_client.wire import Prices, Usage
 
 
 class BudgetSpent(TutelageError):
@@ -52,7 +52,7 @@ class Bill:
 
     def settle(self, usage: Usage) -> None:
         """What the request really took."""
-        self._settled = self._prices.cost(usage)
+        self._settled = cost(self._prices, usage)
 
     def due(self, *, given_up: bool) -> Cost:
         """What is owed at the end. A failed request costs nothing."""
@@ -88,7 +88,7 @@ class Accounts:
         Raises:
             BudgetSpent: one of the accounts does not have that much left; then none was charged.
         """
-        bill = Bill(accounts[0].name, self.prices.cost(most), self.prices)
+        bill = Bill(accounts[0].name, cost(self.prices, most), self.prices)
         names = [account.name for account in accounts]
         self._show(self._ledger.add(names, bill.most, lambda totals: _check(accounts, totals, bill.most)))
         given_up = False

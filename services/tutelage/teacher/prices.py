@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
-from tutelage_client.wire import GenerateRequest, Prompt, ScoreGroup, Usage
+from tutelage_client.wire import GenerateRequest, Prices, Prompt, ScoreGroup, Usage
 
 PICO = 10**12
 _TEMPLATE_TOKENS = 64  # what a chat template may add to a message
@@ -30,25 +29,12 @@ class Cost:
         return Cost(self.tokens - other.tokens, self.picousd - other.picousd)
 
 
-@dataclass(frozen=True)
-class Prices:
-    """USD a million tokens. A cached token costs no more than one that went through the model."""
-
-    input: float = 0.0
-    cached: float = 0.0
-    output: float = 0.0
-
-    def cost(self, usage: Usage) -> Cost:
-        input_, cached, output = self._pico_a_token
-        return Cost(
-            usage.forward_tokens + usage.generated_tokens,
-            usage.forward_tokens * input_ + usage.cached_tokens * cached + usage.generated_tokens * output,
-        )
-
-    @cached_property
-    def _pico_a_token(self) -> tuple[int, int, int]:
-        input_, cached, output = (round(usd * PICO / 10**6) for usd in (self.input, self.cached, self.output))
-        return input_, cached, output
+def cost(prices: Prices, usage: Usage) -> Cost:
+    input_, cached, output = (round(usd * PICO / 10**6) for usd in (prices.input, prices.cached, prices.output))
+    return Cost(
+        usage.forward_tokens + usage.generated_tokens,
+        usage.forward_tokens * input_ + usage.cached_tokens * cached + usage.generated_tokens * output,
+    )
 
 
 def most_scored(groups: Sequence[ScoreGroup]) -> int:

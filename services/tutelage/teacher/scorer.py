@@ -90,6 +90,7 @@ class Scorer:
             capabilities=self.engine.capabilities,
             provenance=self.engine.provenance,
             probe=self.probe,
+            prices=self._accounts.prices,
             replicas=self.engine.views() if isinstance(self.engine, ReplicatedEngine) else (),
             score_cache=self._cache.view() if self._cache else None,
             overload=self.overload,

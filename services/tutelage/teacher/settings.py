@@ -23,9 +23,9 @@ from tutelage.queue import Queue, QueueLimits, open_queue
 from tutelage.teacher.accounts import Budget
 from tutelage.teacher.admission import Limits
 from tutelage.teacher.keys import Key
-from tutelage.teacher.prices import Prices
 from tutelage_client.client import read_key
 from tutelage_client.errors import InvalidInput
+from tutelage_client.wire import Prices
 
 OPENAI_MAX_TOP_K = 5  # what completions with echo are documented to give
 NEEDS: dict[str, tuple[str, ...]] = {
@@ -168,7 +168,7 @@ class Settings(BaseSettings):
     def prices(self) -> Prices:
         cached = self.usd_per_million_cached
         price = self.usd_per_million_input
-        return Prices(price, price if cached is None else cached, self.usd_per_million_output)
+        return Prices(input=price, cached=price if cached is None else cached, output=self.usd_per_million_output)
 
     def run_budget(self) -> Budget:
         return Budget(self.run_budget_tokens, self.run_budget_usd)

@@ -17,7 +17,7 @@ from tutelage_client.wire import Usage
 class Ledger:
     """Totals since the run began.
 
-    tokens_of: of each teacher, what it has of teacher_tokens
+    tokens_of: of each teacher, what it has of teacher_tokens; usage_of: the same as the counts of a Usage
     pushed_after: cursor into the rollouts that others pushed, behind the last that was learned from
     first_gaps: what the first step told of the gaps of texts, for a skew of each
     clock: of the target; share: of the student's text
@@ -27,6 +27,7 @@ class Ledger:
     student_tokens: int = 0
     teacher_tokens: int = 0
     tokens_of: dict[str, int] = field(default_factory=dict)
+    usage_of: dict[str, dict[str, int]] = field(default_factory=dict)
     dropped_rollouts: int = 0
     unrewarded_rollouts: int = 0
     pushed_after: int = 0
@@ -64,3 +65,8 @@ class Ledger:
         cost = usage.forward_tokens + usage.generated_tokens
         self.teacher_tokens += cost
         self.tokens_of[teacher] = self.tokens_of.get(teacher, 0) + cost
+        self.usage_of[teacher] = (self.usage(teacher) + usage).model_dump()
+
+    def usage(self, teacher: str) -> Usage:
+        """All that this teacher did for the run."""
+        return Usage.model_validate(self.usage_of.get(teacher, {}))

@@ -20,12 +20,13 @@ from tutelage.trainer.rewarding import with_advantages
 from tutelage.trainer.run import Run
 from tutelage_client.history import LearnedStep
 from tutelage_client.spec import uncorrected
-from tutelage_client.wire import Inspection
+from tutelage_client.wire import Inspection, Prices
 
 UNCORRECTED = (
     "the objective takes text for the student's own, which is older with rollout.max_lag above 0; "
     "add a ratio_clip to weight it by p/mu"
 )
+FREE = Prices()
 
 
 async def train(run: Run) -> None:
@@ -125,9 +126,16 @@ def ended_by(run: Run) -> str | None:
         return "optim.steps"
     if budget.teacher_tokens is not None and run.ledger.teacher_tokens >= budget.teacher_tokens:
         return "budget.teacher_tokens"
+    if budget.teacher_usd is not None and spent_usd(run) >= budget.teacher_usd:
+        return "budget.teacher_usd"
     if budget.wall_clock_s is not None and time.monotonic() - run.started_s >= budget.wall_clock_s:
         return "budget.wall_clock_s"
     return None
+
+
+def spent_usd(run: Run) -> float:
+    """What all teachers did so far costs, by the prices that they told when this attempt began."""
+    return sum(teacher.view.info.prices.usd(run.ledger.usage(teacher.name)) for teacher in run.teachers.everyone)
 
 
 def timing(begun_s: float, scored_s: float, timeline: Timeline) -> Metrics:
@@ -148,6 +156,8 @@ def counted(run: Run, scored: list[Scored]) -> Metrics:
     run.ledger.student_tokens += sum(len(r.completion_ids) for r in rollouts)
     if len(run.teachers.everyone) > 1:
         told |= {f"teacher_tokens/{name}": tokens for name, tokens in sorted(run.ledger.tokens_of.items())}
+    if any(teacher.view.info.prices != FREE for teacher in run.teachers.everyone):
+        told["teacher_usd"] = spent_usd(run)
     return told | failed_over(scored, run.spec.teachers) | {"dropped": run.ledger.dropped_rollouts}
 
 

@@ -50,7 +50,7 @@ async def test_axe_finds_nothing_serious_on_any_page(browser: Browser, scene: Sc
 
 
 async def test_axe_finds_nothing_serious_where_there_is_nothing_yet(page: Page, empty: str) -> None:
-    for path in ("/", "/teachers", "/queue"):
+    for path in ("/", "/teachers", "/queue", "/audit"):
         await page.goto(empty + path)
         assert await findings(page) == [], path
 
@@ -119,6 +119,18 @@ async def test_a_dead_letter_is_replayed_by_a_key(page: Page, scene: Scene) -> N
     await page.keyboard.press("Enter")
     await expect(page.locator("#done")).to_have_text("browser-tests was put back to work.")
     await expect(replay).to_be_visible(timeout=20_000)
+
+
+async def test_the_audit_is_sifted_by_a_form_without_a_pointer(page: Page, scene: Scene) -> None:
+    await opened(page, f"{scene.url}/audit")
+    await page.get_by_label("To what").fill(scene.paused)
+    await page.keyboard.press("Enter")
+    await expect(page.locator("tbody tr")).to_have_count(2)
+    await expect(page.locator("tbody")).to_contain_text("run.pause")
+    await expect(page.get_by_label("To what")).to_have_value(scene.paused)
+    await page.get_by_label("What", exact=True).select_option("run.submit")
+    await page.get_by_role("button", name="Show").press("Enter")
+    await expect(page.locator("tbody tr")).to_have_count(1)
 
 
 async def test_a_stream_that_was_cut_is_taken_up_again(page: Page, scene: Scene) -> None:

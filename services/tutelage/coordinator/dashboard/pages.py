@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.concurrency import run_in_threadpool
@@ -16,12 +16,15 @@ from starlette.staticfiles import StaticFiles
 
 import tutelage
 from tutelage.coordinator import rollouts, runs
-from tutelage.coordinator.callers import CallerOf, Gate, PageMissing
+from tutelage.coordinator.access import Guarded
+from tutelage.coordinator.callers import CallerOf, Gate, Refused
 from tutelage.coordinator.dashboard import compare, queues, samples, views, words
+from tutelage.coordinator.dashboard.auditing import add_audit
 from tutelage.coordinator.dashboard.charts import CHARTS, WAITS
 from tutelage.coordinator.dashboard.signing import add_sign_in
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.letters import answering
+from tutelage.coordinator.refusals import Refusals
 from tutelage.coordinator.routes.params import After
 from tutelage.queue import Queue
 from tutelage.serving import ServiceProblem
@@ -57,8 +60,8 @@ def assets() -> Assets:
     return Assets(directory=HERE / "static")
 
 
-def router(database: Database, queue: Queue | None, gate: Gate) -> APIRouter:
-    api = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+def router(database: Database, queue: Queue | None, gate: Gate, refusals: Refusals) -> APIRouter:
+    api = APIRouter(route_class=Guarded, include_in_schema=False, default_response_class=HTMLResponse)
     show = _renderer(_environment(gate))
 
     @api.get("/")
@@ -93,16 +96,16 @@ def router(database: Database, queue: Queue | None, gate: Gate) -> APIRouter:
     _add_rollouts(api, database, show)
     _add_comparison(api, database, show)
     _add_queue(api, database, queue, show)
-    add_sign_in(api, gate, show)
+    add_audit(api, database, show)
+    add_sign_in(api, gate, refusals, show)
     return api
 
 
-def on_missing(gate: Gate) -> Callable[[Request, Exception], Response]:
+def on_missing(gate: Gate) -> Callable[[Refused], Response]:
     """Makes the answer to a page of a run that is not there for the caller."""
     show = _renderer(_environment(gate))
 
-    def missing(_: Request, error: Exception) -> Response:
-        assert isinstance(error, PageMissing)
+    def missing(error: Refused) -> Response:
         return show("missing.html", error.status_code, here="", title="No such run", detail=error.detail)
 
     return missing

@@ -14,11 +14,11 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from tutelage.coordinator.callers import COOKIE, Gate
-from tutelage.serving import ServiceProblem
+from tutelage.coordinator.callers import COOKIE, Gate, Refused
+from tutelage.coordinator.refusals import Refusals
 
 
-def add_sign_in(api: APIRouter, gate: Gate, show: Callable[..., HTMLResponse]) -> None:
+def add_sign_in(api: APIRouter, gate: Gate, refusals: Refusals, show: Callable[..., HTMLResponse]) -> None:
     @api.get("/sign-in")
     def sign_in_page(to: str = "/") -> HTMLResponse:
         return show("sign-in.html", here="", to=_own_page(to), refused=None)
@@ -29,7 +29,8 @@ def add_sign_in(api: APIRouter, gate: Gate, show: Callable[..., HTMLResponse]) -
         secret, to = form.get("key", [""])[0].strip(), _own_page(form.get("to", ["/"])[0])
         try:
             await run_in_threadpool(gate.knows, secret)
-        except ServiceProblem as refused:
+        except Refused as refused:
+            await refusals.tell(request, refused)
             return show("sign-in.html", refused.status_code, here="", to=to, refused=refused.detail)
         answer = RedirectResponse(to, 303)
         answer.set_cookie(COOKIE, secret, httponly=True, samesite="strict", secure=request.url.scheme == "https")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from tutelage.coordinator import keys
+from tutelage.coordinator.access import Guarded
+from tutelage.coordinator.audit import DeedOf
 from tutelage.coordinator.callers import CallerOf
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.routes.params import After, Limit
@@ -13,13 +15,15 @@ from tutelage_client.wire import KeyRequest, KeyView, NewKey, Page
 
 
 def router(database: Database) -> APIRouter:
-    api = APIRouter(prefix="/v1/keys", tags=["keys"], responses=answers("database_unavailable"))
+    api = APIRouter(route_class=Guarded, prefix="/v1/keys", tags=["keys"], responses=answers("database_unavailable"))
 
     @api.post("", status_code=201)
-    def create_key(body: KeyRequest, caller: CallerOf) -> NewKey:
+    def create_key(body: KeyRequest, deed: DeedOf) -> NewKey:
         """A new key, whose secret is told this once. It can do no more than the key that asks."""
         with database.write() as session:
-            return keys.create(session, caller, body)
+            new = keys.create(session, deed.by, body)
+            deed.tell(session, new.key.id)
+            return new
 
     @api.get("")
     def list_keys(caller: CallerOf, after: After = None, limit: Limit = 50) -> Page[KeyView]:
@@ -28,9 +32,10 @@ def router(database: Database) -> APIRouter:
             return keys.keys(session, caller, after, limit)
 
     @api.delete("/{key_id}", responses=answers("key_not_found"))
-    def revoke_key(key_id: str, caller: CallerOf) -> KeyView:
+    def revoke_key(key_id: str, deed: DeedOf) -> KeyView:
         """Refuse the key from now on, for good."""
         with database.write() as session:
-            return keys.revoke(session, caller, key_id)
+            deed.tell(session, key_id)
+            return keys.revoke(session, deed.by, key_id)
 
     return api

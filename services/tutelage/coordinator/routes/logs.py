@@ -9,6 +9,7 @@ from fastapi.responses import PlainTextResponse
 from starlette.concurrency import run_in_threadpool
 
 from tutelage.coordinator import runs
+from tutelage.coordinator.access import Guarded
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.launchers import Launch, Launcher, LaunchFailed
 from tutelage.serving import ServiceProblem, answers, in_bytes
@@ -19,7 +20,7 @@ Lines = Annotated[int, Query(ge=1, le=100_000, description="the last lines; of s
 
 
 def router(database: Database, launcher: Launcher | None) -> APIRouter:
-    api = APIRouter(prefix="/v1/runs", tags=["runs"], responses=answers("database_unavailable"))
+    api = APIRouter(route_class=Guarded, prefix="/v1/runs", tags=["runs"], responses=answers("database_unavailable"))
     refusals = answers("run_not_found", "log_not_found", "no_launcher", "launcher_unavailable", "database_unavailable")
 
     @api.get("/{run_id}/logs", response_class=PlainTextResponse, responses=in_bytes(TEXT) | refusals)

@@ -9,3 +9,5 @@ from fastapi import Query
 After = Annotated[str | None, Query(description="`next` of the page before")]
 LIMIT = Query(ge=1, description="rows a page; a number above the longest page gives the longest")
 Limit = Annotated[int, LIMIT]
+Actor = Annotated[str | None, Query(max_length=255, description="only what was done by this key: its id, or its name")]
+Target = Annotated[str | None, Query(max_length=255, description="only what was done to this, such as a run's id")]

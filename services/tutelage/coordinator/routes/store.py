@@ -10,6 +10,8 @@ from fastapi.responses import FileResponse
 from starlette.concurrency import run_in_threadpool
 
 from tutelage.coordinator import files, teachers
+from tutelage.coordinator.access import Guarded
+from tutelage.coordinator.audit import Deed, DeedOf
 from tutelage.coordinator.callers import CallerOf
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.routes.params import After, Limit
@@ -22,7 +24,7 @@ Filename = Annotated[str, Query(min_length=1, max_length=255, description="for p
 
 def router(database: Database, folder: Path) -> APIRouter:
     """folder: where the bytes of uploaded files are, each named by its sha256."""
-    api = APIRouter(prefix="/v1", responses=answers("database_unavailable"))
+    api = APIRouter(route_class=Guarded, prefix="/v1", responses=answers("database_unavailable"))
     _add_files(api, database, folder)
     _add_teachers(api, database)
     return api
@@ -30,16 +32,19 @@ def router(database: Database, folder: Path) -> APIRouter:
 
 def _add_files(api: APIRouter, database: Database, folder: Path) -> None:
     @api.post("/files", status_code=201, tags=["files"], responses=again(FileView), openapi_extra=body_of(None, RAW))
-    async def upload(request: Request, response: Response, caller: CallerOf, filename: Filename = "upload") -> FileView:
+    async def upload(request: Request, response: Response, deed: DeedOf, filename: Filename = "upload") -> FileView:
         """Store the raw body. Content that is there already is the same file (200 instead of 201)."""
         sha256, size = await _receive(request, folder)
-        file, is_new = await run_in_threadpool(register, sha256, size, filename, caller.project)
+        file, is_new = await run_in_threadpool(register, sha256, size, filename, deed)
         response.status_code = 201 if is_new else 200
         return file
 
-    def register(sha256: str, size: int, filename: str, project: str) -> tuple[FileView, bool]:
+    def register(sha256: str, size: int, filename: str, deed: Deed) -> tuple[FileView, bool]:
         with database.write() as session:
-            return files.register(session, sha256, size, filename, project)
+            file, is_new = files.register(session, sha256, size, filename, deed.by.project)
+            if is_new:
+                deed.tell(session, file.id)
+            return file, is_new
 
     @api.get("/files", tags=["files"])
     def list_files(caller: CallerOf, after: After = None, limit: Limit = 50) -> Page[FileView]:
@@ -79,10 +84,13 @@ async def _receive(request: Request, folder: Path) -> tuple[str, int]:
 
 def _add_teachers(api: APIRouter, database: Database) -> None:
     @api.post("/teachers", tags=["teachers"], responses=answers("teacher_name_taken"))
-    def register_teacher(teacher: TeacherRegistration, caller: CallerOf) -> TeacherView:
+    def register_teacher(teacher: TeacherRegistration, deed: DeedOf) -> TeacherView:
         """Enter a teacher or refresh it; one that was silent for 20 seconds counts as unavailable."""
         with database.write() as session:
-            return teachers.register(session, teacher, caller.project)
+            view, is_news = teachers.register(session, teacher, deed.by.project)
+            if is_news:
+                deed.tell(session, teacher.name)
+            return view
 
     @api.get("/teachers", tags=["teachers"])
     def list_teachers(caller: CallerOf, after: After = None, limit: Limit = 50) -> Page[TeacherView]:
@@ -93,7 +101,8 @@ def _add_teachers(api: APIRouter, database: Database) -> None:
     gone = answers("teacher_not_found", "teacher_in_use")
 
     @api.delete("/teachers/{name}", status_code=204, tags=["teachers"], responses=gone)
-    def remove_teacher(name: str, caller: CallerOf) -> None:
+    def remove_teacher(name: str, deed: DeedOf) -> None:
         """Take a stopped teacher off the list; one that still runs is back within seconds."""
         with database.write() as session:
-            teachers.remove(session, name, caller.project)
+            teachers.remove(session, name, deed.by.project)
+            deed.tell(session, name)

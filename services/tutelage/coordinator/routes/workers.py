@@ -11,7 +11,8 @@ from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from tutelage.coordinator import leases, reports, runs
-from tutelage.coordinator.callers import CallerOf
+from tutelage.coordinator.access import Guarded
+from tutelage.coordinator.audit import Deed, DeedOf
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.pushed import pushed
 from tutelage.coordinator.routes.params import Limit
@@ -36,7 +37,9 @@ Cursor = Annotated[int, Query(ge=0, lt=2**63)]
 
 
 def router(database: Database, settings: Settings) -> APIRouter:
-    api = APIRouter(prefix="/internal/v1", tags=["workers"], responses=answers("database_unavailable"))
+    api = APIRouter(
+        route_class=Guarded, prefix="/internal/v1", tags=["workers"], responses=answers("database_unavailable")
+    )
     _add_leases(api, database, settings)
     _add_reports(api, database)
     return api
@@ -44,20 +47,21 @@ def router(database: Database, settings: Settings) -> APIRouter:
 
 def _add_leases(api: APIRouter, database: Database, settings: Settings) -> None:
     @api.post("/leases", response_model=Lease, responses={204: {"description": "no run is queued"}})
-    async def lease(request: Request, body: LeaseRequest, caller: CallerOf) -> Lease | Response:
+    async def lease(request: Request, body: LeaseRequest, deed: DeedOf) -> Lease | Response:
         """The oldest queued run of the project, waited for up to `wait_s`."""
         ends_at = monotonic() + body.wait_s
         while True:
-            found = await run_in_threadpool(_claim, database, settings, body.worker, caller.project)
+            found = await run_in_threadpool(_claim, database, settings, body.worker, deed)
             if found is not None:
                 return found
             if not await _may_wait(request, ends_at):
                 return Response(status_code=204)
 
     @api.post("/runs/{run_id}/lease", responses=answers("run_not_found", "run_not_queued", "stale_epoch"))
-    def lease_run(run_id: str, body: LeaseRequest) -> Lease:
+    def lease_run(run_id: str, body: LeaseRequest, deed: DeedOf) -> Lease:
         """Claim this queued run, or with `epoch` take over the lease that was granted with it."""
         with database.write() as session:
+            deed.tell(session, run_id)
             if body.epoch is None:
                 return leases.claim_run(session, settings, run_id, body.worker)
             return leases.adopt(session, settings, run_id, body.worker, body.epoch)
@@ -69,18 +73,22 @@ def _add_leases(api: APIRouter, database: Database, settings: Settings) -> None:
             return leases.heartbeat(session, settings, run_id, body)
 
     @api.post("/runs/{run_id}/outcome", status_code=204, responses=OWNED)
-    def outcome(run_id: str, body: Outcome) -> None:
+    def outcome(run_id: str, body: Outcome, deed: DeedOf) -> None:
         """The end of this attempt; the lease is given back."""
         with database.write() as session:
-            leases.finish(session, settings, run_id, body)
+            if leases.finish(session, settings, run_id, body):
+                deed.tell(session, run_id)
 
 
-def _claim(database: Database, settings: Settings, worker: str, project: str) -> Lease | None:
+def _claim(database: Database, settings: Settings, worker: str, deed: Deed) -> Lease | None:
     with database.read() as session:
-        if not leases.is_work_waiting(session, project):
+        if not leases.is_work_waiting(session, deed.by.project):
             return None
     with database.write() as session:
-        return leases.claim(session, settings, worker, project)
+        lease = leases.claim(session, settings, worker, deed.by.project)
+        if lease is not None:
+            deed.tell(session, lease.run_id)
+        return lease
 
 
 async def _may_wait(request: Request, ends_at: float) -> bool:
