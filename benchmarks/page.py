@@ -162,6 +162,7 @@ COORDINATOR = [
     counted("bytes", "bytes", ".0f"),
     counted("events", "events", ".0f"),
     counted("memory before, MB", "rss_before_mb", ".1f"),
+    counted("half way, MB", "rss_half_mb", ".1f"),
     counted("after, MB", "rss_after_mb", ".1f"),
     LOAD,
 ]

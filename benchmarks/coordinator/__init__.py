@@ -2,7 +2,8 @@
 
 A point is a step's row of twelve metrics. One client on one connection asks for one page after another; the time is
 the client's, so it holds the server's and a loopback. The database is SQLite's, of a process as `python -m
-tutelage.coordinator` starts it. `streams`: clients follow one run's events, and half of them never read a byte.
+tutelage.coordinator` starts it. The page of a rollout of ten thousand tokens is opened in a browser too, where there is
+one. `streams`: clients follow one run's events, and half of them never read a byte.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from benchmarks.coordinator.filling import Filled, Size, fill
+from benchmarks.coordinator.rollout import NO_BROWSER, has_browser, in_browser
 from benchmarks.coordinator.streams import Followed, followed
 from benchmarks.measure import Cell, load_1min
 from benchmarks.processes import python, serving
@@ -32,21 +34,24 @@ SHORT = Size(runs=20, steps=64, long_run_steps=2 * 64)
 
 @dataclass(frozen=True)
 class Load:
-    """requests: of each page; events: while `clients` follow them."""
+    """requests: of each page; openings: of one in the browser; events: while `clients` follow them."""
 
     requests: int
+    openings: int
     clients: int
     events: int
 
 
 def coordinator(*, short: bool) -> Iterator[Cell]:
-    size, load = (SHORT, Load(5, 6, 20)) if short else (WHOLE, Load(300, 200, 3000))
+    size, load = (SHORT, Load(5, 2, 6, 20)) if short else (WHOLE, Load(300, 20, 200, 3000))
     with tempfile.TemporaryDirectory() as folder:
         filled = fill(Path(folder) / "coordinator.db", size)
         command = python("tutelage.coordinator", "--data-dir", folder, "--port", "0", "--lease-s", LEASE_S)
         with serving(command, Path(folder) / "coordinator.log") as (url, process):
             for name, paths in pages(url, filled).items():
                 yield page(name, url, paths, load.requests, filled)
+            if has_browser():
+                yield in_browser(f"{url}{filled.rollout_path}", load.openings)
             yield streams(asyncio.run(followed(url, process.pid, load.clients, load.events)))
 
 
@@ -59,6 +64,7 @@ def pages(url: str, filled: Filled) -> dict[str, list[str]]:
         "run page, long run": [f"/runs/{long}"],
         "run's metrics, resolution 600": [f"/v1/runs/{run}/metrics?resolution=600" for run in runs],
         "long run's metrics, resolution 600": [f"/v1/runs/{long}/metrics?resolution=600"],
+        f"rollout page, 10,000 tokens{'' if has_browser() else NO_BROWSER}": [filled.rollout_path],
     }
 
 
@@ -121,6 +127,7 @@ def streams(seen: Followed) -> Cell:
             "events": seen.events,
             "sent_mb": seen.received_bytes / 1e6,
             "rss_before_mb": seen.rss_before_bytes / 1e6,
+            "rss_half_mb": seen.rss_half_bytes / 1e6,
             "rss_after_mb": seen.rss_after_bytes / 1e6,
             "load_1min": load_1min(),
         },

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Select, func, insert, literal, select, update
 from sqlalchemy.orm import Session
 
+from benchmarks.coordinator.rollout import NAME, long_rollout
 from tutelage.coordinator import leases, reports, runs
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.settings import Settings
@@ -40,11 +41,12 @@ class Size:
 
 @dataclass(frozen=True)
 class Filled:
-    """points: rows of metrics of all runs together."""
+    """points: rows of metrics of all runs together; rollout_path: the page of a rollout of ten thousand tokens"""
 
     run_ids: list[str]
     long_run_id: str
     points: int
+    rollout_path: str
 
 
 def fill(path: Path, size: Size) -> Filled:
@@ -61,11 +63,11 @@ def fill(path: Path, size: Size) -> Filled:
         session.execute(update(RunRow).where(RunRow.id == long).values(step=size.long_run_steps))
         points = session.scalars(select(func.count()).select_from(MetricRow)).one()
     database.close()
-    return Filled([first, *copies], long, points)
+    return Filled([first, *copies], long, points, f"/runs/{first}/rollouts/{NAME}")
 
 
 def _reported(session: Session, settings: Settings, steps: int) -> str:
-    """A run that was done in an hour: steps from 0 to `steps`, a checkpoint each hundred."""
+    """A run that was done in an hour: steps from 0 to `steps`, a checkpoint each hundred, a rollout at the last."""
     draw = random.Random(0)
     run, _ = runs.submit(session, SPEC | {"optim": {"steps": steps}}, None)
     lease = leases.claim_run(session, settings, run.id, "bench")
@@ -74,6 +76,9 @@ def _reported(session: Session, settings: Settings, steps: int) -> str:
             {"accuracy": 0.5} if step % 50 == 0 else {}
         )
         report = StepReport(epoch=lease.epoch, step=step, metrics=metrics, student_tokens=step, teacher_tokens=step)
+        if step == steps:
+            rollout, inspection = long_rollout()
+            report = report.model_copy(update={"rollouts": [rollout], "inspections": {NAME: inspection}})
         reports.step(session, run.id, report)
         if step % 100 == 99:
             commit = CheckpointCommit(epoch=lease.epoch, step=step, path=f"/artefacts/{step}", weights_sha256="a" * 64)

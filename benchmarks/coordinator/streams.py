@@ -6,7 +6,9 @@ import asyncio
 import re
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,7 +26,8 @@ WITHIN_S = 300.0
 class Followed:
     """took_s: from the first event to the last reader's last; received_bytes: of all readers.
 
-    is_whole: every reader saw every event once, in order; rss: of the server, with every client connected
+    is_whole: every reader saw every event once, in order
+    rss: of the server, with every client connected: before the events, when each reader had half of them, at the end
     """
 
     readers: int
@@ -34,42 +37,48 @@ class Followed:
     received_bytes: int
     is_whole: bool
     rss_before_bytes: int
+    rss_half_bytes: int
     rss_after_bytes: int
 
 
 @dataclass
 class Heard:
-    """The numbers of the events that a reader saw."""
+    """A reader, and the numbers of the events that it saw."""
 
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
     ids: list[int]
-    bytes: int
+    bytes: int = 0
 
 
 async def followed(url: str, pid: int, clients: int, events: int) -> Followed:
-    """The first tenth of the events warms everybody up and is before `rss_before`."""
+    """Those who never read hold what they can within the first half, so what the second half adds is not theirs."""
     host, port = urlsplit(url).hostname or "", urlsplit(url).port or 0
     deaf = clients // 2
-    async with CoordinatorClient(url) as coordinator, WorkerClient(url) as worker, asyncio.TaskGroup() as group:
+    async with CoordinatorClient(url) as coordinator, WorkerClient(url) as worker:
         run = await coordinator.submit(SPEC)
         lease = await worker.lease_run(run.id, "bench")
         begun = (await coordinator.event_page(run.id)).data[-1].id
         closed = [_deaf(host, port, run.id) for _ in range(deaf)]
-        last = begun + events
-        reading = [group.create_task(_read(host, port, run.id, last)) for _ in range(clients - deaf)]
+        readers = [await _listening(host, port, run.id) for _ in range(clients - deaf)]
+        await _read_all(readers, begun)
         report = EventReport(epoch=lease.epoch, type="log", message="bench", data={"payload": PAYLOAD})
-        for _ in range(events // 10):
-            await worker.report_event(run.id, report)
-        before, started = rss_bytes(pid), time.monotonic()
-        for _ in range(events - events // 10):
-            await worker.report_event(run.id, report)
-        heard = await asyncio.wait_for(asyncio.gather(*reading), WITHIN_S)
-        took_s, after = time.monotonic() - started, rss_bytes(pid)
+        rss, started = [rss_bytes(pid)], time.monotonic()
+        for done, upto in pairwise((0, events // 2, events)):
+            reading = asyncio.create_task(_read_all(readers, begun + upto))
+            for _ in range(upto - done):
+                await worker.report_event(run.id, report)
+            await asyncio.wait_for(reading, WITHIN_S)
+            rss.append(rss_bytes(pid))
+        took_s = time.monotonic() - started
         for each in closed:
             each.close()
+        for each in readers:
+            each.writer.close()
         await coordinator.cancel(run.id)
-    whole = all(each.ids == list(range(1, last + 1)) for each in heard)
-    received = sum(each.bytes for each in heard)
-    return Followed(len(heard), deaf, events, took_s, received, whole, before, after)
+    whole = all(each.ids == list(range(1, begun + events + 1)) for each in readers)
+    received = sum(each.bytes for each in readers)
+    return Followed(len(readers), deaf, events, took_s, received, whole, *rss)
 
 
 def _deaf(host: str, port: int, run_id: str) -> socket.socket:
@@ -81,19 +90,25 @@ def _deaf(host: str, port: int, run_id: str) -> socket.socket:
     return client
 
 
-async def _read(host: str, port: int, run_id: str, last: int) -> Heard:
+async def _listening(host: str, port: int, run_id: str) -> Heard:
     reader, writer = await asyncio.open_connection(host, port)
     writer.write(_asked(host, run_id))
-    heard = Heard([], 0)
+    return Heard(reader, writer, [])
+
+
+async def _read_all(readers: Sequence[Heard], last: int) -> None:
+    """Until each has seen the event `last`, or its stream has ended."""
+    await asyncio.gather(*(_read(each, last) for each in readers))
+
+
+async def _read(heard: Heard, last: int) -> None:
     while not heard.ids or heard.ids[-1] < last:
-        line = await reader.readline()
+        line = await heard.reader.readline()
         if not line:
-            break
+            return
         heard.bytes += len(line)
         if found := re.match(rb"id: (\d+)", line):
             heard.ids.append(int(found[1]))
-    writer.close()
-    return heard
 
 
 def _asked(host: str, run_id: str) -> bytes:

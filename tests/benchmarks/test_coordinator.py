@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 from benchmarks.coordinator import percentile
 from benchmarks.coordinator.filling import Size, fill
+from benchmarks.coordinator.rollout import NAME, TOKENS
 from sqlalchemy import delete
 
 from tutelage.coordinator.buckets import grain
 from tutelage.coordinator.db import Database
+from tutelage.coordinator.rollouts import sample
 from tutelage.coordinator.tables import BucketRow
 
 
@@ -20,10 +22,12 @@ def test_copies_are_runs_like_those_that_were_reported(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'c.db'}")
     with database.read() as session:
         stored = [grain(session, run, 16) for run in (*filled.run_ids, filled.long_run_id)]
+        shown = sample(session, filled.run_ids[0], NAME)
     with database.write() as session:
         session.execute(delete(BucketRow))
         assert [grain(session, run, 16) for run in (*filled.run_ids, filled.long_run_id)] == stored
     assert [(each.width, len(each.buckets)) for each in stored] == [(16, 5), (16, 5), (16, 5), (16, 16)]
+    assert shown.inspection is not None and len(shown.inspection.valid) == len(shown.rollout.completion_ids) == TOKENS
     database.close()
 
 
