@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +37,8 @@ CONFIG = {
     "generation": {"max-examples": 10, "deterministic": True},  # beside the boundary values of every field
     "output": {"sanitization": {"enabled": False}},  # nothing here is a secret, and a failure shows what was sent
 }
+GUARD = CONFIG | {"generation": {"max-examples": 3, "deterministic": True}, "phases": {"coverage": {"enabled": False}}}
+KEY = secrets.token_hex(32)
 CHECKS = [
     not_a_server_error,
     checks.status_code_conformance,
@@ -74,10 +78,10 @@ def teacher(_: Path) -> FastAPI:
     return build_teacher(settings, FakeEngine(FakeOptions(max_length=256), "toy"))
 
 
-def coordinator(folder: Path) -> FastAPI:
+def coordinator(folder: Path, **settings: Any) -> FastAPI:
     """With one run, whose id is the one that is tried first. It is told to stop, so no answer is waited for."""
     database = Database(f"sqlite:///{folder / 'coordinator.db'}")
-    app = build_coordinator(CoordinatorSettings(data_dir=folder), database)
+    app = build_coordinator(CoordinatorSettings(data_dir=folder, **settings), database)
     app.state.stopping.set()
     with database.write() as session:
         submit(session, PUSHED, None)
@@ -86,8 +90,21 @@ def coordinator(folder: Path) -> FastAPI:
     return app
 
 
-def committed(name: str, build: Build) -> Any:
-    schema = schemathesis.openapi.from_path(ROOT / "docs/reference" / name, config=SchemathesisConfig.from_dict(CONFIG))
+def guarded_teacher(folder: Path) -> FastAPI:
+    """It knows the digest of KEY and no other."""
+    (folder / "keys").write_text(hashlib.sha256(KEY.encode()).hexdigest())
+    settings = TeacherSettings.model_validate({"name": "toy", "engine": "fake", "keys_file": folder / "keys"})
+    return build_teacher(settings, FakeEngine(FakeOptions(max_length=256), "toy"))
+
+
+def guarded_coordinator(folder: Path) -> FastAPI:
+    """The same coordinator, to whom KEY is the administrator's."""
+    (folder / "admin").write_text(KEY)
+    return coordinator(folder, require_keys=True, admin_key_file=folder / "admin")
+
+
+def committed(name: str, build: Build, config: dict[str, Any] = CONFIG) -> Any:
+    schema = schemathesis.openapi.from_path(ROOT / "docs/reference" / name, config=SchemathesisConfig.from_dict(config))
     schema.app = Afresh(build)
     return schema
 
@@ -109,3 +126,18 @@ def test_a_teacher_answers_as_its_file_says(case: Case) -> None:
 @committed("openapi-coordinator.json", coordinator).parametrize()
 def test_a_coordinator_answers_as_its_file_says(case: Case) -> None:
     holds(case)
+
+
+def asks_for_its_key(case: Case) -> None:
+    """What is answered with the key is refused without one, and with another."""
+    case.call_and_validate(checks=[checks.ignored_auth], headers={"Authorization": f"Bearer {KEY}"})
+
+
+@committed("openapi-teacher.json", guarded_teacher, GUARD).parametrize()
+def test_a_teacher_with_keys_lets_nobody_else_in(case: Case) -> None:
+    asks_for_its_key(case)
+
+
+@committed("openapi-coordinator.json", guarded_coordinator, GUARD).parametrize()
+def test_a_coordinator_with_keys_lets_nobody_else_in(case: Case) -> None:
+    asks_for_its_key(case)

@@ -78,7 +78,8 @@ class DescribedApp(FastAPI):
             for content in _bodies(described["paths"]):
                 if "properties" in content["schema"]:
                     content["schema"] = _name(schemas, content["schema"])
-            self.openapi_schema = described | {"components": {"schemas": dict(sorted(schemas.items()))}}
+            described["components"]["schemas"] = dict(sorted(schemas.items()))
+            self.openapi_schema = described
         return self.openapi_schema
 
 

@@ -12,7 +12,7 @@ from tutelage.serving import DirectRoute, answers, body_of, in_bytes, problem
 from tutelage.serving.rates import RateLimited
 from tutelage.teacher.accounts import BudgetSpent
 from tutelage.teacher.admission import CapabilityMissing, require_head
-from tutelage.teacher.callers import CallerOf, Callers
+from tutelage.teacher.callers import BEARER, CallerOf, Callers
 from tutelage.teacher.entrance import BUSY, Teacher, refuse_if_busy, scorer_of
 from tutelage.teacher.failures import EngineFailed
 from tutelage.teacher.negotiation import read_request, reply_form, write_reply
@@ -90,7 +90,7 @@ def add_routes(app: FastAPI, callers: Callers) -> None:
         response_model=ScoreReply,
         responses=in_bytes(MEDIA_TYPE)
         | answers(*KEPT, *BUSY, "bad_scores", "not_acceptable", "unsupported_media_type"),
-        openapi_extra=body_of(ScoreRequest, MEDIA_TYPE),
+        openapi_extra=body_of(ScoreRequest, MEDIA_TYPE) | BEARER,
         route_class_override=DirectRoute,
     )
     app.router.routes.insert(0, app.router.routes.pop())  # each request asks the routes in order

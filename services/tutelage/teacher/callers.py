@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from tutelage.serving import ServiceProblem
 from tutelage.serving.rates import Pace
@@ -16,6 +17,9 @@ from tutelage.teacher.keys import Key, Scope, find_key
 from tutelage_client.errors import InvalidInput
 from tutelage_client.wire import RUN_HEADER
 
+_TOLD = HTTPBearer(auto_error=False, description="a key of the teacher's --keys-file; without that none is needed")
+Told = Annotated[HTTPAuthorizationCredentials | None, Security(_TOLD)]
+BEARER: dict[str, Any] = {"security": [{_TOLD.scheme_name: []}]}  # of a route that FastAPI does not look into
 # What a key must be allowed by route; a route that is not here needs a key alone.
 SCOPES: dict[str, frozenset[Scope]] = {
     "/v1/score": frozenset({Scope.SCORE}),
@@ -28,11 +32,12 @@ SCOPES: dict[str, frozenset[Scope]] = {
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The first of `accounts` is the caller's own; all of them pay."""
+    """The first of `accounts` is the caller's own; all of them pay. run_id: of the run that asks, where one does"""
 
     door: Literal["http", "queue"]
     accounts: tuple[Account, ...]
     pace: Pace
+    run_id: str | None = None
 
     @property
     def account(self) -> Account:
@@ -50,9 +55,9 @@ class Callers:
 
     def for_run(self, run_id: str) -> Caller:
         """A run that asks through the queue."""
-        return Caller("queue", (self._run(run_id),), self._anyone.pace)
+        return Caller("queue", (self._run(run_id),), self._anyone.pace, run_id)
 
-    async def __call__(self, request: Request) -> None:
+    async def __call__(self, request: Request, _: Told) -> None:
         """A route dependency: let known keys pass where they may; the route finds the `Caller` by `CallerOf`."""
         request.state.caller = self.of(request)
 
@@ -67,7 +72,7 @@ class Callers:
         if run_id is not None:
             if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", run_id):
                 raise InvalidInput(f"{RUN_HEADER} is {run_id[:64]!r}, which is not the id of a run", RUN_HEADER)
-            caller = Caller("http", (*caller.accounts, self._run(run_id)), caller.pace)
+            caller = Caller("http", (*caller.accounts, self._run(run_id)), caller.pace, run_id)
         return caller
 
     def _known(self, keys: Sequence[Key], request: Request) -> Caller:
