@@ -25,6 +25,8 @@ from tutelage_client.wire import (
     DeadLetterView,
     EventView,
     FileView,
+    ForgetRequest,
+    Forgotten,
     ForkRequest,
     KeyRequest,
     KeyView,
@@ -177,6 +179,10 @@ class CoordinatorClient(ServiceClient):
         """Hand rollouts written elsewhere to a run whose rollout.source is "pushed"; repeated ids are ignored."""
         body = PushedRollouts(rollouts=list(rollouts))
         return await self._http.request_json("POST", f"/v1/runs/{run_id}/rollouts", PushResult, body, repeatable=True)
+
+    async def forget_rollouts(self, days: float) -> Forgotten:
+        """Delete the shown and pushed rollouts of runs that ended more than `days` ago, a part of them at each call."""
+        return await self._http.request_json("POST", "/v1/gc", Forgotten, ForgetRequest(days=days), repeatable=True)
 
     async def teachers(self) -> list[TeacherView]:
         return await self._all("/v1/teachers", TeacherView)

@@ -94,6 +94,8 @@ async def test_everything_about_a_run_that_has_ended(
     assert "(2,000B)" in cli("runs", "model", run.id, "--out", "distilled").stdout
     assert (tmp_path / "distilled" / "weights").read_bytes() == bytes(2000)
     assert "not an empty directory" in refusal(cli("runs", "model", run.id, "--out", "distilled"), 2)
+    said = "deleted 0 shown and 0 pushed rollouts of runs that ended more than 30 days ago\n"
+    assert cli("gc", "--days", "30").stdout == said
 
 
 def test_json_of_every_command_is_one_document(cli: Cli, run: RunView, tmp_path: Path) -> None:
@@ -221,6 +223,7 @@ def test_every_command_that_can_be_parsed_has_a_function() -> None:
         "runs submit": ["x"],
         "runs model": ["r", "--out", "d"],
         "files put": ["p"],
+        "gc": ["--days", "30"],
         "score": ["--teacher", "u"],
         "methods show": ["m"],
         "teachers rm": ["t"],

@@ -91,6 +91,7 @@ async def test_every_route_of_the_table_is_told_of_and_no_other(
             if not each.status.final:
                 await owner.cancel(each.id)
         await worker.report_outcome(pushed.id, Outcome(epoch=1, result="cancelled"))
+        assert (await owner.forget_rollouts(1e-9)).pushed == 1
         await owner.remove_teacher("walker")
         key = (await owner.create_key(KeyRequest(name="ci", scopes=frozenset({Scope.RUNS_READ})))).key
         await owner.revoke_key(key.id)

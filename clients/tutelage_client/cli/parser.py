@@ -158,6 +158,10 @@ def _add_store(nouns: Any) -> None:
     _add(teachers, "ls", "list the registered teachers", command="teachers ls")
     removed = _add(teachers, "rm", "take a teacher that was stopped off the list", command="teachers rm")
     removed.add_argument("name", metavar="NAME", help="as `tutelage teachers ls` lists it")
+    forget = _add(nouns, "gc", "delete rollouts that ended runs showed or were pushed; what they learned stays")
+    forget.add_argument(
+        "--days", type=_count, required=True, metavar="N", help="of runs that ended more than N days ago"
+    )
     files = nouns.add_parser("files", help="upload and list files").add_subparsers(metavar="COMMAND", required=True)
     put = _add(files, "put", "upload a file; a spec names it as file:ID", command="files put")
     put.add_argument("path", type=Path, metavar="PATH", help="data, or a model's folder as a tar archive")

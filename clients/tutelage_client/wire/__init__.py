@@ -35,6 +35,7 @@ from tutelage_client.wire.leases import (
 )
 from tutelage_client.wire.letters import DeadLetterView, FailedDelivery
 from tutelage_client.wire.message import Message
+from tutelage_client.wire.retention import ForgetRequest, Forgotten
 from tutelage_client.wire.rewarding import (
     ModelReward,
     Reward,
@@ -71,12 +72,14 @@ from tutelage_client.wire.scoring import Completion, ScoreGroup, ScoreReply, Sco
 from tutelage_client.wire.series import GROWTH, MOST_BUCKETS, MetricColumn, MetricSeries
 from tutelage_client.wire.teachers import (
     Activity,
+    Breaker,
     CanaryResult,
     Capabilities,
     Overload,
     Prices,
     Provenance,
     ReplicaView,
+    RunSpending,
     ScoreCacheView,
     Signal,
     TeacherInfo,
@@ -95,6 +98,7 @@ __all__ = [
     "Action",
     "Activity",
     "AuditEntry",
+    "Breaker",
     "CanaryResult",
     "Capabilities",
     "CheckpointCommit",
@@ -113,6 +117,8 @@ __all__ = [
     "ExitCode",
     "FailedDelivery",
     "FileView",
+    "ForgetRequest",
+    "Forgotten",
     "ForkPoint",
     "ForkRequest",
     "GenerateReply",
@@ -162,6 +168,7 @@ __all__ = [
     "Rubric",
     "RunChanges",
     "RunError",
+    "RunSpending",
     "RunStatus",
     "RunView",
     "Scope",

@@ -24,6 +24,7 @@ class Action(StrEnum):
     RUN_END = "run.end"
     LETTER_REPLAY = "letter.replay"
     LETTER_DISCARD = "letter.discard"
+    ROLLOUTS_FORGET = "rollouts.forget"
     FILE_UPLOAD = "file.upload"
     TEACHER_REGISTER = "teacher.register"
     TEACHER_REMOVE = "teacher.remove"
@@ -46,7 +47,8 @@ class AuditEntry(Message):
     action: Action = Field(description="what")
     route: str = Field(description="by which route, as its method and template")
     target: str | None = Field(
-        description="the id of what it was done to, or of what it made; of a dead letter RUN/JOB; null: none was named"
+        description="the id of what it was done to, or of what it made; of a dead letter RUN/JOB; where many "
+        "runs lost their rollouts, their project; null: none was named"
     )
     status: int = Field(description="of the answer")
     trace: str | None = Field(description="id of the trace that the request named in `traceparent`; null: none")

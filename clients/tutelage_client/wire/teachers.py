@@ -103,6 +103,10 @@ class ScoreCacheView(Message):
     corrupt: int = Field(description="entries or files that were dropped as damaged")
 
 
+Breaker = Literal["closed", "open", "half_open"]
+_BREAKER = "of calls to an upstream; open: it failed again and again and is left alone; half_open: one call tries"
+
+
 class ReplicaView(Message):
     """One of several upstreams behind a teacher. Counts are since the teacher's start."""
 
@@ -115,6 +119,12 @@ class ReplicaView(Message):
     quarantined: int = Field(description="times that it stopped taking work")
     hedged: int = Field(description="requests that it was given because another one took long")
     hedge_won: int = Field(description="of these, answered first")
+    breaker: Breaker | None = Field(default=None, description=f"{_BREAKER}; null: none is between")
+    p50_s: float | None = Field(
+        default=None, description="half of its last 1,000 answers took no longer; null: none yet"
+    )
+    p95_s: float | None = Field(default=None, description="95 of a hundred of the same")
+    p99_s: float | None = Field(default=None, description="99 of a hundred of the same")
 
 
 class Overload(Message):
@@ -133,6 +143,14 @@ class CanaryResult(Message):
     reason: str | None = Field(default=None, description="what was wrong")
 
 
+class RunSpending(Message):
+    """What one run cost a teacher since the teacher's start."""
+
+    run_id: str = Field(description="as the run said it")
+    tokens: int = Field(description="tokens that went through the model or were written for it")
+    usd: float = Field(description="what they cost, by the teacher's prices")
+
+
 class Activity(Message):
     """What a teacher did since its start. Seconds are from taking a request up, at either door, to its answer."""
 
@@ -142,6 +160,7 @@ class Activity(Message):
     p99_s: float | None = Field(default=None, description="99 of a hundred of the same")
     spent_tokens: int = Field(description="tokens that went through the model or were written")
     spent_usd: float = Field(description="what they cost, by the teacher's prices")
+    runs: tuple[RunSpending, ...] = Field(default=(), description="of the last 100 runs that asked, the newest last")
     canaries: tuple[CanaryResult, ...] = Field(default=(), description="the last 20, the newest last")
 
 
@@ -156,4 +175,5 @@ class TeacherInfo(Message):
     replicas: tuple[ReplicaView, ...] = Field(default=(), description="where several upstreams serve it")
     score_cache: ScoreCacheView | None = Field(default=None, description="its score cache, where it has one")
     overload: Overload | None = Field(default=None, description="its upstream, where that takes no work for its limits")
+    breaker: Breaker | None = Field(default=None, description=f"{_BREAKER}; null: it has none, or several replicas")
     activity: Activity | None = Field(default=None, description="since its start; null: it does not tell")

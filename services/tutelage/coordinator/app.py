@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from sqlalchemy import text
 from sqlalchemy.exc import DataError, InterfaceError, OperationalError, SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
@@ -23,7 +24,8 @@ from tutelage.coordinator.launching import Launching
 from tutelage.coordinator.leases import keep_all, sweep
 from tutelage.coordinator.letters import Letters
 from tutelage.coordinator.refusals import Refusals
-from tutelage.coordinator.routes import audit, letters, logs, runs, store, workers
+from tutelage.coordinator.retention import forget_forever
+from tutelage.coordinator.routes import audit, letters, logs, retention, runs, store, workers
 from tutelage.coordinator.routes import keys as key_routes
 from tutelage.coordinator.settings import Settings
 from tutelage.queue import Queue
@@ -40,14 +42,15 @@ def build_app(
 
     queue: where dead letters are; launcher: what starts trainers for runs that none has asked for
     Raises:
-        InvalidInput: a file with a key cannot be used, keys are asked for and there is none, or the schema is of a
-            newer release.
+        InvalidInput: a file with a key cannot be used, or keys are asked for and there is none.
     """
-    schema = database.migrate()
+    database.migrate()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         tasks = [asyncio.create_task(_sweep_forever(database, settings.lease_s))]
+        if settings.keep_rollouts_days is not None:
+            tasks.append(asyncio.create_task(forget_forever(database, settings.keep_rollouts_days)))
         if launcher is not None:
             tasks.append(asyncio.create_task(Launching(database, settings, launcher).forever()))
         yield
@@ -62,7 +65,7 @@ def build_app(
         database.close()
 
     def ready() -> str | None:
-        return _why_not(database, schema)
+        return _unreachable(database)
 
     app = create_app("Tutelage coordinator", lifespan, ready=ready, body_limits={"/v1/files": settings.max_file_bytes})
     for outage in (OperationalError, InterfaceError):
@@ -77,6 +80,7 @@ def build_app(
         logs.router(database, launcher),
         letters.router(Letters(database, queue)),
         store.router(database, settings.files),
+        retention.router(database),
         key_routes.router(database),
         audit.router(database),
         workers.router(database, settings),
@@ -100,15 +104,13 @@ def _gate(database: Database, settings: Settings) -> Gate:
     return Gate(database, known, asks=settings.asks_for_keys)
 
 
-def _why_not(database: Database, schema: str) -> str | None:
-    """schema: the revision that this release reads and writes; a backup or another release may bring another one"""
+def _unreachable(database: Database) -> str | None:
     try:
-        found = database.revision()
+        with database.read() as session:
+            session.execute(text("SELECT 1"))
     except SQLAlchemyError:
         return "the database does not answer"
-    if found == schema:
-        return None
-    return f"the database has the schema {found}, but this release works with {schema}; start it again, which migrates"
+    return None
 
 
 async def _on_outage(_: Request, error: Exception) -> JSONResponse:

@@ -39,6 +39,13 @@ class Settings(BaseSettings):
     lease_s: float = Field(default=30.0, gt=0, description="seconds after the last heartbeat until a run is taken away")
     max_file_bytes: int = Field(default=4 * 2**30, ge=1, description="the largest file that may be uploaded")
 
+    keep_rollouts_days: float | None = Field(
+        default=None,
+        gt=0,
+        le=36_600,
+        description="days from a run's end until the rollouts that it showed or was pushed are deleted; default: never",
+    )
+
     launcher: Literal["none", "subprocess", "kubernetes"] = Field(
         default="none", description="what starts a trainer for a run that none has asked for: nothing, or one of these"
     )

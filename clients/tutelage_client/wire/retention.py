@@ -1,0 +1,26 @@
+"""What a project no longer keeps of its ended runs."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from tutelage_client.wire.message import Message
+
+LONGEST_DAYS = 36_600
+
+
+class ForgetRequest(Message):
+    """Whose rollouts are no longer kept."""
+
+    days: float = Field(gt=0, le=LONGEST_DAYS, description="of runs that ended more than so many days ago")
+
+
+class Forgotten(Message):
+    """What was deleted: 500 of each kind at most, so ask again until there is none."""
+
+    shown: int = Field(description="rollouts that a trainer chose to show, with what was known of their tokens")
+    pushed: int = Field(description="rollouts that were written elsewhere and pushed to a run")
+
+    @property
+    def any(self) -> bool:
+        return self.shown + self.pushed > 0

@@ -1,0 +1,27 @@
+"""What a project no longer keeps."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from tutelage.coordinator.access import Guarded
+from tutelage.coordinator.audit import DeedOf
+from tutelage.coordinator.db import Database
+from tutelage.coordinator.retention import forget
+from tutelage.serving import answers
+from tutelage_client.wire import ForgetRequest, Forgotten
+
+
+def router(database: Database) -> APIRouter:
+    api = APIRouter(route_class=Guarded, prefix="/v1", tags=["runs"], responses=answers("database_unavailable"))
+
+    @api.post("/gc")
+    def forget_rollouts(body: ForgetRequest, deed: DeedOf) -> Forgotten:
+        """Delete texts that runs of the project showed, or were pushed, which ended so long ago; until none is left."""
+        with database.write() as session:
+            gone = forget(session, body.days, deed.by.project)
+            if gone.any:
+                deed.tell(session, deed.by.project)
+            return gone
+
+    return api
