@@ -16,6 +16,7 @@ from dashboard_pages import HOSTILE, series, shown
 
 from tutelage.coordinator.dashboard import history, pages, words
 from tutelage.coordinator.dashboard.charts import ALL
+from tutelage.coordinator.db import Database
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.wire import (
     CheckpointCommit,
@@ -23,12 +24,9 @@ from tutelage_client.wire import (
     Heartbeat,
     Lease,
     Outcome,
-    Overload,
     RunError,
     RunStatus,
     StepReport,
-    TeacherInfo,
-    TeacherRegistration,
 )
 from tutelage_client.wire.measures import MEASURES
 from tutelage_client.worker import WorkerClient
@@ -80,12 +78,13 @@ async def test_a_running_run_has_charts_with_their_values_in_words(
     await report(worker, lease, 1, reverse_kl=2.5, seconds=2.0, tokens=100, learn_s=0.5, wait_s=0.25)
     first = await shown(http, "/")
     assert [line["aria-label"] for line in first.all("svg")] == ["reverse KL of the last steps, from 2.5 to 2.5"]
-    await report(worker, lease, 2, reverse_kl=1.25, seconds=4.0, tokens=100, learn_s=0.5, wait_s=None)
+    await report(worker, lease, 2, reverse_kl=1.25, seconds=4.0, tokens=100, learn_s=0.5, wait_s=None, teacher_usd=0.75)
     at = CheckpointCommit(epoch=1, step=2, path="/artefacts/2", weights_sha256="a" * 64)
     await worker.commit_checkpoint(lease.run_id, at)
     page = await shown(http, f"/runs/{lease.run_id}")
     assert "1.25 at step 2, from 2.5 at step 1" in page.text
     assert "the queue is away or full" in page.text
+    assert "Teacher tokens 40" in page.text and "0.75 USD" in page.text
     drawn = series(page)
     assert drawn["steps"] == [1, 2]
     assert drawn["columns"]["tokens_per_s"] == [50.0, 25.0]
@@ -187,17 +186,21 @@ async def test_what_is_no_cursor_is_a_page_that_says_so(http: httpx2.AsyncClient
     assert "is not a cursor of this list" in (await shown(http, path, 422)).text
 
 
-async def test_teachers_are_shown_with_what_ails_them(
-    http: httpx2.AsyncClient, coordinator: CoordinatorClient, teacher_info: Callable[..., TeacherInfo]
+async def test_the_events_of_a_page_have_an_index_of_their_own(
+    http: httpx2.AsyncClient, database: Database, lease: Lease, statements: Callable[[], list[str]]
 ) -> None:
-    assert "No teacher has registered" in (await shown(http, "/teachers")).text
-    overload = Overload(lasting_s=61, retry_after_s=5, reason=HOSTILE)
-    info = teacher_info("walker").model_copy(update={"overload": overload})
-    body = TeacherRegistration(name="walker", url="http://t", info=info).model_dump(mode="json")
-    assert (await http.post("/v1/teachers", json=body)).status_code == 200
-    page = await shown(http, "/teachers")
-    assert "over its limits" in page.text
-    assert "for 1 min 1 s and asked to wait 5 s" in page.text
+    """Or a long run's page would look through all of its steps for what is no step."""
+    heard = statements()
+    await shown(http, f"/runs/{lease.run_id}")
+    asked = [each for each in heard if "FROM events" in each]
+    assert len(asked) == 2
+    assert all("type != 'metrics'" in each for each in asked), "the words of the index"
+    if database.engine.dialect.name == "sqlite":
+        with database.engine.connect() as connection:
+            for each in asked:
+                values = tuple("x" for _ in range(each.count("?")))
+                plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {each}", values).fetchall()
+                assert "USING INDEX ix_events_told" in str(plan)
 
 
 async def test_what_the_pages_load_is_there(http: httpx2.AsyncClient) -> None:

@@ -9,13 +9,15 @@ import httpx2
 import pytest
 from dashboard_pages import HOSTILE, series, shown
 from fastapi import FastAPI
+from sqlalchemy import update
 
 from tutelage.coordinator.app import build_app
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.settings import Settings
+from tutelage.coordinator.tables import RunRow
 from tutelage.queue import Job, MemoryQueue
 from tutelage_client.coordinator import CoordinatorClient
-from tutelage_client.wire import RunView, StepReport, TeacherInfo
+from tutelage_client.wire import ForkPoint, RunView, StepReport, TeacherInfo
 from tutelage_client.worker import WorkerClient
 
 Spec = Callable[..., dict[str, Any]]
@@ -51,6 +53,27 @@ async def test_two_runs_are_compared_by_what_differs(
     assert drawn["columns"]["b/reverse_kl"] == [None, 3.0, 0.5]
     assert "1.5 at step 2, from 2 at step 1" in page.text, "in words for who cannot see it"
     assert "0.5 at step 4, from 3 at step 2" in page.text
+
+
+async def test_a_fork_has_its_parents_line_up_to_where_it_began(
+    http: httpx2.AsyncClient,
+    coordinator: CoordinatorClient,
+    worker: WorkerClient,
+    database: Database,
+    pushed_spec: dict[str, Any],
+) -> None:
+    parent, child = await coordinator.submit(pushed_spec), await coordinator.submit(pushed_spec)
+    with database.write() as session:
+        began = ForkPoint(run_id=parent.id, step=2, changed=[]).model_dump(mode="json")
+        session.execute(update(RunRow).where(RunRow.id == child.id).values(forked_from=began))
+    await learned(worker, parent, {1: 2.0, 2: 1.5, 3: 1.25})
+    await learned(worker, child, {3: 1.0})
+    for first, second, child_side in ((parent, child, "b"), (child, parent, "a")):
+        page = await shown(http, f"/runs/{first.id}/compare/{second.id}")
+        drawn = series(page)
+        assert drawn["columns"][f"{child_side}/reverse_kl"] == [2.0, 1.5, 1.0]
+        assert [(mark["step"], mark["kind"]) for mark in drawn["marks"]] == [(2, "start")]
+        assert "at step 2, where the charts have a mark: up to there both lines are one" in page.text
 
 
 async def test_runs_of_one_spec_differ_nowhere(

@@ -310,5 +310,8 @@ async def test_a_server_that_dies_with_work_in_hand_loses_none(toy_tokenizer_dir
             blocks += (await engine.score(groups, SAMPLED, None))[0]
             assert [view.up for view in engine.views()] == [True, False]
             assert "failed again and again" in str(engine.views()[1].reason)
+            staying_view, dead_view = engine.views()
+            assert (staying_view.breaker, dead_view.breaker == "closed") == ("closed", False)
+            assert 0 < (staying_view.p50_s or 0) <= (staying_view.p95_s or 0) <= (staying_view.p99_s or 0)
     expected, _ = await FakeEngine(FakeOptions(vocabulary_size=97), "toy").score(groups, SAMPLED, None)
     np.testing.assert_allclose(sampled(blocks), sampled([*expected, *expected]), atol=1e-6)

@@ -57,12 +57,13 @@ async def test_an_open_circuit_lets_one_call_try_and_its_end_decides() -> None:
     now_s = 0.0
     breaker = CircuitBreaker(2, first_pause_s=10, longest_pause_s=15, clock=lambda: now_s)
     breaker.failed()
-    assert breaker.wait_s() == 0
+    assert (breaker.wait_s(), breaker.state) == (0, "closed")
     breaker.failed()
-    assert breaker.wait_s() == 10
+    assert (breaker.wait_s(), breaker.state) == (10, "open")
     now_s = 10.0
     async with breaker.turn():
         assert breaker.wait_s() > 0, "others wait for the trial"
+        assert breaker.state == "half_open"
         breaker.failed()
     assert breaker.wait_s() == 15
     now_s = 25.0

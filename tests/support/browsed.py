@@ -74,9 +74,9 @@ async def scene(up: Up, folder: Path) -> Scene:
         hostile, long = await _hostile(up.url, client)
         queued = await client.submit(demo("skill-next", steps=30))
         await _give_up(up, live.id)
-        shown = (await client.rollouts(first.id)).data
+        worst = await _worst(client, first.id)
     pages = {
-        "rollout": f"/runs/{first.id}/rollouts/{shown[-1].rollout.id}",
+        "rollout": f"/runs/{first.id}/rollouts/{worst}",
         "hostile rollout": f"/runs/{hostile}/rollouts/hostile",
         "long rollout": f"/runs/{hostile}/rollouts/{long}",
     }
@@ -91,11 +91,21 @@ def demo(name: str, steps: int) -> dict[str, Any]:
         SKILL / "prompts.jsonl",
         name,
         data=evaluated | {"grader": {"kind": "last_number"}},
-        rollout={"prompts_per_step": 16},
+        rollout={"prompts_per_step": 16, "max_new_tokens": 64},
         optim={"steps": steps, "lr": 1e-3},
         eval={"every": 10, "samples": 1},
         checkpoint={"every": 10},
     )
+
+
+async def _worst(client: CoordinatorClient, run_id: str) -> str:
+    """The shown rollout with the token that its teacher finds least likely."""
+    gaps: dict[str, float] = {}
+    for sample in (await client.rollouts(run_id)).data:
+        inspection = (await client.rollout(run_id, sample.rollout.id)).inspection
+        if inspection is not None and inspection.gap is not None:
+            gaps[sample.rollout.id] = float(np.nanmin(inspection.gap))
+    return min(gaps, key=gaps.__getitem__)
 
 
 async def _hostile(url: str, client: CoordinatorClient) -> tuple[str, str]:

@@ -66,7 +66,7 @@ async def test_a_teacher_that_waits_for_its_upstreams_limits_goes_on_registering
     coordinator, overload = Coordinator(), Overload(lasting_s=9, retry_after_s=300, reason="status 429")
     async with start_teacher() as teacher, coordinator.client() as client:
         scorer, stopping = teacher.app.state.scorer, asyncio.Event()
-        teacher.engine.overload = overload
+        teacher.engine.overload, teacher.engine.breaker = overload, "half_open"
         scorer.not_ready = "http://api took no work within 120 s"
         task = asyncio.create_task(keep_registered(client, scorer, "http://here", stopping, every_s=0.005))
         await until(lambda: coordinator.seen)
@@ -75,3 +75,4 @@ async def test_a_teacher_that_waits_for_its_upstreams_limits_goes_on_registering
         stopping.set()
         await asyncio.wait_for(task, 5)
     assert all(each.info.overload == overload for each in coordinator.seen[:told])
+    assert all(each.info.breaker == "half_open" for each in coordinator.seen)

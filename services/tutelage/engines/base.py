@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 from numpy.typing import NDArray
 
 from tutelage_client.wire import (
+    Breaker,
     Capabilities,
     GenerateRequest,
     Generation,
@@ -112,9 +113,14 @@ class RewardEngine(Engine, Protocol):
 
 @runtime_checkable
 class LimitedEngine(Engine, Protocol):
-    """An engine before upstreams that have limits of their own."""
+    """An engine before upstreams, which have limits of their own and may fail."""
 
     @property
     def overload(self) -> Overload | None:
         """Why no work is taken, where that is because of such limits."""
+        ...
+
+    @property
+    def breaker(self) -> Breaker | None:
+        """Of the calls to the one upstream; None where there is none, or several that have their own."""
         ...

@@ -17,6 +17,7 @@ from tutelage.engines.upstream.choices import REASONS, plain
 from tutelage.engines.upstream.failures import UpstreamFailed, UpstreamRefused
 from tutelage_client.errors import InvalidInput
 from tutelage_client.wire import (
+    Breaker,
     Capabilities,
     GenerateRequest,
     Generation,
@@ -65,7 +66,11 @@ class ChatEngine:
 
     @property
     def overload(self) -> Overload | None:
-        return self._client.refusals.overload
+        return self._client.calls.refusals.overload
+
+    @property
+    def breaker(self) -> Breaker | None:
+        return self._client.calls.breaker.state
 
     async def connect(self) -> dict[str, Any]:
         """Write one token, and learn which model answers and whether it gives log-probs of its text."""

@@ -32,22 +32,21 @@ class OpenaiClient:
     """The official client, with its own retries off: limits, repetition and deadlines are those of `Calls`."""
 
     def __init__(self, calls: Calls, key: str | None) -> None:
-        self._calls = calls
-        self.refusals = calls.refusals
+        self.calls = calls
         # A server without keys is sent the word that such servers document.
         self._client = AsyncOpenAI(base_url=calls.url, api_key=key or "EMPTY", max_retries=0, timeout=None)
 
     async def completions(self, **body: Any) -> dict[str, Any]:
-        return await self._calls.make(lambda: _tried(self._client.completions.create(**body)))
+        return await self.calls.make(lambda: _tried(self._client.completions.create(**body)))
 
     async def chat(self, **body: Any) -> dict[str, Any]:
-        return await self._calls.make(lambda: _tried(self._client.chat.completions.create(**body)))
+        return await self.calls.make(lambda: _tried(self._client.chat.completions.create(**body)))
 
     async def models(self) -> list[dict[str, Any]]:
         async def listed() -> Any:
             return await self._client.models.list()
 
-        return (await self._calls.make(lambda: _tried(listed()))).get("data") or []
+        return (await self.calls.make(lambda: _tried(listed()))).get("data") or []
 
     async def close(self) -> None:
         await self._client.close()
@@ -159,7 +158,7 @@ def open_openai(options: UpstreamOptions, name: str) -> UpstreamEngine:
     local = read_local(options.model, options.revision)
     client = open_client(options)
     dialect = Openai(client, options, local.tokenizer, local.vocabulary_size)
-    return UpstreamEngine(options, name, local, dialect, options.max_concurrency, client.refusals)
+    return UpstreamEngine(options, name, local, dialect, options.max_concurrency, client.calls)
 
 
 def open_client(options: UpstreamOptions | ChatOptions) -> OpenaiClient:

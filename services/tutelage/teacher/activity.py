@@ -7,49 +7,53 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from math import ceil
 
+from tutelage.engines.latency import Latencies
 from tutelage.teacher.prices import PICO, Cost
-from tutelage_client.wire import Activity, CanaryResult
+from tutelage_client.wire import Activity, CanaryResult, RunSpending
 
-LATEST = 1000  # answers that percentiles are over
 CANARIES = 20
+RUNS = 100
 
 
 class Record:
-    """Kept in memory: the last answers' seconds by `clock`, the last canaries, and what was spent."""
+    """Kept in memory: the last answers' seconds by `clock`, the last canaries, and what was spent, by run too."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
-        self._seconds: deque[float] = deque(maxlen=LATEST)
+        self._latencies = Latencies()
         self._canaries: deque[CanaryResult] = deque(maxlen=CANARIES)
         self._answered = 0
         self._spent = Cost()
+        self._by_run: dict[str, Cost] = {}  # the one that asked last is the last
 
     @contextmanager
     def timed(self) -> Iterator[None]:
         """A request; one that ends in an error is not an answer."""
         begun_s = self._clock()
         yield
-        self._seconds.append(self._clock() - begun_s)
+        self._latencies.add(self._clock() - begun_s)
         self._answered += 1
 
-    def spend(self, cost: Cost) -> None:
+    def spend(self, cost: Cost, run_id: str | None) -> None:
+        """run_id: whose it was; None where no run asked"""
         self._spent += cost
+        if run_id is not None:
+            self._by_run[run_id] = self._by_run.pop(run_id, Cost()) + cost
+            if len(self._by_run) > RUNS:
+                del self._by_run[next(iter(self._by_run))]
 
     def canary(self, reason: str | None) -> None:
         """reason: why it failed, None where it did not"""
         self._canaries.append(CanaryResult(at=datetime.now(UTC), ok=reason is None, reason=reason))
 
     def view(self) -> Activity:
-        ordered = sorted(self._seconds)
-        p50, p95, p99 = (ordered[ceil(share * len(ordered)) - 1] if ordered else None for share in (0.5, 0.95, 0.99))
+        by_run = self._by_run.items()
         return Activity(
             answered=self._answered,
-            p50_s=p50,
-            p95_s=p95,
-            p99_s=p99,
+            **self._latencies.percentiles()._asdict(),
             spent_tokens=self._spent.tokens,
             spent_usd=self._spent.picousd / PICO,
+            runs=tuple(RunSpending(run_id=run, tokens=at.tokens, usd=at.picousd / PICO) for run, at in by_run),
             canaries=tuple(self._canaries),
         )

@@ -94,6 +94,7 @@ class Scorer:
             replicas=self.engine.views() if isinstance(self.engine, ReplicatedEngine) else (),
             score_cache=self._cache.view() if self._cache else None,
             overload=self.overload,
+            breaker=self.engine.breaker if isinstance(self.engine, LimitedEngine) else None,
             activity=self._record.view(),
         )
 
@@ -204,7 +205,7 @@ class Scorer:
             blocks, usage = await self.batcher.score(
                 groups, request.signals, request.top_k, bill, own_batch=request.own_batch
             )
-            self._settle(bill, usage)
+            self._settle(bill, usage, caller)
         return blocks, usage
 
     async def _valued(self, rows: list[list[int]], *, caller: Caller) -> Valued:
@@ -213,7 +214,7 @@ class Scorer:
         caller.pace.take(most.forward_tokens)
         with self._accounts.reserved(caller.accounts, most) as bill:
             values, usage = await self.batcher.reward(rows, bill)
-            self._settle(bill, usage)
+            self._settle(bill, usage, caller)
         return values, usage
 
     async def _written(self, request: GenerateRequest, caller: Caller) -> Generated:
@@ -223,12 +224,12 @@ class Scorer:
         caller.pace.take(most.forward_tokens + most.generated_tokens)
         with self._accounts.reserved(caller.accounts, most) as bill:
             generations, usage = await self.batcher.generate(request, tokens, bill)
-            self._settle(bill, usage)
+            self._settle(bill, usage, caller)
         return generations, usage
 
-    def _settle(self, bill: Bill, usage: Usage) -> None:
+    def _settle(self, bill: Bill, usage: Usage, caller: Caller) -> None:
         bill.settle(usage)
-        self._record.spend(bill.due(given_up=False))
+        self._record.spend(bill.due(given_up=False), caller.run_id)
 
     @contextmanager
     def _counted(self, door: str) -> Iterator[None]:

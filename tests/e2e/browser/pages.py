@@ -111,6 +111,27 @@ async def test_every_chart_says_in_words_what_it_shows(page: Page, scene: Scene)
         assert "at step" in await page.locator(f"#{described}").inner_text()
 
 
+async def test_a_chart_is_read_by_keys(page: Page, scene: Scene) -> None:
+    await opened(page, f"{scene.url}/runs/{scene.succeeded}")
+    step = page.locator("#chart-kl .at output")
+    await page.locator("#chart-kl .plot").focus()
+    seen: list[str] = []
+    for key in ("Home", "ArrowRight", "End", "ArrowLeft", "+", "ArrowRight", "0", "Home", "ArrowLeft"):
+        await page.keyboard.press(key)
+        seen.append(await step.inner_text())
+    assert seen == ["1", "2", "30", "29", "29", "30", "30", "1", "1"]
+    await expect(page.locator("#chart-grad .at output")).to_have_text("1")  # the others follow
+
+
+async def test_what_was_opened_stays_open_as_the_page_goes_on(page: Page, scene: Scene) -> None:
+    await opened(page, f"{scene.url}/teachers")
+    await page.get_by_text("What runs cost it").click()
+    heard = page.locator("#teachers time").first
+    before = await heard.inner_text()
+    await expect(heard).not_to_have_text(before, timeout=20_000)
+    assert await page.locator("#teachers details").first.evaluate("each => each.open")
+
+
 async def test_a_dead_letter_is_replayed_by_a_key(page: Page, scene: Scene) -> None:
     """The teacher cannot read it the second time either, so it is there again."""
     await opened(page, f"{scene.url}/queue")

@@ -14,18 +14,21 @@ WIDTH = 1180
 
 
 class Shot(NamedTuple):
-    """page: its name in the scene; height: of the part from the top that is shown, in pixels"""
+    """page: its name in the scene; height: of what is shown, in pixels from the top; key: pressed on the tokens"""
 
     page: str
     height: int
     scheme: Literal["light", "dark"] = "light"
+    key: str | None = None
 
 
 SHOTS = {
     "run": Shot("succeeded", 900),
     "run-dark": Shot("succeeded", 900, "dark"),
     "compare": Shot("compare", 1040),
-    "rollout": Shot("rollout", 640),
+    "rollout": Shot("rollout", 790, key="w"),
+    "rollout-dark": Shot("rollout", 790, "dark", key="w"),
+    "teachers": Shot("teachers", 400),
     "queue": Shot("queue", 520),
 }
 
@@ -45,5 +48,8 @@ async def test_a_page_has_its_picture(browser: Browser, scene: Scene, folder: Pa
     await page.goto(scene.url + scene.paths[shot.page])
     if await page.locator("[data-chart]").count():
         await expect(page.locator("canvas").first).to_be_visible()
+    if shot.key is not None:
+        await page.locator("[role=listbox]").press(shot.key)
+        await expect(page.locator("#top-teacher tr").first).to_be_visible()
     picture = await page.screenshot(path=folder / f"{name}.png")
     assert picture.startswith(b"\x89PNG")

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from tutelage.coordinator.buckets import grain
-from tutelage.coordinator.tables import EventRow, MetricRow, RunRow
+from tutelage.coordinator.tables import TOLD, EventRow, MetricRow, RunRow
 
 MOST_POINTS = 600
 MOST_MARKS = 100
@@ -110,8 +110,8 @@ def _spark(rows: Sequence[Sequence[Value]]) -> tuple[str, list[float]]:
 
 def marks(session: Session, run: RunRow, checkpoints: Sequence[int], shown: History) -> list[Mark]:
     """Checkpoints, attempts, pauses and teachers lost or found, the newest MOST_MARKS of the latter kinds."""
-    telling = EventRow.type.in_(("state", "teacher"))
-    query = select(EventRow).where(EventRow.run_id == run.id, telling).order_by(EventRow.id.desc()).limit(MOST_MARKS)
+    telling = EventRow.run_id == run.id, TOLD, EventRow.type.in_(("state", "teacher"))
+    query = select(EventRow).where(*telling).order_by(EventRow.id.desc()).limit(MOST_MARKS)
     found = [Mark(step, "checkpoint", f"checkpoint at step {step}") for step in checkpoints]
     for event in reversed(session.scalars(query).all()):
         kind = "teacher" if event.type == "teacher" else _kind(event.data)

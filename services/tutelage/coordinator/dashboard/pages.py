@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
@@ -18,7 +19,7 @@ import tutelage
 from tutelage.coordinator import rollouts, runs
 from tutelage.coordinator.access import Guarded
 from tutelage.coordinator.callers import CallerOf, Gate, Refused
-from tutelage.coordinator.dashboard import compare, queues, samples, views, words
+from tutelage.coordinator.dashboard import compare, queues, samples, teaching, views, words
 from tutelage.coordinator.dashboard.auditing import add_audit
 from tutelage.coordinator.dashboard.charts import CHARTS, WAITS
 from tutelage.coordinator.dashboard.signing import add_sign_in
@@ -71,9 +72,8 @@ def router(database: Database, queue: Queue | None, gate: Gate, refusals: Refusa
                 found = views.run_list(session, caller.project, after)
             except InvalidInput as error:
                 return show("missing.html", 422, here="", title="No such page of runs", detail=str(error))
-            return show(
-                "runs.html", here="runs", lines=views.run_lines(session, found.data), next=found.next, after=after
-            )
+            lines = views.run_lines(session, found.data)
+            return show("runs.html", here="runs", lines=lines, next=found.next, after=after)
 
     @api.get("/runs/{run_id}")
     def run_page(run_id: str) -> HTMLResponse:
@@ -88,10 +88,10 @@ def router(database: Database, queue: Queue | None, gate: Gate, refusals: Refusa
     def teachers_page(caller: CallerOf, after: After = None) -> HTMLResponse:
         with database.read() as session:
             try:
-                found = views.teacher_list(session, caller.project, after)
+                cards, following = teaching.cards(session, caller.project, after)
             except InvalidInput as error:
                 return show("missing.html", 422, here="", title="No such page of teachers", detail=str(error))
-            return show("teachers.html", here="teachers", teachers=found.data, next=found.next, after=after)
+            return show("teachers.html", here="teachers", cards=cards, next=following, after=after)
 
     _add_rollouts(api, database, show)
     _add_comparison(api, database, show)
@@ -189,7 +189,9 @@ def _environment(gate: Gate) -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        auto_reload=False,
     )
+    environment.policies["json.dumps_function"] = _json
     environment.globals |= {"version": tutelage.__version__, "remedy": words.remedy, "asks": gate.asks}
     environment.filters |= {
         "number": words.number,
@@ -201,6 +203,11 @@ def _environment(gate: Gate) -> Environment:
     }
     environment.filters |= {"clock": lambda seconds: datetime.fromtimestamp(seconds, UTC)}
     return environment
+
+
+def _json(value: Any, **_: Any) -> str:
+    """What a page hands to its script: thousands of numbers, which the standard library takes long for."""
+    return to_json(value).decode()
 
 
 def _renderer(environment: Environment) -> Show:

@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from tutelage.coordinator import runs, teachers
+from tutelage.coordinator import runs
 from tutelage.coordinator.dashboard import history, words
 from tutelage.coordinator.dashboard.charts import ALL, Chart, Line
 from tutelage.coordinator.dashboard.history import History, Mark
 from tutelage.coordinator.db import now
 from tutelage.coordinator.leases import checkpoint_view
-from tutelage.coordinator.tables import CheckpointRow, EventRow
-from tutelage_client.wire import CheckpointView, Page, RunView, TeacherView
+from tutelage.coordinator.tables import TOLD, CheckpointRow, EventRow
+from tutelage_client.wire import CheckpointView, Page, RunView
 
 RUNS_A_PAGE = 50
 EVENTS_SHOWN = 60
@@ -152,14 +152,10 @@ def _ends(line: Line, past: History) -> list[Ends]:
 
 def _events(session: Session, run_id: str) -> list[EventRow]:
     """The newest first, without those of metrics, which the charts show."""
-    query = select(EventRow).where(EventRow.run_id == run_id, EventRow.type != "metrics")
+    query = select(EventRow).where(EventRow.run_id == run_id, TOLD)
     return list(session.scalars(query.order_by(EventRow.id.desc()).limit(EVENTS_SHOWN)))
 
 
 def _checkpoints(session: Session, run_id: str) -> list[CheckpointView]:
     query = select(CheckpointRow).where(CheckpointRow.run_id == run_id).order_by(CheckpointRow.step.desc())
     return [checkpoint_view(row) for row in session.scalars(query.limit(history.MOST_MARKS))]
-
-
-def teacher_list(session: Session, project: str, after: str | None) -> Page[TeacherView]:
-    return teachers.teachers(session, project, after, RUNS_A_PAGE)

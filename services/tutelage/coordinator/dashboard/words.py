@@ -42,8 +42,10 @@ def number(value: float | None) -> str:
     if value is None:
         return "–"
     if abs(value) >= 1000 or value == int(value):
-        return f"{value:,.0f}".replace(",", "\u202f")
-    return f"{value:.4g}" if abs(value) >= 0.001 else f"{value:.1e}"
+        told = f"{value:,.0f}".replace(",", "\u202f")
+    else:
+        told = f"{value:.4g}" if abs(value) >= 0.001 else f"{value:.1e}"
+    return told.replace("-", "−")
 
 
 def signed(value: float) -> str:

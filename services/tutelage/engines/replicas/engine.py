@@ -21,6 +21,7 @@ from tutelage.engines.upstream.calls import all_of
 from tutelage.engines.upstream.failures import UpstreamAway, UpstreamFailed
 from tutelage_client.errors import TutelageError
 from tutelage_client.wire import (
+    Breaker,
     Capabilities,
     GenerateRequest,
     Generation,
@@ -82,6 +83,11 @@ class ReplicatedEngine:
         engines = [replica.engine for replica in self.replicas]
         found = [one.overload for one in engines if isinstance(one, LimitedEngine) and one.overload is not None]
         return min(found, key=lambda one: one.retry_after_s) if len(found) == len(engines) else None
+
+    @property
+    def breaker(self) -> Breaker | None:
+        """None: each replica has its own, which `views` tell."""
+        return None
 
     def listen(self, listener: Listener) -> None:
         """Tell `listener` of everything that is counted."""

@@ -6,10 +6,12 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any, Literal, TypeVar
 
-from tutelage.engines.base import Engine
+from tutelage.engines.base import Engine, LimitedEngine
 from tutelage.engines.known import TOLERANCE, KnownAnswer, ask_known, known_answer, worst_change
+from tutelage.engines.latency import Latencies
 from tutelage.engines.probe import Directly, probe
 from tutelage_client.errors import BadScores
 from tutelage_client.wire import Capabilities, Provenance, ReplicaView
@@ -48,6 +50,7 @@ class Replica:
         self.reason: str | None = "the start-up probe has not run yet"
         self.outstanding_tokens = 0
         self.counts: Counter[Event] = Counter()
+        self._latencies = Latencies()
         self._working: dict[asyncio.Task[Any], int] = {}
 
     @property
@@ -84,7 +87,9 @@ class Replica:
         self.outstanding_tokens -= self._working.pop(task)
 
     async def _answer(self, question: Callable[[Engine], Awaitable[Result]], expected: Provenance) -> Result:
+        begun_s = perf_counter()
         answer = await question(self.engine)
+        self._latencies.add(perf_counter() - begun_s)
         if self.engine.provenance != expected:
             raise BadScores(f"{self.name} answers as another model than at the start")
         return answer
@@ -95,5 +100,7 @@ class Replica:
             up=self.up,
             reason=self.reason,
             outstanding_tokens=self.outstanding_tokens,
+            breaker=self.engine.breaker if isinstance(self.engine, LimitedEngine) else None,
+            **self._latencies.percentiles()._asdict(),
             **{event: self.counts[event] for event in ("asked", "failed", "quarantined", "hedged", "hedge_won")},
         )

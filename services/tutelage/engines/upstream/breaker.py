@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from time import monotonic
 
+from tutelage_client.wire import Breaker
+
 _LOOK_UP_S = 0.05  # of those who wait while another call tries
 
 
@@ -31,6 +33,12 @@ class CircuitBreaker:
     @property
     def is_open(self) -> bool:
         return self._failures >= self._failures_to_open
+
+    @property
+    def state(self) -> Breaker:
+        if not self.is_open:
+            return "closed"
+        return "half_open" if self._trying or self._clock() >= self._closed_until_s else "open"
 
     def wait_s(self) -> float:
         """Seconds until a call may begin; 0 where it may begin now."""

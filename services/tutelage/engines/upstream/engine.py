@@ -14,13 +14,13 @@ from tutelage.engines.checks import check_groups, check_ids, check_length, gener
 from tutelage.engines.options import UpstreamOptions, VllmOptions
 from tutelage.engines.tokenizer import ModelTokenizer, encode_prompt
 from tutelage.engines.upstream.asked import Answer, Asked, asked_of
-from tutelage.engines.upstream.calls import all_of
+from tutelage.engines.upstream.calls import Calls, all_of
 from tutelage.engines.upstream.canary import Canary
 from tutelage.engines.upstream.dialect import Dialect, Learned
 from tutelage.engines.upstream.local import LocalModel
-from tutelage.engines.upstream.refusals import Refusals
 from tutelage_client.errors import BadScores, InvalidInput
 from tutelage_client.wire import (
+    Breaker,
     Capabilities,
     GenerateRequest,
     Generation,
@@ -40,7 +40,7 @@ _SAMPLE = "On-policy distillation: 3 + 4 = 7, ça va? 你好\n\tdef f(x):"
 class UpstreamEngine:
     """A server behind the contract of `base.Engine`. It can do nothing before `connect` has reached it.
 
-    refusals: of the server, where it has limits of its own
+    calls: to the server, where it is one and may refuse or fail
     """
 
     def __init__(
@@ -50,10 +50,10 @@ class UpstreamEngine:
         local: LocalModel,
         dialect: Dialect,
         calls_at_once: int,
-        refusals: Refusals | None = None,
+        calls: Calls | None = None,
     ) -> None:
         self.calls_at_once = calls_at_once
-        self._refusals = refusals
+        self._calls = calls
         self._options = options
         self._local = local
         self._dialect = dialect
@@ -73,7 +73,11 @@ class UpstreamEngine:
 
     @property
     def overload(self) -> Overload | None:
-        return None if self._refusals is None else self._refusals.overload
+        return None if self._calls is None else self._calls.refusals.overload
+
+    @property
+    def breaker(self) -> Breaker | None:
+        return None if self._calls is None else self._calls.breaker.state
 
     async def connect(self) -> dict[str, Any]:
         """See `base.Engine.connect`; here it also compares tokenizers and tries another temperature."""

@@ -20,4 +20,4 @@ def open_http(
     calls = Calls.of(options)
     http = UpstreamHttp(calls, read_key(options.api_key_file))
     spoken = dialect(http, options, local.vocabulary_size)
-    return UpstreamEngine(options, name, local, spoken, options.max_concurrency, calls.refusals)
+    return UpstreamEngine(options, name, local, spoken, options.max_concurrency, calls)

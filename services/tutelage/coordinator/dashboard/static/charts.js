@@ -1,5 +1,6 @@
 // The charts of a run, drawn by uPlot from the columns that the page carries. What each shows is in its data attributes.
 
+import { press } from "./keys.js";
 import uPlot from "./vendor/uPlot.esm.js";
 
 const HEIGHT = 170;
@@ -19,6 +20,11 @@ dark.addEventListener("change", () => {
   for (const { plot } of drawn.values()) plot.destroy();
   drawn.clear();
   draw(newest);
+});
+
+document.addEventListener("keydown", (event) => {
+  const entry = drawn.get(event.target.dataset?.chart);
+  if (entry) press(entry.plot, event);
 });
 
 const sizes = new ResizeObserver((entries) => {
@@ -87,6 +93,7 @@ function options(place, lines, entry) {
   const band = lines.flatMap(({ tone }, at) => (tone === "band" ? [at + 1] : []));
   const outer = isStack ? [] : bounded(lines, entry.series.lows);
   const axis = { stroke: colour("quiet"), font: "11px system-ui", ticks: { show: false }, grid: { stroke: colour("grid"), width: 1 } };
+  const figures = (_, ticks) => ticks.map((tick) => tick.toLocaleString("en", { maximumSignificantDigits: 6 }).replaceAll(",", "\u202f"));
   const right = { ...axis, scale: "right", side: 1, size: 44, grid: { show: false }, values: (_, ticks) => ticks.map((t) => `${+(100 * t).toFixed(1)}%`) };
   return {
     width: place.clientWidth,
@@ -95,7 +102,7 @@ function options(place, lines, entry) {
     legend: { show: false },
     cursor: { sync: { key: "steps" }, drag: { x: true, y: false, setScale: true }, points: { size: 6 } },
     scales: { x: { time: false }, y: { range: (_, low, high) => extent(low, high, isStack) }, right: { range: [0, 1] } },
-    axes: [{ ...axis, size: 26, space: 60, incrs: WHOLE }, { ...axis, size: 46, space: 32 }, ...(lines.some((line) => line.right) ? [right] : [])],
+    axes: [{ ...axis, size: 26, space: 60, incrs: WHOLE, values: figures }, { ...axis, size: 46, space: 32, values: figures }, ...(lines.some((line) => line.right) ? [right] : [])],
     series: [{}, ...shown.map((line) => style(line, colour, isStack)), ...outer.flatMap(({ right }) => [unseen(right), unseen(right)])],
     bands: [
       ...(band.length === 2 ? [{ series: [band[1], band[0]], fill: colour("band") }] : []),
@@ -146,16 +153,21 @@ function mark(plot, marks, colour) {
   ctx.restore();
 }
 
-/** The legend shows the values under the pointer, and the newest again when it leaves. */
+/** The legend shows the step under the pointer with its values, and the newest values again when it leaves. */
 function read(plot, place, { series, lines }) {
   const at = plot.cursor.idx;
   const step = at === null || at === undefined ? null : plot.data[0][at];
   const row = step === null ? -1 : series.steps.indexOf(step);
+  const where = place.closest("figure").querySelector(".at");
+  if (where !== null) {
+    where.hidden = row < 0;
+    where.querySelector("output").textContent = step ?? "";
+  }
   for (const { column } of lines) {
     const output = place.closest("figure").querySelector(`output[data-line="${CSS.escape(column)}"]`);
     if (output === null) continue;
     output.dataset.newest ??= output.textContent;
     const value = row < 0 ? null : series.columns[column][row];
-    output.textContent = row < 0 ? output.dataset.newest : value === null ? "–" : String(+value.toPrecision(4));
+    output.textContent = row < 0 ? output.dataset.newest : value === null ? "–" : String(+value.toPrecision(4)).replaceAll("-", "−");
   }
 }

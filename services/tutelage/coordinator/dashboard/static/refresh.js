@@ -38,10 +38,12 @@ function isSelected(part) {
   return selected !== null && !selected.isCollapsed && selected.containsNode(part, true);
 }
 
-/** Focus and scrolling stay where they were. */
+/** Focus, scrolling and what was opened stay as they were. */
 function replace(old, part) {
   const focus = old.contains(document.activeElement) ? name(document.activeElement) : null;
   const scrolled = places(old).map(({ scrollTop, scrollLeft }) => [scrollTop, scrollLeft]);
+  const opened = new Set([...old.querySelectorAll("details[open] > summary")].map((each) => each.textContent));
+  for (const each of part.querySelectorAll("details > summary")) each.parentElement.open ||= opened.has(each.textContent);
   old.replaceWith(part);
   if (focus !== null) [part, ...part.querySelectorAll("*")].find((each) => name(each) === focus)?.focus({ preventScroll: true });
   for (const [at, place] of places(part).entries()) [place.scrollTop, place.scrollLeft] = scrolled[at] ?? [0, 0];

@@ -1,10 +1,12 @@
-// A run's page: follows its events and takes the page anew when something happened, at most once a second.
+// A run's page: follows its events and takes the page anew when something happened: at most once a second, and no more
+// than a tenth of the time, so that a long run costs its server no more than a short one.
 
 import { draw } from "./charts.js";
 import { refresh, tell } from "./refresh.js";
 
 const EVENTS = ["state", "progress", "metrics", "checkpoint", "rollout", "teacher", "log"];
 const PAUSE_MS = 1000;
+const LONGEST_PAUSE_MS = 10_000;
 const LONGEST_WAIT_MS = 30_000;
 
 let source = null;
@@ -25,6 +27,7 @@ async function update() {
   if (isBusy || document.hidden) return;
   isBusy = true;
   isDirty = false;
+  const begunMs = performance.now();
   try {
     const page = await refresh();
     draw(numbers(page));
@@ -37,7 +40,7 @@ async function update() {
   setTimeout(() => {
     isBusy = false;
     if (isDirty) update();
-  }, PAUSE_MS);
+  }, Math.min(LONGEST_PAUSE_MS, Math.max(PAUSE_MS, 9 * (performance.now() - begunMs))));
 }
 
 function end() {
