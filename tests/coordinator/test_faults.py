@@ -14,6 +14,7 @@ from sqlalchemy import create_engine, text
 from tutelage.coordinator.app import build_app
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.settings import Settings
+from tutelage_client.errors import InvalidInput
 
 Spec = Callable[..., dict[str, Any]]
 
@@ -53,6 +54,36 @@ async def test_an_outage_of_the_database_is_told_and_survived(empty_url: Callabl
         assert (await http.get("/readyz")).status_code == 200
         assert (await http.get("/v1/runs")).json()["data"] == [run]
     database.close()
+
+
+@pytest.mark.parametrize("revision", ["0001", "9999"])
+async def test_a_schema_of_another_release_ends_readiness_with_the_reason(
+    empty_url: Callable[[], str], tmp_path: Path, revision: str
+):
+    """As a restored backup is, or what a newer coordinator has migrated."""
+    database = Database(empty_url())
+    app = build_app(Settings(data_dir=tmp_path), database)
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://c.test") as http:
+        _become(database, revision)
+        answer = await http.get("/readyz")
+        assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
+        assert f"has the schema {revision}, but this release works with 00" in answer.json()["detail"]
+    database.close()
+
+
+def test_a_schema_of_a_newer_release_is_refused_and_stays_as_it_is(empty_url: Callable[[], str]):
+    database = Database(empty_url())
+    newest = database.migrate()
+    _become(database, "9999")
+    with pytest.raises(InvalidInput, match=f"schema 9999 of a newer release, and this one knows none after {newest}"):
+        database.migrate()
+    assert database.revision() == "9999"
+    database.close()
+
+
+def _become(database: Database, revision: str) -> None:
+    with database.write() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
 
 
 HOSTILE = [

@@ -6,7 +6,7 @@ import sys
 
 from pydantic import ValidationError
 from pydantic_settings import CliApp
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from tutelage.coordinator.app import build_app
 from tutelage.coordinator.db import Database
@@ -40,8 +40,12 @@ def main(argv: list[str] | None = None) -> None:
         app = build_app(settings, database, queue, launcher)
     except InvalidInput as error:
         sys.exit(f"tutelage.coordinator: {error}")
-    except OperationalError as error:
-        sys.exit(f"tutelage.coordinator: cannot open {database.engine.url!r}: {str(error.orig).splitlines()[0]}")
+    except DBAPIError as error:  # no answer, no such user, or one who may not make tables
+        reason = str(error.orig).splitlines()[0]
+        sys.exit(
+            f"tutelage.coordinator: cannot open {database.engine.url!r}: {reason}; start that server, or mend "
+            "--database-url, its password or what its user may"
+        )
     serve(app, settings.host, settings.port)
 
 

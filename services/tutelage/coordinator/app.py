@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
-from sqlalchemy import text
 from sqlalchemy.exc import DataError, InterfaceError, OperationalError, SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
@@ -42,9 +41,10 @@ def build_app(
 
     queue: where dead letters are; launcher: what starts trainers for runs that none has asked for
     Raises:
-        InvalidInput: a file with a key cannot be used, or keys are asked for and there is none.
+        InvalidInput: a file with a key cannot be used, keys are asked for and there is none, or the schema is of a
+            newer release.
     """
-    database.migrate()
+    schema = database.migrate()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -65,7 +65,7 @@ def build_app(
         database.close()
 
     def ready() -> str | None:
-        return _unreachable(database)
+        return _why_not(database, schema)
 
     app = create_app("Tutelage coordinator", lifespan, ready=ready, body_limits={"/v1/files": settings.max_file_bytes})
     for outage in (OperationalError, InterfaceError):
@@ -104,13 +104,15 @@ def _gate(database: Database, settings: Settings) -> Gate:
     return Gate(database, known, asks=settings.asks_for_keys)
 
 
-def _unreachable(database: Database) -> str | None:
+def _why_not(database: Database, schema: str) -> str | None:
+    """schema: the revision that this release reads and writes; a backup or another release may bring another one"""
     try:
-        with database.read() as session:
-            session.execute(text("SELECT 1"))
+        found = database.revision()
     except SQLAlchemyError:
         return "the database does not answer"
-    return None
+    if found == schema:
+        return None
+    return f"the database has the schema {found}, but this release works with {schema}; start it again, which migrates"
 
 
 async def _on_outage(_: Request, error: Exception) -> JSONResponse:

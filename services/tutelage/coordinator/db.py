@@ -14,6 +14,7 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Double, Engine, Executable, create_engine, event, inspect, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
@@ -24,6 +25,8 @@ from tutelage.coordinator.tables import Base
 from tutelage_client.errors import InvalidInput
 
 _MIGRATION_LOCK = 7_834_225  # any number that no other program on this server takes
+_CONNECT_S = 10  # a server that says nothing, not even no, is given up then, unless the URL has another number
+_REVISION = text("SELECT version_num FROM alembic_version")
 _INSERT = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
@@ -66,12 +69,31 @@ class Database:
         with Session(self._writing) as session, session.begin():
             yield session
 
-    def migrate(self) -> None:
-        """Bring the schema to the newest revision; safe to call from several processes at once."""
+    def migrate(self) -> str:
+        """Bring the schema to the newest revision, and say which; safe to call from several processes at once.
+
+        Raises:
+            InvalidInput: a newer release has migrated it.
+        """
         with self._writing.begin() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-            command.upgrade(alembic_config(connection), "head")
+            config = alembic_config(connection)
+            known = [each.revision for each in ScriptDirectory.from_config(config).walk_revisions()]  # newest first
+            found = connection.scalar(_REVISION) if inspect(connection).has_table("alembic_version") else None
+            if found is not None and found not in known:
+                raise InvalidInput(
+                    f"the database has the schema {found} of a newer release, and this one knows none after "
+                    f"{known[0]}; start that release, or restore a backup from before it",
+                    "database_url",
+                )
+            command.upgrade(config, "head")
+        return known[0]
+
+    def revision(self) -> str | None:
+        """Of the schema as it is now. Raises: SQLAlchemyError: the database does not answer, or has no schema."""
+        with self.read() as session:
+            return session.scalar(_REVISION)
 
     def close(self) -> None:
         self.engine.dispose()
@@ -110,9 +132,11 @@ def _overwriting(
 
 
 def _engine(url: str | URL) -> Engine:
-    backend = make_url(url).get_backend_name()
+    url = make_url(url)
+    backend = url.get_backend_name()
     if backend == "postgresql":
-        return create_engine(url, pool_size=10, max_overflow=30, pool_pre_ping=True)
+        patience = {} if "connect_timeout" in url.query else {"connect_timeout": _CONNECT_S}
+        return create_engine(url, pool_size=10, max_overflow=30, pool_pre_ping=True, connect_args=patience)
     if backend != "sqlite":
         raise InvalidInput(
             f"database-url starts with {backend!r}; give sqlite:///PATH or postgresql+psycopg://HOST/NAME"

@@ -58,7 +58,7 @@ def pick_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
-        raise InvalidInput("device is cuda, but torch sees no GPU here; use cpu or auto", "device")
+        raise InvalidInput("device is cuda, but torch sees no GPU here; give it one, or use cpu or auto", "device")
     return torch.device(device)
 
 

@@ -56,9 +56,13 @@ def _vllm(options: UpstreamOptions, name: str) -> Engine:
 
 def _vllm_in_process(options: VllmOptions, name: str) -> Engine:
     try:
+        if options.device == "cuda":  # vLLM would say so in many lines, when it loads
+            from tutelage.engines.loading import pick_device
+
+            pick_device(options.device)
         from tutelage.engines.vllm import open_vllm
     except ModuleNotFoundError as error:
-        if error.name != "vllm":
+        if error.name not in ("torch", "vllm"):
             raise
         message = "vLLM is not installed here; install tutelage[vllm], or name a server with --upstream"
         raise InvalidInput(message, "engine") from error

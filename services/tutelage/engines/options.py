@@ -99,6 +99,7 @@ class VllmOptions(_Options):
 
     model: a directory, or a hub id; revision: pins a hub id
     max_top_k: top-k entries and candidates of one call; max_length: tokens of a sequence, the model's own if None
+    device: cuda is refused where there is none; where the model then runs, vLLM's build decides
     vllm_args: further arguments of vLLM's engine, by name
     recheck_s: how old the last look at a known answer may be when work comes
     """
@@ -108,6 +109,7 @@ class VllmOptions(_Options):
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "auto"] = "float32"
     max_top_k: int = Field(default=256, ge=1, le=4096)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     max_length: int | None = Field(default=None, ge=2)
     vllm_args: dict[str, Any] = Field(default_factory=dict)
     recheck_s: float = Field(default=60.0, ge=0, allow_inf_nan=False)

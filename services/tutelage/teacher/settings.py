@@ -208,6 +208,7 @@ class Settings(BaseSettings):
 
     def _vllm_options(self) -> VllmOptions:
         given: dict[str, Any] = {"model": self.model, "revision": self.revision, "dtype": self.dtype}
+        given |= {"device": self.device}
         given |= {"max_length": self.max_length, "vllm_args": self.vllm_args, "recheck_s": self.canary_every_s}
         return VllmOptions.model_validate(given | ({} if self.max_top_k is None else {"max_top_k": self.max_top_k}))
 

@@ -19,6 +19,7 @@ def main() -> int:
     try:
         settings.coordinator_key()
         settings.teacher_key()
+        settings.check_device()
         settings.open_queue()  # each attempt opens its own; what it could not use is said before a run is taken
     except InvalidInput as error:
         sys.stderr.write(f"tutelage.trainer: {error}\n")

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from tutelage.queue import Queue, QueueLimits, open_queue
 from tutelage.trainer.crashes import CRASH_AT
 from tutelage_client.client import read_key
+from tutelage_client.errors import InvalidInput
 
 
 class Settings(BaseSettings):
@@ -38,6 +39,10 @@ class Settings(BaseSettings):
     teacher_key_file: Path | None = Field(
         default=None, description="file with the bearer key for teachers that ask for one"
     )
+    require_gpu: bool = Field(
+        default=False,
+        description="do not start where torch sees no GPU; otherwise the student is on the processor then",
+    )
     max_queued_tokens: int = Field(
         default=QueueLimits().max_tokens,
         ge=1,
@@ -61,6 +66,17 @@ class Settings(BaseSettings):
         """
         limits = QueueLimits(max_tokens=self.max_queued_tokens, max_bytes=self.max_queued_bytes)
         return open_queue(self.redis_url, limits, self.redis_password_file)
+
+    def check_device(self) -> None:
+        """Raises: InvalidInput: a GPU is required and torch sees none."""
+        if self.require_gpu:
+            import torch  # here, because it costs a start two seconds
+
+            if not torch.cuda.is_available():
+                raise InvalidInput(
+                    "require-gpu: torch sees no GPU here; give this container one, or take the trainer for processors",
+                    "require_gpu",
+                )
 
     def coordinator_key(self) -> str | None:
         """The key in `coordinator_key_file`.
