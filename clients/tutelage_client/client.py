@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import httpx2
+from pydantic import BaseModel
 
 from tutelage_client.errors import InvalidInput
-from tutelage_client.http import Http, RetryPolicy
+from tutelage_client.http import Hints, Http, RetryPolicy
+from tutelage_client.wire import Page
+
+Item = TypeVar("Item", bound=BaseModel)
 
 
 class ServiceClient:
@@ -19,6 +23,7 @@ class ServiceClient:
     """
 
     timeout_s: ClassVar[float] = 60.0  # for one answer to begin or go on
+    hints: ClassVar[Hints] = Hints()
 
     def __init__(
         self,
@@ -27,10 +32,21 @@ class ServiceClient:
         transport: httpx2.AsyncBaseTransport | None = None,
         retry: RetryPolicy | None = None,
     ) -> None:
-        self._http = Http(url, key=key, transport=transport, retry=retry, timeout_s=self.timeout_s)
+        self._http = Http(url, key=key, transport=transport, retry=retry, timeout_s=self.timeout_s, hints=self.hints)
 
     async def close(self) -> None:
         await self._http.close()
+
+    async def _all(self, path: str, item: type[Item]) -> list[Item]:
+        """Every page of a list."""
+        found: list[Item] = []
+        after: str | None = None
+        while True:
+            page = await self._http.request_json("GET", path, Page[item], params=given(after=after, limit=10_000))
+            found += page.data
+            after = page.next
+            if after is None:
+                return found
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,37 +1,30 @@
-"""What a user's process asks of the coordinator: runs, their history and results, files and teachers."""
+"""What a user's process asks of the coordinator: runs, their history and results; files, teachers and keys."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import uuid
 from collections.abc import AsyncGenerator, Sequence
-from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
-from pydantic import BaseModel, RootModel
+from pydantic import RootModel
 
-from tutelage_client.client import ServiceClient, given
-from tutelage_client.disk import chunks, create, unpack
-from tutelage_client.errors import InvalidInput
+from tutelage_client.client import given
+from tutelage_client.disk import unpack
 from tutelage_client.history import History, read_notes, submitted_per_step
+from tutelage_client.http import Hints
 from tutelage_client.spec import RunSpec
+from tutelage_client.store import StoreClient
 from tutelage_client.wire import (
-    Action,
-    AuditEntry,
     CheckpointView,
     DeadLetterView,
     EventView,
-    FileView,
     ForgetRequest,
     Forgotten,
     ForkRequest,
-    KeyRequest,
-    KeyView,
     MetricSeries,
-    NewKey,
     Page,
     PushedRollouts,
     PushResult,
@@ -41,16 +34,16 @@ from tutelage_client.wire import (
     RunChanges,
     RunStatus,
     RunView,
-    TeacherInfo,
-    TeacherRegistration,
-    TeacherView,
 )
 
-Item = TypeVar("Item", bound=BaseModel)
 
+class CoordinatorClient(StoreClient):
+    """The coordinator at `url` as a user sees it, a method for each route. `aio` has the same as handles of runs."""
 
-class CoordinatorClient(ServiceClient):
-    """The coordinator at `url` as a user sees it."""
+    hints = Hints(
+        "start one with `tutelage up`, or say where it is: Tutelage(URL), or TUTELAGE_COORDINATOR in the environment",
+        "give a key: Tutelage(key=...), or in TUTELAGE_KEY_FILE the path of a file that holds it",
+    )
 
     async def submit(self, spec: RunSpec | dict[str, Any], idempotency_key: str | None = None) -> RunView:
         """Queue a run. Repeating the call with the same key and spec returns the same run."""
@@ -141,7 +134,7 @@ class CoordinatorClient(ServiceClient):
     async def history(self, run_id: str) -> History:
         """What the run recorded of itself so far, for `tutelage_client.history.broken`."""
         run = await self.run(run_id)
-        events = await self._all(f"/v1/runs/{run_id}/events", EventView)
+        events = await self.all_events(run_id)
         rows, checkpoints = await self.metrics(run_id), await self.checkpoints(run_id)
         lines = b"".join([chunk async for chunk in self._http.download(f"/v1/runs/{run_id}/learned")])
         return History(run, events, rows, checkpoints, read_notes(lines), submitted_per_step(run.spec))
@@ -170,6 +163,14 @@ class CoordinatorClient(ServiceClient):
         params = given(after=after, limit=limit)
         return await self._http.request_json("GET", f"/v1/runs/{run_id}/rollouts", Page[RolloutSample], params=params)
 
+    async def all_rollouts(self, run_id: str) -> list[RolloutSample]:
+        """Every sample rollout, by step."""
+        return await self._all(f"/v1/runs/{run_id}/rollouts", RolloutSample)
+
+    async def all_events(self, run_id: str) -> list[EventView]:
+        """What happened so far."""
+        return await self._all(f"/v1/runs/{run_id}/events", EventView)
+
     async def rollout(self, run_id: str, rollout_id: str) -> RolloutView:
         """A sample rollout with what student and teacher held of each of its tokens."""
         path = f"/v1/runs/{run_id}/rollouts/{quote(rollout_id, safe='')}"
@@ -184,100 +185,13 @@ class CoordinatorClient(ServiceClient):
         """Delete the shown and pushed rollouts of runs that ended more than `days` ago, a part of them at each call."""
         return await self._http.request_json("POST", "/v1/gc", Forgotten, ForgetRequest(days=days), repeatable=True)
 
-    async def teachers(self) -> list[TeacherView]:
-        return await self._all("/v1/teachers", TeacherView)
-
-    async def register_teacher(self, name: str, url: str, info: TeacherInfo) -> TeacherView:
-        """Enter or refresh a teacher under `name`; without a refresh it counts as unavailable after 20 seconds."""
-        body = TeacherRegistration(name=name, url=url, info=info)
-        return await self._http.request_json("POST", "/v1/teachers", TeacherView, body, repeatable=True)
-
-    async def remove_teacher(self, name: str) -> None:
-        """Take a stopped teacher off the list; one that still runs registers itself again."""
-        await self._http.request_json("DELETE", f"/v1/teachers/{quote(name, safe='')}", type(None))
-
-    async def create_key(self, request: KeyRequest) -> NewKey:
-        """A key with its secret. Not repeated by itself: that would make another one."""
-        return await self._http.request_json("POST", "/v1/keys", NewKey, request)
-
-    async def keys(self) -> list[KeyView]:
-        """Every key that this client's own administers, the newest first; revoked ones stay."""
-        return await self._all("/v1/keys", KeyView)
-
-    async def revoke_key(self, key_id: str) -> KeyView:
-        """Have the key refused from now on; again changes nothing."""
-        return await self._http.request_json("DELETE", f"/v1/keys/{quote(key_id, safe='')}", KeyView, repeatable=True)
-
-    async def audit(
-        self,
-        *,
-        after: str | None = None,
-        limit: int = 50,
-        actor: str | None = None,
-        action: Action | str | None = None,
-        target: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-    ) -> Page[AuditEntry]:
-        """One page of who did what, the newest first. actor: a key's id or name; since, until: with their time zone"""
-        times = {"since": since and since.isoformat(), "until": until and until.isoformat()}
-        params = given(after=after, limit=limit, actor=actor, action=action, target=target, **times)
-        return await self._http.request_json("GET", "/v1/audit", Page[AuditEntry], params=params)
-
-    async def upload(self, content: Path | bytes, filename: str | None = None) -> FileView:
-        """Upload bytes or a file; the same content is the same file and is stored once."""
-        is_path = isinstance(content, Path)
-        body = chunks(content) if is_path else content
-        name = filename or (content.name if is_path else "upload")
-        answer = await self._http.send("POST", "/v1/files", body, params={"filename": name}, repeatable=not is_path)
-        return FileView.model_validate_json(answer.content)
-
-    async def files(self) -> list[FileView]:
-        """Every uploaded file, the newest first."""
-        return await self._all("/v1/files", FileView)
-
-    async def download_file(self, file_id: str, path: Path) -> Path:
-        """Write an uploaded file to `path`, whole or not at all.
-
-        Raises:
-            InvalidInput: what arrived is not the content that the id names.
-        """
-        part = path.with_name(path.name + ".part")
-        try:
-            digest = await self._save(f"/v1/files/{file_id}/content", part)
-            if file_id != f"file-{digest[:32]}":
-                raise InvalidInput(f"{file_id} arrived with sha256 {digest}, which is other content; download it again")
-            return part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-
-    async def download_model(self, run_id: str, path: Path) -> Path:
-        """Unpack the final model of a run into the directory `path`."""
-        part = path.with_name(path.name + ".tar.part")
+    async def download_model(self, run_id: str, path: Path | str) -> Path:
+        """Unpack the final model of a run into the directory `path`; a broken download goes on where it broke."""
+        folder = Path(path)
+        part = folder.with_name(folder.name + ".tar.part")
         try:
             await self._save(f"/v1/runs/{run_id}/model", part)
-            await asyncio.to_thread(unpack, part, path)
+            await asyncio.to_thread(unpack, part, folder)
         finally:
             part.unlink(missing_ok=True)
-        return path
-
-    async def _save(self, url: str, path: Path) -> str:
-        """Stream a body to `path`; returns its sha256."""
-        digest = hashlib.sha256()
-        handle = await asyncio.to_thread(create, path)
-        with handle:
-            async for chunk in self._http.download(url):
-                digest.update(chunk)
-                await asyncio.to_thread(handle.write, chunk)
-        return digest.hexdigest()
-
-    async def _all(self, path: str, item: type[Item]) -> list[Item]:
-        """Every page of a list."""
-        found: list[Item] = []
-        after: str | None = None
-        while True:
-            page = await self._http.request_json("GET", path, Page[item], params=given(after=after, limit=10_000))
-            found += page.data
-            after = page.next
-            if after is None:
-                return found
+        return folder

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import tarfile
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -14,11 +15,17 @@ from tutelage_client.errors import InvalidInput
 CHUNK_BYTES = 1 << 20
 
 
-async def chunks(path: Path) -> AsyncIterator[bytes]:
-    handle = await asyncio.to_thread(path.open, "rb")
-    with handle:
-        while chunk := await asyncio.to_thread(handle.read, CHUNK_BYTES):
-            yield chunk
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """The bytes of a file, from its beginning each time that they are iterated over: an upload may be repeated."""
+
+    path: Path
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        handle = await asyncio.to_thread(self.path.open, "rb")
+        with handle:
+            while chunk := await asyncio.to_thread(handle.read, CHUNK_BYTES):
+                yield chunk
 
 
 def create(path: Path) -> IO[bytes]:

@@ -6,20 +6,17 @@ Whatever goes wrong leaves here as one of `tutelage_client.errors`.
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections.abc import AsyncGenerator, AsyncIterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from time import monotonic
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import httpx2
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from tutelage_client.errors import InvalidInput, ProblemResponse, ServiceUnreachable, StaleEpoch
+from tutelage_client.retrying import Attempts, RetryPolicy
 from tutelage_client.tracing import HEADER, TRACEPARENT
 
 Reply = TypeVar("Reply")
@@ -28,36 +25,14 @@ Params = Mapping[str, str | int | float | bool]
 
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 REPEATED_STATUSES = frozenset({429, 502, 503})
+UNAUTHORIZED, PARTIAL = 401, 206
 
 
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """Waits double from `first_wait_s` to `longest_wait_s`, each with full jitter; none begins past `deadline_s`."""
+class Hints(NamedTuple):
+    """What helps, for a person who calls from Python: an error carries it as a note, which a traceback shows."""
 
-    deadline_s: float = 30.0
-    first_wait_s: float = 0.1
-    longest_wait_s: float = 5.0
-
-
-@dataclass(slots=True)
-class _Attempts:
-    """The repetitions of one request. Without a policy there are none."""
-
-    policy: RetryPolicy | None
-    began_s: float = field(default_factory=monotonic)
-    made: int = 0
-
-    async def again(self, at_least_s: float = 0.0) -> bool:
-        """Wait for the next turn; False when there is none before the deadline."""
-        if self.policy is None:
-            return False
-        ceiling_s = min(self.policy.first_wait_s * 2 ** min(self.made, 20), self.policy.longest_wait_s)
-        wait_s = max(at_least_s, random.uniform(0, ceiling_s))
-        if monotonic() + wait_s > self.began_s + self.policy.deadline_s:
-            return False
-        self.made += 1
-        await asyncio.sleep(wait_s)
-        return True
+    unreachable: str = "is it running, and is this its address?"
+    unauthorized: str = "give the key of this service to its client, as key=..."
 
 
 class Http:
@@ -76,11 +51,13 @@ class Http:
         timeout_s: float = 60.0,
         connect_timeout_s: float = 5.0,
         retry: RetryPolicy | None = None,
+        hints: Hints | None = None,
     ) -> None:
         if not base_url.startswith(("http://", "https://")):
             raise InvalidInput(f"{base_url!r} is not an http:// or https:// address")
         self.base_url = base_url.rstrip("/")
         self._retry = retry or RetryPolicy()
+        self._hints = hints or Hints()
         self._client = httpx2.AsyncClient(
             base_url=self.base_url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
@@ -115,7 +92,7 @@ class Http:
     async def send(
         self, method: str, path: str, content: Content | None = None, *, repeatable: bool | None = None, **options: Any
     ) -> httpx2.Response:
-        """Send bytes and read the whole answer. An iterable body can be sent once only, so never call it repeatable.
+        """Send bytes and read the whole answer. A generator can be sent once only, so never call it repeatable.
 
         repeatable: may be sent again after no answer; by default GET and HEAD are
         options: `params`, `headers`, `timeout_s`
@@ -125,16 +102,34 @@ class Http:
         """
         repeat = method in SAFE_METHODS if repeatable is None else repeatable
         request = self._build(method, path, content, **options)
-        answer = await self._attempt(request, _Attempts(self._retry if repeat else None), stream=False)
+        answer = await self._attempt(request, Attempts(self._retry if repeat else None), stream=False)
         if not answer.is_success:
-            raise problem_of(answer)
+            raise self._refusal(answer)
         return answer
 
-    async def download(self, path: str, **options: Any) -> AsyncGenerator[bytes]:
-        """The body of a GET in chunks. A connection that breaks on the way raises ServiceUnreachable."""
-        async with self._stream(path, **options) as answer:
-            async for chunk in answer.aiter_bytes():
-                yield chunk
+    async def download(self, path: str) -> AsyncGenerator[bytes]:
+        """The body of a GET in chunks. Where the connection breaks it goes on from there, if the service can do that.
+
+        Raises:
+            ServiceUnreachable: it broke, and cannot be gone on with: no answer, no ETag, or meanwhile another content.
+        """
+        attempts, taken, tag = Attempts(self._retry), 0, None
+        while True:
+            rest = {"Range": f"bytes={taken}-", "If-Range": tag} if taken and tag else {}
+            try:
+                async with self._stream(path, headers={"Accept-Encoding": "identity"} | rest) as answer:
+                    if taken and answer.status_code != PARTIAL:
+                        break
+                    tag = answer.headers.get("etag")
+                    async for chunk in answer.aiter_bytes():
+                        taken, attempts = taken + len(chunk), Attempts(self._retry)
+                        yield chunk
+            except ServiceUnreachable:
+                if (taken and not tag) or not await attempts.again():
+                    raise
+            else:
+                return
+        raise ServiceUnreachable(str(answer.url), f"after {taken} bytes it has another content; download it again")
 
     async def events(
         self, path: str, *, last_id: str | None = None, params: Params | None = None
@@ -143,13 +138,13 @@ class Http:
 
         Ends when the service ends the stream.
         """
-        attempts, ended = _Attempts(self._retry), False
+        attempts, ended = Attempts(self._retry), False
         while not ended:
             headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})
             try:
                 async with self._stream(path, params=params, headers=headers) as answer:
                     async for event in httpx2.EventSource(answer):
-                        last_id, attempts = event.id or last_id, _Attempts(self._retry)
+                        last_id, attempts = event.id or last_id, Attempts(self._retry)
                         yield event
                 ended = True
             except ServiceUnreachable:
@@ -175,29 +170,40 @@ class Http:
     @asynccontextmanager
     async def _stream(self, path: str, **options: Any) -> AsyncGenerator[httpx2.Response]:
         """A good answer to a GET, its body still to be read."""
-        answer = await self._attempt(self._build("GET", path, **options), _Attempts(self._retry), stream=True)
+        answer = await self._attempt(self._build("GET", path, **options), Attempts(self._retry), stream=True)
         try:
             if not answer.is_success:
                 await answer.aread()
-                raise problem_of(answer)
+                raise self._refusal(answer)
             yield answer
         except httpx2.TransportError as error:
-            raise _unreachable(answer.request, error) from error
+            raise self._unreachable(answer.request, error) from error
         finally:
             await answer.aclose()
 
-    async def _attempt(self, request: httpx2.Request, attempts: _Attempts, *, stream: bool) -> httpx2.Response:
+    async def _attempt(self, request: httpx2.Request, attempts: Attempts, *, stream: bool) -> httpx2.Response:
         while True:
             try:
                 answer = await self._client.send(request, stream=stream)
             except httpx2.TransportError as error:
                 if not await attempts.again():
-                    raise _unreachable(request, error) from error
+                    raise self._unreachable(request, error) from error
                 continue
             if answer.status_code in REPEATED_STATUSES and await attempts.again(retry_after_s(answer.headers)):
                 await answer.aclose()
                 continue
             return answer
+
+    def _refusal(self, answer: httpx2.Response) -> ProblemResponse:
+        problem = problem_of(answer)
+        if problem.status == UNAUTHORIZED:
+            problem.add_note(self._hints.unauthorized)
+        return problem
+
+    def _unreachable(self, request: httpx2.Request, error: httpx2.TransportError) -> ServiceUnreachable:
+        found = ServiceUnreachable(str(request.url), str(error) or type(error).__name__)
+        found.add_note(self._hints.unreachable)
+        return found
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -237,7 +243,3 @@ def _as_json(body: BaseModel | Mapping[str, Any]) -> bytes:
     if isinstance(body, BaseModel):
         return body.model_dump_json().encode()
     return TypeAdapter(dict[str, Any]).dump_json(dict(body))
-
-
-def _unreachable(request: httpx2.Request, error: httpx2.TransportError) -> ServiceUnreachable:
-    return ServiceUnreachable(str(request.url), str(error) or type(error).__name__)

@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 
 import httpx2
 import pytest
 from pydantic import BaseModel
 
+from tutelage_client.disk import Chunks
 from tutelage_client.errors import InvalidInput, ProblemResponse, ServiceUnreachable, StaleEpoch
 from tutelage_client.http import Http, RetryPolicy, retry_after_s
 
@@ -205,3 +207,45 @@ async def test_events_go_on_after_the_last_one_when_the_connection_breaks() -> N
         data = [event.data async for event in http.events("/events", last_id="0")]
     assert data == ["a", "b", "c"]
     assert [request.headers["last-event-id"] for request in script.requests] == ["0", "2", "2"]
+
+
+async def downloaded(script: Script) -> bytes:
+    async with client(script) as http:
+        return b"".join([chunk async for chunk in http.download("/file")])
+
+
+async def test_a_download_goes_on_where_it_broke_as_long_as_the_content_is_the_same() -> None:
+    first = httpx2.Response(200, headers={"etag": '"a"'}, stream=Broken(b"ab", b"cd"))
+    second = httpx2.Response(206, headers={"etag": '"a"'}, stream=Broken(b"e"))
+    script = Script(first, httpx2.Response(503), second, httpx2.Response(206, headers={"etag": '"a"'}, content=b"fg"))
+    assert await downloaded(script) == b"abcdefg"
+    asked = [(request.headers.get("range"), request.headers.get("if-range")) for request in script.requests]
+    assert asked == [(None, None), ("bytes=4-", '"a"'), ("bytes=4-", '"a"'), ("bytes=5-", '"a"')]
+
+
+async def test_a_download_of_what_changed_meanwhile_or_cannot_be_told_from_it_is_an_error() -> None:
+    changed = Script(
+        httpx2.Response(200, headers={"etag": '"a"'}, stream=Broken(b"ab")),
+        httpx2.Response(200, headers={"etag": '"b"'}, content=b"xyz"),
+    )
+    with pytest.raises(ServiceUnreachable, match="after 2 bytes it has another content; download it again"):
+        await downloaded(changed)
+    untagged = Script(httpx2.Response(200, stream=Broken(b"ab")), httpx2.Response(200, content=b"abc"))
+    with pytest.raises(ServiceUnreachable, match="cut"):
+        await downloaded(untagged)
+
+
+async def test_an_upload_of_a_file_begins_anew_after_a_cut(tmp_path: Path) -> None:
+    source = tmp_path / "data.bin"
+    source.write_bytes(bytes(range(256)) * 10_000)
+    received: list[bytes] = []
+
+    async def take(request: httpx2.Request) -> httpx2.Response:
+        received.append(await request.aread())
+        if len(received) == 1:
+            raise httpx2.ReadError("cut")
+        return httpx2.Response(201)
+
+    async with Http("http://service", transport=httpx2.MockTransport(take), retry=QUICK) as http:
+        await http.send("POST", "/v1/files", Chunks(source), repeatable=True)
+    assert received == [source.read_bytes()] * 2

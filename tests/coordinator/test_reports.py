@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -16,7 +13,6 @@ import pytest
 from tutelage.coordinator import reports
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.events import events
-from tutelage.coordinator.settings import Settings
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.errors import ProblemResponse
 from tutelage_client.wire import CheckpointCommit, EventReport, Lease, Outcome, Rollout, StepReport, TeacherInfo
@@ -214,34 +210,3 @@ async def test_rollouts_are_refused_where_the_run_writes_its_own_or_is_over(
     with pytest.raises(ProblemResponse) as refused:
         await coordinator.push_rollouts(lease.run_id, [rollout("a")])
     assert refused.value.code == "run_is_final"
-
-
-async def test_the_model_is_a_tar_of_its_directory_once_the_run_succeeded(
-    coordinator: CoordinatorClient, http: httpx2.AsyncClient, worker: WorkerClient, lease: Lease, tmp_path: Path
-):
-    early = await http.get(f"/v1/runs/{lease.run_id}/model")
-    assert (early.status_code, early.json()["code"]) == (409, "model_not_ready")
-    model = Path(lease.artefacts) / "model-e1"
-    (model / "tokenizer").mkdir(parents=True)
-    contents = {"weights.bin": bytes(range(256)) * 5000, "tokenizer/empty": b"", "a" * 150: b"long name"}
-    for name, content in contents.items():
-        (model / name).write_bytes(content)
-    (tmp_path / "secret").write_text("not part of the model")
-    (model / "link").symlink_to(tmp_path / "secret")
-    await worker.report_outcome(lease.run_id, Outcome(epoch=1, result="succeeded", model_path=str(model)))
-    body = (await http.get(f"/v1/runs/{lease.run_id}/model")).content
-    with tarfile.open(fileobj=io.BytesIO(body)) as tar:
-        assert {m.name: tar.extractfile(m).read() for m in tar.getmembers()} == contents  # type: ignore[union-attr]
-    unpacked = await coordinator.download_model(lease.run_id, tmp_path / "result")
-    assert (unpacked / "weights.bin").read_bytes() == contents["weights.bin"]
-    assert not (tmp_path / "result.tar.part").exists()
-
-
-async def test_a_model_outside_the_artefacts_is_refused(
-    worker: WorkerClient, coordinator: CoordinatorClient, lease: Lease, settings: Settings
-):
-    for path in ("/etc", "../other-run/model", str(settings.data_dir)):
-        with pytest.raises(ProblemResponse) as refused:
-            await worker.report_outcome(lease.run_id, Outcome(epoch=1, result="succeeded", model_path=path))
-        assert (refused.value.status, refused.value.field) == (422, "model_path")
-    assert not (await coordinator.run(lease.run_id)).status.final

@@ -13,6 +13,7 @@ from tutelage.serving.openapi import (
     by_status,
     in_bytes,
     in_events,
+    in_part,
 )
 from tutelage.serving.problems import ServiceProblem, problem
 from tutelage.serving.process import serve
@@ -34,6 +35,7 @@ __all__ = [
     "create_app",
     "in_bytes",
     "in_events",
+    "in_part",
     "problem",
     "serve",
 ]

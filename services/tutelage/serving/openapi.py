@@ -49,6 +49,11 @@ def in_bytes(*media_types: str) -> Responses:
     return {200: {"description": "as asked for", "content": dict.fromkeys(media_types, BYTES)}}
 
 
+def in_part(*media_types: str) -> Responses:
+    """The rest of the same, from the byte on that `Range` names."""
+    return {206: {"description": "from this byte on", "content": dict.fromkeys(media_types, BYTES)}}
+
+
 def again(message: type[BaseModel]) -> Responses:
     """What a route that makes something answers where it is there already."""
     return {200: {"description": "it is there already", "model": message}}

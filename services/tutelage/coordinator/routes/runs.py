@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Response
-from fastapi.responses import StreamingResponse
 
 from tutelage.coordinator import forking, naming, runs
 from tutelage.coordinator.access import Guarded
-from tutelage.coordinator.archive import tar_of
 from tutelage.coordinator.audit import DeedOf
 from tutelage.coordinator.callers import CallerOf
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.pushed import push
+from tutelage.coordinator.routes.downloads import add_downloads
 from tutelage.coordinator.routes.history import add_events, add_history
 from tutelage.coordinator.routes.params import After, Limit
 from tutelage.coordinator.settings import Settings
-from tutelage.serving import ServiceProblem, again, answers, in_bytes
-from tutelage_client.history import noted
+from tutelage.serving import again, answers
 from tutelage_client.wire import (
     ForkRequest,
     Page,
@@ -30,8 +27,6 @@ from tutelage_client.wire import (
     RunView,
 )
 
-TAR = "application/x-tar"
-LINES = "application/x-ndjson"
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
 IfMatch = Annotated[str | None, Header(min_length=1, max_length=255)]
 
@@ -42,7 +37,8 @@ def router(database: Database, settings: Settings) -> APIRouter:
     _add_fork(api, database, settings)
     add_events(api, database)
     add_history(api, database)
-    _add_bytes(api, database, settings)
+    _add_pushing(api, database)
+    add_downloads(api, database, settings)
     return api
 
 
@@ -141,7 +137,7 @@ def _add_fork(api: APIRouter, database: Database, settings: Settings) -> None:
         return run
 
 
-def _add_bytes(api: APIRouter, database: Database, settings: Settings) -> None:
+def _add_pushing(api: APIRouter, database: Database) -> None:
     @api.post("/{run_id}/rollouts", responses=answers("run_not_found", "not_pushed", "run_is_final"))
     def push_rollouts(run_id: str, body: PushedRollouts, deed: DeedOf) -> PushResult:
         """Hand over rollouts written elsewhere; an id that was seen before is ignored."""
@@ -150,27 +146,3 @@ def _add_bytes(api: APIRouter, database: Database, settings: Settings) -> None:
             if result.accepted:
                 deed.tell(session, run_id)
             return result
-
-    gone = in_bytes(TAR) | answers("run_not_found", "model_missing", "model_not_ready")
-
-    @api.get("/{run_id}/model", response_class=StreamingResponse, responses=gone)
-    def get_model(run_id: str) -> StreamingResponse:
-        """The final model's directory as a tar stream."""
-        with database.read() as session:
-            run = runs.find(session, run_id)
-            path, status = run.model_path, run.status
-        if path is None or status is not RunStatus.SUCCEEDED:
-            raise ServiceProblem(409, "model_not_ready", f"{run_id} is {status}; its model is there once it succeeded")
-        if not Path(path).is_dir():
-            raise ServiceProblem(404, "model_missing", f"{path} of {run_id} is not on the coordinator's disk any more")
-        headers = {"Content-Disposition": f'attachment; filename="{run_id}.tar"'}
-        return StreamingResponse(tar_of(Path(path)), headers=headers, media_type=TAR)
-
-    @api.get(
-        "/{run_id}/learned", response_class=StreamingResponse, responses=in_bytes(LINES) | answers("run_not_found")
-    )
-    def get_learned(run_id: str) -> StreamingResponse:
-        """What each optimizer step of each attempt learned from, one JSON object a line: `tutelage runs check`."""
-        with database.read() as session:
-            runs.find(session, run_id)
-        return StreamingResponse(noted(settings.artefacts(run_id) / "learned"), media_type=LINES)

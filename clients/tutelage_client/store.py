@@ -1,0 +1,107 @@
+"""What a coordinator has beside runs: files, teachers, keys, and the record of who did what."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import quote
+
+from tutelage_client.client import ServiceClient, given
+from tutelage_client.disk import Chunks, create
+from tutelage_client.errors import InvalidInput
+from tutelage_client.wire import (
+    Action,
+    AuditEntry,
+    FileView,
+    KeyRequest,
+    KeyView,
+    NewKey,
+    Page,
+    TeacherInfo,
+    TeacherRegistration,
+    TeacherView,
+)
+
+
+class StoreClient(ServiceClient):
+    """Files, teachers, keys and audit of the coordinator at `url`."""
+
+    async def teachers(self) -> list[TeacherView]:
+        return await self._all("/v1/teachers", TeacherView)
+
+    async def register_teacher(self, name: str, url: str, info: TeacherInfo) -> TeacherView:
+        """Enter or refresh a teacher under `name`; without a refresh it counts as unavailable after 20 seconds."""
+        body = TeacherRegistration(name=name, url=url, info=info)
+        return await self._http.request_json("POST", "/v1/teachers", TeacherView, body, repeatable=True)
+
+    async def remove_teacher(self, name: str) -> None:
+        """Take a stopped teacher off the list; one that still runs registers itself again."""
+        await self._http.request_json("DELETE", f"/v1/teachers/{quote(name, safe='')}", type(None))
+
+    async def create_key(self, request: KeyRequest) -> NewKey:
+        """A key with its secret. Not repeated by itself: that would make another one."""
+        return await self._http.request_json("POST", "/v1/keys", NewKey, request)
+
+    async def keys(self) -> list[KeyView]:
+        """Every key that this client's own administers, the newest first; revoked ones stay."""
+        return await self._all("/v1/keys", KeyView)
+
+    async def revoke_key(self, key_id: str) -> KeyView:
+        """Have the key refused from now on; again changes nothing."""
+        return await self._http.request_json("DELETE", f"/v1/keys/{quote(key_id, safe='')}", KeyView, repeatable=True)
+
+    async def audit(
+        self,
+        *,
+        after: str | None = None,
+        limit: int = 50,
+        actor: str | None = None,
+        action: Action | str | None = None,
+        target: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Page[AuditEntry]:
+        """One page of who did what, the newest first. actor: a key's id or name; since, until: with their time zone"""
+        times = {"since": since and since.isoformat(), "until": until and until.isoformat()}
+        params = given(after=after, limit=limit, actor=actor, action=action, target=target, **times)
+        return await self._http.request_json("GET", "/v1/audit", Page[AuditEntry], params=params)
+
+    async def upload(self, content: Path | str | bytes, filename: str | None = None) -> FileView:
+        """Upload bytes, or the file of a path; the same content is the same file and is stored once."""
+        body = content if isinstance(content, bytes) else Chunks(Path(content))
+        name = body.path.name if isinstance(body, Chunks) else "upload"
+        params = {"filename": filename or name}
+        answer = await self._http.send("POST", "/v1/files", body, params=params, repeatable=True)
+        return FileView.model_validate_json(answer.content)
+
+    async def files(self) -> list[FileView]:
+        """Every uploaded file, the newest first."""
+        return await self._all("/v1/files", FileView)
+
+    async def download_file(self, file_id: str, path: Path | str) -> Path:
+        """Write an uploaded file to `path`, whole or not at all.
+
+        Raises:
+            InvalidInput: what arrived is not the content that the id names.
+        """
+        target = Path(path)
+        part = target.with_name(target.name + ".part")
+        try:
+            digest = await self._save(f"/v1/files/{file_id}/content", part)
+            if file_id != f"file-{digest[:32]}":
+                raise InvalidInput(f"{file_id} arrived with sha256 {digest}, which is other content; download it again")
+            return part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+
+    async def _save(self, url: str, path: Path) -> str:
+        """Stream a body to `path`; returns its sha256."""
+        digest = hashlib.sha256()
+        handle = await asyncio.to_thread(create, path)
+        with handle:
+            async for chunk in self._http.download(url):
+                digest.update(chunk)
+                await asyncio.to_thread(handle.write, chunk)
+        return digest.hexdigest()
