@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+from event_files import rows
 from recording_worker import RecordingWorker, lease
 from transformers import AutoModelForCausalLM
 
@@ -63,6 +64,18 @@ async def test_a_run_that_succeeds_names_its_model(leading: Lead, supervised: An
     assert worker.statuses == ["validating", "running", "finalizing"]
     assert outcome.model_path is not None
     AutoModelForCausalLM.from_pretrained(outcome.model_path, local_files_only=True)
+
+
+async def test_every_row_of_a_run_is_in_tensorboards_file(
+    leading: Lead, supervised: Any, worker: RecordingWorker, tmp_path: Path
+) -> None:
+    assert await leading(worker, supervised()) == ExitCode.DONE
+    found = dict(rows(tmp_path / "artefacts"))
+    assert list(found) == [row.step for row in worker.steps]
+    for row in worker.steps:
+        known = {name: value for name, value in row.metrics.items() if value is not None}
+        totals = {"student_tokens": row.student_tokens, "teacher_tokens": row.teacher_tokens}
+        assert found[row.step] == pytest.approx(known | totals, rel=1e-6)
 
 
 async def test_what_its_owner_can_mend_fails_the_run(leading: Lead, supervised: Any, worker: RecordingWorker) -> None:

@@ -8,6 +8,7 @@ import sys
 from pydantic_settings import CliApp
 
 from tutelage.telemetry import configure_logging
+from tutelage.trainer import trackers
 from tutelage.trainer.place import Place
 from tutelage.trainer.settings import Settings
 from tutelage_client.errors import InvalidInput, ProblemResponse
@@ -20,6 +21,7 @@ def main() -> int:
         settings.coordinator_key()
         settings.teacher_key()
         settings.check_device()
+        trackers.check(settings.tracker)
         settings.open_queue()  # each attempt opens its own; what it could not use is said before a run is taken
     except InvalidInput as error:
         sys.stderr.write(f"tutelage.trainer: {error}\n")

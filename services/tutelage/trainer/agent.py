@@ -45,6 +45,8 @@ async def execute(settings: Settings, worker: WorkerClient, lease: Lease, stoppi
         arguments += ["--redis-password-file", str(settings.redis_password_file)]
     if settings.teacher_key_file:
         arguments += ["--teacher-key-file", str(settings.teacher_key_file)]
+    if settings.tracker:
+        arguments += ["--tracker", settings.tracker]
     killed_before = memory.kills()
     child = await asyncio.create_subprocess_exec(sys.executable, *arguments)
     if await _first(stopping, child.wait()) is None and child.returncode is None:

@@ -19,6 +19,7 @@ from tutelage.trainer.place import Place
 from tutelage.trainer.run import Run
 from tutelage.trainer.session import Session
 from tutelage.trainer.settings import Settings
+from tutelage.trainer.trackers import following
 from tutelage.trainer.world import ALONE, World
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.errors import InvalidInput, ProblemResponse, StaleEpoch, TutelageError
@@ -103,10 +104,11 @@ async def attempt(
         await session.enter("validating")
         spec = parse_spec(session.lease.spec)
         run = await build(session, spec, coordinator, queue, settings.teacher_key(), world)
+        run.trackers = following(session, run.student.step, settings.tracker)
         if settings.crash_at is not None:
             run.passing = crashing(settings.crash_at, session.epoch)
         await session.enter("running")
-        async with run.teachers, run.pipeline or contextlib.nullcontext():
+        async with run.trackers, run.teachers, run.pipeline or contextlib.nullcontext():
             await train(run)
         await session.enter("finalizing")
         model = await keeping.export(run)

@@ -180,3 +180,5 @@ async def report(run: Run, metrics: Metrics, shown: list[Scored], inspections: M
     """One row for the step, with a few of its rollouts to look at."""
     tokens = (run.ledger.student_tokens, run.ledger.teacher_tokens)
     await run.session.step(run.student.step, metrics, *tokens, [each.rollout for each in shown], inspections)
+    totals = dict(zip(("student_tokens", "teacher_tokens"), tokens, strict=True))
+    await run.trackers.tell(run.session, run.student.step, metrics | totals)

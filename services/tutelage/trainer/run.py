@@ -17,6 +17,7 @@ from tutelage.trainer.session import Session
 from tutelage.trainer.sourcing import Sources
 from tutelage.trainer.student import Student
 from tutelage.trainer.teachers import Teachers
+from tutelage.trainer.tracking import Trackers
 from tutelage_client.history import LearnedStep
 from tutelage_client.spec import RunSpec
 
@@ -51,4 +52,5 @@ class Run:
     origin: Origin = field(default_factory=Origin)
     kept: Kept = field(default_factory=Kept)
     passing: Passing = pass_by
+    trackers: Trackers = field(default_factory=Trackers)
     started_s: float = field(default_factory=time.monotonic)

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tutelage.queue import Queue, QueueLimits, open_queue
 from tutelage.trainer.crashes import CRASH_AT
+from tutelage.trainer.trackers import TrackerName
 from tutelage_client.client import read_key
 from tutelage_client.errors import InvalidInput
 
@@ -42,6 +43,11 @@ class Settings(BaseSettings):
     require_gpu: bool = Field(
         default=False,
         description="do not start where torch sees no GPU; otherwise the student is on the processor then",
+    )
+    tracker: TrackerName | None = Field(
+        default=None,
+        description="also hand each row of metrics to this one, which is set up by its own environment, as WANDB_MODE; "
+        "TensorBoard's files are always written",
     )
     max_queued_tokens: int = Field(
         default=QueueLimits().max_tokens,
