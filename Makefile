@@ -10,11 +10,12 @@ PEERS := .venv-trl
 VLLM := .venv-vllm
 LINTERS := .venv-deploy
 BROWSER := .venv-browser
+TRACKERS := .venv-trackers
 LANGUAGE := build/language
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-short demo-language test e2e screenshots check bench bench-peers vllm lint-deploy docs vendor clean
+.PHONY: help setup demo demo-short demo-language test e2e screenshots transcripts check bench bench-peers vllm lint-deploy docs vendor clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,16 +49,25 @@ $(LANGUAGE)/student/model.safetensors: examples/language/make_models.py | $(STAM
 test: $(STAMP)  ## the whole suite, with a real Valkey and PostgreSQL
 	@$(BIN)/python -m pytest $(TEST_ARGS)
 
-e2e: $(STAMP) $(VLLM)/.vllm $(PEERS)/.peers $(BROWSER)/.browser  ## what needs root and Debian packages, a browser, a real vLLM, public losses and clients
+e2e: $(STAMP) $(VLLM)/.vllm $(PEERS)/.peers $(BROWSER)/.browser $(TRACKERS)/.trackers  ## what needs root and Debian packages, a browser, trackers, a real vLLM, public losses and clients
 	@bash tests/e2e/run
 
 screenshots: $(BROWSER)/.browser  ## the pictures in docs/images, of a live stack; needs Chromium
 	@TUTELAGE_SCREENSHOTS=docs/images $(BROWSER)/bin/python -m pytest -q tests/e2e/browser/screenshots.py
 
+transcripts: $(STAMP)  ## what commands print in the docs, from a live stack
+	@TUTELAGE_TRANSCRIPTS=write $(BIN)/python -m pytest -q tests/stack/test_docs.py -k test_the_commands
+
 $(BROWSER)/.browser: Makefile | $(STAMP)
 	@$(PYTHON) -m venv $(BROWSER)
 	@echo "import site; site.addsitedir('$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" > "$$($(BROWSER)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tutelage.pth"  # all that $(VENV) has, and Playwright
 	@$(BROWSER)/bin/python -m pip install -qq $(PIP_ARGS) playwright==1.65.2
+	@touch $@
+
+$(TRACKERS)/.trackers: Makefile | $(STAMP)
+	@$(PYTHON) -m venv $(TRACKERS)
+	@echo "import site; site.addsitedir('$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" > "$$($(TRACKERS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tutelage.pth"  # all that $(VENV) has, and these
+	@$(TRACKERS)/bin/python -m pip install -qq $(PIP_ARGS) wandb==0.31.0 mlflow-skinny==3.17.2 trackio==0.43.0
 	@touch $@
 
 check: $(STAMP)  ## ruff, formatting, types, import rules

@@ -1,7 +1,8 @@
 """Every command in the docs is one that the programs take.
 
-`sh` blocks are run as well, see tests/stack/test_docs.py. `console` blocks cannot be run on one machine in a test: they
-install, stay in the foreground, or speak of other machines. Their flags are only given to the real parsers.
+`sh` blocks and transcripts are run as well, see tests/stack/test_docs.py. Other `console` blocks cannot be run on one
+machine in a test: they install, stay in the foreground, or speak of other machines. Their flags are only given to the
+real parsers.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """The commands in the docs, run as they stand: all `sh` and `bash` blocks of a page, as one script on a shared stack.
 
-Its `python` blocks run behind that, in this process, which has torch already.
+Its `python` blocks run behind that, in this process, which has torch already. What both print must hold what SAID says.
 
-What a page shows as `console` is not run; tests/docs/test_commands.py gives it to the parsers. `tutelage up` is one of
-these: the stack here was started by the same command, on a free port.
+A `console` block whose commands stand behind "$ " is a transcript: it is run, and what it shows must be what came out,
+but for ids, numbers and times. Other `console` blocks are not run; tests/docs/test_commands.py gives them to the
+parsers. `tutelage up` is one of these: the stack here was started by the same command, on a free port.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from embedded_stack import Up, finished, small_spec
-from pages import PAGES, ROOT, blocks, page_id
+from pages import FENCE, PAGES, ROOT, blocks, page_id
+from transcripts import HOME, URL, is_transcript, read, recorded, rewritten, settled, transcripts
 from transformers import AutoModelForCausalLM
 
 from tutelage_client.wire.measures import MEASURES
@@ -43,13 +47,28 @@ SAID = {
     ],
     "docs/howto/keys-and-budgets.md": ["4 tokens scored", '"account":"key alice","tokens":4'],
     "docs/howto/keys-and-projects.md": ["no runs yet", "is refused from now on"],
+    "docs/howto/python-client.md": [
+        "finalizing -> succeeded",
+        "succeeded None",
+        "the fork did steps [3, 4]",
+        "(7, 3) float32",
+    ],
+    "docs/howto/export.md": ["run.json", "metrics.parquet", "model.safetensors", "README.md"],
     "docs/howto/watching.md": ["event: metrics", "finalizing -> succeeded", "tutelage_teacher_scored_tokens_total"],
     "docs/operations.md": ["3 tokens scored", "succeeded", "tutelage_http_requests_total", '"ready"'],
 }
 
 
-def script_of(page: Path) -> str:
-    return "\n".join(["set -euo pipefail", *blocks(page, "sh", "bash")])
+def script_of(page: Path, records: Path) -> str:
+    """records: where the outputs of its transcripts go, each in a file of its number"""
+    parts, count = ["set -euo pipefail"], 0
+    for language, text in FENCE.findall(page.read_text()):
+        if language in ("sh", "bash"):
+            parts.append(text)
+        elif is_transcript(language, text):
+            parts.append(recorded(text, count, records))
+            count += len(read(text))
+    return "\n".join(parts)
 
 
 @pytest.fixture(scope="module")
@@ -81,13 +100,14 @@ def a_run(measured: list[str]) -> str:
 
 
 def run(page: Path, up: Up, run_id: str, folder: Path) -> str:
-    """Run a page's script as in a clone of the repository; its output."""
+    """Run a page's script as in a clone of the repository; its output. That of transcripts is in `folder/records`."""
+    (folder / "records").mkdir()
     shutil.copytree(ROOT / "examples" / "skill", folder / "examples" / "skill")
     (folder / ".venv").symlink_to(sys.prefix)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     stack = {"TUTELAGE": up.url, "TUTELAGE_COORDINATOR": up.url, "REDIS": up.described["redis"]["url"], "RUN": run_id}
     done = subprocess.run(
-        ["bash", "-c", script_of(page)],
+        ["bash", "-c", script_of(page, folder / "records")],
         cwd=folder,
         env=os.environ | stack | {"DATA": str(up.data_dir), "PATH": path, "HF_HUB_OFFLINE": "1"},
         capture_output=True,
@@ -98,8 +118,24 @@ def run(page: Path, up: Up, run_id: str, folder: Path) -> str:
     return done.stdout
 
 
+def hold_transcripts(page: Path, up: Up, folder: Path) -> None:
+    """What the page's transcripts printed is what it shows; with TUTELAGE_TRANSCRIPTS set it is written there."""
+    shown = transcripts(page)
+    places = {up.url: URL, str(up.data_dir): f"{HOME}/tutelage-data", str(folder): HOME}
+    printed = [(folder / "records" / str(number)).read_text() for number in range(len(shown))]
+    for place, told in places.items():
+        printed = [output.replace(place, told) for output in printed]
+    if "TUTELAGE_TRANSCRIPTS" in os.environ:
+        page.write_text(rewritten(page, printed))
+    for said, output in zip(transcripts(page), printed, strict=True):
+        assert settled(said.output) == settled(output), f"{said.command}: `make transcripts` writes it anew"
+
+
 def test_every_page_with_commands_is_run() -> None:
     assert {page_id(page) for page in PAGES if blocks(page, "sh", "bash")} == set(SAID)
+    unprepared = {page_id(page) for page in PAGES if blocks(page, "python")} - set(SAID)
+    assert unprepared == {"README.md"}
+    assert blocks(ROOT / "README.md", "python") == blocks(ROOT / "docs/howto/python-client.md", "python")[:1]
 
 
 @pytest.mark.parametrize("name", SAID)
@@ -107,10 +143,14 @@ def test_the_commands_of_a_page_work(
     up: Up, a_run: str, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = run(ROOT / name, up, a_run, tmp_path)
-    assert [words for words in SAID[name] if words not in said] == [], said
+    hold_transcripts(ROOT / name, up, tmp_path)
     monkeypatch.chdir(tmp_path)
-    for program in blocks(ROOT / name, "python"):
-        exec(program, {})
+    monkeypatch.setenv("TUTELAGE_COORDINATOR", up.url)
+    with redirect_stdout(StringIO()) as printed:
+        for program in blocks(ROOT / name, "python"):
+            exec(program, {})
+    said += printed.getvalue()
+    assert [words for words in SAID[name] if words not in said] == [], said
     for weights in tmp_path.glob("distilled/**/model.safetensors"):
         assert AutoModelForCausalLM.from_pretrained(weights.parent).num_parameters() > 0
 
