@@ -230,6 +230,8 @@ def test_every_command_that_can_be_parsed_has_a_function() -> None:
         "keys create": ["n", "--scope", "runs:read", "--scope", "runs:write", "--days", "3"],
         "keys revoke": ["k"],
         "runs check": ["r", "--like", "q"],
+        "runs edit": ["r", "--label", "team=a", "--note", "n"],
+        "runs export": ["r", "--out", "d"],
         "queue dead": ["r"],
         "queue replay": ["r", "j"],
         "queue discard": ["r", "j", "k"],

@@ -84,6 +84,8 @@ def commands() -> dict[str, Command]:
         "runs logs": runs.logs,
         "runs model": runs.model,
         "runs check": check.check,
+        "runs edit": runs.edit,
+        "runs export": runs.export,
         "queue dead": queue.dead,
         "queue replay": queue.settle,
         "queue discard": queue.settle,

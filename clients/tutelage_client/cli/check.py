@@ -14,8 +14,8 @@ SHOWN = 3  # violations of one promise; --json has all
 async def check(args: argparse.Namespace) -> int:
     """One line a promise that a record can be held to; 1 where one is broken."""
     async with coordinator(args) as client:
-        history = await client.history(args.run_id)
-        other = None if args.like is None else await client.checkpoints(args.like)
+        history = await client.run(args.run_id).history()
+        other = None if args.like is None else await client.run(args.like).checkpoints()
     violations = {name: found(name, history) for name in INVARIANTS}
     if other is not None:
         violations["I4"] = other_weights(history.checkpoints, other)

@@ -8,6 +8,7 @@ from typing import Any
 from rich.text import Text
 
 from tutelage_client.cli import show
+from tutelage_client.spec.words import objective, rollout
 from tutelage_client.wire import CheckpointView, RunView
 
 
@@ -22,6 +23,8 @@ def describe(run: RunView, checkpoints: Sequence[CheckpointView]) -> None:
             ("step", f"{run.step} of {run.steps}"),
             ("metrics", _metrics(run)),
             ("tokens", f"{show.count(run.student_tokens)} student, {show.count(run.teacher_tokens)} teacher"),
+            ("labels", " ".join(f"{key}={value}" for key, value in sorted(run.labels.items())) or None),
+            ("note", run.note),
             ("created", show.ago(run.created_at)),
             ("took", _took(run)),
             ("forked from", _origin(run)),
@@ -29,8 +32,8 @@ def describe(run: RunView, checkpoints: Sequence[CheckpointView]) -> None:
             ("conditions", _conditions(run)),
             ("student", _value(run.spec.get("student", {}), "model")),
             ("teacher", ", ".join(str(teacher["name"]) for teacher in run.spec.get("teachers", [])) or None),
-            ("objective", _objective(run.spec.get("objective", {}))),
-            ("rollout", _rollout(run.spec.get("rollout", {}))),
+            ("objective", objective(run.spec.get("objective", {}))),
+            ("rollout", rollout(run.spec.get("rollout", {}))),
             ("checkpoint", _checkpoint(checkpoints)),
         ]
     )
@@ -69,23 +72,6 @@ def _origin(run: RunView) -> str | None:
 
 def _conditions(run: RunView) -> str | None:
     return ", ".join(f"{name}: {'yes' if holds else 'no'}" for name, holds in run.conditions.items()) or None
-
-
-def _objective(objective: dict[str, Any]) -> str | None:
-    if terms := objective.get("terms"):
-        return "sum of " + " + ".join(f"{term['weight']:g} x {_objective(term['objective'])}" for term in terms)
-    support = objective.get("support") or {}
-    parts = [objective.get("kind"), objective.get("divergence")]
-    parts += [f"{support['kind']} support" if support else None, f"k {support['k']}" if "k" in support else None]
-    return ", ".join(str(part) for part in parts if part) or None
-
-
-def _rollout(rollout: dict[str, Any]) -> str | None:
-    if not rollout:
-        return None
-    prompts, samples = rollout.get("prompts_per_step"), rollout.get("samples_per_prompt")
-    size = f"{prompts} prompts x {samples} a step, up to {rollout.get('max_new_tokens')} tokens"
-    return f"{rollout.get('source')} text, {size}"
 
 
 def _checkpoint(checkpoints: Sequence[CheckpointView]) -> str | None:

@@ -10,9 +10,10 @@ from typing import Literal
 from pydantic import BaseModel
 
 from tutelage_client.cli import show
-from tutelage_client.cli.connect import BRIEF, coordinator, coordinator_url, key
+from tutelage_client.cli.connect import BRIEF, coordinator, coordinator_url
 from tutelage_client.cli.extras import EXTRAS, missing
 from tutelage_client.cli.remedies import explained
+from tutelage_client.connection import bearer_key
 from tutelage_client.errors import ProblemResponse, ServiceUnreachable
 from tutelage_client.http import Http
 from tutelage_client.wire import TeacherView
@@ -77,7 +78,7 @@ def _lacking(extra: str, modules: list[str]) -> Check:
 async def _ready(args: argparse.Namespace) -> Check:
     url = coordinator_url(args)
     try:
-        async with Http(url, key=key(args), retry=BRIEF) as http:
+        async with Http(url, key=bearer_key(args.key_file), retry=BRIEF) as http:
             await http.send("GET", "/readyz")
     except (ServiceUnreachable, ProblemResponse) as error:
         detail, remedy = explained(error, args)
@@ -88,7 +89,7 @@ async def _ready(args: argparse.Namespace) -> Check:
 async def _teachers(args: argparse.Namespace) -> list[Check]:
     try:
         async with coordinator(args) as client:
-            teachers = await client.teachers()
+            teachers = await client.teachers.all()
     except (ServiceUnreachable, ProblemResponse) as error:
         detail, remedy = explained(error, args)
         remedy = remedy or "is this a coordinator's address?"

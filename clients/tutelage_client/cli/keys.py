@@ -29,7 +29,7 @@ async def create(args: argparse.Namespace) -> int:
     """The secret alone goes to standard output, so that it can go into a file unseen."""
     request = _wanted(args)
     async with coordinator(args) as client:
-        made = await client.create_key(request)
+        made = await client.keys.create(request)
     if args.json:
         show.document(made)
     else:
@@ -50,7 +50,7 @@ def _wanted(args: argparse.Namespace) -> KeyRequest:
 
 async def ls(args: argparse.Namespace) -> int:
     async with coordinator(args) as client:
-        keys = await client.keys()
+        keys = await client.keys.all()
     if args.json:
         show.document({"data": keys, "next": None})
     elif not keys:
@@ -62,7 +62,7 @@ async def ls(args: argparse.Namespace) -> int:
 
 async def revoke(args: argparse.Namespace) -> int:
     async with coordinator(args) as client:
-        key = await client.revoke_key(args.key_id)
+        key = await client.keys.revoke(args.key_id)
     if args.json:
         show.document(key)
     else:

@@ -126,11 +126,31 @@ def _add_runs(nouns: Any) -> None:
     _add_run_id(model)
     model.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new or empty directory")
 
+    export = _add(
+        runs, "export", "write what there is of a run into a folder, for others to read", command="runs export"
+    )
+    _add_run_id(export)
+    export.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new or empty directory")
+    _add_edit(runs)
     check = _add(runs, "check", "hold a run's record to what is promised; exit 1 if it is broken", command="runs check")
     _add_run_id(check)
     check.add_argument(
         "--like", type=_run_id, metavar="ID", help="a run of the same deterministic spec: the weights must be the same"
     )
+
+
+def _add_edit(runs: Any) -> None:
+    edit = _add(runs, "edit", "change the name, the labels or the note of a run", command="runs edit")
+    _add_run_id(edit)
+    edit.add_argument("--name", metavar="NAME", help="another name; the spec keeps its own")
+    edit.add_argument(
+        "--label",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="as often as there are; with nothing behind the = it is taken away",
+    )
+    edit.add_argument("--note", metavar="TEXT", help="a remark; an empty one takes it away")
 
 
 def _add_run_id(command: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from tutelage_client.cli import show
-from tutelage_client.cli.connect import coordinator
+from tutelage_client.cli.connect import the_run
 from tutelage_client.wire import DeadLetterView
 
 COLUMNS: dict[str, show.Column] = {
@@ -19,8 +19,8 @@ COLUMNS: dict[str, show.Column] = {
 
 async def dead(args: argparse.Namespace) -> int:
     """One row a delivery; a letter's name stands on its first."""
-    async with coordinator(args) as client:
-        letters = await client.dead_letters(args.run_id)
+    async with the_run(args) as run:
+        letters = await run.dead_letters()
     if args.json:
         show.document({"data": letters, "next": None})
     elif not letters:
@@ -40,10 +40,10 @@ def _rows(letter: DeadLetterView) -> list[list[show.Cell]]:
 async def settle(args: argparse.Namespace) -> int:
     """Replay or discard each of the letters; the first that is not there ends it."""
     settled: list[DeadLetterView] = []
-    async with coordinator(args) as client:
-        asks = {"queue replay": client.replay_dead_letter, "queue discard": client.discard_dead_letter}
+    async with the_run(args) as run:
+        settle_one = {"queue replay": run.replay, "queue discard": run.discard}[args.command]
         for job_id in args.job_ids:
-            settled.append(await asks[args.command](args.run_id, job_id))
+            settled.append(await settle_one(job_id))
             if not args.json:
                 show.say(f"{job_id} is", "back at work" if args.command == "queue replay" else "forgotten")
     if args.json:

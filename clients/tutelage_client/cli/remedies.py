@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from tutelage_client.cli.connect import coordinator_url, key_file
+from tutelage_client.cli.connect import coordinator_url
+from tutelage_client.connection import key_file
 from tutelage_client.errors import ProblemResponse, ServiceUnreachable
 
 COORDINATOR_REMEDY = "start one with `tutelage up`, or give --coordinator"
@@ -29,7 +30,7 @@ def explained(error: Exception, args: argparse.Namespace) -> tuple[str, str | No
 
 def _unauthorized(error: ProblemResponse, args: argparse.Namespace) -> tuple[str, str]:
     who = f"the teacher at {args.teacher}" if args.command == "score" else f"the coordinator at {coordinator_url(args)}"
-    path = key_file(args)
+    path = key_file(args.key_file)
     if path is None:
         return f"{who} wants a key", "give the file that holds it with --key-file, or set TUTELAGE_KEY_FILE"
     if args.command != "score" and error.code == "unauthorized":

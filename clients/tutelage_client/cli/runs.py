@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import difflib
+from pathlib import Path
+
+from pydantic import ValidationError
 
 from tutelage_client.cli import show as look
-from tutelage_client.cli.connect import coordinator, coordinator_url
+from tutelage_client.cli.connect import coordinator, the_run
 from tutelage_client.cli.details import describe
-from tutelage_client.cli.watch import follow
+from tutelage_client.cli.watch import queued
 from tutelage_client.errors import InvalidInput
-from tutelage_client.spec import load_spec
-from tutelage_client.wire import EventView, RunStatus, RunView
+from tutelage_client.wire import EventView, RunChanges, RunStatus, RunView
+from tutelage_client.wire.refusal import explain
 
 # The columns of `runs metrics`, where the run has them: what fits on 80 columns. --json has everything.
 SHOWN = {
@@ -43,20 +46,15 @@ LISTED: dict[str, look.Column] = {
 
 
 async def submit(args: argparse.Namespace) -> int:
-    spec = load_spec(args.spec)
     async with coordinator(args) as client:
-        run = await client.submit(spec)
-    if args.json and not args.watch:
-        look.document(run)
-    elif not args.json:
-        look.say(f"{run.id}  {coordinator_url(args)}/v1/runs/{run.id}")
-    return await follow(args, run) if args.watch else 0
+        run = await client.runs.submit(args.spec)
+        return await queued(args, await run.view())
 
 
 async def ls(args: argparse.Namespace) -> int:
     status = None if args.status is None else _status(args.status)
     async with coordinator(args) as client:
-        page = await client.runs(limit=args.limit, status=status)
+        page = await client.runs.page(limit=args.limit, status=status)
     if args.json:
         look.document(page)
     elif not page.data:
@@ -82,31 +80,30 @@ def _status(given: str) -> RunStatus:
 
 
 async def show(args: argparse.Namespace) -> int:
-    async with coordinator(args) as client:
-        run = await client.run(args.run_id)
-        checkpoints = [] if args.json else await client.checkpoints(args.run_id)
+    async with the_run(args) as run:
+        view = await run.view()
+        checkpoints = [] if args.json else await run.checkpoints()
     if args.json:
-        look.document(run)
+        look.document(view)
     else:
-        describe(run, checkpoints)
+        describe(view, checkpoints)
     return 0
 
 
 async def steer(args: argparse.Namespace) -> int:
     """Cancel, pause or resume."""
-    async with coordinator(args) as client:
-        asks = {"runs cancel": client.cancel, "runs pause": client.pause, "runs resume": client.resume}
-        run = await asks[args.command](args.run_id)
+    async with the_run(args) as run:
+        view = await {"runs cancel": run.cancel, "runs pause": run.pause, "runs resume": run.resume}[args.command]()
     if args.json:
-        look.document(run)
+        look.document(view)
     else:
-        look.say(f"{run.id} is", look.styled(run.status))
+        look.say(f"{view.id} is", look.styled(view.status))
     return 0
 
 
 async def metrics(args: argparse.Namespace) -> int:
-    async with coordinator(args) as client:
-        rows = await client.metrics(args.run_id)
+    async with the_run(args) as run:
+        rows = await run.metrics()
     rows = rows[-args.last :] if args.last else rows
     if args.json:
         look.document({"data": rows, "next": None})
@@ -121,13 +118,8 @@ async def metrics(args: argparse.Namespace) -> int:
 
 
 async def events(args: argparse.Namespace) -> int:
-    found: list[EventView] = []
-    async with coordinator(args) as client:
-        after: int | None = 0
-        while after is not None:
-            page = await client.event_page(args.run_id, after=after, limit=1000)
-            found += page.data
-            after = found[-1].id if page.next else None
+    async with the_run(args) as run:
+        found = await run.past_events()
     if args.json:
         look.document({"data": found, "next": None})
     else:
@@ -140,8 +132,8 @@ def _event_row(event: EventView) -> list[look.Cell]:
 
 
 async def logs(args: argparse.Namespace) -> int:
-    async with coordinator(args) as client:
-        text = await client.logs(args.run_id, epoch=args.epoch, lines=args.lines)
+    async with the_run(args) as run:
+        text = await run.logs(epoch=args.epoch, lines=args.lines)
     if args.json:
         look.document({"run_id": args.run_id, "log": text})
     else:
@@ -152,13 +144,60 @@ async def logs(args: argparse.Namespace) -> int:
 
 async def model(args: argparse.Namespace) -> int:
     """Download the final model into a new directory."""
-    if args.out.exists() and not (args.out.is_dir() and not any(args.out.iterdir())):
-        raise InvalidInput(f"--out: {args.out} is there already and not an empty directory; give another one", "out")
-    async with coordinator(args) as client:
-        folder = await client.download_model(args.run_id, args.out)
+    _check_empty(args.out)
+    async with the_run(args) as run:
+        folder = await run.model(args.out)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     if args.json:
         look.document({"run_id": args.run_id, "path": str(folder), "bytes": size})
     else:
         look.say(f"The model of {args.run_id} is in {folder} ({look.count(size)}B)")
     return 0
+
+
+async def edit(args: argparse.Namespace) -> int:
+    """Change name, labels or note."""
+    changes = _changes(args)
+    async with the_run(args) as run:
+        view = await run.change(changes)
+    if args.json:
+        look.document(view)
+    else:
+        describe(view, [])
+    return 0
+
+
+def _changes(args: argparse.Namespace) -> RunChanges:
+    labels: dict[str, str | None] = {}
+    for given in args.label:
+        key, equals, value = given.partition("=")
+        if not equals:
+            raise InvalidInput(f"--label: {given!r} is not KEY=VALUE, such as team=a; KEY= takes a label away", "label")
+        labels[key] = value or None
+    wanted = {"name": args.name, "note": args.note, "labels": labels}
+    changes = {name: value for name, value in wanted.items() if value not in (None, {})}
+    if not changes:
+        raise InvalidInput("nothing is to be changed; give --name, --label or --note")
+    try:
+        return RunChanges.model_validate(changes)
+    except ValidationError as error:
+        raise InvalidInput(*explain(error)) from error
+
+
+async def export(args: argparse.Namespace) -> int:
+    """Write what there is of the run into a new directory."""
+    _check_empty(args.out)
+    async with the_run(args) as run:
+        exported = await run.export(args.out)
+    if args.json:
+        look.document(exported)
+    else:
+        look.say(f"{args.run_id} is in {args.out}: {', '.join(exported.files)}")
+        if exported.without:
+            look.say(f"without {exported.without}")
+    return 0
+
+
+def _check_empty(folder: Path) -> None:
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InvalidInput(f"--out: {folder} is there already and not an empty directory; give another one", "out")

@@ -12,16 +12,17 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from tutelage_client.cli import show
-from tutelage_client.cli.connect import BRIEF, checked, key
+from tutelage_client.cli.connect import BRIEF
+from tutelage_client.connection import bearer_key, checked
 from tutelage_client.errors import InvalidInput
 from tutelage_client.spec import explain
 from tutelage_client.teacher import TeacherClient
-from tutelage_client.wire import ScoreReply, ScoreRequest, ScoreSequence, Signal, TokenScores
+from tutelage_client.wire import ScoreReply, ScoreRequest, TokenScores
 
 
 async def score(args: argparse.Namespace) -> int:
     request = _request(args)
-    async with TeacherClient(checked(args.teacher), key=key(args), retry=BRIEF) as teacher:
+    async with TeacherClient(checked(args.teacher), key=bearer_key(args.key_file), retry=BRIEF) as teacher:
         reply = await teacher.score(request)
     if args.json:
         show.document(reply)
@@ -39,7 +40,9 @@ def _request(args: argparse.Namespace) -> ScoreRequest:
     if (args.request is None) == (args.token_ids is None):
         raise InvalidInput("give either --token-ids or a FILE with a score request (- for standard input)")
     try:
-        return _from_flags(args) if args.request is None else ScoreRequest.model_validate_json(_read(args.request))
+        if args.request is None:
+            return ScoreRequest.of(args.token_ids, start=args.start, top_k=args.top_k, entropy=args.entropy)
+        return ScoreRequest.model_validate_json(_read(args.request))
     except ValidationError as error:
         sentence, field = explain(error)
         where = {None: "", "-": "standard input: "}.get(args.request, f"{args.request}: ")
@@ -51,14 +54,6 @@ def _read(name: str) -> bytes:
         return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     except OSError as error:
         raise InvalidInput(f"cannot read {name}: {error.strerror}") from error
-
-
-def _from_flags(args: argparse.Namespace) -> ScoreRequest:
-    signals = {Signal.SAMPLED}
-    signals |= {Signal.TOP_K} if args.top_k else set()
-    signals |= {Signal.ENTROPY} if args.entropy else set()
-    sequence = ScoreSequence.model_validate({"token_ids": args.token_ids, "score_start": args.start})
-    return ScoreRequest(sequences=(sequence,), signals=frozenset(signals), top_k=args.top_k)
 
 
 def _describe(request: ScoreRequest, reply: ScoreReply) -> None:

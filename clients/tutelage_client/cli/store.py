@@ -12,7 +12,7 @@ from tutelage_client.wire import FileView, TeacherView
 
 async def teachers_ls(args: argparse.Namespace) -> int:
     async with coordinator(args) as client:
-        teachers = await client.teachers()
+        teachers = await client.teachers.all()
     if args.json:
         show.document({"data": teachers, "next": None})
     elif not teachers:
@@ -27,7 +27,7 @@ async def teachers_ls(args: argparse.Namespace) -> int:
 
 async def teachers_rm(args: argparse.Namespace) -> int:
     async with coordinator(args) as client:
-        await client.remove_teacher(args.name)
+        await client.teachers.remove(args.name)
     if args.json:
         show.document({"removed": args.name})
     else:
@@ -45,7 +45,7 @@ async def files_put(args: argparse.Namespace) -> int:
     if not args.path.is_file():
         raise InvalidInput(f"{args.path} is not a file that can be read; give the path of one", "path")
     async with coordinator(args) as client:
-        file = await client.upload(args.path)
+        file = await client.files.upload(args.path)
     if args.json:
         show.document(file)
     else:
@@ -55,7 +55,7 @@ async def files_put(args: argparse.Namespace) -> int:
 
 async def files_ls(args: argparse.Namespace) -> int:
     async with coordinator(args) as client:
-        files = await client.files()
+        files = await client.files.all()
     if args.json:
         show.document({"data": files, "next": None})
     elif not files:

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from tutelage_client.cli import show
-from tutelage_client.cli.connect import PATIENT, coordinator
+from tutelage_client.cli.connect import PATIENT, coordinator, coordinator_url, the_run
 from tutelage_client.cli.progress import LINES_A_RUN, Progress
 from tutelage_client.wire import EventView, RunStatus, RunView
 
@@ -133,9 +133,18 @@ def screen(args: argparse.Namespace, progress: Progress) -> Screen:
 
 async def watch(args: argparse.Namespace) -> int:
     """`tutelage runs watch ID`."""
-    async with coordinator(args) as client:
-        run = await client.run(args.run_id)
-    return await follow(args, run)
+    async with the_run(args) as run:
+        view = await run.view()
+    return await follow(args, view)
+
+
+async def queued(args: argparse.Namespace, run: RunView) -> int:
+    """Say which run was queued, and follow it where that is wanted."""
+    if args.json and not args.watch:
+        show.document(run)
+    elif not args.json:
+        show.say(f"{run.id}  {coordinator_url(args)}/v1/runs/{run.id}")
+    return await follow(args, run) if args.watch else 0
 
 
 async def follow(args: argparse.Namespace, run: RunView) -> int:
@@ -146,11 +155,12 @@ async def follow(args: argparse.Namespace, run: RunView) -> int:
     async with coordinator(args, PATIENT) as client:
         shown = screen(args, progress)
         try:
-            async with aclosing(client.events(run.id)) as events:
+            followed = client.run(run.id)
+            async with aclosing(followed.events()) as events:
                 async for event in events:
                     progress.take(event)
                     shown.event(event)
-            ended = await client.run(run.id)
+            ended = await followed.view()
         except asyncio.CancelledError:  # Ctrl-C, as asyncio hands it over
             ended = None
         finally:

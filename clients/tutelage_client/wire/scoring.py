@@ -145,6 +145,18 @@ class ScoreRequest(Message):
             raise ValueError('candidate_ids are given; add "candidates" to signals or leave them out')
         return self
 
+    @classmethod
+    def of(cls, token_ids: Any, *, start: int = 1, top_k: int | None = None, entropy: bool = False) -> Self:
+        """One sequence [n], of which the tokens from `start` on are scored.
+
+        top_k: also the most probable tokens; entropy: also that of the whole vocabulary
+        Raises:
+            ValidationError: it is no such request.
+        """
+        signals = {Signal.SAMPLED} | ({Signal.TOP_K} if top_k else set()) | ({Signal.ENTROPY} if entropy else set())
+        sequence = ScoreSequence.model_validate({"token_ids": token_ids, "score_start": start})
+        return cls(sequences=(sequence,), signals=frozenset(signals), top_k=top_k)
+
     def groups(self) -> list[ScoreGroup]:
         """Every item as a group, in order; the replies follow the completions in this order."""
         return [item if isinstance(item, ScoreGroup) else item.as_group() for item in self.sequences]
