@@ -181,9 +181,13 @@ class CoordinatorClient(StoreClient):
         body = PushedRollouts(rollouts=list(rollouts))
         return await self._http.request_json("POST", f"/v1/runs/{run_id}/rollouts", PushResult, body, repeatable=True)
 
-    async def forget_rollouts(self, days: float) -> Forgotten:
-        """Delete the shown and pushed rollouts of runs that ended more than `days` ago, a part of them at each call."""
-        return await self._http.request_json("POST", "/v1/gc", Forgotten, ForgetRequest(days=days), repeatable=True)
+    async def forget_rollouts(self, days: float, audit_days: float | None = None) -> Forgotten:
+        """Delete the shown and pushed rollouts of runs that ended more than `days` ago, a part of them at each call.
+
+        audit_days: also entries of the audit that are older, in every project
+        """
+        body = ForgetRequest(days=days, audit_days=audit_days)
+        return await self._http.request_json("POST", "/v1/gc", Forgotten, body, repeatable=True)
 
     async def download_model(self, run_id: str, path: Path | str) -> Path:
         """Unpack the final model of a run into the directory `path`; a broken download goes on where it broke."""

@@ -96,6 +96,8 @@ async def test_everything_about_a_run_that_has_ended(
     assert "not an empty directory" in refusal(cli("runs", "model", run.id, "--out", "distilled"), 2)
     said = "deleted 0 shown and 0 pushed rollouts of runs that ended more than 30 days ago\n"
     assert cli("gc", "--days", "30").stdout == said
+    old = cli("gc", "--days", "30", "--audit-days", "400").stdout
+    assert old == f"{said}deleted 0 entries of the audit, older than 400 days\n"
 
 
 def test_json_of_every_command_is_one_document(cli: Cli, run: RunView, tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from tutelage.coordinator import audit
 from tutelage.coordinator.access import ACTIONS, NEEDS
 from tutelage.coordinator.app import build_app
 from tutelage.coordinator.callers import Caller
-from tutelage.coordinator.db import Database
+from tutelage.coordinator.db import Database, now
+from tutelage.coordinator.retention import DAY_S
 from tutelage.coordinator.settings import Settings
 from tutelage.coordinator.tables import AuditRow
 from tutelage.queue import Job, MemoryQueue
@@ -235,12 +236,28 @@ async def test_what_is_old_is_forgotten_and_its_numbers_are_not_given_again(
         await coordinator.submit(spec())
     before = await entries(coordinator)
     with database.write() as session:
-        assert audit.forget(session, older_than_s=3600) == 0
-        session.execute(update(AuditRow).values(created_at=1.0))
-        assert audit.forget(session, older_than_s=3600) == 2
+        session.execute(update(AuditRow).values(created_at=now() - 2 * DAY_S))
+    assert (await coordinator.forget_rollouts(1, audit_days=3)).entries == 0
+    with database.write() as session:
+        assert [audit.forget(session, DAY_S, at_once=1) for _ in range(2)] == [1, 1]
+        assert audit.forget(session, DAY_S, at_once=1) == 0
     await coordinator.submit(spec())
     (after,) = await entries(coordinator)
     assert after.id > before[0].id
+
+
+async def test_only_a_key_for_all_projects_deletes_of_the_audit(
+    guarded_app: FastAPI, admin: CoordinatorClient, database: Database
+) -> None:
+    secret = await made(admin, *set(Scope) - {Scope.PROJECTS_ADMIN})
+    with database.write() as session:
+        session.execute(update(AuditRow).values(created_at=now() - 2 * DAY_S))
+    async with CoordinatorClient(URL, secret, httpx2.ASGITransport(guarded_app)) as tenant:
+        with pytest.raises(ProblemResponse, match="lacks the scope projects:admin"):
+            await tenant.forget_rollouts(1, audit_days=1)
+    assert (await admin.forget_rollouts(1, audit_days=1)).entries == 1
+    kept = [(entry.action, entry.owner) for entry in (await admin.audit()).data]
+    assert kept == [(Action.ROLLOUTS_FORGET, None), (Action.REFUSED, "k")], "that it was done, and who was refused it"
 
 
 async def test_the_page_shows_who_did_what_and_less_where_less_is_asked_for(

@@ -15,16 +15,18 @@ from tutelage_client.wire.refusal import explain
 
 async def gc(args: argparse.Namespace) -> int:
     """A part at a time, so that nobody else waits for long."""
-    shown = pushed = 0
+    shown = pushed = entries = 0
     async with coordinator(args) as client:
         try:
-            while (gone := await client.forget_rollouts(args.days)).any:
-                shown, pushed = shown + gone.shown, pushed + gone.pushed
+            while (gone := await client.forget_rollouts(args.days, args.audit_days)).any:
+                shown, pushed, entries = shown + gone.shown, pushed + gone.pushed, entries + gone.entries
         except ValidationError as error:
             raise InvalidInput(*explain(error)) from error
     if args.json:
-        show.document(Forgotten(shown=shown, pushed=pushed))
+        show.document(Forgotten(shown=shown, pushed=pushed, entries=entries))
     else:
         older = f"of runs that ended more than {args.days} {'day' if args.days == 1 else 'days'} ago"
         show.say(f"deleted {shown} shown and {pushed} pushed rollouts {older}")
+        if args.audit_days is not None:
+            show.say(f"deleted {entries} entries of the audit, older than {args.audit_days} days")
     return 0

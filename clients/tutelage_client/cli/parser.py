@@ -182,6 +182,9 @@ def _add_store(nouns: Any) -> None:
     forget.add_argument(
         "--days", type=_count, required=True, metavar="N", help="of runs that ended more than N days ago"
     )
+    forget.add_argument(
+        "--audit-days", type=_count, metavar="N", help="also entries of the audit that are older (default: none)"
+    )
     files = nouns.add_parser("files", help="upload and list files").add_subparsers(metavar="COMMAND", required=True)
     put = _add(files, "put", "upload a file; a spec names it as file:ID", command="files put")
     put.add_argument("path", type=Path, metavar="PATH", help="data, or a model's folder as a tar archive")

@@ -13,6 +13,9 @@ class ForgetRequest(Message):
     """Whose rollouts are no longer kept."""
 
     days: float = Field(gt=0, le=LONGEST_DAYS, description="of runs that ended more than so many days ago")
+    audit_days: float | None = Field(
+        default=None, ge=1, le=LONGEST_DAYS, description="also entries of the audit that are older; null: none"
+    )
 
 
 class Forgotten(Message):
@@ -20,7 +23,8 @@ class Forgotten(Message):
 
     shown: int = Field(description="rollouts that a trainer chose to show, with what was known of their tokens")
     pushed: int = Field(description="rollouts that were written elsewhere and pushed to a run")
+    entries: int = Field(default=0, description="of the audit, in every project")
 
     @property
     def any(self) -> bool:
-        return self.shown + self.pushed > 0
+        return self.shown + self.pushed + self.entries > 0

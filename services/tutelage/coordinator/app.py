@@ -49,8 +49,9 @@ def build_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         tasks = [asyncio.create_task(_sweep_forever(database, settings.lease_s))]
-        if settings.keep_rollouts_days is not None:
-            tasks.append(asyncio.create_task(forget_forever(database, settings.keep_rollouts_days)))
+        kept_days = (settings.keep_rollouts_days, settings.keep_audit_days)
+        if any(days is not None for days in kept_days):
+            tasks.append(asyncio.create_task(forget_forever(database, *kept_days)))
         if launcher is not None:
             tasks.append(asyncio.create_task(Launching(database, settings, launcher).forever()))
         yield

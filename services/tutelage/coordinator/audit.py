@@ -83,10 +83,10 @@ _MATCHES = {
 }
 
 
-def forget(session: Session, older_than_s: float) -> int:
-    """Take away what is older by the database's clock; returns how many rows."""
-    gone = session.execute(delete(AuditRow).where(AuditRow.created_at < now() - older_than_s).returning(AuditRow.id))
-    return len(gone.all())
+def forget(session: Session, older_than_s: float, at_once: int) -> int:
+    """Take away entries that are older by the database's clock, at most so many; returns how many."""
+    old = select(AuditRow.id).where(AuditRow.created_at < now() - older_than_s).limit(at_once)
+    return len(session.execute(delete(AuditRow).where(AuditRow.id.in_(old)).returning(AuditRow.id)).all())
 
 
 def _view(row: AuditRow) -> AuditEntry:

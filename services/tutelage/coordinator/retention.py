@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
+from tutelage.coordinator import audit
 from tutelage.coordinator.db import Database, now
 from tutelage.coordinator.tables import PushedRow, RolloutRow, RunRow
 from tutelage_client.wire import Forgotten
@@ -37,17 +38,23 @@ def _delete(session: Session, table: type[RolloutRow | PushedRow], ended: Select
     return len(gone.all())
 
 
-async def forget_forever(database: Database, days: float) -> None:
-    """Every hour whatever is due, of all projects. Several coordinators may do so at once."""
+def with_entries(session: Session, gone: Forgotten, days: float) -> Forgotten:
+    """The same, with AT_ONCE entries of the audit that are older, of all projects."""
+    return gone.model_copy(update={"entries": audit.forget(session, days * DAY_S, AT_ONCE)})
+
+
+async def forget_forever(database: Database, rollouts_days: float | None, audit_days: float | None) -> None:
+    """Every hour whatever is due, of all projects; None is kept. Several coordinators may do so at once."""
     while True:
         try:
-            while (gone := await run_in_threadpool(_forget, database, days)).any:
-                log.info("rollouts of ended runs are forgotten", extra=gone.model_dump())
+            while (gone := await run_in_threadpool(_forget, database, rollouts_days, audit_days)).any:
+                log.info("what is no longer kept is forgotten", extra=gone.model_dump())
         except SQLAlchemyError as error:
             log.warning("nothing is forgotten until the database answers", extra={"error": type(error).__name__})
         await asyncio.sleep(HOUR_S)
 
 
-def _forget(database: Database, days: float) -> Forgotten:
+def _forget(database: Database, rollouts_days: float | None, audit_days: float | None) -> Forgotten:
     with database.write() as session:
-        return forget(session, days)
+        gone = Forgotten(shown=0, pushed=0) if rollouts_days is None else forget(session, rollouts_days)
+        return gone if audit_days is None else with_entries(session, gone, audit_days)

@@ -45,6 +45,9 @@ class Settings(BaseSettings):
         le=36_600,
         description="days from a run's end until the rollouts that it showed or was pushed are deleted; default: never",
     )
+    keep_audit_days: float | None = Field(
+        default=None, ge=1, le=36_600, description="days until an entry of the audit is deleted; default: never"
+    )
 
     launcher: Literal["none", "subprocess", "kubernetes"] = Field(
         default="none", description="what starts a trainer for a run that none has asked for: nothing, or one of these"

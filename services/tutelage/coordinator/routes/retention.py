@@ -6,10 +6,11 @@ from fastapi import APIRouter
 
 from tutelage.coordinator.access import Guarded
 from tutelage.coordinator.audit import DeedOf
+from tutelage.coordinator.callers import require
 from tutelage.coordinator.db import Database
-from tutelage.coordinator.retention import forget
+from tutelage.coordinator.retention import forget, with_entries
 from tutelage.serving import answers
-from tutelage_client.wire import ForgetRequest, Forgotten
+from tutelage_client.wire import ForgetRequest, Forgotten, Scope
 
 
 def router(database: Database) -> APIRouter:
@@ -17,9 +18,15 @@ def router(database: Database) -> APIRouter:
 
     @api.post("/gc")
     def forget_rollouts(body: ForgetRequest, deed: DeedOf) -> Forgotten:
-        """Delete texts that runs of the project showed, or were pushed, which ended so long ago; until none is left."""
+        """Delete texts that runs of the project showed, or were pushed, which ended so long ago; until none is left.
+
+        With `audit_days`, for which a key needs projects:admin, the entries of the audit that are older too.
+        """
         with database.write() as session:
             gone = forget(session, body.days, deed.by.project)
+            if body.audit_days is not None:
+                require(deed.by, Scope.PROJECTS_ADMIN)
+                gone = with_entries(session, gone, body.audit_days)
             if gone.any:
                 deed.tell(session, deed.by.project)
             return gone
