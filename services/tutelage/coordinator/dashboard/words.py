@@ -62,11 +62,16 @@ def plainly(value: float) -> str:
 
 def visible(text: str) -> str:
     """A token with a sign for what has none of its own, or would turn the text around it; cut where it is very long."""
-    signs = "".join(_SIGNS.get(char) or (char if _is_plain(char) else f"⟨U+{ord(char):04X}⟩") for char in text)
+    is_plain = text.isascii() and text.isprintable()  # as most are, of ten thousand
+    signs = text if is_plain else "".join(map(_sign, text))
     if not signs:
         return "⟨empty⟩"
     cut = len(signs) - _LONGEST_TOKEN
     return signs if cut <= 0 else f"{signs[:_LONGEST_TOKEN]}… +{cut}"
+
+
+def _sign(char: str) -> str:
+    return _SIGNS.get(char) or (char if _is_plain(char) else f"⟨U+{ord(char):04X}⟩")
 
 
 def aloud(text: str) -> str:
