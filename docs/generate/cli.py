@@ -9,6 +9,7 @@ from docs.generate.markdown import code, table
 from pydantic_settings import BaseSettings
 
 from tutelage.coordinator.settings import Settings as CoordinatorSettings
+from tutelage.sampler.settings import Settings as SamplerSettings
 from tutelage.standalone.__main__ import parser as standalone
 from tutelage.teacher.settings import Settings as TeacherSettings
 from tutelage.trainer.exits import ExitCode
@@ -45,6 +46,7 @@ def cli_page() -> str:
         ("coordinator", CoordinatorSettings),
         ("teacher", TeacherSettings),
         ("trainer", TrainerSettings),
+        ("sampler", SamplerSettings),
     ):
         parts += [f"## `python -m tutelage.{module}`\n", _settings(settings)]
     rows = [[str(int(exit_code)), exit_code.name, EXITS[exit_code]] for exit_code in ExitCode]

@@ -17,7 +17,7 @@ from tutelage.queue import Job, MemoryQueue, Queue
 from tutelage.serving import ServiceProblem
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.errors import ProblemResponse, ServiceUnreachable
-from tutelage_client.wire import Outcome, TeacherInfo
+from tutelage_client.wire import Outcome, TeacherInfo, sampler_queue
 from tutelage_client.worker import WorkerClient
 
 URL = "http://c.test"
@@ -65,6 +65,20 @@ async def test_a_runs_letters_are_listed_with_their_deliveries_and_no_others(
     assert (first.job_id, first.teacher, first.attempts, first.reason) == ("a", "walker", 1, "cannot score a")
     assert [(each.worker, each.reason) for each in second.history] == [("worker-1", "cannot score b")]
     assert await messages(client, run_id) == []
+
+
+async def test_texts_that_samplers_gave_up_are_letters_of_the_run(
+    client: CoordinatorClient, taught: Callable[..., Any], teacher_info: Callable[..., TeacherInfo], queue: Queue
+) -> None:
+    await client.register_teacher("walker", "http://walker.test", teacher_info())
+    run_id = (await client.submit(taught(rollout={"sampler": "pool"}))).id
+    await queue.put([Job("text", sampler_queue("pool"), run_id, run_id, 7, b"request")])
+    [delivery] = await queue.lease(sampler_queue("pool"), "w", count=1, wait_s=0)
+    await queue.fail(delivery, "the weights did not arrive", retry=False)
+    [letter] = await client.dead_letters(run_id)
+    assert (letter.job_id, letter.teacher, letter.reason) == ("text", "sampler/pool", "the weights did not arrive")
+    await client.discard_dead_letter(run_id, "text")
+    assert await client.dead_letters(run_id) == []
 
 
 async def test_a_letter_is_put_back_to_work_once_and_the_history_says_so(

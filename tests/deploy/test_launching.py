@@ -135,4 +135,8 @@ def test_a_teacher_wider_than_a_node_goes_and_comes_as_one(objects: Objects) -> 
     vllm_waits = leader["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert drains < vllm_waits, "vLLM serves until the teacher has finished"
     assert vllm_waits + int(sizes["shutdown-timeout"]) < grace
-    assert [each["metadata"]["name"] for each in of_kind(objects, "Deployment")] == ["coordinator", "trainer"]
+    assert {each["metadata"]["name"] for each in of_kind(objects, "Deployment")} == {
+        "coordinator",
+        "sampler",
+        "trainer",
+    }

@@ -10,8 +10,8 @@ from deployed import OVERLAYS, REDIS, containers, of_kind, overlay, pods, unread
 
 from tutelage.serving import create_app
 
-# They serve nothing: the lease of a trainer says whether it is well, and the leader of its group whether a worker is.
-WITHOUT_PROBES = {"trainer", "teacher-worker"}
+# They serve nothing: leases say whether trainers and samplers are well, and of a worker the leader of its group.
+WITHOUT_PROBES = {"trainer", "sampler", "teacher-worker"}
 PORTS = {"coordinator": 8400, "teacher": 8200, "redis": 6379, "postgres": 5432, "vllm": 8000}
 OTHERS = {"vllm": "/health"}  # what another project's server is asked
 Objects = list[dict[str, Any]]

@@ -55,6 +55,21 @@ def test_who_must_reach_another_may_on_both_sides(objects: Objects, source: str,
     assert [port["port"] for rule in into for port in rule["ports"]] == [PORTS[target]]
 
 
+def test_a_sampler_reaches_the_queue_alone_and_reads_what_trainers_publish() -> None:
+    objects = overlay("large")
+    policies = {each["metadata"]["name"]: each["spec"] for each in of_kind(objects, "NetworkPolicy")}
+    redis = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "redis"}}}
+    assert policies["sampler"]["egress"] == [{"to": [redis], "ports": [{"protocol": "TCP", "port": PORTS["redis"]}]}]
+    assert "ingress" not in policies["sampler"]
+    [rule] = policies["redis-of-samplers"]["ingress"]
+    assert rule["from"] == [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "sampler"}}}]
+    [container] = pods(objects)["sampler"]["spec"]["containers"]
+    assert container["command"][-1] == "tutelage.sampler"
+    assert {"name": "data", "mountPath": "/data", "readOnly": True} in container["volumeMounts"]
+    grace = int(variables(objects, container)["TUTELAGE_SAMPLER_GRACE_S"])
+    assert pods(objects)["sampler"]["spec"]["terminationGracePeriodSeconds"] > grace
+
+
 def test_a_drain_never_takes_the_last_one_that_must_stay(objects: Objects) -> None:
     templates = pods(objects)
     workloads = {

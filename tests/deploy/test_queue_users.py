@@ -24,7 +24,7 @@ from tutelage.standalone.stack import free_port
 from tutelage_client.errors import InvalidInput, ServiceUnreachable
 
 CODE = Path(tutelage.queue.__file__).parent
-USERS = ("coordinator", "trainer", "teacher", "scaler")
+USERS = ("coordinator", "trainer", "teacher", "sampler", "scaler")
 Server = tuple[int, Path]
 
 
@@ -106,7 +106,7 @@ async def test_a_service_does_all_of_its_work_with_its_own_user(server: Server) 
         await queue.close()
 
 
-@pytest.mark.parametrize("user", ["coordinator", "trainer", "teacher"])
+@pytest.mark.parametrize("user", ["coordinator", "trainer", "teacher", "sampler"])
 def test_a_service_may_call_what_the_functions_of_the_queue_call(user: str) -> None:
     called = {name for path in CODE.glob("*.lua") for name in re.findall(r"call\('([A-Z]+)'", path.read_text())}
     assert len(called) > 20
@@ -115,7 +115,7 @@ def test_a_service_may_call_what_the_functions_of_the_queue_call(user: str) -> N
     assert called <= allowed
 
 
-@pytest.mark.parametrize("user", ["coordinator", "trainer", "teacher"])
+@pytest.mark.parametrize("user", ["coordinator", "trainer", "teacher", "sampler"])
 @pytest.mark.parametrize(
     "command",
     ["FLUSHALL", "CONFIG GET maxmemory", "KEYS *", "SET elsewhere 1", "ACL LIST", "SHUTDOWN", "FUNCTION FLUSH"],

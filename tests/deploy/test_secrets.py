@@ -35,6 +35,7 @@ FLAGS = {
     "trainer": ("--redis-url", "redis://u@127.0.0.1/0", "--redis-password-file"),
     "trainer's lease": ("--coordinator-key-file",),
     "teacher's place": ("--engine", "fake", "--coordinator", "http://127.0.0.1:1", "--coordinator-key-file"),
+    "sampler": ("--redis-url", "redis://u@127.0.0.1/0", "--redis-password-file"),
     "teacher": ("--engine", "fake", "--redis-url", "redis://u@127.0.0.1/0", "--redis-password-file"),
 }
 

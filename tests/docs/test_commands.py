@@ -16,6 +16,7 @@ import pytest
 from pages import FENCE, PAGES, ROOT, blocks, page_id
 
 from tutelage.coordinator.settings import Settings as CoordinatorSettings
+from tutelage.sampler.settings import Settings as SamplerSettings
 from tutelage.standalone.__main__ import parser as standalone
 from tutelage.teacher.settings import Settings as TeacherSettings
 from tutelage.trainer.settings import Settings as TrainerSettings
@@ -24,6 +25,7 @@ from tutelage_client.cli.parser import parser
 
 SERVICES = {
     "tutelage.coordinator": CoordinatorSettings,
+    "tutelage.sampler": SamplerSettings,
     "tutelage.teacher": TeacherSettings,
     "tutelage.trainer": TrainerSettings,
 }

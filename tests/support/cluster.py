@@ -148,6 +148,12 @@ class Cluster:
         given += flags if "--lease-s" in flags else [*flags, "--lease-s", str(JOB_LEASE_S)]
         return self._service("teacher", f"teacher-{port}", f"http://127.0.0.1:{port}", *given)
 
+    def sampler(self, name: str, *flags: str) -> Child:
+        """One that writes text for runs which name it, over the proxy of the teachers."""
+        given = ["--name", name, "--redis-url", f"redis://127.0.0.1:{self.teachers_way.port}/0", "--device", "cpu"]
+        given += ["--lease-s", str(JOB_LEASE_S), "--snapshot-patience-s", "0", *flags]
+        return self._service("sampler", f"sampler-{free_port()}", None, *given)
+
     def _service(self, module: str, name: str, url: str | None, *flags: str) -> Child:
         argv = [sys.executable, "-m", f"tutelage.{module}", *flags]
         ready = None if url is None else (lambda: answers_ready(url))
@@ -206,17 +212,18 @@ class Cluster:
                         return run
                 await asyncio.sleep(0.05)
 
-    async def holder(self, queue: str = "toy") -> Child:
-        """The teacher that holds a job now."""
+    async def holder(self, queue: str = "toy", among: Sequence[Child] = ()) -> Child:
+        """The one, of the teachers if no others are given, that holds a job now."""
         async with asyncio.timeout(WAIT_S):
             while True:
-                pids = {int(name.decode().rpartition("-")[2]) for name in self._holders(queue)}
-                for teacher in self.teachers:
-                    if teacher.pid in pids:
-                        return teacher
+                pids = {int(name.decode().rpartition("-")[2]) for name in self.holders(queue)}
+                for child in among or self.teachers:
+                    if child.pid in pids:
+                        return child
                 await asyncio.sleep(0.005)
 
-    def _holders(self, queue: str) -> list[bytes]:
+    def holders(self, queue: str) -> list[bytes]:
+        """The workers that hold jobs of a queue now."""
         with suppress(redis.ResponseError):
             pending: Any = self.raw.xpending(f"tutelage:{{{queue}}}:jobs", "teachers")
             return [consumer["name"] for consumer in pending["consumers"]]

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from pydantic_settings import BaseSettings
 
 from tutelage.coordinator.settings import Settings as CoordinatorSettings
+from tutelage.sampler.settings import Settings as SamplerSettings
 from tutelage.teacher.settings import Settings as TeacherSettings
 from tutelage.telemetry import HttpMetrics, TeacherMetrics
 from tutelage.trainer.settings import Settings as TrainerSettings
@@ -29,6 +30,7 @@ SETTINGS: dict[str, type[BaseSettings]] = {
     "TUTELAGE_COORDINATOR_": CoordinatorSettings,
     "TUTELAGE_TEACHER_": TeacherSettings,
     "TUTELAGE_TRAINER_": TrainerSettings,
+    "TUTELAGE_SAMPLER_": SamplerSettings,
 }
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "Job")
 

@@ -270,6 +270,6 @@ def test_the_age_of_a_rollout_is_that_of_its_students_text(make_rollout: Any) ->
         return Scored(rollout, None)
 
     all_of = [scored(0, 7), scored(1, 5), scored(2, 4), scored(3, 0, "data")]
-    fresh, stale = by_age(all_of, version=7, max_lag=2)
+    fresh, stale = by_age(all_of, version=7, oldest=2)
     assert ([s.rollout.id for s in fresh], [s.rollout.id for s in stale]) == (["r000", "r001", "r003"], ["r002"])
-    assert by_age(all_of, version=7, max_lag=0) == (all_of, [])
+    assert by_age(all_of, version=7, oldest=None) == (all_of, [])

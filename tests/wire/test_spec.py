@@ -157,6 +157,22 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
         "does not go with rollout.source = 'teacher_mixed'",
     ),
     ({**changed("rollout.max_lag", 1), "deterministic": True}, "rollout.max_lag", "set 0, or set deterministic"),
+    (
+        {**changed("rollout.sampler", "pool"), "deterministic": True},
+        "rollout.sampler",
+        "sampled together is a matter of",
+    ),
+    (changed("rollout.sampler", "a/b"), "rollout.sampler", "match"),
+    (
+        changed("rollout", {"sampler": "pool", "source": "teacher"}),
+        "rollout.sampler",
+        "samples whole texts: student, mix",
+    ),
+    (
+        changed("rollout", {"sampler": "pool", "source": "teacher_mixed", "teacher_share": 0.5}),
+        "rollout.sampler",
+        "has no text to write",
+    ),
     # what becomes of the lines of a lost teacher
     *(
         (changed("teachers", [{"name": "toy"} | given]) | more, f"teachers.0{field}", said)

@@ -148,6 +148,17 @@ def check_lag(rollout: RolloutSpec) -> None:
         raise refused("rollout.max_lag", f"{sentence} that is written ahead: {', '.join(AHEAD)}")
 
 
+# The sources of text that the student of one version samples alone.
+SAMPLED = ("student", "mix", "paired")
+
+
+def check_sampler(rollout: RolloutSpec) -> None:
+    """Samplers write whole texts of one snapshot, and nothing else."""
+    if rollout.sampler is not None and rollout.source not in SAMPLED:
+        sentence = f"{rollout.sampler!r} has no text to write with rollout.source = {rollout.source!r}; remove it, or"
+        raise refused("rollout.sampler", f"{sentence} take a source that samples whole texts: {', '.join(SAMPLED)}")
+
+
 def uncorrected(stabilizers: Sequence[Stabilizer], objective: Objective) -> bool:
     """Whether a term is unbiased on the student's own text alone, and nothing weighs that of an older student."""
     own = any(
@@ -179,6 +190,8 @@ def check_deterministic(
         raise refused("rollout.source", f"what others push is not in the spec; take another, {remedy}")
     if rollout.max_lag:
         raise refused("rollout.max_lag", f"which version writes a step ahead is a matter of time; set 0, {remedy}")
+    if rollout.sampler is not None:
+        raise refused("rollout.sampler", f"which texts are sampled together is a matter of time; remove it, {remedy}")
     if budget.wall_clock_s is not None:
         raise refused("budget.wall_clock_s", f"a clock does not end two runs at the same step; remove it, {remedy}")
     if reward is not None and needs_model(reward.by) and reward.by.kind != "reward_model":

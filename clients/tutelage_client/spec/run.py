@@ -17,6 +17,7 @@ from tutelage_client.spec.rules import (
     check_lag,
     check_losses,
     check_reference,
+    check_sampler,
     check_source,
     check_stabilizers,
     check_teachers,
@@ -72,6 +73,7 @@ class RunSpec(Message):
     def _check(self) -> Self:
         check_source(self.rollout, self.objective)
         check_lag(self.rollout)
+        check_sampler(self.rollout)
         check_reward(self.reward, self.rollout, self.objective)
         check_teachers(self.teachers, self.rollout, self.objective, self.reward)
         check_routes(self.teachers)

@@ -80,6 +80,11 @@ class RolloutSpec(Message):
         description="policy versions between writing and learning of a step's text, at most; above 0 a copy of the "
         "student writes the next steps, and teachers mark them, while one is learned from",
     )
+    sampler: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] | None = Field(
+        default=None,
+        description="name of the samplers that write the student's text, on other machines, from published snapshots; "
+        "without it the trainer writes the text itself",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -102,6 +107,11 @@ class RolloutSpec(Message):
     def reads_completions(self) -> bool:
         """Whether each line of the training data needs a completion."""
         return self.source in ("data", "mix", "paired", "adaptive")
+
+    @property
+    def oldest(self) -> int | None:
+        """Policy versions that a text may be behind; None: whose text it is decides that."""
+        return self.max_lag if self.max_lag or self.sampler else None
 
     @property
     def texts_per_prompt(self) -> int:

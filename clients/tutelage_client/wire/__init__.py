@@ -67,6 +67,7 @@ from tutelage_client.wire.runs import (
     TeacherRegistration,
     TeacherView,
 )
+from tutelage_client.wire.sampling import SampledText, SampleReply, SampleRequest, SnapshotRef, sampler_queue
 from tutelage_client.wire.scores import TokenScores
 from tutelage_client.wire.scoring import Completion, ScoreGroup, ScoreReply, ScoreRequest, ScoreSequence
 from tutelage_client.wire.series import GROWTH, MOST_BUCKETS, MetricColumn, MetricSeries
@@ -171,6 +172,9 @@ __all__ = [
     "RunSpending",
     "RunStatus",
     "RunView",
+    "SampleReply",
+    "SampleRequest",
+    "SampledText",
     "Scope",
     "ScoreCacheView",
     "ScoreGroup",
@@ -178,6 +182,7 @@ __all__ = [
     "ScoreRequest",
     "ScoreSequence",
     "Signal",
+    "SnapshotRef",
     "Spending",
     "StepReport",
     "StreamOptions",
@@ -199,4 +204,5 @@ __all__ = [
     "encode_reward_request",
     "is_reward_request",
     "needs_model",
+    "sampler_queue",
 ]

@@ -12,7 +12,7 @@ from tutelage_client.wire.message import Message
 class FailedDelivery(Message):
     """How one delivery of a question ended without an answer."""
 
-    worker: str = Field(description="the teacher's process that had it")
+    worker: str = Field(description="the process that had it")
     reason: str = Field(description="what came of it")
     at: datetime = Field(description="when it ended, by the queue's clock")
 
@@ -21,7 +21,7 @@ class DeadLetterView(Message):
     """A question that was given up. It can be put back to work or forgotten, once."""
 
     job_id: str = Field(description="of the question")
-    teacher: str = Field(description="the one that was asked")
+    teacher: str = Field(description="the one that was asked; of a text that samplers NAME were to write, sampler/NAME")
     attempts: int = Field(description="deliveries since it was put to the queue")
     reason: str = Field(description="why it was given up")
     history: list[FailedDelivery] = Field(description="its deliveries, in order")

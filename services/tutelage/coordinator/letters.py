@@ -13,7 +13,7 @@ from tutelage.coordinator.db import Database
 from tutelage.coordinator.events import record
 from tutelage.coordinator.runs import find
 from tutelage.coordinator.tables import RunRow
-from tutelage.coordinator.teachers import asked_by
+from tutelage.coordinator.teachers import queues_of
 from tutelage.queue import DeadLetter, Queue
 from tutelage.serving import ServiceProblem
 from tutelage_client.errors import ServiceUnreachable
@@ -32,7 +32,7 @@ class Letters:
         self._queue = queue
 
     async def of(self, run_id: str) -> list[DeadLetterView]:
-        """By teacher in the order of the spec, the first to die first."""
+        """By teacher in the order of the spec, those of samplers last; the first to die first."""
         teachers = await run_in_threadpool(self._teachers, run_id)
         with answering(self._queue) as queue:
             letters = [(name, letter) for name in teachers for letter in await queue.dead_letters(name)]
@@ -81,7 +81,7 @@ class Letters:
 
     def _teachers(self, run_id: str) -> list[str]:
         with self._database.read() as session:
-            return asked_by(find(session, run_id))
+            return queues_of(find(session, run_id))
 
     def _refuse_final(self, run_id: str) -> None:
         with self._database.read() as session:

@@ -12,7 +12,7 @@ from tutelage.coordinator.pages import page
 from tutelage.coordinator.tables import RunRow, TeacherRow
 from tutelage.serving import ServiceProblem
 from tutelage_client.spec import TeacherRef, all_names
-from tutelage_client.wire import Page, RunStatus, TeacherRegistration, TeacherView
+from tutelage_client.wire import Page, RunStatus, TeacherRegistration, TeacherView, sampler_queue
 
 FRESH_S = 20.0
 
@@ -45,6 +45,12 @@ def named(session: Session, names: Sequence[str], project: str) -> list[TeacherV
 def asked_by(run: RunRow) -> list[str]:
     """The names of all teachers that a run may ask."""
     return all_names(map(TeacherRef.model_validate, run.spec["teachers"]))
+
+
+def queues_of(run: RunRow) -> list[str]:
+    """Where a run has work done: by its teachers, and by its samplers, if it has any."""
+    sampler = run.spec["rollout"].get("sampler")  # a run of an older release does not say
+    return asked_by(run) + ([] if sampler is None else [sampler_queue(sampler)])
 
 
 def remove(session: Session, name: str, project: str) -> None:

@@ -7,7 +7,7 @@ really drawn from. Only token ids are handled here. Shapes: N rows of a wave, R 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -44,21 +44,21 @@ def sample(
     pad_id: int,
     generator: torch.Generator,
     max_rows: int = 256,
-    places: range | None = None,
+    places: Container[int] | None = None,
 ) -> Iterator[Sampled]:
     """One continuation of every prompt, each yielded the moment it ends; equal prompts are encoded once a wave.
 
     A row's draws depend on `generator` and its place alone, not on when other rows end. More than `max_rows` prompts
     run in waves of that size. `model` is a transformers decoder with a standard cache, or one wrapped by PEFT.
 
-    places: the prompts that are continued, as they would be among all; None: every one
+    places: the prompts that are continued, as they would be among all; the others are not looked at. None: every one
 
     Raises:
         ValueError: an empty prompt, or a model in training mode, where dropout would falsify the log-probabilities.
     """
     if model.training:
         raise ValueError("the model is in training mode; call model.eval() before sampling from it")
-    if not all(len(prompt) for prompt in prompts):
+    if not all(len(prompt) for place, prompt in enumerate(prompts) if places is None or place in places):
         raise ValueError("a prompt has no tokens; give at least one, such as the beginning-of-sequence token")
     decoder = _Decoder(model, pad_id)
     end_ids = torch.tensor(sorted(eos_ids), dtype=torch.long, device=decoder.device)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import random
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 from tutelage.trainer.session import Session
+from tutelage_client.errors import ServiceUnreachable
 
-Way = Literal["questions", "answers"]
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+Way = Literal["questions", "answers", "texts"]
 CONDITION = "queue_available"
 # A lost connection that is there again sooner is no news.
 TOLD_AFTER_S = 3.0
@@ -38,6 +44,21 @@ class Access:
     def grant(self, way: Way) -> None:
         if (refusal := self.refused.pop(way, None)) is not None and refusal.told:
             self.over[way] = refusal
+
+    async def insist(self, way: Way, call: Callable[[], Awaitable[Result]]) -> Result:
+        """What the queue says to a call that may be repeated, however long it is away: nothing is lost by waiting."""
+        delay_s = 0.1
+        while True:
+            try:
+                done = await call()
+            except ServiceUnreachable as error:
+                log.warning("queue not reachable, waiting", extra={"reason": str(error)})
+                self.refuse(way, str(error))
+            else:
+                self.grant(way)
+                return done
+            await asyncio.sleep(delay_s * random.uniform(0.5, 1.5))
+            delay_s = min(delay_s * 2, 5.0)
 
     async def tell_on(self, session: Session) -> None:
         """For as long as it is not cancelled: who finds the queue away may be waiting for it."""

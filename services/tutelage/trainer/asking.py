@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +15,6 @@ from tutelage.trainer.marking import Question
 from tutelage.trainer.presence import Presence
 from tutelage.trainer.questions import job_id, question
 from tutelage.trainer.watching import NOTHING, Watched
-from tutelage_client.errors import ServiceUnreachable
 from tutelage_client.spec import RunSpec, TeacherRef, asked_now, teacher_for
 from tutelage_client.tracing import traceparent
 from tutelage_client.wire import (
@@ -29,9 +25,6 @@ from tutelage_client.wire import (
     encode_request,
     encode_reward_request,
 )
-
-log = logging.getLogger(__name__)
-Result = TypeVar("Result")
 
 
 @dataclass
@@ -113,22 +106,8 @@ class Asker:
 
     async def put(self, jobs: Sequence[Job]) -> list[Put]:
         """Add the jobs, however long the queue is away: nothing is lost by waiting."""
-        return await self._insist(lambda: self.queue.put(jobs))
+        return await self.access.insist("questions", lambda: self.queue.put(jobs))
 
     async def cancel(self) -> None:
         """Take back whatever of the run is in the queue, once nobody waits for it any more."""
-        await self._insist(lambda: self.queue.cancel(self.run_id))
-
-    async def _insist(self, call: Callable[[], Awaitable[Result]]) -> Result:
-        delay_s = 0.1
-        while True:
-            try:
-                done = await call()
-            except ServiceUnreachable as error:
-                log.warning("queue not reachable, waiting", extra={"reason": str(error)})
-                self.access.refuse("questions", str(error))
-            else:
-                self.access.grant("questions")
-                return done
-            await asyncio.sleep(delay_s * random.uniform(0.5, 1.5))
-            delay_s = min(delay_s * 2, 5.0)
+        await self.access.insist("questions", lambda: self.queue.cancel(self.run_id))

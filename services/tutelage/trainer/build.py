@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tutelage.core.batch import OutputHead
 from tutelage.queue.base import Queue
 from tutelage.trainer import determinism, validate
+from tutelage.trainer.access import Access
 from tutelage.trainer.ahead import Ahead
 from tutelage.trainer.answers import Answers
 from tutelage.trainer.asking import Asker
@@ -31,8 +32,9 @@ from tutelage.trainer.replay import Replay
 from tutelage.trainer.resuming import resume
 from tutelage.trainer.rewarding import item
 from tutelage.trainer.run import Run
+from tutelage.trainer.samplers import samplers_of
 from tutelage.trainer.session import Session
-from tutelage.trainer.sourcing import Sources
+from tutelage.trainer.sourcing import Sources, written_here
 from tutelage.trainer.student import Student
 from tutelage.trainer.teachers import Teachers, open_teachers
 from tutelage.trainer.watching import absent, watched
@@ -83,8 +85,11 @@ async def build(
     objective = objective_of(spec, student)
     writer = world.writer(student, objective)
     pipeline = pipeline_of(session, spec, writer, queue, teachers, ledger)
+    access = Access() if pipeline is None else pipeline.answers.asker.access
+    samplers = samplers_of(session, spec, student, folders["student"], queue, access)
     own = (session.run_id, spec.seed, spec.rollout)
-    sources = Sources(*own, train, writer, session.worker, teachers, ledger, replay, ledger.pushed_after)
+    write = written_here if samplers is None else samplers.written
+    sources = Sources(*own, train, writer, session.worker, teachers, ledger, replay, ledger.pushed_after, write)
     return Run(
         spec=spec,
         session=session,
@@ -92,6 +97,7 @@ async def build(
         sources=sources,
         teachers=teachers,
         pipeline=pipeline,
+        samplers=samplers,
         ahead=Ahead(spec, sources, pipeline, standing.underway),
         objective=objective,
         ledger=ledger,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -112,7 +112,7 @@ class Beside(Writer):
         prompts: Sequence[Sequence[int]],
         settings: RolloutSpec,
         generator: torch.Generator,
-        places: range | None = None,
+        places: Container[int] | None = None,
     ) -> Iterator[Sampled]:
         assert places is None  # the crew divides
         writing = Writing(beside=True, prompts=prompts, settings=settings, draw=generator.get_state())
@@ -137,7 +137,7 @@ class Led(Student):
         prompts: Sequence[Sequence[int]],
         settings: RolloutSpec,
         generator: torch.Generator,
-        places: range | None = None,
+        places: Container[int] | None = None,
     ) -> Iterator[Sampled]:
         assert places is None  # the crew divides
         writing = Writing(beside=False, prompts=prompts, settings=settings, draw=generator.get_state())

@@ -108,7 +108,8 @@ async def attempt(
         if settings.crash_at is not None:
             run.passing = crashing(settings.crash_at, session.epoch)
         await session.enter("running")
-        async with run.trackers, run.teachers, run.pipeline or contextlib.nullcontext():
+        asking, writing = run.pipeline or contextlib.nullcontext(), run.samplers or contextlib.nullcontext()
+        async with run.trackers, run.teachers, asking, writing:
             await train(run)
         await session.enter("finalizing")
         model = await keeping.export(run)

@@ -69,9 +69,9 @@ class Ended:
         )
 
 
-def by_age(scored: Sequence[Scored], version: int, max_lag: int) -> tuple[list[Scored], list[Scored]]:
-    """Those that a student of this version may learn from, and the stale ones. At 0 each source has its own rule."""
-    old = [max_lag > 0 and lag(each.rollout, version) > max_lag for each in scored]
+def by_age(scored: Sequence[Scored], version: int, oldest: int | None) -> tuple[list[Scored], list[Scored]]:
+    """Those that a student of this version may learn from, and the stale ones. oldest: versions behind, at most"""
+    old = [oldest is not None and lag(each.rollout, version) > oldest for each in scored]
     fresh = [each for each, is_old in zip(scored, old, strict=True) if not is_old]
     return fresh, [each for each, is_old in zip(scored, old, strict=True) if is_old]
 

@@ -67,7 +67,7 @@ class Learning:
 
     def take(self, scored: Scored) -> None:
         """A rollout that is scored, unless it is too old."""
-        if self._beside is not None and by_age([scored], self._version, self._spec.rollout.max_lag)[0]:
+        if self._beside is not None and by_age([scored], self._version, self._spec.rollout.oldest)[0]:
             self._arriving.add(scored)
 
     async def step(self, scored: list[Scored], shown: Sequence[Scored] = ()) -> Metrics:

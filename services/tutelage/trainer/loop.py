@@ -40,6 +40,8 @@ async def train(run: Run) -> None:
         while ended is None:
             ended = await step(run)
     await run.ahead.give_up()
+    if run.samplers is not None:
+        await run.samplers.give_up()
     if ended != "optim.steps":
         await run.session.event("log", f"the run ends at step {run.student.step}: {ended} is spent", "warning")
     await keeping.insist(run, final=True)
@@ -53,7 +55,7 @@ async def step(run: Run) -> str | None:
     async with Learning(run.student, run.spec, objective, run.passing) as learning:
         scored, timeline = await run.session.while_wanted(run.ahead.taken(run.student.step, learning.take))
         run.passing(CrashPoint.AFTER_SCORE_FETCH)
-        scored, stale = by_age(scored, run.student.step, run.spec.rollout.max_lag)
+        scored, stale = by_age(scored, run.student.step, run.spec.rollout.oldest)
         scored, rewards = rewarded(run, scored)
         scored_s = time.monotonic()
         shown = chosen(scored)

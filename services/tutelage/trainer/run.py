@@ -13,6 +13,7 @@ from tutelage.trainer.data import Example
 from tutelage.trainer.ledger import Ledger
 from tutelage.trainer.origin import Origin
 from tutelage.trainer.pipeline import Pipeline
+from tutelage.trainer.samplers import Samplers
 from tutelage.trainer.session import Session
 from tutelage.trainer.sourcing import Sources
 from tutelage.trainer.student import Student
@@ -49,6 +50,7 @@ class Run:
     ledger: Ledger
     eval_examples: list[Example] | None
     artefacts: Path
+    samplers: Samplers | None = None
     origin: Origin = field(default_factory=Origin)
     kept: Kept = field(default_factory=Kept)
     passing: Passing = pass_by

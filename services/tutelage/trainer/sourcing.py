@@ -6,15 +6,16 @@ where the lost one was.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, Callable, Container, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from tutelage.engines.sampling import Sampled
+from tutelage.engines.streaming import streamed
 from tutelage.trainer.data import Example
 from tutelage.trainer.exits import TeacherFailed, asking_teacher
 from tutelage.trainer.ledger import Ledger
@@ -27,6 +28,9 @@ from tutelage_client.wire import GenerateRequest, Generation, Rollout
 from tutelage_client.worker import WorkerClient
 
 Rows = list[tuple[int, tuple[int, Example]]]
+# Texts that ended at one moment, each with the policy version of the student that wrote it.
+Texts = list[tuple[int, Sampled]]
+Write = Callable[[Writer, Sequence[Sequence[int]], RolloutSpec, int], AsyncGenerator[Texts]]
 
 
 def seed_for(seed: int, step: int, purpose: str) -> int:
@@ -44,11 +48,26 @@ def prompts_of_step(seed: int, step: int, count: int, size: int) -> list[int]:
     return [int(passes[i // size][i % size]) for i in positions]
 
 
+async def written_here(
+    writer: Writer,
+    prompts: Sequence[Sequence[int]],
+    settings: RolloutSpec,
+    seed: int,
+    places: Container[int] | None = None,
+) -> AsyncGenerator[Texts]:
+    """Sampled in a thread of this process. places: see `Writer.sample`"""
+    generator = torch.Generator().manual_seed(seed)
+    async with aclosing(streamed(lambda: writer.sample(prompts, settings, generator, places))) as ended:
+        async for texts in ended:
+            yield [(writer.step, sampled) for sampled in texts]
+
+
 @dataclass
 class Sources:
     """What the sources draw on.
 
     student: as it writes; replay: with source `adaptive`; pushed_after: cursor of the pushed that were read
+    write: who writes the student's text, this process or samplers
     """
 
     run_id: str
@@ -61,6 +80,7 @@ class Sources:
     ledger: Ledger
     replay: Replay | None = None
     pushed_after: int = 0
+    write: Write = written_here
 
     def chosen(self, step: int) -> list[tuple[int, Example]]:
         indices = prompts_of_step(self.seed, step, self.spec.prompts_per_step, len(self.examples))
@@ -100,52 +120,18 @@ def from_data(sources: Sources, step: int, rows: Rows, sample: int = 0) -> list[
 
 
 async def sampled(sources: Sources, step: int, rows: Rows) -> AsyncGenerator[list[Rollout]]:
-    """Sample in a thread and hand finished rows over at once: those of one moment together."""
+    """The student's own text to these lines; those that ended at one moment together."""
     per_prompt = sources.spec.samples_per_prompt
     wanted = [(row, k, example) for row, (_, example) in rows for k in range(per_prompt)]
     if not wanted:
         return
-    finished: asyncio.Queue[Sampled | BaseException | None] = asyncio.Queue()
-    loop = asyncio.get_running_loop()
-    stop = False
-
-    def work() -> None:
-        try:
-            generator = torch.Generator().manual_seed(seed_for(sources.seed, step, "student"))
-            prompts = [example.prompt_ids for _, _, example in wanted]
-            for sampled in sources.student.sample(prompts, sources.spec, generator):
-                if stop:
-                    return
-                loop.call_soon_threadsafe(finished.put_nowait, sampled)
-            loop.call_soon_threadsafe(finished.put_nowait, None)
-        except BaseException as error:  # noqa: BLE001 - handed to the awaiting side, which raises it
-            loop.call_soon_threadsafe(finished.put_nowait, error)
-
-    thread = asyncio.create_task(asyncio.to_thread(work))
-    try:
-        async for items in _taken(finished):
+    prompts, seed = [example.prompt_ids for _, _, example in wanted], seed_for(sources.seed, step, "student")
+    async with aclosing(sources.write(sources.student, prompts, sources.spec, seed)) as written:
+        async for texts in written:
             yield [
-                rollout(sources, step, *wanted[s.index], s.token_ids, "student", s.finish_reason, s.logprobs)
-                for s in items
+                rollout(sources, step, *wanted[s.index], s.token_ids, "student", s.finish_reason, s.logprobs, version)
+                for version, s in texts
             ]
-    finally:
-        stop = True
-        await thread
-
-
-async def _taken(finished: asyncio.Queue[Sampled | BaseException | None]) -> AsyncIterator[list[Sampled]]:
-    """Whatever is there each time one looks, until None; an exception is raised after what came before it."""
-    while True:
-        items = [await finished.get()]
-        while not finished.empty():
-            items.append(finished.get_nowait())
-        if sampled := [item for item in items if isinstance(item, Sampled)]:
-            yield sampled
-        match items[-1]:
-            case None:
-                return
-            case BaseException() as error:
-                raise error
 
 
 def rollout(
@@ -158,13 +144,14 @@ def rollout(
     source: str,
     finish_reason: str,
     logprobs: list[float] | None = None,
+    version: int | None = None,
 ) -> Rollout:
-    """What was written to the prompt of a row in this step."""
+    """What was written to the prompt of a row in this step. version: of the student that wrote it; None: as it is"""
     return Rollout.model_validate(
         {
             "id": sources.rollout_id(step, row, sample),
             "source": source,
-            "policy_version": sources.student.step,
+            "policy_version": sources.student.step if version is None else version,
             "prompt_ids": example.prompt_ids,
             "completion_ids": token_ids,
             "mask": np.ones(len(token_ids), dtype=np.bool_),

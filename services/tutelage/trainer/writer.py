@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
@@ -52,7 +52,7 @@ class Writer:
         prompts: Sequence[Sequence[int]],
         settings: RolloutSpec,
         generator: torch.Generator,
-        places: range | None = None,
+        places: Container[int] | None = None,
     ) -> Iterator[Sampled]:
         """Continue the prompts, or those at `places`; each row comes the moment it ends."""
         self.model.eval()

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from tutelage.coordinator.tables import RunRow, TeacherRow
-from tutelage.coordinator.teachers import asked_by
+from tutelage.coordinator.teachers import queues_of
 from tutelage.queue import DeadLetter, Depth, Queue
 from tutelage_client.wire import RunStatus
 
@@ -26,11 +26,11 @@ class Line:
 
 
 def teachers(session: Session, project: str) -> list[str]:
-    """A project's: those that are registered, and those that runs ask which have not ended."""
+    """A project's: those that are registered, and those that runs ask which have not ended, samplers included."""
     going_on = select(RunRow).where(
         RunRow.project == project, RunRow.status.not_in([status for status in RunStatus if status.final])
     )
-    asked = {name for run in session.scalars(going_on) for name in asked_by(run)}
+    asked = {name for run in session.scalars(going_on) for name in queues_of(run)}
     owners = {row.name: row.project for row in session.scalars(select(TeacherRow))}
     return sorted({name for name in asked | set(owners) if owners.get(name, project) == project})
 

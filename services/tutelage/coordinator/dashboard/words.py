@@ -26,6 +26,7 @@ _LACKS = {
     "teacher_available": "a teacher does not answer",
     "teacher_within_limits": "a teacher's upstream refuses calls for its limits",
     "queue_available": "the queue is away or full",
+    "sampler_available": "no sampler takes its texts",
     "checkpoint_fresh": "checkpoints cannot be written",
 }
 _REMEDIES = {

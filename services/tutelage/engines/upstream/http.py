@@ -22,6 +22,7 @@ class UpstreamHttp:
 
     def __init__(self, calls: Calls, key: str | None) -> None:
         self._calls = calls
+        self.url = calls.url
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         # No read timeout of its own: the deadline of a call cancels the request, which the server then drops.
         timeout = httpx2.Timeout(None, connect=5.0)
@@ -39,17 +40,24 @@ class UpstreamHttp:
         """As `post`, where the answer need not be an object."""
         return await self._calls.make(lambda: self._send("POST", path, body))
 
+    async def tell(self, path: str, body: dict[str, Any]) -> None:
+        """As `post`, where nothing is answered but that it is done."""
+        await self._calls.make(lambda: self._content("POST", path, body))
+
     async def close(self) -> None:
         await self._client.aclose()
 
     async def _send(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
+        return _json(await self._content(method, path, body), path)
+
+    async def _content(self, method: str, path: str, body: dict[str, Any] | None) -> bytes:
         try:
             async with self._client.stream(method, path, json=body) as answer:
                 content = await _read(answer)
         except httpx2.TransportError as error:
             raise TryAgain("unreachable", f"{path}: {error or type(error).__name__}") from error
         if answer.is_success:
-            return _json(content, path)
+            return content
         raise_for_status(answer.status_code, f"{path}: {said_in(content)}", retry_after_s(answer.headers))
         raise UpstreamFailed(f"{path} answered with status {answer.status_code}")
 
