@@ -11,12 +11,15 @@ import os
 import re
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 from containers_up import Deployed
 from pages import ROOT, blocks
 
 from tutelage_client.coordinator import CoordinatorClient
+
+PROGRAMS = ("conmon", "aardvark-dns", "runc", "catatonit")
 
 
 def test_a_run_submitted_with_curl_from_outside_succeeds(stack: Deployed, tmp_path: Path) -> None:
@@ -73,7 +76,7 @@ def test_every_process_is_locked_in(stack: Deployed) -> None:
 
 def test_only_the_coordinator_is_reached_from_outside_and_reaches_out(stack: Deployed) -> None:
     for name, container in stack.containers.items():
-        bound = [each for ports in (container["HostConfig"]["PortBindings"] or {}).values() for each in ports]
+        bound = [each for ports in (container["HostConfig"]["PortBindings"] or {}).values() for each in ports or []]
         assert [each["HostIp"] for each in bound] == (["127.0.0.1"] if name == "coordinator" else []), name
         routes = Path("/proc", str(container["State"]["Pid"]), "net", "route").read_text().splitlines()[1:]
         assert ("00000000" in {line.split()[1] for line in routes}) == (name == "coordinator"), name
@@ -89,8 +92,10 @@ def test_down_leaves_volumes_and_with_a_flag_nothing(stack: Deployed) -> None:
         assert probe.connect_ex(("127.0.0.1", int(stack.url.rpartition(":")[2]))) != 0
     links = json.loads(subprocess.run(["ip", "-json", "link"], capture_output=True, text=True, check=True).stdout)
     assert not [each["ifname"] for each in links if each["ifname"].startswith(("podman", "veth"))]
-    programs = [_program(path) for path in Path("/proc").glob("[0-9]*")]
-    assert not [name for name in programs if name in ("conmon", "aardvark-dns", "runc", "catatonit")]
+    until = time.monotonic() + 30
+    while left := [name for name in map(_program, Path("/proc").glob("[0-9]*")) if name in PROGRAMS]:
+        assert time.monotonic() < until, left  # each ends by itself, a moment after its container
+        time.sleep(0.1)
 
 
 def _program(process: Path) -> str | None:
