@@ -15,9 +15,10 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from real_vllm import Server, save_wide, started, wide_model
-from students_elsewhere import published, snapshot_of, text_of
+from students_elsewhere import snapshot_of, text_of
 
 from tutelage.engines.fakes.tokenizer import write_tokenizer
+from tutelage.engines.loading import load_model
 from tutelage.engines.snapshots import Base, SnapshotRefused
 from tutelage.engines.snapshots.local import LocalStudent
 from tutelage.engines.snapshots.served import ServedStudent
@@ -25,6 +26,7 @@ from tutelage.engines.tokenizer import load_tokenizer
 from tutelage.engines.upstream.calls import Calls
 from tutelage.engines.upstream.http import UpstreamHttp
 
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 FLAGS = ["--enable-lora", "--max-lora-rank", "16", "--max-loras", "1"]
 ENVIRONMENT = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_SERVER_DEV_MODE": "1"}
 VOCABULARY = 97
@@ -85,6 +87,18 @@ async def test_whole_weights_that_a_processor_garbles_are_refused(
     student: Path, remote: ServedStudent, tmp_path: Path
 ) -> None:
     """Should a later vLLM get them right here, this fails, and docs/howto/sampler-workers.md says less."""
-    with pytest.raises(SnapshotRefused, match="does not hold the weights of policy version 3"):
-        await remote.load(published(student, tmp_path, 3, shift=0.002))
-    await remote.close()
+    ref = snapshot_of(await asyncio.to_thread(otherwise_linear, student), tmp_path, 3)
+    try:
+        with pytest.raises(SnapshotRefused, match="does not hold the weights of policy version 3"):
+            await remote.load(ref)
+    finally:
+        await remote.close()
+
+
+@torch.no_grad()
+def otherwise_linear(student: Path) -> Any:
+    """The model with other linear layers: their weights are what vLLM lays out anew for a processor."""
+    model = load_model(str(student), None, "float32", torch.device("cpu"))
+    for layer in (m for m in model.modules() if isinstance(m, torch.nn.Linear)):
+        layer.weight *= 1.5
+    return model
