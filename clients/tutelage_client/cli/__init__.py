@@ -1,9 +1,10 @@
 """The command line `tutelage`: parse, do one thing, say how it went.
 
     parser      every command with its flags; nothing heavy is imported for --help
+    values      what stands behind a flag, read
     connect     which coordinator and which key are meant, and clients that give up soon
     remedies    what went wrong and what helps
-    runs fork check watch progress queue store keys audit score methods doctor     the commands
+    runs fork check watch progress queue store keys audit gc score methods doctor  the commands
     show details                                tables, digits, relative times, JSON; one run on one screen
     standalone  `up` and `demo`, which belong to the services
 

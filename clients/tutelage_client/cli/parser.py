@@ -1,11 +1,12 @@
-"""Every command with its flags, as argparse objects. Imports nothing else, so that --help comes at once."""
+"""Every command with its flags, as argparse objects. Imports little else, so that --help comes at once."""
 
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 from typing import Any, NoReturn
+
+from tutelage_client.cli import values
 
 SCOPES = (
     "runs:read",
@@ -93,7 +94,7 @@ def _add_runs(nouns: Any) -> None:
     submit.add_argument("--watch", action="store_true", help="follow the run to its end; Ctrl-C leaves it running")
     ls = _add(runs, "ls", "list runs, the newest first", command="runs ls")
     ls.add_argument("--status", metavar="S", help="only runs in this status, such as running or failed")
-    ls.add_argument("--limit", type=_count, default=50, metavar="N", help="at most this many (default 50)")
+    ls.add_argument("--limit", type=values.count, default=50, metavar="N", help="at most this many (default 50)")
     for verb, help_ in (
         ("show", "everything about one run"),
         ("watch", "follow a run to its end; Ctrl-C leaves it running"),
@@ -105,7 +106,7 @@ def _add_runs(nouns: Any) -> None:
         _add_run_id(_add(runs, verb, help_, command=f"runs {verb}"))
     fork = _add(runs, "fork", "queue a run that begins at a checkpoint of another one", command="runs fork")
     _add_run_id(fork)
-    fork.add_argument("--step", type=_step, metavar="N", help="of the checkpoint (default: the newest)")
+    fork.add_argument("--step", type=values.step, metavar="N", help="of the checkpoint (default: the newest)")
     fork.add_argument(
         "--set",
         action="append",
@@ -117,11 +118,11 @@ def _add_runs(nouns: Any) -> None:
     fork.add_argument("--watch", action="store_true", help="follow the run to its end; Ctrl-C leaves it running")
     metrics = _add(runs, "metrics", "what the trainer measured, one row a step", command="runs metrics")
     _add_run_id(metrics)
-    metrics.add_argument("--last", type=_count, metavar="N", help="only the last N steps")
+    metrics.add_argument("--last", type=values.count, metavar="N", help="only the last N steps")
     logs = _add(runs, "logs", "the end of what a launched trainer wrote", command="runs logs")
     _add_run_id(logs)
-    logs.add_argument("--epoch", type=_count, metavar="N", help="of this attempt (default: the newest)")
-    logs.add_argument("--lines", type=_count, default=1000, metavar="N", help="at most this many (default 1000)")
+    logs.add_argument("--epoch", type=values.count, metavar="N", help="of this attempt (default: the newest)")
+    logs.add_argument("--lines", type=values.count, default=1000, metavar="N", help="at most this many (default 1000)")
     model = _add(runs, "model", "download the final model of a run", command="runs model")
     _add_run_id(model)
     model.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new or empty directory")
@@ -135,7 +136,10 @@ def _add_runs(nouns: Any) -> None:
     check = _add(runs, "check", "hold a run's record to what is promised; exit 1 if it is broken", command="runs check")
     _add_run_id(check)
     check.add_argument(
-        "--like", type=_run_id, metavar="ID", help="a run of the same deterministic spec: the weights must be the same"
+        "--like",
+        type=values.run_id,
+        metavar="ID",
+        help="a run of the same deterministic spec: the weights must be the same",
     )
 
 
@@ -154,7 +158,7 @@ def _add_edit(runs: Any) -> None:
 
 
 def _add_run_id(command: argparse.ArgumentParser) -> None:
-    command.add_argument("run_id", type=_run_id, metavar="ID", help="as `tutelage runs ls` lists it")
+    command.add_argument("run_id", type=values.run_id, metavar="ID", help="as `tutelage runs ls` lists it")
 
 
 def _add_queue(nouns: Any) -> None:
@@ -180,10 +184,10 @@ def _add_store(nouns: Any) -> None:
     removed.add_argument("name", metavar="NAME", help="as `tutelage teachers ls` lists it")
     forget = _add(nouns, "gc", "delete rollouts that ended runs showed or were pushed; what they learned stays")
     forget.add_argument(
-        "--days", type=_count, required=True, metavar="N", help="of runs that ended more than N days ago"
+        "--days", type=values.count, required=True, metavar="N", help="of runs that ended more than N days ago"
     )
     forget.add_argument(
-        "--audit-days", type=_count, metavar="N", help="also entries of the audit that are older (default: none)"
+        "--audit-days", type=values.count, metavar="N", help="also entries of the audit that are older (default: none)"
     )
     files = nouns.add_parser("files", help="upload and list files").add_subparsers(metavar="COMMAND", required=True)
     put = _add(files, "put", "upload a file; a spec names it as file:ID", command="files put")
@@ -206,13 +210,13 @@ def _add_keys(nouns: Any) -> None:
         help=f"what it may be used for, as often as there are: {', '.join(SCOPES)}",
     )
     create.add_argument("--project", metavar="NAME", help="what it belongs to (default: that of the key you ask with)")
-    create.add_argument("--days", type=_count, metavar="N", help="refuse it after so many days (default: never)")
+    create.add_argument("--days", type=values.count, metavar="N", help="refuse it after so many days (default: never)")
     create.add_argument(
         "--requests-per-s", type=float, metavar="N", help="answer at most so many requests a second (default: any)"
     )
     create.add_argument(
         "--budget-tokens",
-        type=_count,
+        type=values.count,
         metavar="N",
         help="its runs take so many tokens of teachers in all (default: any)",
     )
@@ -229,16 +233,16 @@ def _add_audit(nouns: Any) -> None:
     audit.add_argument("--actor", metavar="KEY", help="only what was done by this key, by its id or its name")
     audit.add_argument("--action", metavar="A", help="only this, such as run.cancel, key.create or refused")
     audit.add_argument("--target", metavar="ID", help="only what was done to this, such as a run")
-    audit.add_argument("--limit", type=_count, default=50, metavar="N", help="at most this many (default 50)")
+    audit.add_argument("--limit", type=values.count, default=50, metavar="N", help="at most this many (default 50)")
 
 
 def _add_score(nouns: Any) -> None:
     score = _add(nouns, "score", "ask a teacher for its log-probabilities of given tokens")
     score.add_argument("request", nargs="?", metavar="FILE", help="a score request as JSON, - for standard input")
     score.add_argument("--teacher", required=True, metavar="URL", help="the teacher to ask")
-    score.add_argument("--token-ids", type=_ids, metavar="1,2,3", help="the sequence")
-    score.add_argument("--start", type=_count, default=1, metavar="N", help="first position to score (default 1)")
-    score.add_argument("--top-k", type=_count, metavar="K", help="also the K most probable tokens")
+    score.add_argument("--token-ids", type=values.ids, metavar="1,2,3", help="the sequence")
+    score.add_argument("--start", type=values.count, default=1, metavar="N", help="first position to score (default 1)")
+    score.add_argument("--top-k", type=values.count, metavar="K", help="also the K most probable tokens")
     score.add_argument("--entropy", action="store_true", help="also the entropy")
 
 
@@ -249,30 +253,3 @@ def _add_methods(nouns: Any) -> None:
     _add(methods, "ls", "list the named methods and which of them a preset can name", command="methods ls")
     show = _add(methods, "show", "everything about one method, with its composition", command="methods show")
     show.add_argument("name", metavar="NAME", help="as `tutelage methods ls` lists it")
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
-def _step(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not the step of a checkpoint; `tutelage runs show ID` has the newest"
-        )
-    return int(text)
-
-
-def _ids(text: str) -> list[int]:
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdigit() for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of token ids such as 1,2,3")
-    return [int(part) for part in parts]
-
-
-def _run_id(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not the id of a run; `tutelage runs ls` lists them")
-    return text

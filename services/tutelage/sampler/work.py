@@ -20,6 +20,7 @@ from tutelage.engines.upstream.failures import UpstreamAway
 from tutelage.queue.base import Delivery, Queue
 from tutelage.sampler.settings import Settings
 from tutelage.telemetry import describe_error
+from tutelage.waiting import is_set_within, until_reached
 from tutelage_client.errors import ServiceUnreachable
 from tutelage_client.tracing import TRACEPARENT
 from tutelage_client.wire import SampleReply, SampleRequest, SnapshotRef, sampler_queue
@@ -66,7 +67,7 @@ class Work:
         while not self._stopping.is_set():
             if self._failures:
                 pause_s = random.uniform(0.5, 1) * min(LONGEST_PAUSE_S, 2.0 ** (self._failures - 1))
-                await _is_set_within(self._stopping, pause_s)
+                await is_set_within(self._stopping, pause_s)
             leased = await self._insist(lambda: self._queue.lease(queue, self._worker, count=most, wait_s=LOOK_UP_S))
             self._held = {delivery.job.id: delivery for delivery in leased or ()}
             for ref, part in (await self._by_snapshot(leased or ())).items():
@@ -141,21 +142,4 @@ class Work:
                 self._held.pop(delivery.job.id, None)
 
     async def _insist(self, call: Callable[[], Awaitable[Result]]) -> Result | None:
-        """Call the queue until it answers, with growing pauses; None when told to stop while it does not."""
-        failures = 0
-        while True:
-            try:
-                return await call()
-            except ServiceUnreachable as error:
-                failures += 1
-                log.warning("the queue is unreachable", extra={"failures": failures, **describe_error(error)})
-                if self._stopping.is_set():
-                    return None
-                await _is_set_within(self._stopping, random.uniform(0, min(5.0, 0.1 * 2**failures)))
-
-
-async def _is_set_within(event: asyncio.Event, timeout_s: float) -> None:
-    try:
-        await asyncio.wait_for(event.wait(), timeout_s)
-    except TimeoutError:
-        return
+        return await until_reached(call, self._stopping)

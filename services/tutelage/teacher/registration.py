@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from tutelage.teacher.scorer import Scorer
-from tutelage.teacher.waiting import is_set_within
+from tutelage.waiting import is_set_within
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.errors import ProblemResponse, ServiceUnreachable
 

@@ -26,8 +26,8 @@ from tutelage.teacher.callers import Caller
 from tutelage.teacher.canary import Canary
 from tutelage.teacher.failures import EngineAway, EngineFailed
 from tutelage.teacher.prices import PICO, most_generated, most_scored
-from tutelage.teacher.waiting import is_set_within
 from tutelage.telemetry import TeacherMetrics, describe_error
+from tutelage.waiting import is_set_within
 from tutelage_client.errors import BadScores, InvalidInput, TutelageError
 from tutelage_client.wire import (
     GenerateReply,

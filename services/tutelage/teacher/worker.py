@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TypeVar
 
@@ -19,8 +18,8 @@ from tutelage.teacher.failures import EngineAway, EngineFailed
 from tutelage.teacher.negotiation import read_request
 from tutelage.teacher.outbox import Outbox
 from tutelage.teacher.scorer import Scorer
-from tutelage.teacher.waiting import is_set_within
 from tutelage.telemetry import describe_error
+from tutelage.waiting import is_set_within, until_reached
 from tutelage_client.errors import BadScores, InvalidInput, ServiceUnreachable
 from tutelage_client.tracing import TRACEPARENT
 from tutelage_client.wire import (
@@ -176,18 +175,7 @@ class QueueWorker:
                     task.cancel()
 
     async def _insist(self, call: Callable[[], Awaitable[Result]]) -> Result | None:
-        """Call the queue until it answers, with growing pauses; None when told to stop while it does not."""
-        failures = 0
-        while True:
-            try:
-                return await call()
-            except ServiceUnreachable as error:
-                failures += 1
-                log.warning("the queue is unreachable", extra={"failures": failures, **describe_error(error)})
-                if self._stopping.is_set():
-                    return None
-                pause_s = random.uniform(0, min(5.0, 0.1 * 2**failures))
-                await is_set_within(self._stopping, pause_s)
+        return await until_reached(call, self._stopping)
 
     async def _hand_back(self) -> None:
         unfinished = dict(self._held)
