@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 import torch
@@ -15,6 +16,9 @@ from tutelage.engines.tokenizer import first_line
 from tutelage_client.errors import InvalidInput
 
 Dtype = Literal["float32", "bfloat16", "auto"]
+# While the library loads it puts functions of its own class out of place: of two loads at once one leaves them so, and
+# no tied head is found again in this process.
+_ONE_AT_A_TIME = Lock()
 
 
 def load_model(
@@ -30,15 +34,16 @@ def load_model(
     local = _check_directory(model)
     kernels.settle()
     try:
-        loaded: Any = kind.from_pretrained(
-            model,
-            revision=revision or "main",
-            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=local,
-            output_loading_info=True,
-        )
+        with _ONE_AT_A_TIME:
+            loaded: Any = kind.from_pretrained(
+                model,
+                revision=revision or "main",
+                dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=local,
+                output_loading_info=True,
+            )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InvalidInput(f"the model {model} cannot be loaded: {first_line(error)}", "model") from error
     network, report = loaded
