@@ -119,6 +119,11 @@ def run(page: Path, up: Up, run_id: str, folder: Path) -> str:
     return done.stdout
 
 
+async def teachers_of(up: Up) -> set[str]:
+    async with up.client() as client:
+        return {teacher.name for teacher in await client.teachers()}
+
+
 def hold_transcripts(page: Path, up: Up, folder: Path) -> None:
     """What the page's transcripts printed is what it shows; with TUTELAGE_TRANSCRIPTS set it is written there."""
     shown = transcripts(page)
@@ -143,7 +148,9 @@ def test_every_page_with_commands_is_run() -> None:
 def test_the_commands_of_a_page_work(
     up: Up, a_run: str, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    before = asyncio.run(teachers_of(up))
     said = run(ROOT / name, up, a_run, tmp_path)
+    assert asyncio.run(teachers_of(up)) == before, "a page leaves the stack as it found it, or the next one fails"
     hold_transcripts(ROOT / name, up, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TUTELAGE_COORDINATOR", up.url)
