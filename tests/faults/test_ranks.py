@@ -114,3 +114,18 @@ async def test_what_one_process_began_two_ranks_go_on_with_and_one_process_ends(
     assert found.run.epoch == 3
     assert len(found.learned) == found.run.step, "nothing was done twice"
     assert_alike(found, undisturbed)
+
+
+async def test_ranks_that_run_ahead_of_their_scores_keep_the_bound_and_lose_nothing_with_a_rank(
+    cluster: Cluster,
+) -> None:
+    run_id = await cluster.submit(rollout={"max_lag": 2}, optim=SPEC["optim"], checkpoint=SPEC["checkpoint"])
+    child = two_ranks(cluster, run_id)
+    await child.start()
+    await cluster.until(run_id, lambda run: run.step >= 4)
+    os.kill(pid_of(child, 1), signal.SIGKILL)
+    assert await ended(child, WAIT_S) == ExitCode.DONE
+    found = await cluster.sound(run_id)
+    assert found.run.epoch == 2
+    lags = {row["lag_max"] for row in found.metrics if row.get("lag_max") is not None}
+    assert 0 < max(lags) <= 2
