@@ -35,6 +35,7 @@ from tutelage_client.wire import (
     RunStatus,
     RunView,
 )
+from tutelage_client.wire.message import read_reply
 
 
 class CoordinatorClient(StoreClient):
@@ -109,7 +110,7 @@ class CoordinatorClient(StoreClient):
             last_id = str(after) if after else None
             async for event in self._http.events(f"/v1/runs/{run_id}/events", last_id=last_id):
                 if event.data:  # a frame that only sets the time to reconnect has none
-                    view = EventView.model_validate_json(event.data)
+                    view = read_reply(EventView, event.data)
                     after = view.id
                     yield view
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from tutelage_client.errors import InvalidInput, ProblemResponse, ServiceUnreachable, StaleEpoch
 from tutelage_client.retrying import Attempts, RetryPolicy
 from tutelage_client.tracing import HEADER, TRACEPARENT
+from tutelage_client.wire.message import read_reply
 
 Reply = TypeVar("Reply")
 Content = bytes | AsyncIterable[bytes]
@@ -84,7 +85,7 @@ class Http:
         content = None if body is None else _as_json(body)
         answer = await self.send(method, path, content, headers=sent | dict(headers or {}), **options)
         try:
-            return TypeAdapter(reply).validate_json(answer.content or b"null")
+            return read_reply(reply, answer.content or b"null")
         except ValidationError as error:
             detail = f"{answer.url} answered with something else than was agreed"
             raise ProblemResponse(answer.status_code, "bad_reply", detail) from error

@@ -26,6 +26,7 @@ from tutelage_client.wire import (
     StepReport,
     TeacherView,
 )
+from tutelage_client.wire.message import read_reply
 
 
 class WorkerClient(ServiceClient):
@@ -45,7 +46,7 @@ class WorkerClient(ServiceClient):
         """The oldest queued run, or None when there was none within `wait_s` (at most 30)."""
         body = LeaseRequest(worker=worker, wait_s=wait_s).model_dump_json().encode()
         answer = await self._http.send("POST", "/internal/v1/leases", body, headers=JSON, repeatable=True)
-        return self._held(Lease.model_validate_json(answer.content)) if answer.content else None
+        return self._held(read_reply(Lease, answer.content)) if answer.content else None
 
     async def lease_run(self, run_id: str, worker: str, epoch: int | None = None) -> Lease:
         """Claim one given queued run, or with `epoch` take over the lease that was granted with it.

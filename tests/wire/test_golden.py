@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from tutelage_client.spec import RunSpec
 from tutelage_client.wire import (
@@ -39,6 +39,7 @@ from tutelage_client.wire import (
     encode_reward_reply,
     encode_reward_request,
 )
+from tutelage_client.wire.message import read_reply
 
 GOLDEN = Path(__file__).parent / "golden"
 MESSAGES: dict[str, type[BaseModel]] = {
@@ -67,6 +68,8 @@ MESSAGES: dict[str, type[BaseModel]] = {
     "teacher_info": TeacherInfo,
 }
 
+REPLIES = ("generate_reply", "inspection", "lease", "reward_reply", "rollout_view", "run_view", "teacher_info")
+
 
 def unordered(value: Any) -> Any:
     """Sets of signals have no order in JSON."""
@@ -81,6 +84,27 @@ def test_a_message_is_written_as_it_always_was(name: str) -> None:
     message = MESSAGES[name].model_validate_json(text)
     assert unordered(json.loads(message.model_dump_json())) == json.loads(text)
     assert message.model_dump(mode="json").keys() == MESSAGES[name].model_fields.keys()
+
+
+def grown(value: Any, told: Any) -> Any:
+    """What a newer release might tell: every message in it has one more key. told: the same as JSON"""
+    if isinstance(value, BaseModel):
+        own = {name: grown(getattr(value, name), each) for name, each in told.items()}
+        return own | {"of_a_newer_release": {"kind": "unheard of"}}
+    if isinstance(value, dict):
+        return {name: grown(each, told[str(name)]) for name, each in value.items()}
+    return [grown(*pair) for pair in zip(value, told, strict=True)] if isinstance(value, list | tuple) else told
+
+
+@pytest.mark.parametrize("name", REPLIES)
+def test_unknown_keys_of_a_reply_are_passed_over_and_those_of_a_request_refused(name: str) -> None:
+    kind = MESSAGES[name]
+    message = kind.model_validate_json((GOLDEN / f"{name}.json").read_text())
+    text = json.dumps(grown(message, message.model_dump(mode="json")))
+    assert "of_a_newer_release" in text
+    assert read_reply(kind, text).model_dump_json() == message.model_dump_json()
+    with pytest.raises(ValidationError, match="unknown key 'of_a_newer_release'"):
+        kind.model_validate_json(text)
 
 
 @pytest.mark.parametrize("name", ["reward_request", "rubric_request", "pairwise_request"])

@@ -5,28 +5,45 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationInfo, model_validator
 from pydantic_core import CoreSchema, core_schema
 
 from tutelage_client.wire.refusal import refused
 
+Reply = TypeVar("Reply")
+REPLY = "a reply"  # the context of validation in which unknown keys are passed over
+
 
 class Message(BaseModel):
-    """Base of everything on the wire: frozen, and an unknown key is refused with the nearest known one."""
+    """Base of everything on the wire: frozen, and an unknown key is refused with the nearest known one.
+
+    `read_reply` alone passes over unknown keys: a newer service may tell more than its caller knows to ask.
+    """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", frozen=True)
 
     @model_validator(mode="before")
     @classmethod
-    def _know_every_key(cls, data: Any) -> Any:
+    def _know_every_key(cls, data: Any, info: ValidationInfo) -> Any:
         known = cls.__pydantic_fields__.keys()
         if isinstance(data, dict) and not data.keys() <= known:
+            if info.context == REPLY:
+                return {key: value for key, value in data.items() if key in known}
             key = next(key for key in data if key not in known)
             hint = _nearest(key, known) or f"; known are {', '.join(sorted(known))}"
             raise refused(str(key), f"unknown key {str(key)!r}{hint}")
         return data
+
+
+def read_reply(kind: type[Reply], text: bytes | str) -> Reply:
+    """The JSON of a service's answer, of which unknown keys are passed over at any depth.
+
+    Raises:
+        pydantic.ValidationError: it is not `kind`.
+    """
+    return TypeAdapter(kind).validate_json(text, context=REPLY)
 
 
 class ByKind:
