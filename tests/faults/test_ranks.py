@@ -38,6 +38,13 @@ def pid_of(child: Child, rank: int) -> int:
     return next(each.pid for each in ranks if each.environ().get("RANK") == str(rank))
 
 
+def launched_rank(run_id: str, rank: int) -> int:
+    """The process that is this rank of a launch for the run."""
+    wanted = {"RANK": str(rank), "TUTELAGE_TRAINER_RUN": run_id}
+    environments = ((each.pid, each.info["environ"] or {}) for each in psutil.process_iter(["environ"]))
+    return next(pid for pid, has in environments if wanted.items() <= has.items())
+
+
 def rows(found: History) -> list[dict[str, Any]]:
     """What a step tells that follows from weights and text."""
     names = ("loss", "reverse_kl", "grad_norm", "learned_tokens", "tokens", "length")
@@ -129,3 +136,21 @@ async def test_ranks_that_run_ahead_of_their_scores_keep_the_bound_and_lose_noth
     assert found.run.epoch == 2
     lags = {row["lag_max"] for row in found.metrics if row.get("lag_max") is not None}
     assert 0 < max(lags) <= 2
+
+
+async def test_ranks_that_a_coordinator_launched_are_launched_again_after_one_of_them_was_killed(
+    cluster: Cluster,
+) -> None:
+    run_id = await cluster.submit(optim=SPEC["optim"], checkpoint=SPEC["checkpoint"])
+    several = ["--launcher", "subprocess", "--launch-processes", "2", "--launch-after-s", "0"]
+    launcher = cluster.second_coordinator(*several, "--redis-url", f"redis://127.0.0.1:{cluster.redis_port}/0")
+    await launcher.start()
+    try:
+        await cluster.until(run_id, lambda run: run.epoch == 1 and run.step >= 4)
+        os.kill(launched_rank(run_id, 1), signal.SIGKILL)
+        await cluster.until(run_id, lambda run: run.status.final)
+        found = await cluster.sound(run_id)
+        assert found.run.epoch == 2
+        assert sum("a trainer is launched: subprocess" in event.message for event in found.events) == 2
+    finally:
+        await launcher.stop(grace_s=5)

@@ -130,11 +130,11 @@ class Cluster:
         flags += ["--lease-s", str(self.lease_s), "--redis-url", f"redis://127.0.0.1:{self.redis_port}/0"]
         return self._service("coordinator", "coordinator", self.url, *flags)
 
-    def second_coordinator(self) -> Child:
-        """Another one on the same database."""
+    def second_coordinator(self, *also: str) -> Child:
+        """Another one on the same database. also: its flags beyond those"""
         port = free_port()
         flags = ["--data-dir", str(self.folder / "coordinator"), "--port", str(port), "--lease-s", str(self.lease_s)]
-        return self._service("coordinator", "coordinator-2", f"http://127.0.0.1:{port}", *flags)
+        return self._service("coordinator", "coordinator-2", f"http://127.0.0.1:{port}", *flags, *also)
 
     def teacher(self, name: str, *flags: str, **options: Any) -> Child:
         fake = json.dumps({"vocabulary_size": VOCABULARY} | options)
