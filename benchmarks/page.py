@@ -158,6 +158,7 @@ COORDINATOR = [
     own("ours, ms", ".0f"),
     counted("95th percentile, ms", "p95_ms", ".0f"),
     counted("largest, ms", "max_ms", ".0f"),
+    counted("with the lists, ms", "lists_ms", ".0f"),
     counted("requests", "requests", ".0f"),
     counted("bytes", "bytes", ".0f"),
     counted("events", "events", ".0f"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64decode
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from dashboard_pages import HOSTILE, Page, shown
 
 from tutelage.coordinator.dashboard import pages, samples, words
+from tutelage.coordinator.dashboard.likely import likely
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.wire import Inspection, Lease, Rollout, StepReport
 from tutelage_client.worker import WorkerClient
@@ -42,7 +44,16 @@ def tokens(page: Page) -> list[dict[str, str | None]]:
 
 
 def numbers(page: Page, side: int = 0) -> dict[str, Any]:
-    return [json.loads(data) for data in page.data if data.startswith('{"step"')][side]
+    """Arrays as lists, as the script reads them."""
+    packed = [json.loads(data) for data in page.data if data.startswith('{"step"')][side]
+    return {name: unpacked(name, value) if isinstance(value, str) else value for name, value in packed.items()}
+
+
+def unpacked(name: str, value: str) -> Any:
+    if name == "url":
+        return value
+    kind = {"ids": "<i4", "order": "<i4", "mask": "?"}.get(name, "<f4")
+    return np.frombuffer(b64decode(value), kind).tolist()
 
 
 async def test_each_token_is_coloured_and_told_by_its_gap(
@@ -55,8 +66,8 @@ async def test_each_token_is_coloured_and_told_by_its_gap(
         "new line, gap −∞",
         "ed, not scored, not learned from",
     ]
-    assert " walk" in page.data and "↵" in page.data
-    assert len(page.all("br")) == 1, "a token that ends a line ends it here too"
+    at = page.data.index("↵")
+    assert page.data[at - 2 : at + 3] == [" ", "walk", "↵", "\n", "ed"], "a space before a word, and the end of a line"
     assert "log-prob of the teacher minus that of the student" in page.text
     assert "−1.50 and −1.50" in page.text, "mean and least of the gaps that are finite"
 
@@ -65,14 +76,37 @@ async def test_the_numbers_of_the_token_in_focus_are_those_that_were_reported(
     http: httpx2.AsyncClient, worker: WorkerClient, lease: Lease, rollout: MakeRollout, inspection: Inspection
 ) -> None:
     told = numbers(await shown(http, await show(worker, lease, 1, rollout("a"), inspection)))
-    assert told["teacher_logprob"] == [-2.0, None, None]
-    assert told["valid"] == [True, True, False], "so the first null is -inf and the second unknown"
+    assert told["ids"] == [3, 4, 5]
+    assert told["mask"] == [True, True, False]
+    assert told["order"] == [1, 0], "the worst first; the third is not learned from"
+    assert told["teacher_logprob"] == [-2.0, -np.inf, pytest.approx(np.nan, nan_ok=True)]
     assert told["student_entropy"] == [0.75, 1.5, 0.125]
-    assert told["contribution"] == [1.5, 0.0, None]
+    assert told["contribution"] == [1.5, 0.0, pytest.approx(np.nan, nan_ok=True)]
     assert told["learned_tokens"] == 96
-    tops = (await http.get(told["url"])).json()["inspection"]
-    assert tops["teacher_topk_ids"] == [[1, 3], [0, -1], [-1, -1]]
-    assert tops["texts"]["3"] == " walk"
+
+
+async def test_the_most_likely_tokens_are_read_by_the_block(
+    http: httpx2.AsyncClient, worker: WorkerClient, lease: Lease, rollout: MakeRollout, inspection: Inspection
+) -> None:
+    url = numbers(await shown(http, await show(worker, lease, 1, rollout("a/b"), inspection)))["url"]
+    told = (await http.get(url, params={"block": 0})).json()
+    assert told["student"] == [[[3, -0.5], [1, -1.0]], [[4, -0.25], [0, -1.75]], [[5, -1.0], [0, -2.0]]]
+    assert told["teacher"] == [[[1, -0.25], [3, -2.0]], [[0, 0.0]], None], "less what pads; the third was not scored"
+    assert told["texts"] == {"0": "<eos>", "1": "␣a", "3": "␣walk", "4": "↵", "5": "ed"}
+    assert (await http.get(url, params={"block": 1})).json() == {"student": [], "teacher": [], "texts": {}}
+    refused = await http.get(url, params={"block": -1})
+    assert (refused.status_code, refused.json()["field"]) == (422, "block")
+    gone = await http.get(url.replace("a%2Fb", "none"), params={"block": 0})
+    assert (gone.status_code, gone.json()["code"]) == (404, "rollout_not_found")
+
+
+def test_what_is_impossible_or_was_never_asked_is_no_number(inspection: Inspection) -> None:
+    nothing = {"teacher_topk_ids": None, "teacher_topk_logprob": None}
+    impossible = np.array([[-0.5, -np.inf]] * 3, np.float32)
+    told = likely(inspection.model_copy(update=nothing | {"student_topk_logprob": impossible}), 0)
+    assert told["teacher"] is None
+    assert told["student"][0] == [(3, -0.5), (1, None)]
+    assert set(told["texts"]) == {0, 1, 3, 4, 5}
 
 
 async def test_hostile_tokens_are_text(
@@ -100,6 +134,7 @@ async def test_without_an_inspection_tokens_are_ids_by_their_surprise(
     page = await shown(http, await show(worker, lease, 1, rollout("a"), None))
     assert [token["class"] for token in tokens(page)] == ["s2", "s1", "s3 masked"]
     assert tokens(page)[0]["aria-label"] == "token 3, surprise 0.50"
+    assert numbers(page)["order"] == [0, 1]
     assert "shown by their ids, without the teacher" in page.text
     assert numbers(page)["url"] is None
 
@@ -114,6 +149,7 @@ async def test_without_a_teacher_tokens_are_coloured_by_the_students_surprise(
     assert [token["class"] for token in tokens(page)] == ["s2", "s1", "s3 masked"]
     assert "No teacher scored these tokens" in page.text
     assert numbers(page)["teacher_logprob"] is None
+    assert numbers(page)["order"] == [0, 1], "by what the student finds least likely"
 
 
 async def test_text_of_which_nobody_knows_anything_has_no_colours(
@@ -126,7 +162,8 @@ async def test_text_of_which_nobody_knows_anything_has_no_colours(
     page = await shown(http, await show(worker, lease, 1, text, None))
     assert len(tokens(page)) == 10_000
     assert {token["class"] for token in tokens(page)} == {""}
-    assert [each["data-start"] for each in page.all("div") if each.get("role") == "group"][:2] == ["1", "501"]
+    assert numbers(page)["order"] == []
+    assert [each["data-start"] for each in page.all("div") if each.get("role") == "group"][:2] == ["1", "251"]
     assert len([each for each in page.all("div") if each.get("tabindex") == "0"]) == 1, "one stop for all tokens"
 
 
@@ -187,6 +224,21 @@ def test_the_classes_of_the_scales_have_colours_in_light_and_dark() -> None:
 )
 def test_a_token_is_shown_with_a_sign_for_what_has_none(text: str, seen: str, heard: str) -> None:
     assert (words.visible(text), words.aloud(text)) == (seen, heard)
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"), [("  walk ", "␣␣walk␣"), ("  ", "␣␣"), ("a b", "a b"), ("\n ", "↵␣"), ("", "⟨empty⟩")]
+)
+def test_a_token_that_stands_alone_has_signs_for_its_outer_spaces(text: str, seen: str) -> None:
+    assert words.alone(text) == seen
+
+
+async def test_text_from_right_to_left_turns_nothing_around_it(
+    http: httpx2.AsyncClient, worker: WorkerClient, lease: Lease, rollout: MakeRollout, inspection: Inspection
+) -> None:
+    turned = inspection.model_copy(update={"texts": {3: "שלום", 4: " 12", 5: "مر"}})
+    page = await shown(http, await show(worker, lease, 1, rollout("a"), turned))
+    assert [token.get("dir") for token in tokens(page)] == ["auto", None, "auto"]
 
 
 @pytest.mark.parametrize(("value", "said"), [(-1.5, "−1.50"), (0.25, "+0.25"), (-np.inf, "−∞"), (np.inf, "+∞")])

@@ -69,6 +69,7 @@ NEEDS: dict[str, Scope | Access] = {
     "GET /runs/{run_id}": Scope.RUNS_READ,
     "GET /runs/{run_id}/rollouts": Scope.ROLLOUTS_READ,
     "GET /runs/{run_id}/rollouts/{rollout_id:path}": Scope.ROLLOUTS_READ,
+    "GET /runs/{run_id}/likely/{rollout_id:path}": Scope.ROLLOUTS_READ,
     "GET /runs/{run_id}/compare": Scope.RUNS_READ,
     "GET /runs/{run_id}/compare/{other_id}": Scope.RUNS_READ,
     "GET /queue": Scope.RUNS_READ,

@@ -76,10 +76,27 @@ def sample(session: Session, run_id: str, rollout_id: str) -> RolloutView:
     """
     row = session.get(RolloutRow, (run_id, rollout_id), options=[undefer(RolloutRow.inspection)])
     if row is None:
-        detail = f"{run_id} shows no rollout {rollout_id!r}; those of steps that a later attempt did again are gone"
-        raise ServiceProblem(404, "rollout_not_found", detail)
-    inspection = None if row.inspection is None else _unpacked(row.inspection)
-    return RolloutView(**vars(_sample_view(row)), inspection=inspection)
+        raise _not_found(run_id, rollout_id)
+    inspected = None if row.inspection is None else _unpacked(row.inspection)
+    return RolloutView(**vars(_sample_view(row)), inspection=inspected)
+
+
+def inspection(session: Session, run_id: str, rollout_id: str) -> Inspection:
+    """What was held of its tokens, without the rollout itself.
+
+    Raises:
+        ServiceProblem: 404 `rollout_not_found`, also where nothing is kept of its tokens.
+    """
+    where = RolloutRow.run_id == run_id, RolloutRow.rollout_id == rollout_id, RolloutRow.inspection.is_not(None)
+    body = session.scalars(select(RolloutRow.inspection).where(*where)).one_or_none()
+    if body is None:
+        raise _not_found(run_id, rollout_id)
+    return _unpacked(body)
+
+
+def _not_found(run_id: str, rollout_id: str) -> ServiceProblem:
+    detail = f"{run_id} shows no rollout {rollout_id!r}; those of steps that a later attempt did again are gone"
+    return ServiceProblem(404, "rollout_not_found", detail)
 
 
 def others(session: Session, run_id: str, rollout: Rollout) -> list[Other]:

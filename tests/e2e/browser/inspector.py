@@ -156,9 +156,21 @@ async def test_ten_thousand_tokens_are_one_stop_and_every_key_is_answered(look: 
     assert f"Token {WORST + 1} of" not in below
 
 
+async def test_the_lists_are_asked_once_for_each_block_of_tokens_looked_at(look: Any, shown: str) -> None:
+    page = await look(f"{shown}/long")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url.rpartition("/")[2]))
+    await page.locator("[role=listbox]").focus()
+    assert asked == []
+    for key in ("Home", "ArrowRight", "End", "ArrowLeft", "Home"):
+        await page.keyboard.press(key)
+        await expect(page.locator("#top-teacher tr")).to_have_count(2)
+    assert asked == ["long?block=0", "long?block=39"]
+
+
 async def test_without_the_lists_the_rest_is_there(look: Any, shown: str, browser: Browser) -> None:
     context = await browser.new_context()
-    await context.route("**/v1/runs/**", lambda route: route.abort())
+    await context.route("**/likely/**", lambda route: route.abort())
     page = await context.new_page()
     await page.goto(f"{shown}/short")
     await page.locator("[role=option]").first.click()

@@ -22,6 +22,7 @@ from tutelage.coordinator.callers import CallerOf, Gate, Refused
 from tutelage.coordinator.dashboard import compare, queues, samples, teaching, views, words
 from tutelage.coordinator.dashboard.auditing import add_audit
 from tutelage.coordinator.dashboard.charts import CHARTS, WAITS
+from tutelage.coordinator.dashboard.likely import add_likely
 from tutelage.coordinator.dashboard.signing import add_sign_in
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.letters import answering
@@ -94,6 +95,7 @@ def router(database: Database, queue: Queue | None, gate: Gate, refusals: Refusa
             return show("teachers.html", here="teachers", cards=cards, next=following, after=after)
 
     _add_rollouts(api, database, show)
+    add_likely(api, database, HEADERS)
     _add_comparison(api, database, show)
     _add_queue(api, database, queue, show)
     add_audit(api, database, show)
@@ -136,7 +138,8 @@ def _add_rollouts(api: APIRouter, database: Database, show: Show) -> None:
             others = rollouts.others(session, run_id, shown[0].rollout)
         sides = [samples.side(each, run_id) for each in shown]
         scales = {"gap": samples.GAPS, "surprise": samples.SURPRISE}
-        return show("rollout.html", here="runs", run=run, sides=sides, others=others, scales=scales)
+        shown_as = {"scales": scales, "block_size": samples.BLOCK}
+        return show("rollout.html", here="runs", run=run, sides=sides, others=others, **shown_as)
 
 
 def _add_comparison(api: APIRouter, database: Database, show: Show) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from base64 import b64encode
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import isnan
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
-from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
-from pydantic_core import to_json
 
 from tutelage.coordinator.dashboard import words
 from tutelage_client.wire import Inspection, Rollout, RolloutView
@@ -21,7 +19,7 @@ from tutelage_client.wire import Inspection, Rollout, RolloutView
 # a colour is the same on every page.
 GAPS = (-4.0, -2.0, -1.0, -0.5, -0.1, 0.1, 0.5, 1.0, 2.0, 4.0)
 SURPRISE = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0)
-BLOCK = 500
+BLOCK = 250
 
 
 class Block(NamedTuple):
@@ -35,13 +33,13 @@ class Block(NamedTuple):
 class Side:
     """One rollout of the page. scale: what its colours are of, "gap", "surprise" or nothing
 
-    numbers: what the script says of the token in focus, as JSON that is safe in HTML
+    numbers: what the script says of the token in focus
     """
 
     sample: RolloutView
     scale: str
     blocks: list[Block]
-    numbers: Markup
+    numbers: dict[str, Any]
     mean_gap: float | None
     least_gap: float | None
 
@@ -55,7 +53,7 @@ def side(sample: RolloutView, run_id: str) -> Side:
         sample=sample,
         scale=_scale(sample),
         blocks=_blocks(tokens),
-        numbers=htmlsafe_json_dumps(_numbers(sample, run_id), dumps=lambda told: to_json(told).decode()),
+        numbers=_numbers(sample, run_id),
         mean_gap=float(known.mean()) if len(known) else None,
         least_gap=float(known.min()) if len(known) else None,
     )
@@ -79,17 +77,25 @@ def _shades(sample: RolloutView) -> tuple[list[str], list[str]]:
     scale, gap = _scale(sample), None if sample.inspection is None else sample.inspection.gap
     surprise = _surprise(sample)
     if scale == "gap" and gap is not None:
-        classes = np.searchsorted(GAPS, gap, side="right").tolist()
-        unknown = np.isnan(gap).tolist()
+        classes, unknown = np.searchsorted(GAPS, gap, side="right"), np.isnan(gap)
+        said = _each(np.round(np.where(unknown, 0, gap), 2), lambda value: f", gap {words.signed(value)}")
+        names, lacks = [f"g{at}" for at in range(len(GAPS) + 1)], unknown.tolist()
         return (
-            ["" if lacks else f"g{at}" for at, lacks in zip(classes, unknown, strict=True)],
-            [", not scored" if isnan(value) else f", gap {words.signed(value)}" for value in gap.tolist()],
+            ["" if no else names[at] for at, no in zip(classes.tolist(), lacks, strict=True)],
+            [", not scored" if no else value for value, no in zip(said, lacks, strict=True)],
         )
     if surprise is not None:
-        classes = np.searchsorted(SURPRISE, surprise, side="right").tolist()
-        return [f"s{at}" for at in classes], [f", surprise {value:.2f}" for value in surprise.tolist()]
+        classes = np.searchsorted(SURPRISE, surprise, side="right")
+        return _each(classes, "s{}".format), _each(np.round(surprise, 2), ", surprise {:.2f}".format)
     nothing = [""] * len(sample.rollout.completion_ids)
     return nothing, nothing
+
+
+def _each(values: NDArray[Any], told: Callable[[Any], str]) -> list[str]:
+    """Each in words, which are made once for all that are alike."""
+    listed: list[Any] = values.tolist()
+    words_of = {value: told(value) for value in set(listed)}
+    return [words_of[value] for value in listed]
 
 
 def _tokens(rollout: Rollout, inspection: Inspection | None, shades: list[str], labels: list[str]) -> list[str]:
@@ -102,9 +108,9 @@ def _tokens(rollout: Rollout, inspection: Inspection | None, shades: list[str], 
     words_of = {token_id: _escaped(token_id, texts.get(token_id)) for token_id in set(ids)}
     made: list[str] = []
     for token_id, is_learned, shade, label in zip(ids, learned, shades, labels, strict=True):
-        text, said, end = words_of[token_id]
-        mask, note = ("", "") if is_learned else (" masked", ", not learned from")
-        made.append(f'<span role="option" aria-label="{said}{label}{note}" class="{shade}{mask}">{text}</span>{end}')
+        before, text = words_of[token_id]
+        note, mask = ("", "") if is_learned else (", not learned from", " masked")
+        made.append(f'{before}{label}{note}" class="{shade}{mask}">{text}')
     return made
 
 
@@ -113,38 +119,62 @@ def _blocks(tokens: list[str]) -> list[Block]:
     return [Block(at, Markup("".join(tokens[at : at + BLOCK]))) for at in starts]  # noqa: S704 - escaped by `_tokens`
 
 
-def _escaped(token_id: int, text: str | None) -> tuple[Markup, Markup, str]:
-    """A token for who sees it, for who hears it, and what ends its line."""
+def _escaped(token_id: int, text: str | None) -> tuple[str, str]:
+    """What stands before a token's value, and what behind its class.
+
+    The spaces before a word are no part of its cell, so that a line ends there and not in a cell.
+    """
     if text is None:
-        return escape(str(token_id)), escape(f"token {token_id}"), ""
-    return escape(words.visible(text)), escape(words.aloud(text)), "<br>" if "\n" in text else ""
+        return f' <span role=option aria-label="token {token_id}', f"{token_id}</span>"
+    shown = words.visible(text)
+    begun = f'<span{" dir=auto" if words.is_turned(shown) else ""} role=option aria-label="'
+    word = shown.lstrip(" ") or shown
+    end = "\n" if "\n" in text else ""
+    return f"{shown[: -len(word)]}{begun}{escape(words.aloud(text))}", f"{escape(word)}</span>{end}"
 
 
 def _numbers(sample: RolloutView, run_id: str) -> dict[str, Any]:
-    """Null is unknown, but -inf in `teacher_logprob` where `valid`. Lists of probable tokens are fetched from `url`."""
+    """Arrays as `_packed` has them. NaN is unknown; lists of probable tokens are fetched from `url`.
+
+    order: the tokens that are learned from, the worst first: where a teacher scored, what it finds least likely beside
+    the student; elsewhere what its writer found so
+    """
     rollout, inspection = sample.rollout, sample.inspection
     told: dict[str, Any] = {
         "step": sample.step,
-        "ids": rollout.completion_ids.tolist(),
-        "mask": rollout.mask.tolist(),
-        "behaviour_logprob": None if rollout.behaviour_logprob is None else _rounded(rollout.behaviour_logprob),
+        "ids": _packed(rollout.completion_ids),
+        "mask": _packed(rollout.mask),
+        "order": _packed(_worst_first(sample)),
+        "behaviour_logprob": _packed(rollout.behaviour_logprob),
         "url": None,
     }
     if inspection is None:
         return told
+    teacher = inspection.teacher_logprob
     rows = {name: getattr(inspection, name) for name in ("student_logprob", "student_entropy", "contribution")}
-    rows |= {name: getattr(inspection, name) for name in ("teacher_logprob", "teacher_entropy")}
+    rows |= {"teacher_entropy": inspection.teacher_entropy}
+    rows |= {"teacher_logprob": None if teacher is None else np.where(inspection.valid, teacher, np.float32(np.nan))}
     return (
         told
-        | {name: None if array is None else _rounded(array) for name, array in rows.items()}
-        | {"valid": inspection.valid.tolist(), "learned_tokens": inspection.learned_tokens}
-        | {"url": f"/v1/runs/{quote(run_id, safe='')}/rollouts/{quote(rollout.id, safe='')}"}
+        | {name: _packed(array) for name, array in rows.items()}
+        | {"learned_tokens": inspection.learned_tokens}
+        | {"url": f"/runs/{quote(run_id, safe='')}/likely/{quote(rollout.id, safe='')}"}
     )
 
 
-def _rounded(array: NDArray[np.float32]) -> list[float | None]:
-    """To four decimals; None where it is not finite."""
-    values: list[float | None] = array.astype(np.float64).round(4).tolist()
-    for at in np.flatnonzero(~np.isfinite(array)).tolist():
-        values[at] = None
-    return values
+def _worst_first(sample: RolloutView) -> NDArray[np.int32]:
+    surprise = _surprise(sample)
+    goodness = sample.inspection.gap if _scale(sample) == "gap" and sample.inspection is not None else None
+    if goodness is None:
+        if surprise is None:
+            return np.zeros(0, np.int32)
+        goodness = -surprise
+    ranked = np.argsort(goodness, kind="stable")
+    return ranked[sample.rollout.mask[ranked] & ~np.isnan(goodness[ranked])].astype(np.int32)
+
+
+def _packed(array: NDArray[Any] | None) -> str | None:
+    """Base64 of little-endian int32 or float32, or of bytes: of thousands quicker to write and to read than digits."""
+    if array is None:
+        return None
+    return b64encode(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()).decode()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 from math import isinf
-from unicodedata import category
+from unicodedata import bidirectional, category
 
 from tutelage_client.wire import Rollout, RunStatus, RunView
 
 _LONGEST_TOKEN = 120
 _SIGNS = {"\n": "↵", "\t": "⇥", "\r": "␍", "\ufffd": "\ufffd"}
+_SPACE = "␣"
 _SPOKEN = {" ": "space", "\n": "new line", "\t": "tab"}
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 WAITS = {
@@ -71,6 +72,13 @@ def visible(text: str) -> str:
     return signs if cut <= 0 else f"{signs[:_LONGEST_TOKEN]}… +{cut}"
 
 
+def alone(text: str) -> str:
+    """A token that stands by itself, where spaces at its ends would not be seen."""
+    shown = visible(text)
+    begun, ended = len(shown) - len(shown.lstrip(" ")), len(shown) - len(shown.rstrip(" "))
+    return _SPACE * len(shown) if begun == len(shown) else _SPACE * begun + shown.strip(" ") + _SPACE * ended
+
+
 def _sign(char: str) -> str:
     return _SIGNS.get(char) or (char if _is_plain(char) else f"⟨U+{ord(char):04X}⟩")
 
@@ -86,6 +94,11 @@ def aloud(text: str) -> str:
 def _is_plain(char: str) -> bool:
     """No control, no mark of direction, nothing that is invisible but a space."""
     return char == " " or category(char) not in ("Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp", "Zs")
+
+
+def is_turned(text: str) -> bool:
+    """Something of it is written from right to left."""
+    return not text.isascii() and any(bidirectional(char) in ("R", "AL", "AN") for char in text)
 
 
 def duration(seconds: float) -> str:

@@ -1,58 +1,57 @@
 // The rollout inspector: one token is in focus, by pointer or keyboard, and its numbers stand in the dock.
 
-import { readTops, showTop } from "./likely.js";
+import { readBlock, rowsOf, showTop } from "./likely.js";
 
 const said = document.getElementById("said");
 const values = document.getElementById("values");
 const worst = document.getElementById("worst");
 const WHO = ["student", "teacher"];
+const FLOATS = ["behaviour_logprob", "student_logprob", "student_entropy", "teacher_logprob", "teacher_entropy", "contribution"];
 const sides = [...document.querySelectorAll("[data-side]")].map(openSide);
 let active = sides[0];
+let isReading = false;
 
-/** A listbox with its numbers; where a teacher's log-prob is null in a valid row it is -Infinity. */
+/** A listbox with its numbers, of which NaN is unknown. */
 function openSide(list) {
-  const numbers = JSON.parse(document.getElementById(`numbers-${list.dataset.side}`).textContent);
-  const tokens = [...list.querySelectorAll('[role="option"]')];
-  const side = { list, numbers, tokens, places: new Map(tokens.map((token, at) => [token, at])) };
+  const packed = JSON.parse(document.getElementById(`numbers-${list.dataset.side}`).textContent);
+  const numbers = { ...packed };
+  for (const name of ["ids", "order"]) numbers[name] = new Int32Array(bytes(packed[name]));
+  for (const name of FLOATS) numbers[name] = packed[name] ? new Float32Array(bytes(packed[name])) : null;
+  numbers.mask = new Uint8Array(bytes(packed.mask));
+  const side = { list, numbers, blocks: list.children, size: Number(list.dataset.block), count: numbers.ids.length };
   side.focused = -1;
   side.walked = -1; // how far `w` has come in `order`
-  side.order = worstFirst(side);
-  side.tops = numbers.url === null ? Promise.resolve(() => "unknown: the step did not inspect it") : readTops(numbers.url);
+  side.lists = new Map(); // by block, as far as they were read
   return side;
 }
 
-function teacherLogprob({ numbers }, at) {
-  if (!numbers.teacher_logprob || !numbers.valid[at]) return null;
-  return numbers.teacher_logprob[at] ?? -Infinity;
+function bytes(text) {
+  const found = atob(text);
+  const made = new Uint8Array(found.length);
+  for (let at = 0; at < found.length; at += 1) made[at] = found.charCodeAt(at);
+  return made.buffer;
 }
 
-function gap(side, at) {
-  const teacher = teacherLogprob(side, at);
-  return teacher === null ? null : teacher - side.numbers.student_logprob[at];
+function tokenOf({ blocks, size }, at) {
+  return blocks[Math.floor(at / size)].children[at % size];
 }
 
-/** Where a teacher scored: what it finds least likely beside the student; elsewhere what its writer found so. */
-function badness(side) {
-  const { numbers, tokens } = side;
-  if (tokens.some((_, at) => gap(side, at) !== null)) return (at) => gap(side, at);
-  const logprob = numbers.behaviour_logprob ?? numbers.student_logprob ?? null;
-  return (at) => (logprob === null ? null : logprob[at]);
+/** The place of a token, or -1 for what is none. */
+function placeOf({ blocks, size }, token) {
+  const block = [...blocks].indexOf(token.parentElement);
+  return block < 0 ? -1 : block * size + [...blocks[block].children].indexOf(token);
 }
 
-/** The tokens that are learned from, the worst first. */
-function worstFirst(side) {
-  const of = badness(side);
-  const bad = side.tokens.map((_, at) => of(at));
-  const ranked = [...bad.keys()].filter((at) => side.numbers.mask[at] && bad[at] !== null);
-  return ranked.sort((a, b) => bad[a] - bad[b]);
+function of(array, at) {
+  return array === null || Number.isNaN(array[at]) ? null : array[at];
 }
 
 function focus(side, at) {
-  if (at < 0 || at >= side.tokens.length) return;
+  if (at < 0 || at >= side.count) return;
   for (const each of sides) blur(each);
   active = side;
   side.focused = at;
-  const token = side.tokens[at];
+  const token = tokenOf(side, at);
   token.id = "focused";
   token.setAttribute("aria-selected", "true");
   side.list.setAttribute("aria-activedescendant", "focused");
@@ -61,36 +60,51 @@ function focus(side, at) {
 }
 
 function blur(side) {
-  const token = side.tokens[side.focused];
-  token?.removeAttribute("aria-selected");
-  token?.removeAttribute("id");
+  if (side.focused < 0) return;
+  const token = tokenOf(side, side.focused);
+  token.removeAttribute("aria-selected");
+  token.removeAttribute("id");
   side.list.removeAttribute("aria-activedescendant");
 }
 
 function describe(side, at) {
-  const { numbers, tokens, order } = side;
-  const place = `Token ${at + 1} of ${tokens.length}${sides.length > 1 ? ` at step ${numbers.step}` : ""}`;
-  const rank = order.indexOf(at);
+  const { numbers, count } = side;
+  const place = `Token ${at + 1} of ${count}${sides.length > 1 ? ` at step ${numbers.step}` : ""}`;
+  const rank = numbers.order.indexOf(at);
   const ranked = rank < 0 ? "" : rank === 0 ? "; the worst here" : `; the worst but ${rank}`;
-  said.textContent = `${place}: ${tokens[at].getAttribute("aria-label")}${ranked}`;
+  said.textContent = `${place}: ${tokenOf(side, at).getAttribute("aria-label")}${ranked}`;
   values.replaceChildren(...facts(side, at));
-  for (const who of WHO) showTop(who, null, numbers.ids[at]);
-  side.tops.then((tops) => {
-    if (active === side && side.focused === at) for (const who of WHO) showTop(who, tops(who, at), numbers.ids[at]);
-  });
+  showLists(side, at);
+}
+
+function showLists(side, at) {
+  const { numbers, lists, size } = side;
+  const block = numbers.url === null ? "unknown: the step did not inspect it" : lists.get(Math.floor(at / size));
+  for (const who of WHO) showTop(who, block === undefined ? null : rowsOf(block, who, at % size), numbers.ids[at]);
+  if (block === undefined) readLists(side, Math.floor(at / size));
+}
+
+/** One block at a time: whoever hurries on is not followed by a queue of requests. */
+async function readLists(side, block) {
+  if (isReading) return;
+  isReading = true;
+  side.lists.set(block, await readBlock(side.numbers.url, block));
+  isReading = false;
+  showLists(active, active.focused);
 }
 
 function facts(side, at) {
   const { numbers } = side;
-  const teacher = teacherLogprob(side, at);
+  const teacher = of(numbers.teacher_logprob, at);
+  const student = of(numbers.student_logprob, at);
   const learned = numbers.mask[at] ? "yes" : "no: masked";
   const told = [
-    ["Gap", signed(gap(side, at))],
-    ["Student", likely(numbers.student_logprob?.[at] ?? null)],
+    ["Gap", signed(teacher === null ? null : teacher - student)],
+    ["Student", likely(student)],
     ["Teacher", likely(teacher)],
-    ["Entropy of student", nats(numbers.student_entropy?.[at] ?? null)],
-    ["Entropy of teacher", nats(numbers.teacher_entropy?.[at] ?? null)],
-    ["Student as it wrote", likely(numbers.behaviour_logprob?.[at] ?? null)],
+    ["Entropy of student", nats(of(numbers.student_entropy, at))],
+    ["Entropy of teacher", nats(of(numbers.teacher_entropy, at))],
+    ["Student as it wrote", likely(of(numbers.behaviour_logprob, at))],
     ["May be learned from", learned],
     ["Added to the loss", added(numbers, at)],
     ["Id", String(numbers.ids[at])],
@@ -104,7 +118,8 @@ function facts(side, at) {
 
 function added({ contribution, learned_tokens: tokens }, at) {
   if (!contribution) return "unknown";
-  return contribution[at] === null ? "nothing: not learned from" : `${nats(contribution[at])} of a sum over ${tokens} tokens`;
+  const value = of(contribution, at);
+  return value === null ? "nothing: not learned from" : `${nats(value)} of a sum over ${tokens} tokens`;
 }
 
 function text(tag, content) {
@@ -131,7 +146,7 @@ function likely(logprob) {
 
 /** The next of the worst first; after the last, or where another way was taken meanwhile, the first. */
 function walk(side, by) {
-  const { order } = side;
+  const { order } = side.numbers;
   if (order.length === 0) return;
   const isThere = order[side.walked] === side.focused;
   side.walked = isThere ? (side.walked + by + order.length) % order.length : 0;
@@ -140,13 +155,12 @@ function walk(side, by) {
 
 /** The token that stands above or below: the nearest in the next line. */
 function vertical(side, direction) {
-  const { tokens, focused } = side;
-  const from = tokens[focused].getBoundingClientRect();
-  let best = focused;
+  const from = beginning(side, side.focused);
+  let best = side.focused;
   let bestGap = Infinity;
   let line = null;
-  for (let at = focused + direction; at >= 0 && at < tokens.length; at += direction) {
-    const box = tokens[at].getBoundingClientRect();
+  for (let at = side.focused + direction; at >= 0 && at < side.count; at += direction) {
+    const box = beginning(side, at);
     if (Math.abs(box.top - from.top) < 4) continue;
     line ??= box.top;
     if (Math.abs(box.top - line) >= 4) break;
@@ -156,14 +170,19 @@ function vertical(side, direction) {
   focus(side, best);
 }
 
+/** Where a token begins: it may go on in the next line. */
+function beginning(side, at) {
+  return tokenOf(side, at).getClientRects()[0];
+}
+
 const KEYS = {
   ArrowRight: (side) => focus(side, side.focused + 1),
   ArrowLeft: (side) => focus(side, side.focused - 1),
   ArrowDown: (side) => (side.focused < 0 ? focus(side, 0) : vertical(side, 1)),
   ArrowUp: (side) => (side.focused < 0 ? focus(side, 0) : vertical(side, -1)),
   Home: (side) => focus(side, 0),
-  End: (side) => focus(side, side.tokens.length - 1),
-  PageDown: (side) => focus(side, Math.min(side.focused + 100, side.tokens.length - 1)),
+  End: (side) => focus(side, side.count - 1),
+  PageDown: (side) => focus(side, Math.min(side.focused + 100, side.count - 1)),
   PageUp: (side) => focus(side, Math.max(side.focused - 100, 0)),
   w: (side) => walk(side, 1),
   W: (side) => walk(side, -1),
@@ -176,11 +195,11 @@ for (const side of sides) {
     KEYS[event.key](side);
   });
   side.list.addEventListener("click", (event) => {
-    const at = side.places.get(event.target);
-    if (at !== undefined) focus(side, at);
+    const at = placeOf(side, event.target);
+    if (at >= 0) focus(side, at);
   });
 }
-if (sides.some((side) => side.order.length > 0)) {
+if (sides.some((side) => side.numbers.order.length > 0)) {
   worst.parentElement.hidden = false;
   worst.addEventListener("click", () => {
     active.list.focus({ preventScroll: true });

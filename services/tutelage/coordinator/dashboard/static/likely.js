@@ -1,26 +1,24 @@
-// What student and teacher held most likely before a token: read once a rollout, shown as two tables.
+// What student and teacher held most likely before a token: read a block of tokens at a time, shown as two tables.
 
 const LOST = "the lists could not be read; load the page again";
 
-/** A promise of (who, at) => rows of { id, text, logprob }, or a sentence why there are none. */
-export async function readTops(url) {
+/** The lists of a block, or a sentence why there are none. */
+export async function readBlock(url, block) {
   try {
-    const answer = await fetch(url);
-    if (!answer.ok) return () => `${LOST} (${answer.status})`;
-    const { inspection } = await answer.json();
-    return (who, at) => rowsOf(inspection, who, at);
+    const answer = await fetch(`${url}?block=${block}`);
+    return answer.ok ? await answer.json() : `${LOST} (${answer.status})`;
   } catch {
-    return () => LOST;
+    return LOST;
   }
 }
 
-function rowsOf(inspection, who, at) {
-  const ids = inspection[`${who}_topk_ids`];
-  if (!ids) return `the ${who}'s list is not known: no such signal was asked`;
-  if (who === "teacher" && !inspection.valid[at]) return "the teacher did not score this token";
-  const logprob = inspection[`${who}_topk_logprob`][at];
-  const rows = ids[at].map((id, j) => ({ id, text: inspection.texts[id] ?? "", logprob: logprob[j] ?? -Infinity }));
-  return rows.filter(({ id }) => id >= 0);
+/** Of the token that is `at` in the block: rows, or a sentence why there are none. */
+export function rowsOf(block, who, at) {
+  if (typeof block === "string") return block;
+  if (block[who] === null) return `the ${who}'s list is not known: no such signal was asked`;
+  const rows = block[who][at];
+  if (rows === null) return "the teacher did not score this token";
+  return rows.map(([id, logprob]) => ({ id, text: block.texts[id] ?? `id ${id}`, logprob: logprob ?? -Infinity }));
 }
 
 /** found: rows, a sentence, or null while they are being read; written: the id that stands in the text */
@@ -39,7 +37,7 @@ function line({ id, text, logprob }, isWritten) {
   const head = document.createElement("th");
   head.scope = "row";
   const shown = document.createElement("bdi");
-  shown.textContent = visible(text) || `id ${id}`;
+  shown.textContent = text;
   head.append(shown);
   if (isWritten) {
     made.className = "written";
@@ -64,21 +62,4 @@ function cell(content) {
 
 function percent(probability) {
   return probability > 0 && probability < 0.001 ? "< 0.1 %" : `${(100 * probability).toFixed(1)} %`;
-}
-
-const SIGNS = { "\n": "↵", "\t": "⇥", "\r": "␍" };
-
-/** As the server shows a token: signs for what has none of its own or would turn the text around it. */
-function visible(text) {
-  const signs = [...text].map((char) => SIGNS[char] ?? (isPlain(char) ? char : `⟨U+${hex(char)}⟩`)).join("");
-  const shown = signs.replace(/^ +| +$/g, (spaces) => "␣".repeat(spaces.length));
-  return shown.length > 60 ? `${shown.slice(0, 60)}… +${shown.length - 60}` : shown;
-}
-
-function isPlain(char) {
-  return char === " " || !/[\p{C}\p{Z}]/u.test(char);
-}
-
-function hex(char) {
-  return char.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
 }
