@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sys
 import tarfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -17,14 +18,19 @@ CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Chunks:
-    """The bytes of a file, from its beginning each time that they are iterated over: an upload may be repeated."""
+    """The bytes of a file behind the first `start`, at most `most`: the same each time that they are iterated over."""
 
     path: Path
+    start: int = 0
+    most: int | None = None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         handle = await asyncio.to_thread(self.path.open, "rb")
         with handle:
-            while chunk := await asyncio.to_thread(handle.read, CHUNK_BYTES):
+            handle.seek(self.start)
+            left = sys.maxsize if self.most is None else self.most
+            while chunk := await asyncio.to_thread(handle.read, min(CHUNK_BYTES, left)):
+                left -= len(chunk)
                 yield chunk
 
 

@@ -57,7 +57,7 @@ class Http:
         if not base_url.startswith(("http://", "https://")):
             raise InvalidInput(f"{base_url!r} is not an http:// or https:// address")
         self.base_url = base_url.rstrip("/")
-        self._retry = retry or RetryPolicy()
+        self.retry = retry or RetryPolicy()
         self._hints = hints or Hints()
         self._client = httpx2.AsyncClient(
             base_url=self.base_url,
@@ -103,7 +103,7 @@ class Http:
         """
         repeat = method in SAFE_METHODS if repeatable is None else repeatable
         request = self._build(method, path, content, **options)
-        answer = await self._attempt(request, Attempts(self._retry if repeat else None), stream=False)
+        answer = await self._attempt(request, Attempts(self.retry if repeat else None), stream=False)
         if not answer.is_success:
             raise self._refusal(answer)
         return answer
@@ -114,7 +114,7 @@ class Http:
         Raises:
             ServiceUnreachable: it broke, and cannot be gone on with: no answer, no ETag, or meanwhile another content.
         """
-        attempts, taken, tag = Attempts(self._retry), 0, None
+        attempts, taken, tag = Attempts(self.retry), 0, None
         while True:
             rest = {"Range": f"bytes={taken}-", "If-Range": tag} if taken and tag else {}
             try:
@@ -123,7 +123,7 @@ class Http:
                         break
                     tag = answer.headers.get("etag")
                     async for chunk in answer.aiter_bytes():
-                        taken, attempts = taken + len(chunk), Attempts(self._retry)
+                        taken, attempts = taken + len(chunk), Attempts(self.retry)
                         yield chunk
             except ServiceUnreachable:
                 if (taken and not tag) or not await attempts.again():
@@ -139,13 +139,13 @@ class Http:
 
         Ends when the service ends the stream.
         """
-        attempts, ended = Attempts(self._retry), False
+        attempts, ended = Attempts(self.retry), False
         while not ended:
             headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})
             try:
                 async with self._stream(path, params=params, headers=headers) as answer:
                     async for event in httpx2.EventSource(answer):
-                        last_id, attempts = event.id or last_id, Attempts(self._retry)
+                        last_id, attempts = event.id or last_id, Attempts(self.retry)
                         yield event
                 ended = True
             except ServiceUnreachable:
@@ -171,7 +171,7 @@ class Http:
     @asynccontextmanager
     async def _stream(self, path: str, **options: Any) -> AsyncGenerator[httpx2.Response]:
         """A good answer to a GET, its body still to be read."""
-        answer = await self._attempt(self._build("GET", path, **options), Attempts(self._retry), stream=True)
+        answer = await self._attempt(self._build("GET", path, **options), Attempts(self.retry), stream=True)
         try:
             if not answer.is_success:
                 await answer.aread()

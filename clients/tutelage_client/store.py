@@ -9,8 +9,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from tutelage_client.client import ServiceClient, given
-from tutelage_client.disk import Chunks, create
+from tutelage_client.disk import create
 from tutelage_client.errors import InvalidInput
+from tutelage_client.http import RetryPolicy
+from tutelage_client.uploading import Progress, upload_file
 from tutelage_client.wire import (
     Action,
     AuditEntry,
@@ -22,7 +24,9 @@ from tutelage_client.wire import (
     TeacherInfo,
     TeacherRegistration,
     TeacherView,
+    UploadView,
 )
+from tutelage_client.wire.message import read_reply
 
 
 class StoreClient(ServiceClient):
@@ -68,13 +72,32 @@ class StoreClient(ServiceClient):
         params = given(after=after, limit=limit, actor=actor, action=action, target=target, **times)
         return await self._http.request_json("GET", "/v1/audit", Page[AuditEntry], params=params)
 
-    async def upload(self, content: Path | str | bytes, filename: str | None = None) -> FileView:
-        """Upload bytes, or the file of a path; the same content is the same file and is stored once."""
-        body = content if isinstance(content, bytes) else Chunks(Path(content))
-        name = body.path.name if isinstance(body, Chunks) else "upload"
-        params = {"filename": filename or name}
-        answer = await self._http.send("POST", "/v1/files", body, params=params, repeatable=True)
-        return FileView.model_validate_json(answer.content)
+    async def upload(
+        self,
+        content: Path | str | bytes,
+        filename: str | None = None,
+        *,
+        progress: Progress | None = None,
+        patience: RetryPolicy | None = None,
+    ) -> FileView:
+        """Upload bytes in one request, or the file of a path in parts; the same content is the same file.
+
+        A file goes on where its upload broke, within a day also that of another process. Nothing is sent of what the
+        project has already.
+
+        progress: called with the bytes that were sent of the file, and with all that it has
+        patience: how long it waits for the service once that was there; by default as long as any other call
+        """
+        if not isinstance(content, bytes):
+            path = Path(content)
+            return await upload_file(self._http, path, filename or path.name, progress, patience)
+        params = {"filename": filename or "upload"}
+        answer = await self._http.send("POST", "/v1/files", content, params=params, repeatable=True)
+        return read_reply(FileView, answer.content)
+
+    async def uploaded(self, sha256: str) -> UploadView:
+        """How much the project has sent of the content with this hash."""
+        return await self._http.request_json("GET", f"/v1/uploads/{sha256}", UploadView)
 
     async def files(self) -> list[FileView]:
         """Every uploaded file, the newest first."""

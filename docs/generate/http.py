@@ -30,6 +30,7 @@ Row `r` of a score block speaks of token `token_ids[start + r]` and of nothing e
 BODIES = {
     ("post", "/v1/runs"): "a [spec](spec.md) as JSON",
     ("post", "/v1/files"): "the bytes",
+    ("patch", "/v1/uploads/{sha256}"): "the bytes from there on, or some of them",
     ("post", "/v1/score"): "[ScoreRequest](#scorerequest), or the same as safetensors",
 }
 REPLIES = {

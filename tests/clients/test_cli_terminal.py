@@ -86,6 +86,16 @@ def test_no_word_of_the_list_of_methods_is_broken_on_a_common_terminal() -> None
     assert {word for each in METHODS for word in (each.name, *each.needs, *each.title.split())} <= words
 
 
+def test_an_upload_shows_how_far_it_is_and_leaves_the_id(coordinator_url: str, tmp_path: Path) -> None:
+    source = tmp_path / "model.tar"
+    source.write_bytes(bytes(1 << 20))
+    argv = ["files", "put", str(source), "--coordinator", coordinator_url]
+    run = f"import sys; sys.argv[1:] = {argv}; from tutelage_client.cli import main; sys.exit(main())"
+    lines = on_terminal(run, columns=80)
+    assert re.search(r"reading .*sending .* 1\.0/1\.0 MB", "\n".join(lines), re.DOTALL)
+    assert re.search(r"file-[0-9a-f]{32}  model\.tar  1\.049MB; a spec names it file:file-", lines[-1])
+
+
 def on_terminal(code: str, columns: int) -> list[str]:
     """The lines that Python code writes to a terminal of this width, without control codes."""
     ours, theirs = pty.openpty()

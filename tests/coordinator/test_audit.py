@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -67,13 +68,17 @@ async def test_every_route_of_the_table_is_told_of_and_no_other(
     pushed_spec: dict[str, Any],
     teacher_info: Callable[..., TeacherInfo],
     rollout: Callable[[str], Rollout],
+    tmp_path: Path,
 ) -> None:
     """All of them are asked here, what trainers report included: one without its entry fails this, a new one too."""
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("in parts")
     queue = MemoryQueue()
     transport = httpx2.ASGITransport(build_app(settings, database, queue))
     async with CoordinatorClient(URL, transport=transport) as owner, WorkerClient(URL, transport=transport) as worker:
         await owner.register_teacher("walker", "http://walker.test", teacher_info())
         await owner.upload(b"prompts")
+        await owner.upload(prompts)
         run = await owner.submit(taught())
         await owner.change(run.id, RunChanges(note="n"))
         await owner.pause(run.id)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from sqlalchemy import create_engine, text
+from cut_off import cut_off
+from sqlalchemy import text
 
 from tutelage.coordinator.app import build_app
 from tutelage.coordinator.db import Database
@@ -17,27 +17,6 @@ from tutelage.coordinator.settings import Settings
 from tutelage_client.errors import InvalidInput
 
 Spec = Callable[..., dict[str, Any]]
-
-
-@contextmanager
-def cut_off(database: Database, admin_url: Callable[[], str]) -> Iterator[None]:
-    """The database cannot be reached within the block: its file is away, or the server refuses it."""
-    url = database.engine.url
-    if url.get_backend_name() == "sqlite":
-        database.close()
-        path = Path(str(url.database))
-        path.parent.rename(path.parent.with_name("away"))
-        yield
-        path.parent.with_name("away").rename(path.parent)
-        return
-    admin = create_engine(admin_url(), isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(text(f"ALTER DATABASE {url.database} ALLOW_CONNECTIONS false"))
-        here = {"name": url.database}
-        connection.execute(text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"), here)
-        yield
-        connection.execute(text(f"ALTER DATABASE {url.database} ALLOW_CONNECTIONS true"))
-    admin.dispose()
 
 
 async def test_an_outage_of_the_database_is_told_and_survived(empty_url: Callable[[], str], tmp_path: Path, spec: Spec):

@@ -38,6 +38,7 @@ from tutelage_client.wire import (
 from tutelage_client.worker import WorkerClient
 
 NEW = ("POST /v1/runs", "POST /v1/files", "POST /v1/teachers", "POST /v1/keys", "POST /internal/v1/leases")
+OWN = ("GET /v1/uploads/{sha256}", "PATCH /v1/uploads/{sha256}")  # each project's, see test_uploads
 GUARDED = [name for name, need in NEEDS.items() if need is not Access.PUBLIC]
 SCOPED = {name: need for name, need in NEEDS.items() if isinstance(need, Scope)}
 
@@ -144,7 +145,7 @@ async def test_another_projects_things_are_not_there(
             answer = await tenant.request(method, path)
             if NEEDS[route] is Access.HOLDER:
                 assert (answer.status_code, answer.json()["code"]) == (409, "stale_epoch"), route
-            elif "{" in route:
+            elif "{" in route and route not in OWN:
                 assert answer.status_code == 404, route
                 nobody = await tenant.request(*path_of(route, **dict.fromkeys(ids, "none")))
                 assert nobody.status_code == 404

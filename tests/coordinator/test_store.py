@@ -21,7 +21,8 @@ from tutelage_client.wire import TeacherInfo
 
 
 def stored(settings: Settings) -> list[str]:
-    return sorted(path.name for path in settings.files.iterdir()) if settings.files.exists() else []
+    """Every file on the disk, those that are not whole included."""
+    return sorted(path.name for path in settings.files.rglob("*") if path.is_file())
 
 
 async def test_the_same_content_is_one_file(http: httpx2.AsyncClient, settings: Settings):

@@ -27,7 +27,7 @@ class Faults:
     black_hole: nothing passes in either direction until the fault ends, then what was held passes, as TCP would do it
     drop_replies: requests pass; in place of a reply the connection closes
     latency_s: before every chunk; slice_bytes: chunks are cut to this size; bytes_per_s: of each direction
-    limit_bytes: after so many bytes of replies a connection closes
+    limit_bytes, limit_request_bytes: after so many bytes of replies, or of requests, a connection closes
     """
 
     down: bool = False
@@ -38,10 +38,11 @@ class Faults:
     slice_bytes: int | None = None
     bytes_per_s: float | None = None
     limit_bytes: int | None = None
+    limit_request_bytes: int | None = None
 
 
 class FaultProxy:
-    """Forwards connections to `target` on this machine. counted: reply chunks that were dropped."""
+    """Forwards connections to `target` on this machine. counted: reply chunks dropped, bytes of requests passed on."""
 
     def __init__(self, target: int) -> None:
         self._target = target
@@ -53,6 +54,7 @@ class FaultProxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self.port = 0
         self.dropped_replies = 0
+        self.request_bytes = 0
 
     async def __aenter__(self) -> Self:
         await self._listen()
@@ -131,17 +133,19 @@ class FaultProxy:
             if is_reply and faults.drop_replies:
                 self.dropped_replies += 1
                 return
+            limit = faults.limit_bytes if is_reply else faults.limit_request_bytes
             size = faults.slice_bytes or len(data)
             for start in range(0, len(data), size):
                 chunk = data[start : start + size]
-                if is_reply and faults.limit_bytes is not None:
-                    chunk = chunk[: max(0, faults.limit_bytes - passed)]
+                if limit is not None:
+                    chunk = chunk[: max(0, limit - passed)]
                 pace_s = len(chunk) / faults.bytes_per_s if faults.bytes_per_s else 0.0
                 await asyncio.sleep(faults.latency_s + pace_s)
                 to.write(chunk)
                 await to.drain()
                 passed += len(chunk)
-                if is_reply and faults.limit_bytes is not None and passed >= faults.limit_bytes:
+                self.request_bytes += 0 if is_reply else len(chunk)
+                if limit is not None and passed >= limit:
                     return
 
     def _cut(self, writer: asyncio.StreamWriter) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -43,6 +44,11 @@ def console() -> Console:
     is_terminal = sys.stdout.isatty()
     width = None if is_terminal else PIPE_WIDTH
     return Console(width=width, force_terminal=is_terminal, markup=False, emoji=False, highlight=False)
+
+
+def can_move() -> bool:
+    """Whether a line may be written over: on a terminal that knows how."""
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def say(*parts: Cell) -> None:

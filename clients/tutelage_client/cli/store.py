@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import Progress as Bar
 
 from tutelage_client.cli import show
-from tutelage_client.cli.connect import coordinator
+from tutelage_client.cli.connect import PATIENT, coordinator
 from tutelage_client.errors import InvalidInput
+from tutelage_client.uploading import Progress
 from tutelage_client.wire import FileView, TeacherView
 
 
@@ -45,12 +51,23 @@ async def files_put(args: argparse.Namespace) -> int:
     if not args.path.is_file():
         raise InvalidInput(f"{args.path} is not a file that can be read; give the path of one", "path")
     async with coordinator(args) as client:
-        file = await client.files.upload(args.path)
+        with bar(shown=not args.json and show.can_move()) as progress:
+            file = await client.files.upload(args.path, progress=progress, patience=PATIENT)
     if args.json:
         show.document(file)
     else:
         show.say(f"{file.id}  {show.clean(file.filename)}  {show.count(file.bytes)}B; a spec names it file:{file.id}")
     return 0
+
+
+@contextmanager
+def bar(*, shown: bool) -> Iterator[Progress]:
+    """A line that moves while a file is read and sent, and is gone once that has ended."""
+    what = TextColumn("{task.description}")
+    how_far = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Bar(what, *how_far, console=show.console(), transient=True, disable=not shown) as moving:
+        task = moving.add_task("reading", total=None)
+        yield lambda sent, size: moving.update(task, description="sending", completed=sent, total=size)
 
 
 async def files_ls(args: argparse.Namespace) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import math
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -127,8 +126,7 @@ def fitting(parts: Sequence[str], width: int) -> str:
 def screen(args: argparse.Namespace, progress: Progress) -> Screen:
     if args.json:
         return JsonLines()
-    on_terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
-    return LiveBar(progress) if on_terminal else PlainLines(progress)
+    return LiveBar(progress) if show.can_move() else PlainLines(progress)
 
 
 async def watch(args: argparse.Namespace) -> int:

@@ -66,6 +66,7 @@ from tutelage_client.wire.runs import (
     RunView,
     TeacherRegistration,
     TeacherView,
+    UploadView,
 )
 from tutelage_client.wire.sampling import SampledText, SampleReply, SampleRequest, SnapshotRef, sampler_queue
 from tutelage_client.wire.scores import TokenScores
@@ -192,6 +193,7 @@ __all__ = [
     "TextLogprobs",
     "TokenScores",
     "UnitTests",
+    "UploadView",
     "Usage",
     "Walk",
     "decode_reply",

@@ -27,7 +27,7 @@ class RunCode(NamedTuple):
 # What any route may answer.
 COMMON = {
     "invalid_input": ProblemCode(422, "a value is wrong; `field` says which, the sentence says what is possible"),
-    "too_large": ProblemCode(413, "the body is over the limit"),
+    "too_large": ProblemCode(413, "the body is over the limit, or a file that is uploaded in parts"),
     "unsupported_content_encoding": ProblemCode(415, "a body travels as it is; leave `Content-Encoding` out"),
     "not_found": ProblemCode(404, "no such route"),
     "method_not_allowed": ProblemCode(405, "the route is there, the method is not; `Allow` lists those that are"),
@@ -59,8 +59,12 @@ COORDINATOR = {
     "not_pushed": ProblemCode(409, 'only a run with rollout.source = "pushed" takes rollouts'),
     "no_queue": ProblemCode(409, "the coordinator was started without `--redis-url`; dead letters are in the queue"),
     "no_launcher": ProblemCode(409, "the coordinator was started with `--launcher none`; it has no logs of trainers"),
+    "upload_moved": ProblemCode(
+        409, "the upload stands at another byte, which `Upload-Offset` tells, or another request writes it; go on there"
+    ),
     "stale_epoch": ProblemCode(409, "for workers: a newer attempt owns the run, or the lease ran out; stop writing"),
     "stale_step": ProblemCode(409, "for workers: the checkpoint is older than the committed one"),
+    "other_content": ProblemCode(422, "what was uploaded in parts does not hash to its name; it is gone, begin again"),
     "unknown_teacher": ProblemCode(422, "no teacher has registered under this name"),
     "unknown_file": ProblemCode(422, "the spec names a file that was not uploaded"),
     "setting_is_fixed": ProblemCode(

@@ -114,6 +114,14 @@ class FileView(Message):
     created_at: datetime = Field(description="first uploaded")
 
 
+class UploadView(Message):
+    """How far the upload of a content has come."""
+
+    sha256: str = Field(description="of the whole content")
+    offset: int = Field(description="bytes that have arrived: the next part begins there")
+    file: FileView | None = Field(default=None, description="what became of it; null until it is whole")
+
+
 class TeacherView(Message):
     """A registered teacher."""
 

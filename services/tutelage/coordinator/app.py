@@ -48,12 +48,10 @@ def build_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(_sweep_forever(database, settings.lease_s))]
-        kept_days = (settings.keep_rollouts_days, settings.keep_audit_days)
-        if any(days is not None for days in kept_days):
-            tasks.append(asyncio.create_task(forget_forever(database, *kept_days)))
+        work = [_sweep_forever(database, settings.lease_s), forget_forever(database, settings)]
         if launcher is not None:
-            tasks.append(asyncio.create_task(Launching(database, settings, launcher).forever()))
+            work.append(Launching(database, settings, launcher).forever())
+        tasks = [asyncio.create_task(each) for each in work]
         yield
         for task in tasks:
             task.cancel()
@@ -68,7 +66,9 @@ def build_app(
     def ready() -> str | None:
         return _why_not(database, schema)
 
-    app = create_app("Tutelage coordinator", lifespan, ready=ready, body_limits={"/v1/files": settings.max_file_bytes})
+    most = settings.max_file_bytes
+    body_limits = {"/v1/files": most, "/v1/uploads": most}
+    app = create_app("Tutelage coordinator", lifespan, ready=ready, body_limits=body_limits)
     for outage in (OperationalError, InterfaceError):
         app.add_exception_handler(outage, _on_outage)
     app.add_exception_handler(DataError, _on_impossible_value)
@@ -80,7 +80,7 @@ def build_app(
         runs.router(database, settings),
         logs.router(database, launcher),
         letters.router(Letters(database, queue)),
-        store.router(database, settings.files),
+        store.router(database, settings),
         retention.router(database),
         key_routes.router(database),
         audit.router(database),

@@ -5,13 +5,6 @@ A project has the files that it uploaded. Another one's are not there for it, ev
 
 from __future__ import annotations
 
-import hashlib
-import os
-import tempfile
-from pathlib import Path
-from types import TracebackType
-from typing import Self
-
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -22,43 +15,9 @@ from tutelage.serving import ServiceProblem
 from tutelage_client.wire import FileView, Page
 
 
-class Upload:
-    """Bytes on their way into the store: hashed while they are written, gone unless they are kept."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix="upload-", dir=folder)
-        self._folder, self._path = folder, Path(name)
-        self._handle = os.fdopen(descriptor, "wb")
-        self._digest = hashlib.sha256()
-        self.bytes = 0
-
-    def write(self, chunk: bytes) -> None:
-        self._handle.write(chunk)
-        self._digest.update(chunk)
-        self.bytes += len(chunk)
-
-    def keep(self) -> str:
-        """Make the bytes durable under their hash, which is returned."""
-        self._handle.flush()
-        os.fsync(self._handle.fileno())
-        sha256 = self._digest.hexdigest()
-        self._path.replace(self._folder / sha256)
-        return sha256
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._handle.close()
-        self._path.unlink(missing_ok=True)
-
-
 def register(session: Session, sha256: str, size: int, filename: str, project: str) -> tuple[FileView, bool]:
     """The file of this content and whether it is new; the first name stays."""
-    file_id = f"file-{sha256[:32]}"
+    file_id = _id(sha256)
     row = {"project": project, "id": file_id, "sha256": sha256, "bytes": size, "filename": filename}
     is_new = put_new(session, FileRow, **row, created_at=now())
     return find(session, file_id, project), is_new
@@ -75,11 +34,21 @@ def find(session: Session, file_id: str, project: str) -> FileView:
     return _view(row)
 
 
+def with_content(session: Session, sha256: str, project: str) -> FileView | None:
+    """The project's file of this content, where it has one."""
+    row = session.get(FileRow, (project, _id(sha256)))
+    return None if row is None else _view(row)
+
+
 def files(session: Session, project: str, after: str | None, limit: int) -> Page[FileView]:
     """A project's files, the newest first."""
     query = select(FileRow).where(FileRow.project == project)
     keys = (FileRow.created_at, FileRow.id)
     return page(session, query, keys, _view, after=after, limit=limit, newest_first=True)
+
+
+def _id(sha256: str) -> str:
+    return f"file-{sha256[:32]}"
 
 
 def _view(row: FileRow) -> FileView:

@@ -15,7 +15,9 @@ from starlette.concurrency import run_in_threadpool
 
 from tutelage.coordinator import audit
 from tutelage.coordinator.db import Database, now
+from tutelage.coordinator.settings import Settings
 from tutelage.coordinator.tables import PushedRow, RolloutRow, RunRow
+from tutelage.coordinator.uploads import forget as forget_uploads
 from tutelage_client.wire import Forgotten
 
 log = logging.getLogger(__name__)
@@ -43,18 +45,24 @@ def with_entries(session: Session, gone: Forgotten, days: float) -> Forgotten:
     return gone.model_copy(update={"entries": audit.forget(session, days * DAY_S, AT_ONCE)})
 
 
-async def forget_forever(database: Database, rollouts_days: float | None, audit_days: float | None) -> None:
-    """Every hour whatever is due, of all projects; None is kept. Several coordinators may do so at once."""
+async def forget_forever(database: Database, settings: Settings) -> None:
+    """Every hour whatever is due, of all projects. Several coordinators may do so at once."""
     while True:
         try:
-            while (gone := await run_in_threadpool(_forget, database, rollouts_days, audit_days)).any:
+            if uploads := await run_in_threadpool(forget_uploads, settings.files):
+                log.info("uploads that nobody went on with are forgotten", extra={"uploads": uploads})
+            while (gone := await run_in_threadpool(_forget, database, settings)).any:
                 log.info("what is no longer kept is forgotten", extra=gone.model_dump())
-        except SQLAlchemyError as error:
-            log.warning("nothing is forgotten until the database answers", extra={"error": type(error).__name__})
+        except (SQLAlchemyError, OSError) as error:
+            log.warning("nothing is forgotten until database and disk answer", extra={"error": type(error).__name__})
         await asyncio.sleep(HOUR_S)
 
 
-def _forget(database: Database, rollouts_days: float | None, audit_days: float | None) -> Forgotten:
+def _forget(database: Database, settings: Settings) -> Forgotten:
+    """What the settings say; None is kept."""
+    shown_days, audit_days = settings.keep_rollouts_days, settings.keep_audit_days
+    if shown_days is None and audit_days is None:
+        return Forgotten(shown=0, pushed=0)
     with database.write() as session:
-        gone = Forgotten(shown=0, pushed=0) if rollouts_days is None else forget(session, rollouts_days)
+        gone = Forgotten(shown=0, pushed=0) if shown_days is None else forget(session, shown_days)
         return gone if audit_days is None else with_entries(session, gone, audit_days)

@@ -10,6 +10,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as AnyHTTPException
+from starlette.requests import ClientDisconnect
 
 from tutelage.serving.openapi import PROBLEM_TYPE
 from tutelage_client.errors import InvalidInput
@@ -40,6 +41,7 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(AnyHTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(InvalidInput, _on_invalid_input)
+    app.add_exception_handler(ClientDisconnect, _on_cut)
     app.add_exception_handler(Exception, _on_bug)
 
 
@@ -100,6 +102,11 @@ def _field_and_message(error: dict[str, Any]) -> dict[str, str]:
 async def _on_invalid_input(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, InvalidInput)
     return problem(422, "invalid_input", error.message, field=error.field)
+
+
+async def _on_cut(_: Request, __: Exception) -> JSONResponse:
+    """Nobody reads this; it is no bug, and counts as none."""
+    return problem(400, "bad_request", "the connection broke before the whole body had come; send it again")
 
 
 async def _on_bug(_: Request, __: Exception) -> JSONResponse:

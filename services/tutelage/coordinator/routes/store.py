@@ -3,48 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter
 from fastapi.responses import FileResponse
-from starlette.concurrency import run_in_threadpool
 
 from tutelage.coordinator import files, teachers
 from tutelage.coordinator.access import Guarded
-from tutelage.coordinator.audit import Deed, DeedOf
+from tutelage.coordinator.audit import DeedOf
 from tutelage.coordinator.callers import CallerOf
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.routes.params import After, Limit
-from tutelage.serving import ServiceProblem, again, answers, body_of, in_bytes
+from tutelage.coordinator.routes.uploads import RAW, add_uploads
+from tutelage.coordinator.settings import Settings
+from tutelage.serving import ServiceProblem, answers, in_bytes
 from tutelage_client.wire import FileView, Page, TeacherRegistration, TeacherView
 
-RAW = "application/octet-stream"
-Filename = Annotated[str, Query(min_length=1, max_length=255, description="for people; the id is the content's hash")]
 
-
-def router(database: Database, folder: Path) -> APIRouter:
-    """folder: where the bytes of uploaded files are, each named by its sha256."""
+def router(database: Database, settings: Settings) -> APIRouter:
     api = APIRouter(route_class=Guarded, prefix="/v1", responses=answers("database_unavailable"))
-    _add_files(api, database, folder)
+    add_uploads(api, database, settings)
+    _add_files(api, database, settings.files)
     _add_teachers(api, database)
     return api
 
 
 def _add_files(api: APIRouter, database: Database, folder: Path) -> None:
-    @api.post("/files", status_code=201, tags=["files"], responses=again(FileView), openapi_extra=body_of(None, RAW))
-    async def upload(request: Request, response: Response, deed: DeedOf, filename: Filename = "upload") -> FileView:
-        """Store the raw body. Content that is there already is the same file (200 instead of 201)."""
-        sha256, size = await _receive(request, folder)
-        file, is_new = await run_in_threadpool(register, sha256, size, filename, deed)
-        response.status_code = 201 if is_new else 200
-        return file
-
-    def register(sha256: str, size: int, filename: str, deed: Deed) -> tuple[FileView, bool]:
-        with database.write() as session:
-            file, is_new = files.register(session, sha256, size, filename, deed.by.project)
-            if is_new:
-                deed.tell(session, file.id)
-            return file, is_new
+    """folder: where their bytes are, each file named by its sha256."""
 
     @api.get("/files", tags=["files"])
     def list_files(caller: CallerOf, after: After = None, limit: Limit = 50) -> Page[FileView]:
@@ -71,15 +55,6 @@ def _add_files(api: APIRouter, database: Database, folder: Path) -> None:
                 404, "content_missing", f"the bytes of {file_id} are gone from disk; upload them again"
             )
         return FileResponse(path, media_type=RAW, filename=file.filename)
-
-
-async def _receive(request: Request, folder: Path) -> tuple[str, int]:
-    """Write a body to disk as it arrives; the size limit is the app's, by path."""
-    upload = await run_in_threadpool(files.Upload, folder)
-    with upload:
-        async for chunk in request.stream():
-            await run_in_threadpool(upload.write, chunk)
-        return await run_in_threadpool(upload.keep), upload.bytes
 
 
 def _add_teachers(api: APIRouter, database: Database) -> None:
