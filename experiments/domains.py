@@ -32,7 +32,7 @@ ARMS = (*TEACHERS, *SHARED)
 class Student:
     """One of those that `examples/domains/make_models.py` makes, and how it is taught.
 
-    name: of the experiment; folder: below MADE
+    name: of the experiment; folder: below MADE; beside: the experiment with a student of another size
     lengths: by the steps of a domain's own run, the arms, each with what is set beside its spec
     """
 
@@ -40,6 +40,7 @@ class Student:
     folder: str
     shape: str
     rate: str
+    beside: str
     lengths: Mapping[int, Mapping[str, Setting]]
 
 
@@ -48,6 +49,7 @@ SMALL = Student(
     folder="student",
     shape="two layers, 64 dimensions",
     rate="The learning rate is that which examples/skill was tuned to",
+    beside="domains_wide",
     lengths={
         40: {arm: {} for arm in ARMS},
         120: {arm: {"steps": 120} for arm in (*TEACHERS, "both")},
@@ -59,6 +61,7 @@ WIDE = Student(
     folder="wide",
     shape="three layers, 128 dimensions",
     rate="Learning rate (of 0.001 and 0.0003) and steps were set after trials with seed 100 and problems apart",
+    beside="domains",
     lengths={400: {arm: {"steps": 400, "lr": 3e-4, "eval_every": 400} for arm in (*TEACHERS, "both")}},
 )
 STAGE = Stage(
@@ -111,6 +114,7 @@ def result_of(student: Student, runs: Sequence[Outcome], command: str) -> dict[s
         "name": student.name,
         "student": student.shape,
         "rate": student.rate,
+        "beside": student.beside,
         "command": command,
         "seeds": sorted({run.seed for run in runs}),
         **made_from(runs),

@@ -74,8 +74,8 @@ def _why(result: dict[str, Any]) -> list[str]:
         *(_together(steps, domains) for steps, domains in result["lengths"].items()),
         "",
         f"The share kept, mean of the domains: {', '.join(means)}.",
-        "Where it does not grow with the steps, more of them are no remedy. What a larger student keeps is told in",
-        "[another result](domains_wide.md).",
+        *(["Where it does not grow with the steps, more of them are no remedy."] if len(shares) > 1 else []),
+        f"A student of another size is told of in [its own result]({result['beside']}.md).",
     ]
 
 

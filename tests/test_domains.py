@@ -77,5 +77,5 @@ def test_a_domain_whose_own_run_gained_nothing_has_nothing_to_keep() -> None:
 def test_the_page_of_the_results_is_made_from_them(student: Student) -> None:
     results = Path(__file__).parents[1] / "docs/results"
     result = json.loads((results / f"{student.name}.json").read_text())
-    assert (result["student"], result["rate"]) == (student.shape, student.rate)
+    assert (result["student"], result["rate"], result["beside"]) == (student.shape, student.rate, student.beside)
     assert (results / f"{student.name}.md").read_text() == page(result)
