@@ -93,9 +93,13 @@ def _shared(domains: dict[str, Any]) -> list[str]:
 
 
 def _verdict(steps: str, arm: str, domains: dict[str, Any]) -> str:
+    """On the means, and how often by the gains of one seed alone."""
     shares = [domain["shared"][arm]["kept"] for domain in domains.values()]
     holds = all(share is not None and share >= CLAIMED for share in shares)
-    return f"- {steps} steps, `{arm}`: {'it holds' if holds else 'it does not hold'}."
+    pairs = [zip(domain["single"]["gains"], domain["shared"][arm]["gains"], strict=True) for domain in domains.values()]
+    seeds = [all(own > 0 and both >= CLAIMED * own for own, both in seed) for seed in zip(*pairs, strict=True)]
+    alone = f"Seed by seed it does in {sum(seeds)} of {len(seeds)}."
+    return f"- {steps} steps, `{arm}`: {'it holds' if holds else 'it does not hold'}. {alone}"
 
 
 def _rows(start: str, domain: dict[str, Any]) -> list[str]:
