@@ -9,7 +9,7 @@ from pathlib import Path
 from experiments.black_box import black_box
 from experiments.collapse import collapse
 from experiments.demo import demo
-from experiments.domains import domains
+from experiments.domains import domains, domains_wide
 from experiments.horizon import horizon
 from experiments.language import language
 from experiments.language_cause import language_cause
@@ -19,6 +19,7 @@ EXPERIMENTS = {
     "collapse": collapse,
     "demo": demo,
     "domains": domains,
+    "domains_wide": domains_wide,
     "horizon": horizon,
     "language": language,
     "language_cause": language_cause,

@@ -40,6 +40,7 @@ PLACES = {
     "max_probability": ("objective", "max_probability"),
     "max_new_tokens": ("rollout", "max_new_tokens"),
     "steps": ("optim", "steps"),
+    "eval_every": ("eval", "every"),
 }
 Setting = Mapping[str, float]
 Measure = Callable[[CoordinatorClient, RunView], Awaitable[dict[str, float]]]
@@ -65,19 +66,22 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Planned:
-    """One run to come."""
+    """One run to come. student: another model than the spec's"""
 
     stage: Stage
     arm: str
     setting: Setting
     seed: int
     held_out: str
+    student: Path | None = None
 
     def spec(self) -> RunSpec:
         folder = EXAMPLES / self.stage.name
         spec = load_spec(folder / f"{self.arm}.toml").model_dump(mode="json")
         spec["seed"] = self.seed
         spec["data"]["eval"] = str((folder / self.held_out).resolve())
+        if self.student is not None:
+            spec["student"]["model"] = str(self.student.resolve())
         for name, value in self.setting.items():
             section, key = PLACES[name]
             spec[section][key] = value

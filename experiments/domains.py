@@ -1,21 +1,22 @@
 """Two teachers on one student: does each domain keep what a run with its own teacher alone would have gained?
 
-Three seeds of four arms from one cold start: one run for each domain, and two for both, whose lines are routed by tag.
-All take as many prompts of a domain, on average, so the teachers' tokens of a domain are about equal; they are counted
-and published. `both` takes them in as many steps as a domain's own run, each twice as large; `both_long` in twice the
-steps, each as large. All but the last are also run three and twelve times as long. Nothing is tuned: all arms take the
-learning rate that examples/skill was tuned to.
+Three seeds of each arm from one cold start: one run for each domain, and one or two for both, whose lines are routed by
+tag. All take as many prompts of a domain, on average, so the teachers' tokens of a domain are about equal; they are
+counted and published. `both` takes them in as many steps as a domain's own run, each twice as large; `both_long` in
+twice the steps, each as large. Nothing is tuned: all arms of a student take one learning rate.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from experiments.comparison import Outcome, Planned, Setting, made_from, outcomes, write_result
+from experiments.domains_page import SHARED, page
 from tutelage.standalone.stages import Stage
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.errors import InvalidInput
@@ -24,15 +25,45 @@ from tutelage_client.wire import RunView
 MADE = Path("build/domains")
 TEACHERS = {"sum": "adder", "column": "columns"}
 SEEDS = (7, 8, 9)
-CLAIMED = 0.9  # of its own run's gain a domain keeps in a run for both
-SHARED = {"both": "as many steps, twice as large", "both_long": "twice the steps, as large"}
 ARMS = (*TEACHERS, *SHARED)
-# By the steps of a domain's own run: what is set beside the specs, and the arms.
-LENGTHS = {
-    40: ({}, ARMS),
-    120: ({"steps": 120}, (*TEACHERS, "both")),
-    480: ({"steps": 480}, (*TEACHERS, "both")),
-}
+
+
+@dataclass(frozen=True)
+class Student:
+    """One of those that `examples/domains/make_models.py` makes, and how it is taught.
+
+    name: of the experiment; folder: below MADE; beside: the experiment with a student of another size
+    lengths: by the steps of a domain's own run, the arms, each with what is set beside its spec
+    """
+
+    name: str
+    folder: str
+    shape: str
+    rate: str
+    beside: str
+    lengths: Mapping[int, Mapping[str, Setting]]
+
+
+SMALL = Student(
+    name="domains",
+    folder="student",
+    shape="two layers, 64 dimensions",
+    rate="The learning rate is that which examples/skill was tuned to",
+    beside="domains_wide",
+    lengths={
+        40: {arm: {} for arm in ARMS},
+        120: {arm: {"steps": 120} for arm in (*TEACHERS, "both")},
+        480: {arm: {"steps": 480} for arm in (*TEACHERS, "both")},
+    },
+)
+WIDE = Student(
+    name="domains_wide",
+    folder="wide",
+    shape="three layers, 128 dimensions",
+    rate="Learning rate (of 0.001 and 0.0003) and steps were set after trials with seed 100 and problems apart",
+    beside="domains",
+    lengths={400: {arm: {"steps": 400, "lr": 3e-4, "eval_every": 400} for arm in (*TEACHERS, "both")}},
+)
 STAGE = Stage(
     name="domains",
     title="One student, two teachers",
@@ -44,25 +75,31 @@ STAGE = Stage(
 )
 
 
-async def domains(out: Path) -> None:
-    """Run all arms, write `out` and the page beside it.
+async def taught(student: Student, out: Path) -> None:
+    """Run all arms of a student, write `out` and the page beside it.
 
     Raises:
         InvalidInput: the models have not been made yet.
     """
-    if not (MADE / "student").is_dir():
-        raise InvalidInput(f"no models in {MADE}; make them with: python examples/domains/make_models.py --out {MADE}")
+    if not (MADE / student.folder).is_dir():
+        raise InvalidInput(
+            f"no {student.folder} in {MADE}; make them with: python examples/domains/make_models.py --out {MADE}"
+        )
     held_out = str((MADE / "eval.jsonl").resolve())
     planned = [
-        Planned(STAGE, arm, setting, seed, held_out)
-        for setting, arms in LENGTHS.values()
+        Planned(STAGE, arm, setting, seed, held_out, MADE / student.folder)
+        for settings in student.lengths.values()
         for seed in SEEDS
-        for arm in arms
+        for arm, setting in settings.items()
     ]
     models = {"adder": Path("examples/skill/teacher"), "columns": MADE / "columns"}
     runs = await outcomes(planned, tokens_of_teachers, models)
-    result = result_of(runs, f"python -m experiments domains --json {out}")
+    result = result_of(student, runs, f"python -m experiments {student.name} --json {out}")
     write_result(out, result, page(result))
+
+
+domains = partial(taught, SMALL)
+domains_wide = partial(taught, WIDE)
 
 
 async def tokens_of_teachers(client: CoordinatorClient, run: RunView) -> dict[str, float]:
@@ -72,25 +109,28 @@ async def tokens_of_teachers(client: CoordinatorClient, run: RunView) -> dict[st
     return {f"teacher_tokens/{name}": last.get(f"teacher_tokens/{name}", own) for name, own in alone.items()}
 
 
-def result_of(runs: Sequence[Outcome], command: str) -> dict[str, Any]:
+def result_of(student: Student, runs: Sequence[Outcome], command: str) -> dict[str, Any]:
     return {
-        "name": STAGE.name,
+        "name": student.name,
+        "student": student.shape,
+        "rate": student.rate,
+        "beside": student.beside,
         "command": command,
         "seeds": sorted({run.seed for run in runs}),
         **made_from(runs),
         "lengths": {
-            str(steps): {domain: kept(of_length(runs, setting), domain, arms) for domain in TEACHERS}
-            for steps, (setting, arms) in LENGTHS.items()
+            str(steps): {domain: kept(of_length(runs, settings), domain, settings) for domain in TEACHERS}
+            for steps, settings in student.lengths.items()
         },
         "runs": [asdict(run) for run in runs],
     }
 
 
-def of_length(runs: Sequence[Outcome], setting: Setting) -> list[Outcome]:
-    return [run for run in runs if run.setting == setting]
+def of_length(runs: Sequence[Outcome], settings: Mapping[str, Setting]) -> list[Outcome]:
+    return [run for run in runs if run.setting == settings.get(run.arm)]
 
 
-def kept(runs: Sequence[Outcome], domain: str, arms: Sequence[str]) -> dict[str, Any]:
+def kept(runs: Sequence[Outcome], domain: str, arms: Iterable[str]) -> dict[str, Any]:
     """One domain over the seeds: accuracy before, gain of its own run and of each run for both, and the share kept.
 
     There is no share where its own run gained nothing.
@@ -119,103 +159,3 @@ def gained(runs: Sequence[Outcome], arm: str, domain: str) -> dict[str, Any]:
 def gains(runs: Sequence[Outcome], arm: str, domain: str) -> list[float]:
     """What each run of an arm gained in a domain."""
     return [after - before for before, after in (run.by_tag[domain] for run in runs if run.arm == arm)]
-
-
-def page(result: dict[str, Any]) -> str:
-    """The result as a page of the docs."""
-    lines = [
-        "# Two teachers, one student",
-        "",
-        f"Made by `{result['command']}` at commit {result['commit']} on {result['device']}, with the models of",
-        "`python examples/domains/make_models.py --out build/domains`. Metric: share of right answers on held-out",
-        "problems, sampled at temperature 1, two samples each. `sum` is column addition with carries, `column` adds",
-        "digit by digit without; each has a teacher of its own. The runs for both route their lines by tag, and take",
-        "on average as many prompts of each domain as the domain's own run. Mean of seeds",
-        f"{', '.join(map(str, result['seeds']))}; each seed's gain in brackets. One learning rate, nothing tuned.",
-        "The runs of one length begin with the same models; models that are made anew on another kind of processor are",
-        "not the same bits, which `before` shows where it differs.",
-        "",
-        "| steps alone | domain | before | run | gain | kept | teacher tokens |",
-        "|---|---|---|---|---|---|---|",
-        *(
-            line
-            for steps, domains in result["lengths"].items()
-            for name, domain in domains.items()
-            for line in _rows(f"| {steps} | {name} | {domain['before']:.1%} |", domain)
-        ),
-        "",
-        *(f"`{arm}` is one run for both domains: {how}." for arm, how in SHARED.items()),
-        "",
-        f"Claim: in one run with two teachers each domain keeps at least {100 * CLAIMED:.0f} % of the gain of its own",
-        "single-teacher run.",
-        "On the means of these seeds:",
-        "",
-        *(_verdict(steps, arm, domains) for steps, domains in result["lengths"].items() for arm in _shared(domains)),
-        "",
-        "A run alone may forget the other domain, a run for both may not. What the runs alone gained in the domain",
-        "that they were not asked about:",
-        "",
-        *(
-            f"- {steps} steps, `{name}` alone: {100 * domain['elsewhere']:+.1f} points elsewhere."
-            for steps, domains in result["lengths"].items()
-            for name, domain in domains.items()
-        ),
-    ]
-    return "\n".join(lines + _why(result)) + "\n"
-
-
-def _why(result: dict[str, Any]) -> list[str]:
-    """What the figures say of the cause, where a domain keeps less than the claim has it."""
-    shares = {
-        steps: [domain["shared"]["both"]["kept"] for domain in domains.values()]
-        for steps, domains in result["lengths"].items()
-    }
-    if all(share is not None and share >= CLAIMED for own in shares.values() for share in own):
-        return []
-    means = (f"{statistics.mean(share or 0.0 for share in own):.0%} ({steps} steps)" for steps, own in shares.items())
-    return [
-        "",
-        "## Why not",
-        "",
-        "It is not the routing: each domain's teacher marks as many tokens for both as alone. A run alone pays for its",
-        "gain with the other domain, which the student (two layers, 64 dimensions) gives up; one for both holds both,",
-        "and learns more in all. Points gained in both domains together:",
-        "",
-        *(_together(steps, domains) for steps, domains in result["lengths"].items()),
-        "",
-        f"The share kept, mean of the domains: {', '.join(means)}.",
-        "Where it does not grow with the steps, more of them are no remedy. Whether a larger student keeps more was",
-        "not tried.",
-    ]
-
-
-def _together(steps: str, domains: dict[str, Any]) -> str:
-    """What was gained in both domains together, by each of the runs."""
-    both = sum(domain["shared"]["both"]["gain"] for domain in domains.values())
-    totals = {name: domain["single"]["gain"] + domain["elsewhere"] for name, domain in domains.items()}
-    alone = ", ".join(f"`{name}` alone {100 * total:+.1f}" for name, total in totals.items())
-    return f"- {steps} steps: `both` {100 * both:+.1f}, {alone}."
-
-
-def _shared(domains: dict[str, Any]) -> list[str]:
-    """The arms for both that were run."""
-    return [arm for arm in SHARED if all(arm in domain["shared"] for domain in domains.values())]
-
-
-def _verdict(steps: str, arm: str, domains: dict[str, Any]) -> str:
-    shares = [domain["shared"][arm]["kept"] for domain in domains.values()]
-    holds = all(share is not None and share >= CLAIMED for share in shares)
-    return f"- {steps} steps, `{arm}`: {'it holds' if holds else 'it does not hold'}."
-
-
-def _rows(start: str, domain: dict[str, Any]) -> list[str]:
-    """Of one domain: its own run, then those for both."""
-    rows = [f"{start} alone | {_gains(domain['single'])} | | {domain['single']['teacher_tokens']:,} |"]
-    for arm, own in domain["shared"].items():
-        share = "nothing to keep" if own["kept"] is None else f"{own['kept']:.0%}"
-        rows.append(f"{start} {arm} | {_gains(own)} | {share} | {own['teacher_tokens']:,} |")
-    return rows
-
-
-def _gains(own: dict[str, Any]) -> str:
-    return f"{own['gain']:+.1%} ({', '.join(f'{gain:+.1%}' for gain in own['gains'])})"

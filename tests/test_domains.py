@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from experiments.comparison import Outcome, Setting
-from experiments.domains import ARMS, LENGTHS, SEEDS, SHARED, TEACHERS, page, result_of
+from experiments.domains import ARMS, SEEDS, SMALL, TEACHERS, WIDE, Student, result_of
+from experiments.domains_page import SHARED, page
 
 from tutelage_client.spec import load_spec, teacher_for
 
@@ -39,11 +40,16 @@ def test_each_domain_is_asked_of_its_own_teacher_and_as_often_in_all_runs(shared
 
 
 def all_outcomes() -> list[Outcome]:
-    return [outcome(arm, seed, setting) for setting, arms in LENGTHS.values() for seed in SEEDS for arm in arms]
+    return [
+        outcome(arm, seed, setting)
+        for settings in SMALL.lengths.values()
+        for seed in SEEDS
+        for arm, setting in settings.items()
+    ]
 
 
 def test_what_a_domain_keeps_is_its_gain_with_both_over_its_gain_alone() -> None:
-    result = result_of(all_outcomes(), "command")
+    result = result_of(SMALL, all_outcomes(), "command")
     assert result["lengths"]["40"]["sum"]["shared"]["both"]["kept"] == pytest.approx(0.38 / 0.4)
     assert result["lengths"]["40"]["column"]["shared"]["both"]["kept"] == pytest.approx(0.4 / 0.5)
     assert "- 40 steps, `both`: it does not hold." in page(result)
@@ -56,17 +62,20 @@ def test_what_a_domain_keeps_is_its_gain_with_both_over_its_gain_alone() -> None
 
 def test_where_the_claim_holds_no_reason_is_given_why_it_does_not() -> None:
     runs = [replace(run, by_tag=dict.fromkeys(TEACHERS, (0.2, 0.6))) for run in all_outcomes()]
-    assert "Why not" not in page(result_of(runs, "command"))
+    assert "Why not" not in page(result_of(SMALL, runs, "command"))
 
 
 def test_a_domain_whose_own_run_gained_nothing_has_nothing_to_keep() -> None:
     flat = dict.fromkeys(TEACHERS, (0.7, 0.7))
     runs = [replace(run, by_tag=flat) for run in all_outcomes()]
-    result = result_of(runs, "command")
+    result = result_of(SMALL, runs, "command")
     assert result["lengths"]["40"]["sum"]["shared"]["both"]["kept"] is None
     assert "nothing to keep" in page(result) and "it holds" not in page(result)
 
 
-def test_the_page_of_the_results_is_made_from_them() -> None:
+@pytest.mark.parametrize("student", [SMALL, WIDE], ids=lambda student: student.name)
+def test_the_page_of_the_results_is_made_from_them(student: Student) -> None:
     results = Path(__file__).parents[1] / "docs/results"
-    assert (results / "domains.md").read_text() == page(json.loads((results / "domains.json").read_text()))
+    result = json.loads((results / f"{student.name}.json").read_text())
+    assert (result["student"], result["rate"], result["beside"]) == (student.shape, student.rate, student.beside)
+    assert (results / f"{student.name}.md").read_text() == page(result)

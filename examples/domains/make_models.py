@@ -6,8 +6,8 @@ already. `column` adds digit by digit from the right without any carry,
     47,85:7+5=2;4+8=2>22
 
 and its teacher is made here: that of `sum`, trained on nothing but this until it has it. The student is that of `sum`,
-trained on both for a moment: that is the cold start. Seeds are fixed: the same torch on the same kind of processor
-writes the same files.
+trained on both for a moment: that is the cold start. A second one, `wide`, is larger and begins from nothing. Seeds are
+fixed: the same torch on the same kind of processor writes the same files.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ from transformers import LlamaForCausalLM
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from examples.skill.make_models import CHARACTERS, MAX_DIGITS, Problem, loss, problems
-from examples.small_models import Recipe, completions, make_tokenizer, train
+from examples.small_models import Recipe, completions, make_model, make_tokenizer, train
 
 SKILL = Path(__file__).parents[1] / "skill"
 TEACHER = Recipe(hidden_size=96, layers=3, steps=800, schedule=800, lr=1.5e-3, seed=11)
 STUDENT = Recipe(hidden_size=64, layers=2, steps=300, schedule=900, lr=2e-3, seed=12)
+WIDE = Recipe(hidden_size=128, layers=3, steps=300, schedule=900, lr=2e-3, seed=12)
 HELD_OUT, PROMPTS = 128, 2048
 
 
@@ -78,12 +79,12 @@ def accuracy(held_out: list[Problem | Columns], model: LlamaForCausalLM) -> floa
 
 
 def make(
-    base: str, recipe: Recipe, source: Iterator[Problem | Columns], held_out: list[Problem | Columns], out: Path
+    base: str | None, recipe: Recipe, source: Iterator[Problem | Columns], held_out: list[Problem | Columns], out: Path
 ) -> None:
-    """The model `base` of examples/skill, trained on."""
+    """The model `base` of examples/skill, or with None a new one, trained on."""
     tokenizer = make_tokenizer(CHARACTERS)
     torch.manual_seed(recipe.seed)
-    model = LlamaForCausalLM.from_pretrained(SKILL / base)
+    model = make_model(recipe, tokenizer) if base is None else LlamaForCausalLM.from_pretrained(SKILL / base)
     train(model, recipe, partial(loss, source, tokenizer), partial(accuracy, held_out), every=100)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
@@ -111,9 +112,10 @@ def main() -> None:
         write(out / f"{tag}.jsonl", {tag: own})
     print("teacher of column", flush=True)
     make("teacher", TEACHER, column_problems(TEACHER.seed, columns), held_out["column"], out / "columns")
-    print("student", flush=True)
-    both = in_turn(problems(STUDENT.seed, sums), column_problems(STUDENT.seed, columns))
-    make("student", STUDENT, both, held_out["sum"] + held_out["column"], out / "student")
+    for name, base, recipe in (("student", "student", STUDENT), ("wide", None, WIDE)):
+        print(name, flush=True)
+        both = in_turn(problems(recipe.seed, sums), column_problems(recipe.seed, columns))
+        make(base, recipe, both, held_out["sum"] + held_out["column"], out / name)
 
 
 if __name__ == "__main__":
