@@ -15,6 +15,7 @@ import pytest
 from browsed import RUNS, Scene
 from fault_proxy import FaultProxy
 from playwright.async_api import Browser, Page, expect  # pyright: ignore[reportMissingImports] - an environment of its own has it
+from visibility import hide
 
 AXE = Path(__file__).parent / "node_modules/axe-core/axe.min.js"
 WIDTHS = {"narrow": 360, "wide": 1440}
@@ -200,14 +201,6 @@ async def test_a_page_in_the_background_gives_its_stream_up(page: Page, scene: S
     async with page.expect_request(lambda request: "/events" in request.url):
         await hide(page, hidden=False)
     assert streams == ["open", "given up", "open"]
-
-
-async def hide(page: Page, *, hidden: bool) -> None:
-    await page.evaluate(
-        """hidden => { Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});
-        document.dispatchEvent(new Event('visibilitychange')); }""",
-        hidden,
-    )
 
 
 async def test_hostile_text_is_shown_and_does_nothing(page: Page, scene: Scene) -> None:

@@ -1,6 +1,6 @@
 // The charts of a run, drawn by uPlot from the columns that the page carries. What each shows is in its data attributes.
 
-import { press } from "./keys.js";
+import { goTo, press } from "./keys.js";
 import uPlot from "./vendor/uPlot.esm.js";
 
 const HEIGHT = 170;
@@ -44,7 +44,7 @@ function show(place, series) {
   if (known && known.plot.data.length === data.length) {
     known.series = series;
     known.lines = lines;
-    renew(known.plot, data);
+    renew(place, known.plot, data);
     return;
   }
   known?.plot.destroy(); // its points are means of several steps now, with shades that it did not have
@@ -54,13 +54,17 @@ function show(place, series) {
   sizes.observe(place);
 }
 
-/** Whoever looks closer keeps their window. */
-function renew(plot, data) {
+/** Whoever looks closer keeps their window, and who reads by keys their step. */
+function renew(place, plot, data) {
   const { min, max } = plot.scales.x;
   const before = plot.data[0];
+  const step = place === document.activeElement ? before[plot.cursor.idx] : undefined;
   const isClose = min > before[0] || max < before.at(-1);
-  plot.setData(data, !isClose);
-  if (isClose) plot.setScale("x", { min, max });
+  plot.batch(() => {
+    plot.setData(data, !isClose);
+    if (isClose) plot.setScale("x", { min, max });
+  });
+  if (step !== undefined) goTo(plot, step);
 }
 
 /** Rows in which no line has a value are left out, so that a line goes on over steps that were not evaluated.

@@ -29,7 +29,12 @@ function point(plot, wanted) {
   const at = Math.min(Math.max(wanted, 0), steps.length - 1);
   const { min, max } = plot.scales.x;
   if (steps[at] < min || steps[at] > max) show(plot, steps[at] - width(plot) / 2, steps[at] + width(plot) / 2);
-  plot.setCursor({ left: plot.valToPos(steps[at], "x"), top: plot.over.clientHeight / 2 }, true, true);
+  goTo(plot, steps[at]);
+}
+
+/** Put the mark on a step. */
+export function goTo(plot, step) {
+  plot.setCursor({ left: plot.valToPos(step, "x"), top: plot.over.clientHeight / 2 }, true, true);
 }
 
 /** Show so many steps around the point, or around the middle of what is shown. */

@@ -1,16 +1,15 @@
-// The page is made by the server. To bring it up to date is to fetch it again and take over the parts that changed.
+// The page is made by the server. To bring it up to date is to fetch it again and take over what changed, and no more.
 
 const EVERY_MS = 4000;
 
-/** Replace every part marked data-live that differs. Resolves to the page as it is now. */
+/** Bring every part marked data-live up to date. Resolves to the page as it is now. */
 export async function refresh() {
   const response = await fetch(location.href, { cache: "no-store" });
   if (!response.ok) throw new Error(`the coordinator answered ${response.status}`);
   const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
   for (const shown of document.querySelectorAll("[data-live]")) {
     const next = fresh.getElementById(shown.id);
-    if (next === null || next.isEqualNode(shown) || isSelected(shown)) continue;
-    replace(shown, document.importNode(next, true));
+    if (next !== null) become(shown, next);
   }
   return fresh;
 }
@@ -32,29 +31,50 @@ export function keep(after) {
   setTimeout(look, EVERY_MS);
 }
 
-/** Somebody has marked text inside: it is left alone until they are done. */
-function isSelected(part) {
-  const selected = getSelection();
-  return selected !== null && !selected.isCollapsed && selected.containsNode(part, true);
+/** Make one element or text what the other is, and leave alone whatever in it is that already: what has the focus, was
+ * opened, scrolled to or marked does not notice. */
+function become(shown, next) {
+  if (shown.isEqualNode(next)) return;
+  if (shown.nodeName !== next.nodeName) shown.replaceWith(document.importNode(next, true));
+  else if (shown.nodeType === Node.TEXT_NODE) shown.data = next.data;
+  else {
+    takeAttributes(shown, next);
+    takeChildren(shown, [...shown.childNodes], [...next.childNodes]);
+  }
 }
 
-/** Focus, scrolling and what was opened stay as they were. */
-function replace(old, part) {
-  const focus = old.contains(document.activeElement) ? name(document.activeElement) : null;
-  const scrolled = places(old).map(({ scrollTop, scrollLeft }) => [scrollTop, scrollLeft]);
-  const opened = new Set([...old.querySelectorAll("details[open] > summary")].map((each) => each.textContent));
-  for (const each of part.querySelectorAll("details > summary")) each.parentElement.open ||= opened.has(each.textContent);
-  old.replaceWith(part);
-  if (focus !== null) [part, ...part.querySelectorAll("*")].find((each) => name(each) === focus)?.focus({ preventScroll: true });
-  for (const [at, place] of places(part).entries()) [place.scrollTop, place.scrollLeft] = scrolled[at] ?? [0, 0];
+function takeAttributes(shown, next) {
+  for (const { name } of [...shown.attributes]) {
+    if (name !== "open" && !next.hasAttribute(name)) shown.removeAttribute(name); // whether it is open, its reader says
+  }
+  for (const { name, value } of next.attributes) {
+    if (shown.getAttribute(name) !== value) shown.setAttribute(name, value);
+  }
 }
 
-function name(element) {
-  return element.getAttribute("href") ?? element.getAttribute("aria-label") ?? element.id;
+/** What is new is put between, what is gone is taken out, and the rest goes on as it was. */
+function takeChildren(parent, old, fresh) {
+  let at = 0;
+  for (const [place, next] of fresh.entries()) {
+    const here = old[at];
+    const known = find(old, next, at);
+    if (here === undefined || (known !== at && find(fresh, here, place) >= 0)) {
+      parent.insertBefore(document.importNode(next, true), here ?? null);
+    } else if (known >= 0) {
+      for (const gone of old.slice(at, known)) gone.remove();
+      at = known + 1;
+    } else {
+      become(here, next);
+      at += 1;
+    }
+  }
+  for (const gone of old.slice(at)) gone.remove();
 }
 
-function places(part) {
-  return [part, ...part.querySelectorAll(".scroll")];
+/** Where an element like it stands, from a place on; texts between elements are too alike to be looked for. */
+function find(nodes, wanted, from) {
+  if (wanted.nodeType !== Node.ELEMENT_NODE) return -1;
+  return nodes.findIndex((each, at) => at >= from && each.isEqualNode(wanted));
 }
 
 /** Say in the page's corner how fresh it is; announced to screen readers when it changes. */

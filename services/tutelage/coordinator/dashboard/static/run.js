@@ -5,13 +5,15 @@ import { draw } from "./charts.js";
 import { refresh, tell } from "./refresh.js";
 
 const EVENTS = ["state", "progress", "metrics", "checkpoint", "rollout", "teacher", "log"];
+const SETTLE_MS = 100; // a step tells of itself in several events
 const PAUSE_MS = 1000;
 const LONGEST_PAUSE_MS = 10_000;
 const LONGEST_WAIT_MS = 30_000;
 
 let source = null;
 let waitMs = PAUSE_MS;
-let isDirty = false;
+let newest = 0; // of the events that were heard of
+let isAsked = false;
 let isBusy = false;
 
 function head() {
@@ -22,25 +24,42 @@ function numbers(page) {
   return JSON.parse(page.getElementById("series").textContent);
 }
 
+function isBehind() {
+  return isAsked || newest > Number(head().lastEvent);
+}
+
 async function update() {
-  isDirty = true;
-  if (isBusy || document.hidden) return;
+  if (isBusy || document.hidden || !isBehind()) return;
   isBusy = true;
-  isDirty = false;
+  await pass(SETTLE_MS);
+  isAsked = false;
   const begunMs = performance.now();
   try {
     const page = await refresh();
     draw(numbers(page));
-    if (page.getElementById("head").dataset.final === "true") end();
+    if (head().final === "true") end();
     else if (source?.readyState === EventSource.OPEN) tell("Live", "live");
   } catch {
-    isDirty = true;
+    isAsked = true;
     tell("No answer from the coordinator; trying again", "lost");
   }
-  setTimeout(() => {
-    isBusy = false;
-    if (isDirty) update();
-  }, Math.min(LONGEST_PAUSE_MS, Math.max(PAUSE_MS, 9 * (performance.now() - begunMs))));
+  await pass(Math.min(LONGEST_PAUSE_MS, Math.max(PAUSE_MS, 9 * (performance.now() - begunMs))));
+  isBusy = false;
+  update();
+}
+
+function pass(ms) {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+function ask() {
+  isAsked = true;
+  update();
+}
+
+function hear(event) {
+  newest = Math.max(newest, Number(event.lastEventId));
+  update();
 }
 
 function end() {
@@ -53,7 +72,7 @@ function follow() {
   if (document.hidden || source !== null) return;
   const { run, lastEvent } = head();
   source = new EventSource(`/v1/runs/${encodeURIComponent(run)}/events?after=${lastEvent}`);
-  for (const type of EVENTS) source.addEventListener(type, update);
+  for (const type of EVENTS) source.addEventListener(type, hear);
   source.onopen = () => {
     waitMs = PAUSE_MS;
     tell("Live", "live");
@@ -61,7 +80,7 @@ function follow() {
   source.onerror = () => {
     if (source === null) return;
     tell("Connection lost; trying again", "lost");
-    update();
+    ask();
     if (source.readyState !== EventSource.CLOSED) return; // the browser goes on by itself, behind the last event
     source = null;
     setTimeout(() => head().final === "true" || follow(), waitMs);
@@ -80,6 +99,6 @@ document.addEventListener("visibilitychange", () => {
     source = null;
   } else {
     follow();
-    update();
+    ask();
   }
 });
