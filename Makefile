@@ -49,12 +49,11 @@ $(LANGUAGE)/student/model.safetensors: examples/language/make_models.py | $(STAM
 test: $(STAMP)  ## the whole suite, with a real Valkey and PostgreSQL: two files at a time, each in a process with one thread for torch
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_ARGS)
 
-e2e: $(STAMP) $(VLLM)/.vllm $(PEERS)/.peers $(BROWSER)/.browser $(TRACKERS)/.trackers  ## what needs root and Debian packages, a browser, trackers, a real vLLM, public losses and clients
+e2e: $(STAMP) $(VLLM)/.vllm $(PEERS)/.peers $(BROWSER)/.browser $(TRACKERS)/.trackers $(LINTERS)/.tools  ## what needs root and Debian packages, a browser, trackers, a real vLLM, public losses and clients, containers
 	@bash tests/e2e/run
 
-images: $(STAMP) $(LINTERS)/.tools  ## the CPU images and the compose file for real, without a Docker engine; needs root and Debian; sizes in build/images.json
-	@mkdir -p build
-	@TUTELAGE_TEST_IMAGES=build/images.json bash tests/e2e/images/run
+images: $(STAMP) $(LINTERS)/.tools  ## the CPU images and the compose file for real, without a Docker engine; needs root and Debian; sizes in docs/results/images.json
+	@TUTELAGE_TEST_IMAGES=docs/results/images.json bash tests/e2e/images/run
 
 screenshots: $(BROWSER)/.browser  ## the pictures in docs/images, of a live stack; needs Chromium
 	@TUTELAGE_SCREENSHOTS=docs/images $(BROWSER)/bin/python -m pytest -q tests/e2e/browser/screenshots.py

@@ -103,7 +103,9 @@ def test_an_image_is_no_larger_than_it_should_be(deployed: Deployed) -> None:
     base = inspected(deployed, BASE)["Size"]
     sizes = {target: inspected(deployed, image)["Size"] - base for target, image in TARGETS.items()}
     if into := os.environ.get("TUTELAGE_TEST_IMAGES"):
-        Path(into).write_text(json.dumps({"base": base, "bytes_above_base": sizes}, indent=1) + "\n")
+        Path(into).write_text(
+            json.dumps({"command": "make images", "base": base, "bytes_above_base": sizes}, indent=1) + "\n"
+        )
     assert not {target: size for target, size in sizes.items() if size > MOST_BYTES[target]}
 
 
