@@ -30,6 +30,8 @@ SHOTS = {
     "rollout-dark": Shot("rollout", 790, "dark", key="w"),
     "teachers": Shot("teachers", 400),
     "queue": Shot("queue", 520),
+    "runs": Shot("runs", 620),
+    "audit": Shot("audit", 620),
 }
 
 
