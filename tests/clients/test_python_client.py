@@ -143,11 +143,12 @@ async def test_a_teacher_never_sees_the_coordinators_key(
     door = gateway("secret", {"/v1/teacher": info.model_dump(mode="json")})
     async with CoordinatorClient(coordinator_url) as coordinator:
         await coordinator.register_teacher("guarded", door, info)
-    async with aio.Tutelage(coordinator_url, key="secret") as client:
-        with pytest.raises(ProblemResponse) as refused:
-            await (await client.teachers.connect("guarded")).info()
-        assert refused.value.status == 401
-        assert await (await client.teachers.connect("guarded", key="secret")).info() == info
+        async with aio.Tutelage(coordinator_url, key="secret") as client:
+            with pytest.raises(ProblemResponse) as refused:
+                await (await client.teachers.connect("guarded")).info()
+            assert refused.value.status == 401
+            assert await (await client.teachers.connect("guarded", key="secret")).info() == info
+        await coordinator.remove_teacher("guarded")
 
 
 @pytest.mark.parametrize(("awaited", "waiting"), FACES, ids=lambda each: each.__name__)

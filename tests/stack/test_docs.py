@@ -61,8 +61,8 @@ SAID = {
 
 
 def script_of(page: Path, records: Path) -> str:
-    """records: where the outputs of its transcripts go, each in a file of its number"""
-    parts, count = ["set -euo pipefail"], 0
+    """What it starts ends with it. records: where the outputs of its transcripts go, each in a file of its number"""
+    parts, count = ["set -euo pipefail", "trap 'kill $(jobs -p) 2> /dev/null || true' EXIT"], 0
     for language, text in FENCE.findall(page.read_text()):
         if language in ("sh", "bash"):
             parts.append(text)
