@@ -9,7 +9,8 @@ from typing import Any
 from docs.generate.markdown import code, table
 from prometheus_client import CollectorRegistry
 
-from tutelage.telemetry import HttpMetrics, TeacherMetrics
+from tutelage.coordinator.exposition import FLEET, RUNS, Family
+from tutelage.telemetry import CoordinatorMetrics, HttpMetrics, TeacherMetrics
 from tutelage_client.wire.measures import COUNTED, EVALUATION, LEARNING, WRITING
 
 INTRO = """# Metrics
@@ -21,7 +22,14 @@ and null where there was nothing to measure. Means are over tokens, not over rol
 """
 PROMETHEUS = """## Of a service
 
-`GET /metrics` of every HTTP service, for Prometheus. A trainer serves no HTTP: what it measures is in the rows above.
+`GET /metrics` of every HTTP service, for Prometheus. A trainer serves no HTTP: the coordinator tells of its run.
+"""
+COORDINATOR = """Every coordinator counts its own work, and tells all who ask. Of runs, teachers and queues each tells
+what the database and the queue say, which is the same of all: take the `max` over coordinators, not the sum. Where keys
+are asked for, that goes to a key with the scope `metrics:read` alone, of every project.
+
+A run is told by its last row, in the words of the tables above, until it has ended; then its series are gone. Its
+counters hold all that was reported and never fall: what a later attempt did again was done twice, and counts twice.
 """
 GROUPS = {
     "Counted in every row": COUNTED,
@@ -37,14 +45,26 @@ def metrics_page() -> str:
         rows = [[code(name), measure.unit, measure.meaning] for name, measure in group.items()]
         parts += [f"### {title}\n", table(("name", "unit", "meaning"), rows)]
     registry = CollectorRegistry()
-    parts += [PROMETHEUS, "### Of both services\n", _prometheus(HttpMetrics.of(registry))]
-    parts += ["### Of a teacher\n", _prometheus(TeacherMetrics.of(registry))]
-    parts.append("`door` is `http` or `queue`; `outcome` is `ok`, `refused`, `failed` or `dropped`.")
-    return "\n".join(parts)
+    parts += [PROMETHEUS, "### Of both services\n", _prometheus(_rows(HttpMetrics.of(registry)))]
+    parts += ["### Of a teacher\n", _prometheus(_rows(TeacherMetrics.of(registry)))]
+    parts.append("`door` is `http` or `queue`; `outcome` is `ok`, `refused`, `failed` or `dropped`.\n")
+    parts += ["### Of a coordinator\n", COORDINATOR]
+    for title, rows in (
+        ("Its own work", _rows(CoordinatorMetrics.of(registry))),
+        ("Runs that have not ended", _told(RUNS)),
+        ("Teachers, queues and the disk", _told(FLEET)),
+    ):
+        parts += [f"#### {title}\n", _prometheus(rows)]
+    return "\n".join(parts).rstrip("\n")
 
 
-def _prometheus(metrics: Any) -> str:
-    return table(("name", "type", "labels", "meaning"), _rows(metrics))
+def _prometheus(rows: Iterator[list[str]]) -> str:
+    return table(("name", "type", "labels", "meaning"), rows)
+
+
+def _told(families: dict[str, Family]) -> Iterator[list[str]]:
+    for name, family in families.items():
+        yield [code(name), family.kind, ", ".join(map(code, family.labels)), family.meaning]
 
 
 def _rows(metrics: Any) -> Iterator[list[str]]:

@@ -18,6 +18,7 @@ from tutelage_client.tracing import TRACEPARENT, run_trace, trace_of
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 _LONGEST_ERROR = 300
+WRITES = ("lease", "heartbeat", "outcome", "steps", "events", "checkpoints")  # of a trainer: the last word of the route
 
 
 class JsonLines(logging.Formatter):
@@ -83,6 +84,33 @@ class HttpMetrics:
         return cls(
             Counter("tutelage_http_requests_total", "Answered HTTP requests", labels, registry=registry),
             Histogram("tutelage_http_request_seconds", "Seconds to answer", ("method", "route"), registry=registry),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorMetrics:
+    """What a coordinator counts of its own work; of runs it tells what the database says."""
+
+    leases_lost: Counter
+    fenced_writes: Counter
+    sse_clients: Gauge
+    sse_dropped: Counter
+
+    @classmethod
+    def of(cls, registry: CollectorRegistry) -> Self:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"tutelage_{name}", text, labels, registry=registry)
+
+        fenced = counter("fenced_writes_total", "Writes refused because another attempt has the run, by route", "what")
+        for what in WRITES:
+            fenced.labels(what)  # a counter that begins with its first event hides it from a rate
+        return cls(
+            leases_lost=counter("leases_lost_total", "Leases taken back from a trainer that was silent"),
+            fenced_writes=fenced,
+            sse_clients=Gauge("tutelage_sse_clients", "Streams of events that are read", registry=registry),
+            sse_dropped=counter(
+                "sse_dropped_total", "Streams of events that ended before their run because their key was refused"
+            ),
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from prometheus_client import CollectorRegistry
 from sqlalchemy import event as listening
 from sqlalchemy import update
 
@@ -17,12 +18,17 @@ from tutelage.coordinator.db import Database
 from tutelage.coordinator.events import record
 from tutelage.coordinator.stream import BATCH, POLL_S, Streams
 from tutelage.coordinator.tables import KeyRow
+from tutelage.telemetry import CoordinatorMetrics
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.wire import EventReport, EventView, KeyRequest, Outcome, RunView, Scope
 from tutelage_client.worker import WorkerClient
 
 Spec = Callable[..., dict[str, Any]]
 SSE = {"Accept": "text/event-stream"}
+
+
+def streams_over(database: Database, registry: CollectorRegistry | None = None) -> Streams:
+    return Streams(database, CoordinatorMetrics.of(registry or CollectorRegistry()))
 
 
 def frames(body: str) -> list[dict[str, str]]:
@@ -84,7 +90,7 @@ async def test_a_last_id_that_is_not_a_number_is_refused(http: httpx2.AsyncClien
 async def test_events_arrive_while_the_run_goes_on(database: Database, spec: Spec):
     with database.write() as session:
         run_id = runs.submit(session, spec(), None)[0].id
-    stream = Streams(database).follow(run_id, 0, asyncio.Event(), "anyone")
+    stream = streams_over(database).follow(run_id, 0, asyncio.Event(), "anyone")
     assert b'"to":"queued"' in await following(stream)
     with database.write() as session:
         runs.pause(session, run_id)
@@ -100,7 +106,7 @@ async def test_a_stream_ends_when_its_process_stops(database: Database, spec: Sp
     with database.write() as session:
         run_id = runs.submit(session, spec(), None)[0].id
     stopping = asyncio.Event()
-    stream = Streams(database).follow(run_id, 0, stopping, "anyone")
+    stream = streams_over(database).follow(run_id, 0, stopping, "anyone")
     await following(stream)
     stopping.set()
     with pytest.raises(StopAsyncIteration):
@@ -112,19 +118,26 @@ async def test_a_stream_ends_with_the_key_of_its_reader_and_no_other_does(databa
         run_id = runs.submit(session, spec(), None)[0].id
         request = KeyRequest(name="k", scopes=frozenset({Scope.RUNS_READ}))
         revoked, expiring, other = (keys.create(session, ANYONE, request).key.id for _ in range(3))
-    streams = Streams(database)
+    registry = CollectorRegistry()
+    streams = streams_over(database, registry)
     opened = {key: streams.follow(run_id, 0, asyncio.Event(), key) for key in (revoked, expiring, other)}
     await asyncio.gather(*map(following, opened.values()))
     waiting = {key: asyncio.ensure_future(following(stream)) for key, stream in opened.items()}
     with database.write() as session:
         keys.revoke(session, ANYONE, revoked)
         session.execute(update(KeyRow).where(KeyRow.id == expiring).values(expires_at=1.0))
+    assert registry.get_sample_value("tutelage_sse_clients") == 3
     for key in (revoked, expiring):
         with pytest.raises(StopAsyncIteration):
             await waiting[key]
+    assert registry.get_sample_value("tutelage_sse_clients") == 1
     with database.write() as session:
         runs.cancel(session, run_id)
     assert b'"to":"cancelled"' in await waiting[other]
+    with pytest.raises(StopAsyncIteration):
+        await following(opened[other])
+    told = (registry.get_sample_value(f"tutelage_sse_{name}") for name in ("clients", "dropped_total"))
+    assert tuple(told) == (0, 2), "the third was read to the end of its run"
 
 
 async def test_however_many_streams_are_open_one_query_at_a_time_looks_for_news(
@@ -132,7 +145,7 @@ async def test_however_many_streams_are_open_one_query_at_a_time_looks_for_news(
 ):
     with database.write() as session:
         run_id = runs.submit(session, spec(), None)[0].id
-    streams, asked = Streams(database), list[str]()
+    streams, asked = streams_over(database), list[str]()
 
     def looks() -> int:
         return sum("runs.last_event" in each for each in asked)
@@ -157,7 +170,7 @@ async def test_however_many_streams_are_open_one_query_at_a_time_looks_for_news(
 async def test_a_reader_that_fell_behind_gets_every_event_once(database: Database, spec: Spec):
     with database.write() as session:
         run_id = runs.submit(session, spec(), None)[0].id
-    streams = Streams(database)
+    streams = streams_over(database)
     slow, quick = (streams.follow(run_id, 0, asyncio.Event(), "anyone") for _ in range(2))
     await following(slow)
     with database.write() as session:

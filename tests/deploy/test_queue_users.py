@@ -102,6 +102,10 @@ async def test_a_service_does_all_of_its_work_with_its_own_user(server: Server) 
     answers, _ = await asks.answers("replies", after="0", wait_s=5)
     assert [(answer.job_id, answer.payload) for answer in answers] == [("answered", b"scores"), ("failed", None)]
     assert [letter.job_id for letter in await looks.dead_letters("walker")] == ["failed"]
+    memory = await looks.memory()
+    assert memory is not None
+    assert (memory.used_bytes > 0, memory.limit_bytes) == (True, 100 * 2**20)
+    assert await works.memory() is None, "it need not know"
     for queue in (asks, works, looks):
         await queue.close()
 

@@ -16,10 +16,11 @@ import yaml
 from prometheus_client import CollectorRegistry
 from pydantic_settings import BaseSettings
 
+from tutelage.coordinator.exposition import FLEET, RUNS
 from tutelage.coordinator.settings import Settings as CoordinatorSettings
 from tutelage.sampler.settings import Settings as SamplerSettings
 from tutelage.teacher.settings import Settings as TeacherSettings
-from tutelage.telemetry import HttpMetrics, TeacherMetrics
+from tutelage.telemetry import CoordinatorMetrics, HttpMetrics, TeacherMetrics
 from tutelage.trainer.settings import Settings as TrainerSettings
 
 ROOT = Path(__file__).parents[2]
@@ -137,8 +138,8 @@ def variables(objects: list[dict[str, Any]], container: dict[str, Any]) -> dict[
 def measured() -> set[str]:
     """Every series that a service has, those of histograms included."""
     registry = CollectorRegistry()
-    found = set()
-    for metrics in (HttpMetrics.of(registry), TeacherMetrics.of(registry)):
+    found = set(RUNS | FLEET)
+    for metrics in (HttpMetrics.of(registry), TeacherMetrics.of(registry), CoordinatorMetrics.of(registry)):
         for field in fields(metrics):
             [described] = getattr(metrics, field.name).describe()
             suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}.get(described.type, ("",))

@@ -18,6 +18,7 @@ SCOPES = (
     "teachers:read",
     "teachers:write",
     "audit:read",
+    "metrics:read",
     "keys:admin",
     "projects:admin",
 )

@@ -27,6 +27,7 @@ class Scope(StrEnum):
     TEACHERS_READ = "teachers:read"
     TEACHERS_WRITE = "teachers:write"
     AUDIT_READ = "audit:read"
+    METRICS_READ = "metrics:read"
     KEYS_ADMIN = "keys:admin"
     PROJECTS_ADMIN = "projects:admin"
 

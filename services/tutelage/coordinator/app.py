@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from prometheus_client import CollectorRegistry
 from sqlalchemy.exc import DataError, InterfaceError, OperationalError, SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
@@ -18,6 +19,7 @@ from tutelage.coordinator.callers import Gate, Refused
 from tutelage.coordinator.clock import ClockWatch
 from tutelage.coordinator.dashboard import pages
 from tutelage.coordinator.db import Database
+from tutelage.coordinator.exposition import Scraping
 from tutelage.coordinator.launchers import Launcher
 from tutelage.coordinator.launching import Launching
 from tutelage.coordinator.leases import keep_all, sweep
@@ -29,6 +31,7 @@ from tutelage.coordinator.routes import keys as key_routes
 from tutelage.coordinator.settings import Settings
 from tutelage.queue import Queue
 from tutelage.serving import create_app, problem
+from tutelage.telemetry import CoordinatorMetrics
 from tutelage_client.errors import InvalidInput
 
 log = logging.getLogger(__name__)
@@ -48,7 +51,7 @@ def build_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        work = [_sweep_forever(database, settings.lease_s), forget_forever(database, settings)]
+        work = [_sweep_forever(database, settings.lease_s, metrics), forget_forever(database, settings)]
         if launcher is not None:
             work.append(Launching(database, settings, launcher).forever())
         tasks = [asyncio.create_task(each) for each in work]
@@ -68,16 +71,22 @@ def build_app(
 
     most = settings.max_file_bytes
     body_limits = {"/v1/files": most, "/v1/uploads": most}
-    app = create_app("Tutelage coordinator", lifespan, ready=ready, body_limits=body_limits)
+    registry = CollectorRegistry()
+    metrics = CoordinatorMetrics.of(registry)
+    gate = _gate(database, settings)
+    scraping = Scraping(database, settings, queue, gate, registry)
+    app = create_app(
+        "Tutelage coordinator", lifespan, ready=ready, registry=registry, exposition=scraping, body_limits=body_limits
+    )
+    app.state.metrics = metrics
     for outage in (OperationalError, InterfaceError):
         app.add_exception_handler(outage, _on_outage)
     app.add_exception_handler(DataError, _on_impossible_value)
-    gate = _gate(database, settings)
     refusals = Refusals(database, pages.on_missing(gate))
     serve_guarded(
         app,
         gate,
-        runs.router(database, settings),
+        runs.router(database, settings, metrics),
         logs.router(database, launcher),
         letters.router(Letters(database, queue)),
         store.router(database, settings),
@@ -128,19 +137,19 @@ async def _on_impossible_value(_: Request, __: Exception) -> JSONResponse:
     return problem(422, "invalid_input", detail)
 
 
-async def _sweep_forever(database: Database, lease_s: float) -> None:
+async def _sweep_forever(database: Database, lease_s: float, metrics: CoordinatorMetrics) -> None:
     """Every coordinator sweeps: what one takes back, the others find taken."""
     watch = ClockWatch(tolerance_s=lease_s / 2)
     while True:
         try:
-            await run_in_threadpool(_sweep, database, lease_s, watch)
+            metrics.leases_lost.inc(await run_in_threadpool(_sweep, database, lease_s, watch))
         except SQLAlchemyError as error:
             log.warning("leases are not swept until the database answers", extra={"error": type(error).__name__})
         await asyncio.sleep(lease_s / 8)
 
 
-def _sweep(database: Database, lease_s: float, watch: ClockWatch) -> None:
+def _sweep(database: Database, lease_s: float, watch: ClockWatch) -> int:
     if watch.moved(database):
         log.warning("the database's clock was moved; every lease is kept for its full length")
         keep_all(database, lease_s)
-    sweep(database)
+    return sweep(database)

@@ -81,6 +81,19 @@ class Gate:
         self._keep_pace(caller)
         request.state.caller = caller
 
+    async def opens(self, request: Request, scope: Scope) -> bool:
+        """Whether a route that is open to all tells more to this one: False where a key is asked for and none is sent.
+
+        Raises:
+            Refused: 401, 403, for a key that is sent and does not open it; ServiceProblem: 429 `rate_limited`.
+        """
+        told = await KEY(request)
+        if self.asks and told is None:
+            return False
+        secret = told.credentials if told else None
+        self._keep_pace(await run_in_threadpool(self._let_in, scope, secret, [], request.method))
+        return True
+
     def _keep_pace(self, caller: Caller) -> None:
         """Raises: ServiceProblem: 429 `rate_limited`."""
         rate = caller.requests_per_s

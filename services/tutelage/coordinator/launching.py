@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
+from tutelage.coordinator import totals
 from tutelage.coordinator.db import Database, now
 from tutelage.coordinator.events import move, record
 from tutelage.coordinator.launchers import TOLD, Launch, Launcher, LaunchFailed, LaunchStatus, how_it_ended
@@ -164,7 +165,7 @@ def _count(session: Session, run: RunRow, launch: Launch, status: LaunchStatus) 
     run.epoch = launch.epoch
     message = f"{how_it_ended(status, launch)} before it took the run; its log says why: tutelage runs logs {run.id}"
     if status.exit_code not in TOLD_TO_GO:
-        run.crashes += 1
+        totals.crashed(run)
     record(session, run, "log", message, {"launch": launch.name, "exit_code": status.exit_code}, "warning")
     if run.crashes > MAX_RESTARTS or status.exit_code == ExitCode.USER_ERROR:
         run.error = _ended("launch_failed", message, run.epoch).model_dump(mode="json")

@@ -7,6 +7,7 @@ import secrets
 from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.orm import Session
 
+from tutelage.coordinator import totals
 from tutelage.coordinator.callers import digest
 from tutelage.coordinator.db import Database, now
 from tutelage.coordinator.events import move
@@ -184,7 +185,7 @@ def _inside(settings: Settings, run_id: str, given: str) -> str:
 
 def _recover(session: Session, run: RunRow, error: RunError) -> None:
     """Queue the run again, unless it crashed too often since its last checkpoint."""
-    run.crashes += 1
+    totals.crashed(run)
     move(session, run, RunStatus.RECOVERING, reason=error.code)
     if run.crashes > MAX_RESTARTS:
         message = f"crashed {run.crashes} times without a new checkpoint; the last time: {error.message}"

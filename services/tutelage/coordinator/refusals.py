@@ -21,6 +21,7 @@ from tutelage_client.wire import Action
 MOST_AN_HOUR = 60  # of each key, and of all together that nobody knows
 HOUR_S = 3600.0
 LONGEST_TARGET = 200
+_API = ("/v1", "/internal", "/metrics")
 Missing = Callable[[Refused], Response]
 
 
@@ -40,7 +41,7 @@ class Refusals:
         """As an exception handler."""
         assert isinstance(error, Refused)
         await self.tell(request, error)
-        if request.scope["route"].path.startswith(("/v1", "/internal")):
+        if request.scope["route"].path.startswith(_API):
             headers = dict(error.headers or {})
             return problem(error.status_code, error.code, error.detail, field=error.field, headers=headers)
         if error.status_code == 404:

@@ -10,7 +10,7 @@ from pydantic import RootModel
 from sqlalchemy import Delete, bindparam, delete, func, select
 from sqlalchemy.orm import Session
 
-from tutelage.coordinator import buckets, rollouts
+from tutelage.coordinator import buckets, rollouts, totals
 from tutelage.coordinator.db import now, put
 from tutelage.coordinator.events import record
 from tutelage.coordinator.leases import checkpoint_view, owned
@@ -43,6 +43,7 @@ def step(session: Session, run_id: str, report: StepReport) -> None:
     if is_new:
         _forget_beyond(session, run_id, report.step, report.epoch, MetricRow, RolloutRow)
         buckets.go_on(session, run_id, report.step, report.epoch)
+        totals.count(session, run, report.step, totals.Counts(metrics, **tokens))
     if is_new or report.step >= run.step:  # a repeat of an older report says nothing new of the run
         run.step, run.student_tokens, run.teacher_tokens = report.step, report.student_tokens, report.teacher_tokens
         run.metrics = run.metrics | {name: value for name, value in metrics.items() if value is not None}

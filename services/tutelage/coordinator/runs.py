@@ -83,6 +83,7 @@ def _fresh(spec: RunSpec) -> dict[str, Any]:
             "conditions": {},
             "metrics": {},
             "labels": {},
+            "totals": {},
             "created_at": now(),
             "updated_at": now(),
         }

@@ -24,6 +24,7 @@ from tutelage.coordinator.db import Database
 from tutelage.coordinator.events import events
 from tutelage.coordinator.keys import refused
 from tutelage.coordinator.tables import RunRow
+from tutelage.telemetry import CoordinatorMetrics
 
 log = logging.getLogger(__name__)
 POLL_S = 0.25
@@ -81,8 +82,9 @@ class Look:
 class Streams:
     """The streams of one process. The poller runs while there is one."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, metrics: CoordinatorMetrics) -> None:
         self._database = database
+        self._metrics = metrics
         self._feeds: dict[str, Feed] = {}
         self._keys: Counter[str] = Counter()
         self._refused: set[str] = set()
@@ -110,18 +112,22 @@ class Streams:
                         return
                     if not await _set_within(changed, KEEP_ALIVE_S):
                         yield format_sse_event(comment="still here")
+            if key in self._refused:
+                self._metrics.sse_dropped.inc()
 
     @contextmanager
     def _joined(self, run_id: str, key: str, stopping: asyncio.Event) -> Iterator[tuple[Feed, asyncio.Task[None]]]:
         feed = self._feeds.setdefault(run_id, Feed())
         feed.readers += 1
         self._keys[key] += 1
+        self._metrics.sse_clients.inc()
         poller = self._poller
         if poller is None or poller.done():
             poller = self._poller = asyncio.create_task(self._poll(stopping))
         try:
             yield feed, poller
         finally:
+            self._metrics.sse_clients.dec()
             feed.readers -= 1
             self._keys -= Counter([key])  # which forgets the last of its kind
             if feed.readers == 0:

@@ -34,6 +34,7 @@ _NAMES = {
 
 
 TOLD = text("type != 'metrics'")  # of events; a query that says so in these words finds them by their index
+_GOING_ON = text("ended_at IS NULL")  # of runs; the same
 
 
 class Base(DeclarativeBase):
@@ -57,12 +58,14 @@ class RunRow(Base):
     """A run. `desired` is what its owner wants, `status` what is observed; they are written by different hands.
 
     submitted_by: the caller; charged: to its account, the most that the run may spend, once it has ended what it did
+    totals: by `totals`, over all attempts
     """
 
     __tablename__ = "runs"
     __table_args__ = (
         Index(None, "project", "created_at", "id"),
         Index(None, "project", "status", "created_at", "id"),
+        Index("ix_runs_going_on", "id", sqlite_where=_GOING_ON, postgresql_where=_GOING_ON),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -101,6 +104,7 @@ class RunRow(Base):
     submitted_by: Mapped[str | None] = mapped_column(index=True)
     charged_tokens: Mapped[int] = mapped_column(server_default=text("0"))
     charged_usd: Mapped[float] = mapped_column(server_default=text("0"))
+    totals: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
 
 
 class EventRow(Base):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
@@ -44,13 +45,22 @@ def named(session: Session, names: Sequence[str], project: str) -> list[TeacherV
 
 def asked_by(run: RunRow) -> list[str]:
     """The names of all teachers that a run may ask."""
-    return all_names(map(TeacherRef.model_validate, run.spec["teachers"]))
+    return _asked_in(run.spec)
+
+
+def _asked_in(spec: dict[str, Any]) -> list[str]:
+    return all_names(map(TeacherRef.model_validate, spec["teachers"]))
 
 
 def queues_of(run: RunRow) -> list[str]:
     """Where a run has work done: by its teachers, and by its samplers, if it has any."""
-    sampler = run.spec["rollout"].get("sampler")  # a run of an older release does not say
-    return asked_by(run) + ([] if sampler is None else [sampler_queue(sampler)])
+    return queues_in(run.spec)
+
+
+def queues_in(spec: dict[str, Any]) -> list[str]:
+    """The same by a run's spec."""
+    sampler = spec["rollout"].get("sampler")  # a run of an older release does not say
+    return _asked_in(spec) + ([] if sampler is None else [sampler_queue(sampler)])
 
 
 def remove(session: Session, name: str, project: str) -> None:

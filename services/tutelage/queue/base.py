@@ -104,6 +104,14 @@ class Depth:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerMemory:
+    """Of the server behind all queues. limit_bytes: None where it has none"""
+
+    used_bytes: int
+    limit_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class QueueLimits:
     """How long things live: lease and answers in seconds; blobs over `inline_bytes` are stored beside the stream.
 
@@ -160,6 +168,10 @@ class Queue(Protocol):
         ...
 
     async def depth(self, queue: str) -> Depth: ...
+
+    async def memory(self) -> ServerMemory | None:
+        """None where there is no server, or its user may not ask."""
+        ...
 
     async def dead_letters(self, queue: str) -> list[DeadLetter]: ...
 

@@ -137,6 +137,9 @@ class MemoryQueue:
         dead = len(await self.dead_letters(queue))
         return Depth(len(line.waiting), len(line.leased), dead, oldest_s, line.tokens, line.bytes, line.redelivered)
 
+    async def memory(self) -> None:
+        """There is no server."""
+
     async def dead_letters(self, queue: str) -> list[DeadLetter]:
         self._expire()
         dead = [r for r in self._ended.values() if r.state == "dead" and r.job.queue == queue]

@@ -47,7 +47,7 @@ from itertools import chain
 from typing import TypeVar
 
 from tutelage.queue import envelope
-from tutelage.queue.base import Answer, DeadLetter, Delivery, Depth, Failure, Job, Put, QueueLimits
+from tutelage.queue.base import Answer, DeadLetter, Delivery, Depth, Failure, Job, Put, QueueLimits, ServerMemory
 from tutelage.queue.blobs import Blobs, DamagedBody, sound
 from tutelage.queue.server import MAX_BLOCK_S, Server
 
@@ -153,6 +153,10 @@ class RedisQueue:
     async def depth(self, queue: str) -> Depth:
         waiting, leased, dead, oldest_ms, *counted = await self._server.op("depth", queue)
         return Depth(waiting, leased, dead, None if oldest_ms is None else oldest_ms / 1000, *counted)
+
+    async def memory(self) -> ServerMemory | None:
+        told = await self._server.memory()
+        return None if told is None else ServerMemory(told["used_memory"], told["maxmemory"] or None)
 
     async def dead_letters(self, queue: str) -> list[DeadLetter]:
         letters = await self._server.op("dead_letters", queue)

@@ -98,6 +98,16 @@ class Server:
             (found,) = await self._bodies.ask(("MGET", *keys))
         return found
 
+    async def memory(self) -> dict[str, int] | None:
+        """`used_memory` and `maxmemory` of INFO, in bytes; None where the user may not ask."""
+        with self._reaching():
+            try:
+                (told,) = await self._states.ask(("INFO", "memory"))
+            except exceptions.NoPermissionError:
+                return None
+        lines = dict(line.split(":", 1) for line in told.decode().splitlines() if ":" in line)
+        return {name: int(lines[name]) for name in ("used_memory", "maxmemory")}
+
     async def close(self) -> None:
         for shared in (self._states, self._bodies, *self._readers):
             await shared.close()

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 import tutelage
@@ -18,6 +18,7 @@ from tutelage.telemetry import HttpMetrics
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 Ready = Callable[[], str | Awaitable[str | None] | None]
+Exposition = Callable[[Request], Awaitable[bytes]]
 
 MAX_BODY_BYTES = 64 * 2**20
 
@@ -28,12 +29,14 @@ def create_app(
     *,
     ready: Ready = lambda: None,
     registry: CollectorRegistry | None = None,
+    exposition: Exposition | None = None,
     max_body_bytes: int = MAX_BODY_BYTES,
     body_limits: Mapping[str, int] | None = None,
 ) -> FastAPI:
     """An app that answers every error with problem+json and has /healthz, /health, /readyz and /metrics.
 
     ready: the reason why the service cannot take work, or None; may be async
+    exposition: what /metrics answers whom; without it everybody finds what is in the registry
     max_body_bytes: larger bodies are refused with 413; body_limits: other limits by path prefix, as for uploads
     `app.state.stopping` is an event that is set when the process was told to stop: long answers end then.
     """
@@ -46,11 +49,15 @@ def create_app(
     app.add_middleware(Trace)
     app.add_middleware(Measure, metrics=HttpMetrics.of(app.state.registry))
     add_problem_handlers(app)
-    _add_health(app, ready)
+    _add_health(app, ready, exposition or _everything)
     return app
 
 
-def _add_health(app: FastAPI, ready: Ready) -> None:
+async def _everything(request: Request) -> bytes:
+    return generate_latest(request.app.state.registry)
+
+
+def _add_health(app: FastAPI, ready: Ready, exposition: Exposition) -> None:
     @app.get("/healthz", tags=["health"])
     @app.get("/health", include_in_schema=False)
     async def healthz() -> dict[str, str]:
@@ -68,6 +75,6 @@ def _add_health(app: FastAPI, ready: Ready) -> None:
         return {"status": "ready"}
 
     @app.get("/metrics", tags=["health"], response_class=Response, responses=in_bytes("text/plain"))
-    async def metrics() -> Response:
+    async def metrics(request: Request) -> Response:
         """Prometheus metrics."""
-        return Response(generate_latest(app.state.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(await exposition(request), media_type=CONTENT_TYPE_LATEST)

@@ -15,6 +15,7 @@ from tutelage.coordinator.db import Database
 from tutelage.coordinator.routes.params import LIMIT, After, Limit
 from tutelage.coordinator.stream import Streams
 from tutelage.serving import EVENT_STREAM, answers, in_events
+from tutelage.telemetry import CoordinatorMetrics
 from tutelage_client.errors import InvalidInput
 from tutelage_client.wire import (
     MOST_BUCKETS,
@@ -34,9 +35,9 @@ Names = Annotated[
 ]
 
 
-def add_events(api: APIRouter, database: Database) -> None:
+def add_events(api: APIRouter, database: Database, metrics: CoordinatorMetrics) -> None:
     either = in_events() | answers("run_not_found")
-    streams = Streams(database)
+    streams = Streams(database, metrics)
 
     @api.get("/{run_id}/events", response_model=Page[EventView], responses=either)
     async def list_events(

@@ -17,6 +17,7 @@ from tutelage.coordinator.routes.history import add_events, add_history
 from tutelage.coordinator.routes.params import After, Limit
 from tutelage.coordinator.settings import Settings
 from tutelage.serving import again, answers
+from tutelage.telemetry import CoordinatorMetrics
 from tutelage_client.wire import (
     ForkRequest,
     Page,
@@ -31,11 +32,11 @@ IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
 IfMatch = Annotated[str | None, Header(min_length=1, max_length=255)]
 
 
-def router(database: Database, settings: Settings) -> APIRouter:
+def router(database: Database, settings: Settings, metrics: CoordinatorMetrics) -> APIRouter:
     api = APIRouter(route_class=Guarded, prefix="/v1/runs", tags=["runs"], responses=answers("database_unavailable"))
     _add_verbs(api, database)
     _add_fork(api, database, settings)
-    add_events(api, database)
+    add_events(api, database, metrics)
     add_history(api, database)
     _add_pushing(api, database)
     add_downloads(api, database, settings)

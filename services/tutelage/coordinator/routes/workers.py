@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from time import monotonic
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
@@ -17,7 +18,7 @@ from tutelage.coordinator.db import Database
 from tutelage.coordinator.pushed import pushed
 from tutelage.coordinator.routes.params import Limit
 from tutelage.coordinator.settings import Settings
-from tutelage.serving import answers
+from tutelage.serving import ServiceProblem, answers
 from tutelage_client.wire import (
     CheckpointCommit,
     EventReport,
@@ -36,9 +37,26 @@ OWNED = answers("run_not_found", "stale_epoch")
 Cursor = Annotated[int, Query(ge=0, lt=2**63)]
 
 
+class Fenced(Guarded):
+    """A write that is refused because another attempt has the run is counted."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        answer = super().get_route_handler()
+
+        async def counted(request: Request) -> Response:
+            try:
+                return await answer(request)
+            except ServiceProblem as error:
+                if error.code == "stale_epoch" and request.method != "GET":
+                    request.app.state.metrics.fenced_writes.labels(self.path.rpartition("/")[2]).inc()
+                raise
+
+        return counted
+
+
 def router(database: Database, settings: Settings) -> APIRouter:
     api = APIRouter(
-        route_class=Guarded, prefix="/internal/v1", tags=["workers"], responses=answers("database_unavailable")
+        route_class=Fenced, prefix="/internal/v1", tags=["workers"], responses=answers("database_unavailable")
     )
     _add_leases(api, database, settings)
     _add_reports(api, database)

@@ -1,0 +1,312 @@
+"""What /metrics tells of runs: each series by a run that has it, counters that never fall, no ended run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from itertools import pairwise
+from typing import Any
+
+import httpx2
+import pytest
+from exposed import Exposed, scraped
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+from sqlalchemy import text
+
+from tutelage.coordinator import leases, reports, runs
+from tutelage.coordinator.db import Database
+from tutelage.coordinator.exposition import FLEET, RUNS
+from tutelage.coordinator.settings import Settings
+from tutelage.coordinator.totals import phases
+from tutelage.telemetry import CoordinatorMetrics, HttpMetrics, TeacherMetrics
+from tutelage_client.coordinator import CoordinatorClient
+from tutelage_client.errors import StaleEpoch
+from tutelage_client.wire import CheckpointCommit, Heartbeat, Lease, Outcome, StepReport, TeacherInfo
+from tutelage_client.worker import WorkerClient
+
+Spec = Callable[..., dict[str, Any]]
+ROW: dict[str, float | None] = {
+    "loss": 0.5,
+    "reverse_kl": 0.25,
+    "log_ratio": -0.25,
+    "log_ratio_p10/0-15": -2.0,
+    "log_ratio_p50/0-15": -0.5,
+    "log_ratio_p90/1024+": 0.125,
+    "student_entropy": 1.5,
+    "teacher_entropy": 1.0,
+    "grad_norm": 3.0,
+    "top_k_overlap": 0.75,
+    "student_support_mass": 0.875,
+    "teacher_support_mass": 0.9375,
+    "lag": 0.5,
+    "lag_max": 2.0,
+    "length": 96.0,
+    "truncated": 0.0625,
+    "learned_fraction": 0.96875,
+    "accuracy": 0.625,
+    "reward": 0.375,
+    "teacher_usd": 0.125,
+    "rollouts/submitted": 21.0,
+    "rollouts/trained": 8.0,
+    "rollouts/stale": 1.0,
+    "rollouts/dead_lettered": 2.0,
+    "rollouts/skipped": 3.0,
+    "rollouts/dropped": 4.0,
+    "rollouts/queued": 3.0,
+    "seconds": 10.0,
+    "wait_s": 2.0,
+    "learn_s": 3.0,
+}
+
+
+def report(epoch: int, step: int, metrics: Mapping[str, float | None], tokens: int = 0) -> StepReport:
+    return StepReport(epoch=epoch, step=step, metrics=dict(metrics), student_tokens=tokens, teacher_tokens=10 * tokens)
+
+
+def checkpoint(epoch: int, step: int) -> CheckpointCommit:
+    return CheckpointCommit(epoch=epoch, step=step, path=f"step-{step}", weights_sha256="w", manifest_sha256="m")
+
+
+@pytest.fixture
+async def lease(
+    coordinator: CoordinatorClient, worker: WorkerClient, taught: Spec, teacher_info: Callable[..., TeacherInfo]
+) -> Lease:
+    await coordinator.register_teacher("walker", "http://walker.test", teacher_info())
+    await coordinator.submit(taught(optim={"steps": 40}))
+    lease = await worker.lease("w1")
+    assert lease is not None
+    return lease
+
+
+@pytest.fixture
+async def told(http: httpx2.AsyncClient, worker: WorkerClient, lease: Lease) -> Exposed:
+    """Of a run at step 7 that has all there is to tell."""
+    await worker.heartbeat(lease.run_id, Heartbeat(epoch=1, status="running", conditions={"queue_available": False}))
+    await worker.report_step(lease.run_id, report(1, 7, ROW, tokens=96))
+    await worker.commit_checkpoint(lease.run_id, checkpoint(1, 6))
+    return await scraped(http)
+
+
+def test_each_series_of_runs_is_told_of_one_that_has_it(told: Exposed) -> None:
+    assert told.names >= RUNS.keys()
+    assert not told.names & {"tutelage_queue_up", "tutelage_queue_depth"}, "this coordinator knows no queue"
+
+
+def test_a_run_is_told_with_its_progress_and_its_last_row(told: Exposed, lease: Lease) -> None:
+    run = {"run_id": lease.run_id}
+    assert (
+        told.value("tutelage_run_info", **run, project="default", student="/models/student", method="divergence") == 1
+    )
+    statuses = told.about("tutelage_run_status")
+    assert [status for status, holds in statuses.items() if holds] == ["running"]
+    assert len(statuses) == 9
+    assert [told.value(f"tutelage_run_{name}", **run) for name in ("step", "steps", "epoch")] == [7, 40, 1]
+    assert told.about("tutelage_run_condition") == {"queue_available": 0}
+    assert told.value("tutelage_run_checkpoint_step", **run) == 6
+    assert told.about("tutelage_run_rollouts_total") == {
+        "trained": 8,
+        "stale": 1,
+        "dead_lettered": 2,
+        "skipped": 3,
+        "dropped": 4,
+    }
+    assert told.about("tutelage_run_phase_seconds_total") == {"write": 5, "wait": 2, "learn": 3}
+    assert told.about("tutelage_train_log_ratio_nats") == {
+        "all mean": -0.25,
+        "0-15 p10": -2,
+        "0-15 p50": -0.5,
+        "1024+ p90": 0.125,
+    }
+    assert told.about("tutelage_train_entropy_nats") == {"student": 1.5, "teacher": 1}
+    assert told.value("tutelage_run_teacher_tokens_total", **run) == 960
+    assert told.value("tutelage_teacher_available", teacher="walker") == 1
+
+
+async def test_times_are_those_of_the_database(told: Exposed, lease: Lease, database: Database) -> None:
+    """All three lie between the run's begin and now, by its clock, which is not the one of this process."""
+    with database.read() as session:
+        begun_s = runs.find(session, lease.run_id).created_at
+    for what in ("heartbeat", "reported", "checkpoint"):
+        at_s = told.value(f"tutelage_run_{what}_timestamp_seconds", run_id=lease.run_id)
+        assert at_s is not None
+        assert begun_s - 0.1 <= at_s < begun_s + 60
+
+
+async def test_what_was_not_measured_is_not_told(http: httpx2.AsyncClient, worker: WorkerClient, lease: Lease) -> None:
+    before = await scraped(http)
+    assert not {name for name in before.names if name.startswith("tutelage_train_")}
+    assert before.value("tutelage_run_teacher_cost_usd_total", run_id=lease.run_id) is None
+    await worker.report_step(lease.run_id, report(1, 1, {"loss": None, "grad_norm": 2.0, "accuracy": 0.5}))
+    await worker.report_step(lease.run_id, report(1, 2, {"loss": 1.0, "grad_norm": None}))
+    after = await scraped(http)
+    assert {name for name in after.names if name.startswith("tutelage_train_")} == {
+        "tutelage_train_loss",
+        "tutelage_train_accuracy",
+    }
+    assert after.value("tutelage_run_nonfinite_steps_total", run_id=lease.run_id) == 2
+
+
+async def test_series_of_an_ended_run_vanish(
+    http: httpx2.AsyncClient, worker: WorkerClient, told: Exposed, lease: Lease
+):
+    assert told.value("tutelage_runs", status="running") == 1
+    await worker.report_outcome(lease.run_id, Outcome(epoch=1, result="succeeded"))
+    after = await scraped(http)
+    assert not after.names & RUNS.keys()
+    assert (after.value("tutelage_runs", status="running"), after.value("tutelage_runs", status="succeeded")) == (0, 1)
+
+
+async def test_a_run_that_nobody_holds_has_no_heartbeat(http: httpx2.AsyncClient, worker: WorkerClient, lease: Lease):
+    await worker.heartbeat(lease.run_id, Heartbeat(epoch=1, status="running", conditions={"queue_available": True}))
+    await worker.report_outcome(lease.run_id, Outcome(epoch=1, result="crashed"))
+    after = await scraped(http)
+    held = {"tutelage_run_heartbeat_timestamp_seconds", "tutelage_run_condition"}
+    assert not after.names & held
+    assert after.value("tutelage_run_status", run_id=lease.run_id, status="queued") == 1
+
+
+async def test_counters_never_fall_over_a_resume_and_count_what_was_done_twice(
+    http: httpx2.AsyncClient, worker: WorkerClient, coordinator: CoordinatorClient, lease: Lease
+) -> None:
+    scrapes = [await scraped(http)]
+
+    async def learn(epoch: int, steps: Iterable[int], again: int = 1) -> None:
+        for step in steps:
+            done = {"seconds": 4.0, "learn_s": 1.0, "wait_s": 1.0, "teacher_usd": 0.5 * step}
+            fates = {"rollouts/submitted": 8.0 * step, "rollouts/trained": 6.0 * step, "rollouts/stale": 2.0 * step}
+            for _ in range(again):  # the second time as if the first answer had been lost
+                await worker.report_step(lease.run_id, report(epoch, step, done | fates, tokens=step))
+                scrapes.append(await scraped(http))
+
+    await learn(1, range(5), again=2)
+    await worker.commit_checkpoint(lease.run_id, checkpoint(1, 2))
+    await worker.report_outcome(lease.run_id, Outcome(epoch=1, result="crashed"))
+    await worker.lease_run(lease.run_id, "w2")
+    await learn(2, range(3, 7))
+    await worker.commit_checkpoint(lease.run_id, checkpoint(2, 6))
+    scrapes.append(await scraped(http))
+
+    for before, after in pairwise(scrapes):
+        for key, value in before.values.items():
+            if key[0].endswith("_total"):
+                assert after.values[key] >= value, key
+    run, last = {"run_id": lease.run_id}, scrapes[-1]
+    assert (await coordinator.run(lease.run_id)).teacher_tokens == 60, "of the steps that count"
+    assert last.value("tutelage_run_teacher_tokens_total", **run) == 80, "steps 3 and 4 were done twice"
+    assert last.value("tutelage_run_teacher_cost_usd_total", **run) == 4
+    assert last.about("tutelage_run_rollouts_total") == {
+        "trained": 48,
+        "stale": 16,
+        "dead_lettered": 0,
+        "skipped": 0,
+        "dropped": 0,
+    }
+    assert last.about("tutelage_run_phase_seconds_total") == {"write": 18, "wait": 9, "learn": 9}
+    assert last.value("tutelage_run_crashes_total", **run) == 1, "a new checkpoint forgives it, and takes nothing back"
+
+
+seconds = st.floats(0, 1e6)
+
+
+@given(seconds, st.none() | seconds, seconds)
+def test_phases_are_disjoint_parts_of_a_step(marked_s: float, wait_s: float | None, learn_s: float) -> None:
+    parts = phases({"seconds": marked_s + learn_s, "wait_s": wait_s, "learn_s": learn_s})
+    assert min(parts.values()) >= 0
+    assert sum(parts.values()) == pytest.approx(marked_s + learn_s)
+
+
+async def test_writes_of_an_attempt_that_lost_the_run_are_counted(
+    http: httpx2.AsyncClient, worker: WorkerClient, lease: Lease
+) -> None:
+    before = (await scraped(http)).about("tutelage_fenced_writes_total")
+    other = 2
+    for call in (
+        worker.report_step(lease.run_id, report(other, 1, {})),
+        worker.heartbeat(lease.run_id, Heartbeat(epoch=other, status="running", conditions={})),
+        worker.commit_checkpoint(lease.run_id, checkpoint(other, 1)),
+        worker.report_outcome(lease.run_id, Outcome(epoch=other, result="failed")),
+        worker.lease_run(lease.run_id, "w2", other),
+    ):
+        with pytest.raises(StaleEpoch):
+            await call
+    after = (await scraped(http)).about("tutelage_fenced_writes_total")
+    assert {what: after[what] - before[what] for what in after} == {
+        "steps": 1,
+        "heartbeat": 1,
+        "checkpoints": 1,
+        "outcome": 1,
+        "lease": 1,
+        "events": 0,
+    }
+
+
+async def test_a_scrape_asks_as_much_of_many_runs_as_of_one(
+    http: httpx2.AsyncClient,
+    database: Database,
+    settings: Settings,
+    spec: Spec,
+    statements: Callable[[], list[str]],
+) -> None:
+    counts = []
+    for more, begun in ((1, 1), (30, 31)):
+        with database.write() as session:
+            for _ in range(more):
+                runs.submit(session, spec(), None)
+                lease = leases.claim(session, settings, "w")
+                assert lease is not None
+                for step in range(3):
+                    reports.step(session, lease.run_id, report(1, step, ROW))
+        heard = statements()
+        told = await scraped(http)
+        assert sum(name == "tutelage_train_loss" for name, _ in told.values) == begun
+        counts.append([each for each in heard if each.lstrip().startswith("SELECT")])
+    assert len(counts[0]) == len(counts[1]) == 3
+
+
+async def test_a_scrape_finds_what_it_reads_by_an_index(
+    http: httpx2.AsyncClient, database: Database, statements: Callable[[], list[str]], lease: Lease
+) -> None:
+    """Of SQLite, which plans by its indexes alone; PostgreSQL goes by the number of rows too."""
+    if database.engine.dialect.name != "sqlite":
+        pytest.skip("the planner of PostgreSQL reads small tables whole")
+    heard = statements()
+    await scraped(http)
+    for each in [each for each in heard if "FROM runs" in each]:
+        with database.engine.connect() as connection:
+            plan = connection.execute(text(f"EXPLAIN QUERY PLAN {each.replace('?', '1')}")).all()
+        scans = [step.detail for step in plan if step.detail.startswith("SCAN")]
+        assert all("INDEX" in scan for scan in scans), plan
+
+
+def families() -> dict[str, tuple[str, tuple[str, ...], str]]:
+    """Type, labels and help of all that a service exports, by its name."""
+    found = {name: (each.kind, each.labels, each.meaning) for name, each in (RUNS | FLEET).items()}
+    registry = CollectorRegistry()
+    for metrics in (HttpMetrics, TeacherMetrics, CoordinatorMetrics):
+        counted = metrics.of(registry)
+        for field in metrics.__dataclass_fields__:
+            collector = getattr(counted, field)
+            [described] = collector.describe()
+            name = described.name + ("_total" if described.type == "counter" else "")
+            found[name] = (described.type, collector._labelnames, described.documentation)
+    return found
+
+
+def test_every_series_is_named_as_promtool_wants_it() -> None:
+    """Its rules (promlint), and those of the guide: base units, and no label that grows with the work."""
+    for name, (kind, labels, meaning) in families().items():
+        assert re.fullmatch(r"tutelage_[a-z0-9_]+", name), name
+        assert name.endswith("_total") == (kind == "counter"), name
+        assert (
+            kind == "histogram"
+            or not name.endswith(("_count", "_sum", "_bucket", "_info"))
+            or name.endswith("run_info")
+        )
+        assert not re.search(r"milli|micro|_ms\b|minute|hour|percent|kilo|mega|_kb\b|_mb\b|gauge|counter", name), name
+        assert meaning, name
+        assert not {"le", "quantile"} & set(labels), name
+        for label in labels:
+            assert re.fullmatch(r"[a-z_]+", label), name
+            assert not re.search(r"prompt|token|rollout|request|trace", label), name
