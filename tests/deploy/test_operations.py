@@ -124,7 +124,7 @@ def test_every_alert_has_a_section_and_every_section_an_alert() -> None:
 def test_metrics_that_the_guide_reads_are_measured() -> None:
     asked = set(re.findall(r"\btutelage_\w+", PAGE.read_text()))
     assert len(asked) > 4
-    assert asked <= measured()
+    assert asked <= measured().keys()
 
 
 def test_a_block_that_is_not_run_says_so() -> None:

@@ -135,13 +135,15 @@ def variables(objects: list[dict[str, Any]], container: dict[str, Any]) -> dict[
     return found
 
 
-def measured() -> set[str]:
-    """Every series that a service has, those of histograms included."""
+def measured() -> dict[str, set[str]]:
+    """The labels of every series that a service has, those of histograms included."""
+    found = {name: set(family.labels) for name, family in (RUNS | FLEET).items()}
     registry = CollectorRegistry()
-    found = set(RUNS | FLEET)
     for metrics in (HttpMetrics.of(registry), TeacherMetrics.of(registry), CoordinatorMetrics.of(registry)):
         for field in fields(metrics):
-            [described] = getattr(metrics, field.name).describe()
+            collector = getattr(metrics, field.name)
+            [described] = collector.describe()
             suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}.get(described.type, ("",))
-            found |= {described.name + suffix for suffix in suffixes}
+            for suffix in suffixes:  # the library has no public way to ask for labels
+                found[described.name + suffix] = {*collector._labelnames, *(["le"] if suffix == "_bucket" else [])}
     return found
