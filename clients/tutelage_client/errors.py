@@ -11,6 +11,11 @@ TutelageError
 
 from __future__ import annotations
 
+from typing import Literal
+
+# Of scores: NaN, above 0, of another length than asked, of other tokens or another model, or wrong in another way.
+Flaw = Literal["nan", "positive", "length", "mismatch", "malformed"]
+
 
 class TutelageError(Exception):
     """Base of everything this project raises across a process boundary."""
@@ -26,7 +31,11 @@ class InvalidInput(TutelageError, ValueError):
 
 
 class BadScores(TutelageError, ValueError):
-    """A score block that breaks the alignment or is not a log-probability."""
+    """A score block that breaks the alignment or is not a log-probability. flaw: what is wrong, in a word"""
+
+    def __init__(self, message: str, flaw: Flaw = "malformed") -> None:
+        super().__init__(message)
+        self.flaw: Flaw = flaw
 
 
 class QuestionFailed(TutelageError):

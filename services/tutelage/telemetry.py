@@ -9,11 +9,12 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from pydantic import ValidationError
 
+from tutelage_client.errors import Flaw
 from tutelage_client.tracing import TRACEPARENT, run_trace, trace_of
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
@@ -127,8 +128,13 @@ class TeacherMetrics:
     score_seconds: Histogram
     queue_wait_seconds: Histogram
     waiting_tokens: Gauge
+    in_flight_tokens: Gauge
     spent_tokens: Gauge
     spent_usd: Gauge
+    cost_usd: Counter
+    refused_scores: Counter
+    breaker_open: Gauge
+    concurrency_limit: Gauge
     replica_up: Gauge
     replica_events: Counter
     canaries: Counter
@@ -146,6 +152,13 @@ class TeacherMetrics:
         def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
             return Histogram(f"tutelage_teacher_{name}", text, buckets=buckets, registry=registry)
 
+        refused = counter(
+            "refused_scores_total",
+            "Engine calls whose answer was refused: nan, positive, length, mismatch (of other tokens), malformed",
+            ("reason",),
+        )
+        for flaw in get_args(Flaw):
+            refused.labels(flaw)
         seconds = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
         return cls(
             scored_tokens=counter("scored_tokens_total", "Tokens that got a score"),
@@ -157,8 +170,13 @@ class TeacherMetrics:
             score_seconds=histogram("score_seconds", "Seconds of one engine call", seconds),
             queue_wait_seconds=histogram("queue_wait_seconds", "Seconds from arrival to the engine call", seconds),
             waiting_tokens=gauge("waiting_tokens", "Tokens that wait for a batch"),
+            in_flight_tokens=gauge("in_flight_tokens", "Tokens that the engine has in hand"),
             spent_tokens=gauge("spent_tokens", "Tokens that an account holds, restarts included", ("account",)),
             spent_usd=gauge("spent_usd", "Dollars that an account holds, restarts included", ("account",)),
+            cost_usd=counter("cost_usd_total", "Dollars that work cost by the teacher's prices"),
+            refused_scores=refused,
+            breaker_open=gauge("breaker_open", "1 where calls to an upstream wait, as it failed", ("upstream",)),
+            concurrency_limit=gauge("concurrency_limit", "Calls that may be open at an upstream now", ("upstream",)),
             replica_up=gauge("replica_up", "1 where an upstream of several takes work", ("replica",)),
             replica_events=counter(
                 "replica_events_total",

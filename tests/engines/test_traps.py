@@ -13,7 +13,7 @@ from tutelage.engines import ChatOptions, FakeOptions, UpstreamOptions, open_eng
 from tutelage.engines.fakes import APPS, ToyServer, Trap, listening
 from tutelage.engines.probe import Directly, probe
 from tutelage.engines.sglang import MAX_UNION_CELLS
-from tutelage_client.errors import InvalidInput, TutelageError
+from tutelage_client.errors import BadScores, InvalidInput, TutelageError
 from tutelage_client.wire import Completion, GenerateRequest, ScoreGroup, Signal, TokenScores
 
 VOCABULARY = 97
@@ -107,6 +107,28 @@ async def test_right_scores_or_a_reason(
             check_blocks(blocks, toy)
         finally:
             await engine.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "traps", "flaw"),
+    [
+        ("vllm", ("logits",), "positive"),
+        ("vllm", ("row_short",), "length"),
+        ("sglang", ("row_short",), "length"),
+        ("openai", ("no_prompt_logprobs", "echo_ignored"), "length"),
+        ("vllm", ("other_tokenizer",), "malformed"),
+    ],
+)
+async def test_what_is_wrong_with_scores_is_said_in_a_word(
+    kind: str, traps: tuple[Trap, ...], flaw: str, toy_tokenizer_dir: Path
+) -> None:
+    toy = ToyServer(FakeOptions(vocabulary_size=VOCABULARY, max_length=64), traps)
+    async with listening(APPS[kind](toy)) as url:
+        engine = await open_engine(options_of(kind, url, toy_tokenizer_dir), "toy")
+        with pytest.raises(BadScores) as refused:
+            await probe(Directly(engine), engine)
+        await engine.close()
+    assert refused.value.flaw == flaw
 
 
 async def test_candidates_of_too_large_a_union_are_found_in_the_top_k_or_bounded_by_it(toy_tokenizer_dir: Path) -> None:

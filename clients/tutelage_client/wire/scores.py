@@ -140,7 +140,8 @@ class TokenScores(Message):
                 raise ValueError(f"{name} is {array.dtype}, expected {_DTYPES[name]}")
             wanted = 1 if name in PER_ROW or name == "valid" else 2
             if array.ndim != wanted or len(array) != self.rows:
-                raise ValueError(f"{name} has shape {list(array.shape)}, expected {self.rows} rows and {wanted} axes")
+                shape = list(array.shape)
+                raise BadScores(f"{name} has shape {shape}, expected {self.rows} rows and {wanted} axes", "length")
         for one, other in (("topk_ids", "topk_logprob"), ("candidate_valid", "candidate_logprob")):
             a, b = getattr(self, one), getattr(self, other)
             if (a is None) != (b is None) or (a is not None and a.shape != b.shape):
@@ -172,9 +173,9 @@ class TokenScores(Message):
             values = values[~np.isnan(values)]  # only rows with an uncovered candidate have a bound
         most = values.max(initial=-np.inf)  # NaN where one is in them
         if np.isnan(most):
-            raise ValueError(f"{name} is NaN in a row that is marked valid")
+            raise BadScores(f"{name} is NaN in a row that is marked valid", "nan")
         if name in LOGPROBS and most > LOGPROB_SLACK:
-            raise ValueError(f"{name} holds {most:.4g}; a log-probability is at most 0")
+            raise BadScores(f"{name} holds {most:.4g}; a log-probability is at most 0", "positive")
         if name == "topk_rest_mass" and values.size and not (values.min() >= -1e-3 and most <= 1 + 1e-3):
             raise ValueError("topk_rest_mass must lie between 0 and 1")
         if name == "entropy" and values.size and not (values.min() >= -1e-3 and np.isfinite(values).all()):
@@ -192,7 +193,8 @@ class TokenScores(Message):
         """
         if self.start != start or self.rows != rows:
             raise BadScores(
-                f"the teacher scored {self.rows} tokens from position {self.start}, asked were {rows} from {start}"
+                f"the teacher scored {self.rows} tokens from position {self.start}, asked were {rows} from {start}",
+                "length",
             )
         for name, array, width in (
             ("top_k", self.topk_ids, top_k),
@@ -200,7 +202,7 @@ class TokenScores(Message):
         ):
             if width is not None and (array is None or array.shape[1] != width):
                 got = "none" if array is None else str(array.shape[1])
-                raise BadScores(f"the teacher returned {got} {name} columns, asked were {width}")
+                raise BadScores(f"the teacher returned {got} {name} columns, asked were {width}", "length")
 
 
 def _where(array: NDArray[Any], scored: NDArray[np.bool_]) -> NDArray[Any]:

@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
+from tutelage.engines.upstream.calls import Calls
 from tutelage_client.wire import (
     Breaker,
     Capabilities,
@@ -118,6 +119,11 @@ class LimitedEngine(Engine, Protocol):
     @property
     def overload(self) -> Overload | None:
         """Why no work is taken, where that is because of such limits."""
+        ...
+
+    @property
+    def calls(self) -> Calls | None:
+        """To the one upstream; None where there is none, or several that have their own."""
         ...
 
     @property

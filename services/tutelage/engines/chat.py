@@ -43,6 +43,7 @@ class ChatEngine:
         self._client = client
         self._answered_as: list[str] = []
         self._gives_logprobs = True
+        self.calls = client.calls
         self.tokenizer = None
         self.capabilities = Capabilities(
             signals=frozenset(),
@@ -66,11 +67,11 @@ class ChatEngine:
 
     @property
     def overload(self) -> Overload | None:
-        return self._client.calls.refusals.overload
+        return self.calls.refusals.overload
 
     @property
     def breaker(self) -> Breaker | None:
-        return self._client.calls.breaker.state
+        return self.calls.breaker.state
 
     async def connect(self) -> dict[str, Any]:
         """Write one token, and learn which model answers and whether it gives log-probs of its text."""

@@ -150,7 +150,7 @@ class Openai:
 
     def _check_model(self, body: dict[str, Any]) -> None:
         if body.get("model") not in (None, self._model):
-            raise BadScores(f"the upstream answered as {body['model']!r}, asked was {self._model!r}")
+            raise BadScores(f"the upstream answered as {body['model']!r}, asked was {self._model!r}", "mismatch")
 
 
 def open_openai(options: UpstreamOptions, name: str) -> UpstreamEngine:

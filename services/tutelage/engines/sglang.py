@@ -123,7 +123,7 @@ def _read(meta: dict[str, Any], asked: Asked, k: int) -> Answer:
     """What the realised tokens and the top k say."""
     own_ids, own_logprobs = _pairs([[row] for row in _rows(meta, "input_token_logprobs", asked)], 1)
     if (own_ids[:, 0] != asked.scored_ids).any():
-        raise BadScores("the upstream scored other tokens than those it was given")
+        raise BadScores("the upstream scored other tokens than those it was given", "mismatch")
     top = _pairs(_rows(meta, "input_top_logprobs", asked), k) if k else _none(asked)
     return answer_from_top_k(asked, *top, own_logprobs[:, 0], cached=int(meta.get("cached_tokens") or 0))
 
@@ -133,7 +133,7 @@ def _rows(meta: dict[str, Any], name: str, asked: Asked) -> list[Any]:
     rows = meta.get(name)
     if not isinstance(rows, list) or len(rows) != asked.rows + 1:
         got = len(rows) - 1 if isinstance(rows, list) and rows else 0
-        raise BadScores(f"{name} has {got} scored rows, asked were {asked.rows}")
+        raise BadScores(f"{name} has {got} scored rows, asked were {asked.rows}", "length")
     return rows[1:]
 
 
@@ -145,7 +145,7 @@ def _pairs(rows: list[Any], width: int) -> tuple[Ids, Logprobs]:
     except (TypeError, ValueError, IndexError) as error:
         raise BadScores("the upstream's log-probs have rows of unequal width, or an entry without an id") from error
     if ids.shape != (len(rows), width):
-        raise BadScores(f"the upstream gave {list(ids.shape)} log-probs, asked were {[len(rows), width]}")
+        raise BadScores(f"the upstream gave {list(ids.shape)} log-probs, asked were {[len(rows), width]}", "length")
     return ids, logprobs_of(logprobs)
 
 
@@ -155,7 +155,7 @@ def _gather(rows: list[Any], union: Ids, candidate_ids_RC: Ids) -> Logprobs:
         return np.full(candidate_ids_RC.shape, -np.inf)
     ids, logprobs = _pairs(rows, len(union))
     if (np.sort(ids, axis=1) != union).any():
-        raise BadScores("the upstream gave log-probs of other ids than those it was asked for")
+        raise BadScores("the upstream gave log-probs of other ids than those it was asked for", "mismatch")
     logprobs = np.take_along_axis(logprobs, np.argsort(ids, axis=1), 1)
     place = np.minimum(np.searchsorted(union, candidate_ids_RC), len(union) - 1)
     return np.where(candidate_ids_RC >= 0, np.take_along_axis(logprobs, place, 1), -np.inf)

@@ -193,15 +193,17 @@ def _read_top_k(output: Any, asked: Asked, k: int) -> TopK:
     """A row has the token itself first and the k best after it; it may be one of them too."""
     flat = output.prompt_logprobs
     if flat is None or len(flat) != len(asked.token_ids):
-        raise BadScores(f"prompt_logprobs: {0 if flat is None else len(flat)} rows for {len(asked.token_ids)} tokens")
+        raise BadScores(
+            f"prompt_logprobs: {0 if flat is None else len(flat)} rows for {len(asked.token_ids)} tokens", "length"
+        )
     first = flat.start_indices[asked.start]
     shape = (asked.rows, k + 1)
     if len(flat.token_ids) - first != asked.rows * (k + 1):
-        raise BadScores(f"prompt_logprobs has {len(flat.token_ids) - first} entries, asked were {shape}")
+        raise BadScores(f"prompt_logprobs has {len(flat.token_ids) - first} entries, asked were {shape}", "length")
     ids = np.array(flat.token_ids[first:], dtype=np.int64).reshape(shape)
     logprobs = logprobs_of(flat.logprobs[first:]).reshape(shape)
     if (ids[:, 0] != asked.scored_ids).any():
-        raise BadScores("prompt_logprobs is of other tokens than were asked about")
+        raise BadScores("prompt_logprobs is of other tokens than were asked about", "mismatch")
     return ids[:, 1:], logprobs[:, 1:], logprobs[:, 0]
 
 

@@ -99,7 +99,9 @@ class Accounts:
             given_up = True
             raise
         finally:
-            self._show(self._ledger.add(names, bill.due(given_up=given_up) - bill.most, _any))
+            due = bill.due(given_up=given_up)
+            self._show(self._ledger.add(names, due - bill.most, _any))
+            self._metrics.cost_usd.inc(due.picousd / PICO)
             self._under_way -= 1
             self._close_if_idle()
 

@@ -23,6 +23,7 @@ from tutelage.teacher.failures import EngineFailed, told
 from tutelage.teacher.parts import cut, share_usage
 from tutelage.teacher.queued import Asked, RewardRows, Waiting, WaitingLine
 from tutelage.telemetry import TeacherMetrics
+from tutelage_client.errors import BadScores
 from tutelage_client.wire import GenerateRequest, Generation, ScoreGroup, Signal, TokenScores, Usage
 
 Scored = tuple[list[TokenScores], Usage]
@@ -124,10 +125,13 @@ class Batcher:
                 self._arrived.clear()
                 continue
             self._busy += 1
+            tokens = sum(item.tokens for item in batch)
+            self._metrics.in_flight_tokens.inc(tokens)
             try:
                 await self._answer(batch)
             finally:
                 self._busy -= 1
+                self._metrics.in_flight_tokens.dec(tokens)
                 for item in batch:  # done all of them, unless this task was cancelled
                     item.fail(EngineFailed("the teacher is stopping"))
 
@@ -144,6 +148,8 @@ class Batcher:
         try:
             results = await self._call_while_awaited(batch)
         except Exception as error:  # noqa: BLE001 - an engine may raise anything, and the next request must not suffer
+            if isinstance(error, BadScores):
+                self._metrics.refused_scores.labels(error.flaw).inc()
             if last:
                 batch[0].fail(told(error))
             return last

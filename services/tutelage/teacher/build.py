@@ -13,6 +13,8 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from tutelage.engines import Engine
+from tutelage.engines.base import LimitedEngine
+from tutelage.engines.opening import shown_url
 from tutelage.engines.replicas import ReplicatedEngine
 from tutelage.queue import Queue
 from tutelage.serving import create_app
@@ -43,8 +45,7 @@ def build_app(settings: Settings, engine: Engine, queue: Queue | None = None) ->
     callers = Callers(keys, settings.run_budget())
     registry = CollectorRegistry()
     metrics = TeacherMetrics.of(registry)
-    if isinstance(engine, ReplicatedEngine):
-        _watch(engine, metrics)
+    _watch(engine, metrics)
     cache = _cache(settings, engine, metrics)
     accounts = Accounts(settings.accounts_file, settings.prices(), metrics)
 
@@ -71,10 +72,18 @@ def build_app(settings: Settings, engine: Engine, queue: Queue | None = None) ->
     return app
 
 
-def _watch(engine: ReplicatedEngine, metrics: TeacherMetrics) -> None:
+def _watch(engine: Engine, metrics: TeacherMetrics) -> None:
+    """Let what holds the calls to upstreams back be read of them, and who of several takes work."""
+    if isinstance(engine, LimitedEngine) and (calls := engine.calls) is not None:
+        upstream = shown_url(calls.url)
+        metrics.breaker_open.labels(upstream).set_function(lambda: float(calls.breaker.is_open))
+        metrics.concurrency_limit.labels(upstream).set_function(lambda: calls.limit.limit)
+    if not isinstance(engine, ReplicatedEngine):
+        return
     engine.listen(lambda replica, event: metrics.replica_events.labels(replica.name, event).inc())
     for replica in engine.replicas:
         metrics.replica_up.labels(replica.name).set_function(lambda replica=replica: float(replica.up))
+        _watch(replica.engine, metrics)
 
 
 def _cache(settings: Settings, engine: Engine, metrics: TeacherMetrics) -> ScoreCache | None:

@@ -26,12 +26,13 @@ def check_scores(
     """
     asked = [(len(group.prompt_ids), completion) for group in groups for completion in group.completions]
     if len(blocks) != len(asked):
-        raise BadScores(f"the engine returned {len(blocks)} score blocks for {len(asked)} completions")
+        raise BadScores(f"the engine returned {len(blocks)} score blocks for {len(asked)} completions", "length")
     for i, (block, (start, completion)) in enumerate(zip(blocks, asked, strict=True)):
         try:
             _check_block(block, start, completion, signals, top_k)
         except ValueError as error:
-            raise BadScores(f"score block {i}: {error}") from error
+            flaw = error.flaw if isinstance(error, BadScores) else "malformed"
+            raise BadScores(f"score block {i}: {error}", flaw) from error
 
 
 def _check_block(

@@ -85,6 +85,10 @@ class ReplicatedEngine:
         return min(found, key=lambda one: one.retry_after_s) if len(found) == len(engines) else None
 
     @property
+    def calls(self) -> None:
+        """Each replica has its own."""
+
+    @property
     def breaker(self) -> Breaker | None:
         """None: each replica has its own, which `views` tell."""
         return None

@@ -91,7 +91,7 @@ class Replica:
         answer = await question(self.engine)
         self._latencies.add(perf_counter() - begun_s)
         if self.engine.provenance != expected:
-            raise BadScores(f"{self.name} answers as another model than at the start")
+            raise BadScores(f"{self.name} answers as another model than at the start", "mismatch")
         return answer
 
     def view(self) -> ReplicaView:

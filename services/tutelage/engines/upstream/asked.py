@@ -120,5 +120,5 @@ def logprobs_of(values: Sequence[Any] | NDArray[Any]) -> Logprobs:
     except (TypeError, ValueError) as error:
         raise BadScores("the upstream's log-probs are no table of numbers") from error
     if np.isnan(array).any():
-        raise BadScores("the upstream left out a log-prob")
+        raise BadScores("the upstream left out a log-prob", "nan")
     return np.where(array <= MINUS_INFINITY, -np.inf, array)

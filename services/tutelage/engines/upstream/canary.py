@@ -50,6 +50,7 @@ class Canary:
         if not worst <= self.tolerance:
             raise BadScores(
                 f"the upstream scores a known sequence differently than at the start (a probability is off by "
-                f"{worst:.3g}): another model answers under the same name; restart this teacher if that is meant"
+                f"{worst:.3g}): another model answers under the same name; restart this teacher if that is meant",
+                "mismatch",
             )
         self._seen_s = monotonic()

@@ -52,10 +52,12 @@ def read_echo(logprobs: Any, asked: Asked, k: int, texts: TokenTexts) -> tuple[I
     best = logprobs.get("top_logprobs") or []
     n = len(asked.token_ids)
     if not n <= len(tokens) <= n + 1 or not len(tokens) == len(own) == len(best):
-        raise BadScores(f"the upstream echoed {len(tokens)} tokens of {n}: it ignored echo, or cut the text otherwise")
+        raise BadScores(
+            f"the upstream echoed {len(tokens)} tokens of {n}: it ignored echo, or cut the text otherwise", "length"
+        )
     for text, token_id in zip(tokens[asked.start : n], asked.token_ids[asked.start :], strict=True):
         if not texts.is_id(text, token_id):
-            raise BadScores(f"the upstream scored a token {text!r} where {token_id} was given")
+            raise BadScores(f"the upstream scored a token {text!r} where {token_id} was given", "mismatch")
     rows = [
         _entries(row, text, float(value), k)
         for row, text, value in zip(best[asked.start : n], tokens[asked.start : n], own[asked.start : n], strict=True)
@@ -72,5 +74,5 @@ def _entries(row: Any, own: str, own_logprob: float, k: int) -> list[tuple[str, 
     if len(entries) == k + 1 and row.get(own) == own_logprob:
         entries = [entry for entry in entries if entry[0] != own]
     if len(entries) != k:
-        raise BadScores(f"the upstream gave {len(entries)} top_logprobs a row, asked were {k}")
+        raise BadScores(f"the upstream gave {len(entries)} top_logprobs a row, asked were {k}", "length")
     return entries

@@ -53,7 +53,7 @@ class UpstreamEngine:
         calls: Calls | None = None,
     ) -> None:
         self.calls_at_once = calls_at_once
-        self._calls = calls
+        self.calls = calls
         self._options = options
         self._local = local
         self._dialect = dialect
@@ -73,11 +73,11 @@ class UpstreamEngine:
 
     @property
     def overload(self) -> Overload | None:
-        return None if self._calls is None else self._calls.refusals.overload
+        return None if self.calls is None else self.calls.refusals.overload
 
     @property
     def breaker(self) -> Breaker | None:
-        return None if self._calls is None else self._calls.breaker.state
+        return None if self.calls is None else self.calls.breaker.state
 
     async def connect(self) -> dict[str, Any]:
         """See `base.Engine.connect`; here it also compares tokenizers and tries another temperature."""
@@ -183,8 +183,10 @@ def _block(asked: Asked, answer: Answer) -> TokenScores:
     try:
         return answer.block(asked)
     except ValidationError as error:
-        said = error.errors(include_url=False, include_input=False)[0]["msg"].removeprefix("Value error, ")
-        raise BadScores(f"the upstream's answer is no score block: {said}") from error
+        first = error.errors(include_url=False, include_input=False)[0]
+        said, cause = first["msg"].removeprefix("Value error, "), first.get("ctx", {}).get("error")
+        flaw = cause.flaw if isinstance(cause, BadScores) else "malformed"
+        raise BadScores(f"the upstream's answer is no score block: {said}", flaw) from error
 
 
 def _check_cells(group: ScoreGroup, top_k: int | None, i: int) -> None:

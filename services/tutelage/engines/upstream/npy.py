@@ -28,7 +28,7 @@ def read_npy(encoded: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
     except (TypeError, ValueError, KeyError, binascii.Error) as error:
         raise BadScores("the upstream's scores are no .npy file in base64") from error
     if found != shape:
-        raise BadScores(f"the upstream scored {list(found)} rows and ids, asked were {list(shape)}")
+        raise BadScores(f"the upstream scored {list(found)} rows and ids, asked were {list(shape)}", "length")
     content = file.read()
     if dtype != np.dtype("<f4") or len(content) != math.prod(shape) * 4:
         raise BadScores(f"the upstream's scores are {dtype} in {len(content)} bytes; float32 was agreed")

@@ -19,7 +19,7 @@ def read_prompt_logprobs(rows: Any, asked: Asked, k: int) -> tuple[Ids, Logprobs
     """
     if not isinstance(rows, list) or len(rows) != len(asked.token_ids):
         got = f"{len(rows)} rows" if isinstance(rows, list) else "none"
-        raise BadScores(f"prompt_logprobs: {got} for {len(asked.token_ids)} tokens")
+        raise BadScores(f"prompt_logprobs: {got} for {len(asked.token_ids)} tokens", "length")
     entries = [_row(row, int(own), k) for row, own in zip(rows[asked.start :], asked.scored_ids, strict=True)]
     ids = np.array([[i for i, _ in top] for top, _ in entries], dtype=np.int64)
     logprobs = logprobs_of([[value for _, value in top] for top, _ in entries])
@@ -48,10 +48,10 @@ def _row(row: Any, own_id: int, k: int) -> tuple[list[tuple[int, float]], float]
     except (KeyError, TypeError, ValueError) as error:
         raise BadScores("prompt_logprobs has an entry without a log-prob") from error
     if own_id not in values:
-        raise BadScores(f"prompt_logprobs lacks the token {own_id} itself: the server scored other tokens")
+        raise BadScores(f"prompt_logprobs lacks the token {own_id} itself: the server scored other tokens", "mismatch")
     own = values[own_id]
     if len(values) == k + 1:
         del values[own_id]
     if len(values) != k and k > 0:
-        raise BadScores(f"prompt_logprobs has {len(values)} entries a row, asked were {k}")
+        raise BadScores(f"prompt_logprobs has {len(values)} entries a row, asked were {k}", "length")
     return list(values.items())[:k] if k else [], own
