@@ -102,6 +102,12 @@ MEAN_AND_WORST = Row(
             "avg by (job) (tutelage_teacher_waiting_tokens)",
             "tutelage_teacher_waiting_tokens",
         ),
+        *side_by_side(
+            "Tokens in the engine",
+            "Being computed now.",
+            "avg by (job) (tutelage_teacher_in_flight_tokens)",
+            "tutelage_teacher_in_flight_tokens",
+        ),
     ),
 )
 WORK = Row(
@@ -145,6 +151,13 @@ WORK = Row(
             least=0,
         ),
         Panel(
+            "Dollars an hour",
+            "What the work of all teachers costs, by the prices that they are told.",
+            (Query(f"3600 * sum(rate(tutelage_teacher_cost_usd_total{RATE}))", "all"),),
+            "currencyUSD",
+            least=0,
+        ),
+        Panel(
             "Tokens spent by account",
             "Of each key and run, restarts included.",
             (Query("topk(10, max by (account) (tutelage_teacher_spent_tokens))", "{{account}}"),),
@@ -174,6 +187,13 @@ TRUST = Row(
             limits=(Limit(1, "red"),),
             least=0,
         ),
+        Panel(
+            "Scores refused in an hour",
+            "Answers of the engine that cannot be: no number, above probability 1, of another length, of other tokens.",
+            (Query("sum by (reason) (increase(tutelage_teacher_refused_scores_total[1h]))", "{{reason}}"),),
+            limits=(Limit(1, "orange"),),
+            least=0,
+        ),
     ),
 )
 UPSTREAMS = Row(
@@ -196,6 +216,20 @@ UPSTREAMS = Row(
                     "{{replica}} {{event}}",
                 ),
             ),
+            least=0,
+        ),
+        Panel(
+            "Circuit breaker",
+            "Open: nothing is sent there until a probe succeeds. BreakerOpen fires after five minutes.",
+            (Query("1 - max by (upstream) (tutelage_teacher_breaker_open)", "{{upstream}}"),),
+            kind="states",
+            words=("open", "closed"),
+            limits=(Limit(1, "green"),),
+        ),
+        Panel(
+            "Calls at once",
+            "The most that a teacher sends to its upstream; it falls where that is slow or refuses.",
+            (Query("min by (upstream) (tutelage_teacher_concurrency_limit)", "{{upstream}}"),),
             least=0,
         ),
     ),

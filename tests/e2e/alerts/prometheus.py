@@ -49,6 +49,8 @@ SILENT = {
     "teachers: Canaries that failed in an hour: {{instance}}",
     "teachers: Taking work: {{replica}}",
     "teachers: What befell them in an hour: {{replica}} {{event}}",
+    "teachers: Circuit breaker: {{upstream}}",
+    "teachers: Calls at once: {{upstream}}",
 }
 
 
