@@ -17,7 +17,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from tutelage_client.errors import InvalidInput, ProblemResponse, ServiceUnreachable, StaleEpoch
 from tutelage_client.retrying import Attempts, RetryPolicy
-from tutelage_client.tracing import HEADER, TRACEPARENT
+from tutelage_client.tracing import CONTEXT
 from tutelage_client.wire.message import read_reply
 
 Reply = TypeVar("Reply")
@@ -163,10 +163,8 @@ class Http:
         timeout_s: float | None = None,
     ) -> httpx2.Request:
         timeout = httpx2.USE_CLIENT_DEFAULT if timeout_s is None else timeout_s
-        traced = {HEADER: context} if (context := TRACEPARENT.get()) else {}
-        return self._client.build_request(
-            method, path, content=content, params=params, headers=traced | dict(headers or {}), timeout=timeout
-        )
+        sent = CONTEXT.get().headers | dict(headers or {})
+        return self._client.build_request(method, path, content=content, params=params, headers=sent, timeout=timeout)
 
     @asynccontextmanager
     async def _stream(self, path: str, **options: Any) -> AsyncGenerator[httpx2.Response]:

@@ -9,13 +9,15 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any, Self, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from pydantic import ValidationError
 
+from tutelage.about import ABOUT
 from tutelage_client.errors import Flaw
-from tutelage_client.tracing import TRACEPARENT, run_trace, trace_of
+from tutelage_client.tracing import CONTEXT, run_trace
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 _LONGEST_ERROR = 300
@@ -23,7 +25,9 @@ WRITES = ("lease", "heartbeat", "outcome", "steps", "events", "checkpoints")  # 
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: time, level, service, message, whatever was passed as `extra`, and the trace's id."""
+    """One JSON object a line: time, level, service, message; what the work is about, where it is about something; what
+    was passed as `extra`; the trace's id.
+    """
 
     def __init__(self, service: str) -> None:
         super().__init__()
@@ -36,6 +40,7 @@ class JsonLines(logging.Formatter):
             "service": self._service,
             "message": record.getMessage().rstrip(),
         }
+        line |= ABOUT.get()
         line |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
         line |= _traced(line.get("run_id"))
         if record.exc_info and record.exc_info[1] is not None:
@@ -45,7 +50,7 @@ class JsonLines(logging.Formatter):
 
 def _traced(run_id: str | None) -> dict[str, str]:
     """The trace of the run that a line names, or else of the work that wrote it."""
-    trace_id = trace_of(TRACEPARENT.get()) if run_id is None else run_trace(run_id)
+    trace_id = CONTEXT.get().trace_id if run_id is None else run_trace(run_id)
     return {} if trace_id is None else {"trace_id": trace_id}
 
 
@@ -64,12 +69,20 @@ def describe_error(error: BaseException) -> dict[str, Any]:
 
 
 def configure_logging(service: str, level: str = "info") -> None:
-    """Send every log line of this process to stderr as JSON."""
+    """Send every log line of this process to stderr as JSON, warnings of libraries and what ends it among them."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines(service))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     for noisy in ("httpx2", "httpcore2", "uvicorn.access"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.captureWarnings(True)
+    sys.excepthook = _ended_by
+
+
+def _ended_by(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Of an error that nobody caught. Somebody who pressed Ctrl-C knows."""
+    if not issubclass(kind, KeyboardInterrupt):
+        logging.getLogger(__name__).critical("the process ends by an error", exc_info=(kind, error, trace))
 
 
 @dataclass(frozen=True, slots=True)

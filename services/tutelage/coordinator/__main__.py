@@ -11,10 +11,12 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from tutelage.coordinator.app import build_app
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.keys import in_files
-from tutelage.coordinator.launchers import open_launcher
+from tutelage.coordinator.launchers import Launcher, open_launcher
 from tutelage.coordinator.settings import Settings
+from tutelage.queue.base import Queue
 from tutelage.serving import serve
 from tutelage.telemetry import configure_logging
+from tutelage.tracing.export import exported
 from tutelage_client.errors import InvalidInput
 from tutelage_client.spec import explain
 
@@ -36,6 +38,12 @@ def main(argv: list[str] | None = None) -> None:
             f"tutelage.coordinator: cannot use the data directory {error.filename}: {error.strerror}; give --data-dir"
         )
     configure_logging("coordinator")
+    with exported("coordinator"):
+        work(settings, database, queue, launcher)
+
+
+def work(settings: Settings, database: Database, queue: Queue | None, launcher: Launcher | None) -> None:
+    """Serve; who cannot ends with a sentence."""
     try:
         app = build_app(settings, database, queue, launcher)
     except InvalidInput as error:

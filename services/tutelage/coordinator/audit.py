@@ -18,7 +18,7 @@ from tutelage.coordinator.callers import Caller, CallerOf
 from tutelage.coordinator.db import now
 from tutelage.coordinator.pages import page
 from tutelage.coordinator.tables import AuditRow, Base
-from tutelage_client.tracing import TRACEPARENT, trace_of
+from tutelage_client.tracing import CONTEXT
 from tutelage_client.wire import Action, AuditEntry, Page, Scope
 
 _NEW = insert(Base.metadata.tables[AuditRow.__tablename__]).values(created_at=now())
@@ -44,7 +44,7 @@ def enter(session: Session, by: Caller | None, action: Action, route: str, targe
     if by is not None:
         who = {"actor": by.name, "owner": by.owner, "project": by.project}
     what = {"action": action, "route": route, "target": target, "status": status}
-    session.execute(_NEW, who | what | {"trace": trace_of(TRACEPARENT.get())})
+    session.execute(_NEW, who | what | {"trace": CONTEXT.get().trace_id})
 
 
 async def deed_of(request: Request, caller: CallerOf) -> Deed:  # async, or FastAPI asks a thread

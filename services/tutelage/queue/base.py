@@ -25,7 +25,7 @@ class Job:
     id: derived from what is asked, so that asking again is the same job
     queue: the teacher's name; reply_to: where the answer is announced, one stream a run
     tokens: cost estimate in tokens, for admission and autoscaling; payload: an encoded score or reward request
-    traceparent: W3C's trace context of whoever asks, for the worker's log lines
+    traceparent, tracestate: W3C's trace context of whoever asks, for what the worker tells of it
     """
 
     id: str
@@ -35,6 +35,7 @@ class Job:
     tokens: int
     payload: bytes
     traceparent: str = ""
+    tracestate: str = ""
 
 
 class Put(StrEnum):

@@ -1,17 +1,21 @@
 """A job as bytes: one line of JSON with a schema version, then the payload as it is.
 
+A field that this version does not know is passed over, so that a newer one can add what may be left out.
+
 The checksum over all of it is kept by `tutelage.queue.blobs`, so that header and payload are covered alike.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 
 from tutelage.queue.base import Job
 from tutelage.queue.blobs import DamagedBody
 from tutelage_client.errors import TutelageError
 
 SCHEMA = 1
+_KNOWN = {field.name for field in fields(Job)} - {"payload"}
 
 
 class OtherSchema(TutelageError):
@@ -29,6 +33,8 @@ def pack(job: Job) -> bytes:
         "tokens": job.tokens,
         "traceparent": job.traceparent,
     }
+    if job.tracestate:  # left out where there is none, as workers of version 0.1 know no such field
+        header["tracestate"] = job.tracestate
     return json.dumps(header).encode() + b"\n" + job.payload
 
 
@@ -45,6 +51,6 @@ def unpack(body: bytes) -> Job:
         schema = header.pop("schema")
         if schema != SCHEMA:
             raise OtherSchema(f"the envelope has schema {schema}, this worker reads {SCHEMA}; upgrade the worker")
-        return Job(**header, payload=payload)
+        return Job(**{name: value for name, value in header.items() if name in _KNOWN}, payload=payload)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DamagedBody(f"the job's envelope cannot be read: {error!r}") from error

@@ -185,7 +185,7 @@ class RedisQueue:
             try:
                 job = envelope.unpack(sound(body))
             except envelope.OtherSchema as error:
-                log.warning("a job is left alone", extra={"job": job_id.decode(), "reason": str(error)})
+                log.warning("a job is left alone", extra={"request_id": job_id.decode(), "reason": str(error)})
                 await self._server.op("leave", job_id, worker, entry, attempt)
                 continue
             except DamagedBody as error:

@@ -15,6 +15,7 @@ from tutelage.engines.snapshots import Current
 from tutelage.sampler.settings import Settings
 from tutelage.sampler.work import Work
 from tutelage.telemetry import configure_logging
+from tutelage.tracing.export import exported
 from tutelage_client.errors import InvalidInput
 from tutelage_client.spec import explain
 
@@ -24,7 +25,8 @@ def main() -> None:
     try:
         settings = CliApp.run(Settings)
         configure_logging("sampler", settings.log_level)
-        asyncio.run(serve(settings))
+        with exported("sampler"):
+            asyncio.run(serve(settings))
     except ValidationError as error:
         sys.exit(_refused(explain(error)[0]))
     except InvalidInput as error:

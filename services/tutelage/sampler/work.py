@@ -15,14 +15,16 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from tutelage.about import about
 from tutelage.engines.snapshots import Current, SnapshotGone
 from tutelage.engines.upstream.failures import UpstreamAway
 from tutelage.queue.base import Delivery, Queue
 from tutelage.sampler.settings import Settings
 from tutelage.telemetry import describe_error
+from tutelage.tracing import Attributes, span
 from tutelage.waiting import is_set_within, until_reached
 from tutelage_client.errors import ServiceUnreachable
-from tutelage_client.tracing import TRACEPARENT
+from tutelage_client.tracing import CONTEXT, TraceContext, received
 from tutelage_client.wire import SampleReply, SampleRequest, SnapshotRef, sampler_queue
 
 log = logging.getLogger(__name__)
@@ -88,7 +90,15 @@ class Work:
         part = [(delivery, request) for delivery, request in part if delivery.job.id in self._held]
         if not part:
             return
-        TRACEPARENT.set(part[0][0].job.traceparent)
+        CONTEXT.set(_asked(part)[0])
+        job = part[0][0].job  # a snapshot is of one run
+        with (
+            about(run_id=job.run_id, policy_version=ref.policy_version),
+            span(f"process {job.queue}", _told(part), "consumer", links=_asked(part)),
+        ):
+            await self._written(ref, part)
+
+    async def _written(self, ref: SnapshotRef, part: Part) -> None:
         deliveries = [delivery for delivery, _ in part]
         try:
             await self._student.load(ref)
@@ -109,7 +119,7 @@ class Work:
             await self._fail(deliveries, reason, retry=True)
         else:
             self._failures = 0
-            log.info("texts are written", extra={"texts": len(part), "policy_version": ref.policy_version})
+            log.info("texts are written", extra={"texts": len(part)})
 
     async def _answer(self, replies: Sequence[tuple[Delivery, SampleReply]]) -> None:
         answered = [
@@ -143,3 +153,19 @@ class Work:
 
     async def _insist(self, call: Callable[[], Awaitable[Result]]) -> Result | None:
         return await until_reached(call, self._stopping)
+
+
+def _asked(part: Part) -> list[TraceContext]:
+    """What the texts are written for."""
+    return [received(delivery.job.traceparent, delivery.job.tracestate) for delivery, _ in part]
+
+
+def _told(part: Part) -> Attributes:
+    return {
+        "messaging.system": "redis",
+        "messaging.destination.name": part[0][0].job.queue,
+        "messaging.operation.name": "process",
+        "messaging.operation.type": "process",
+        "messaging.batch.message_count": len(part),
+        "gen_ai.operation.name": "text_completion",
+    }

@@ -42,7 +42,14 @@ def create_app(
     """
     described = {"title": title, "version": tutelage.__version__, "responses": answers(*EVERYWHERE)}
     # Without the framework's pages of its routes, which load scripts from elsewhere.
-    app = DescribedApp(lifespan=lifespan, docs_url=None, redoc_url=None, **described)
+    app = DescribedApp(
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        # The framework's own spans hold queries, its log records what errors say; `Trace` makes those of this project.
+        telemetry={"auto_configure": False, "tracing": False, "metrics": False, "logs": False},
+        **described,
+    )
     app.state.stopping = asyncio.Event()
     app.state.registry = registry or CollectorRegistry()
     app.add_middleware(GuardBody, default=max_body_bytes, by_prefix=body_limits or {})

@@ -1,4 +1,4 @@
-"""What wraps every request: what a body may be, and the count and time of answers."""
+"""What wraps every request: what a body may be, its trace, and the count and time of answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tutelage.serving.problems import ServiceProblem
 from tutelage.telemetry import HttpMetrics
-from tutelage_client.tracing import HEADER, TRACEPARENT
+from tutelage.tracing import Span, span
+from tutelage_client.tracing import CONTEXT, received
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+PROBED = frozenset({"/healthz", "/health", "/readyz", "/metrics"})  # asked all the time, of no trace
 
 
 class GuardBody:
@@ -58,15 +62,55 @@ def _packed(encoding: str) -> ServiceProblem:
 
 
 class Trace:
-    """ASGI middleware that does a request's work in the trace that its caller named."""
+    """ASGI middleware that does a request's work in the trace that its caller named, as a span of its route.
+
+    Of the address the span holds the template alone: a query may hold anything.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            TRACEPARENT.set(Headers(scope=scope).get(HEADER, ""))
-        await self._app(scope, receive, send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        CONTEXT.set(received(headers.get("traceparent", ""), headers.get("tracestate", "")))
+        if scope["path"] in PROBED:
+            await self._app(scope, receive, send)
+            return
+        method = scope["method"] if scope["method"] in METHODS else "_OTHER"
+        with span(method, {"http.request.method": method, "url.scheme": scope["scheme"]}, "server") as served:
+            try:
+                await self._app(scope, receive, _watching(send, served))
+            finally:
+                if (route := _route(scope)) is not None:
+                    served.rename(f"{method} {route}")
+                    served.tell({"http.route": route} | _of_run(scope))
+
+
+def _watching(send: Send, served: Span) -> Send:
+    """`send`, which the span learns the answer's status from."""
+
+    async def watch(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            status = message["status"]
+            served.tell({"http.response.status_code": status})
+            if status >= 500:
+                served.fail(str(status))
+        await send(message)
+
+    return watch
+
+
+def _route(scope: Scope) -> str | None:
+    """The template of the path; None where no route matched."""
+    return getattr(scope.get("route"), "path", None)
+
+
+def _of_run(scope: Scope) -> dict[str, str]:
+    run_id = scope.get("path_params", {}).get("run_id")
+    return {} if run_id is None else {"opd.run_id": run_id}
 
 
 class Measure:
@@ -91,6 +135,6 @@ class Measure:
         try:
             await self._app(scope, receive, watch)
         finally:
-            route = getattr(scope.get("route"), "path", "unmatched")
+            route = _route(scope) or "unmatched"
             self._metrics.requests.labels(scope["method"], route, status).inc()
             self._metrics.seconds.labels(scope["method"], route).observe(perf_counter() - began)

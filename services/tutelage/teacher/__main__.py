@@ -13,6 +13,7 @@ from tutelage.serving import serve
 from tutelage.teacher.build import build_app
 from tutelage.teacher.settings import Settings
 from tutelage.telemetry import configure_logging
+from tutelage.tracing.export import exported
 from tutelage_client.errors import InvalidInput
 from tutelage_client.spec import explain
 
@@ -22,14 +23,20 @@ def main() -> None:
     try:
         settings = CliApp.run(Settings)
         configure_logging("teacher", settings.log_level)
-        engine = asyncio.run(open_engine(settings.engine_options(), settings.name))
-        queue = settings.open_queue()
-        settings.coordinator_key()  # read again to register; what cannot be used is said before anything is served
-        app = build_app(settings, engine, queue)
+        with exported("teacher"):
+            work(settings)
     except ValidationError as error:
         sys.exit(_refused(explain(error)[0]))
     except InvalidInput as error:
         sys.exit(_refused(error.message))
+
+
+def work(settings: Settings) -> None:
+    """Raises ValidationError or InvalidInput where something cannot be used."""
+    engine = asyncio.run(open_engine(settings.engine_options(), settings.name))
+    queue = settings.open_queue()
+    settings.coordinator_key()  # read again to register; what cannot be used is said before anything is served
+    app = build_app(settings, engine, queue)
     serve(app, settings.host, settings.port, grace_s=settings.grace_s)
 
 

@@ -22,7 +22,9 @@ from tutelage.teacher.checks import check_scores
 from tutelage.teacher.failures import EngineFailed, told
 from tutelage.teacher.parts import cut, share_usage
 from tutelage.teacher.queued import Asked, RewardRows, Waiting, WaitingLine
+from tutelage.teacher.spans import of_batch, used
 from tutelage.telemetry import TeacherMetrics
+from tutelage.tracing import Span
 from tutelage_client.errors import BadScores
 from tutelage_client.wire import GenerateRequest, Generation, ScoreGroup, Signal, TokenScores, Usage
 
@@ -184,24 +186,32 @@ class Batcher:
         return [] if call.cancelled() else call.result()
 
     async def _call(self, batch: list[Waiting]) -> Sequence[Scored | Generated | Valued]:
-        first = batch[0]
         self._metrics.batch_tokens.observe(sum(item.tokens for item in batch))
+        with of_batch(batch, self._engine) as told:
+            return await self._done(batch, told)
+
+    async def _done(self, batch: list[Waiting], told: Span) -> Sequence[Scored | Generated | Valued]:
+        first = batch[0]
         if isinstance(first.work, GenerateRequest):
             generations, usage = await self._engine.generate(first.work)
-            self._metrics.spent(usage.model_dump())
+            self._spend(usage, told)
             return [(generations, usage)]
         if isinstance(first.work, RewardRows):
             assert isinstance(self._engine, RewardEngine)
             values, usage = await self._engine.reward(first.work.rows)
-            self._metrics.spent(usage.model_dump())
+            self._spend(usage, told)
             return [(values, usage)]
         assert first.asked is not None
         parts = [item.work for item in batch if isinstance(item.work, list)]
         groups = [group for part in parts for group in part]
         blocks, usage = await self._engine.score(groups, first.asked.signals, first.asked.top_k)
-        self._metrics.spent(usage.model_dump())
+        self._spend(usage, told)
         check_scores(blocks, groups, first.asked.signals, first.asked.top_k)
         return list(zip(_split(blocks, parts), share_usage(usage, parts), strict=True))
+
+    def _spend(self, usage: Usage, told: Span) -> None:
+        self._metrics.spent(usage.model_dump())
+        told.tell(used(usage))
 
 
 def _split(blocks: list[TokenScores], parts: Sequence[Sequence[ScoreGroup]]) -> list[list[TokenScores]]:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from operator import attrgetter
 from time import perf_counter
 from typing import Any
 
+from tutelage.queue.base import Job
 from tutelage.teacher.accounts import Bill
 from tutelage.teacher.fairness import FairLine
 from tutelage.telemetry import TeacherMetrics
+from tutelage_client.tracing import CONTEXT, TraceContext
 from tutelage_client.wire import GenerateRequest, ScoreGroup, Signal
+
+JOB: ContextVar[Job | None] = ContextVar("job", default=None)  # that this task answers; None: of the HTTP door
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,7 @@ class RewardRows:
 class Waiting:
     """One part of one request. work: groups to score, or what is never merged: a generation, rows of a reward model
 
-    bill: who pays for it
+    bill: who pays for it; job, context: what it is done for, and in whose trace
     """
 
     work: list[ScoreGroup] | GenerateRequest | RewardRows
@@ -47,6 +52,8 @@ class Waiting:
     start: float = 0.0
     future: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     arrived_s: float = field(default_factory=perf_counter)
+    job: Job | None = field(default_factory=JOB.get)
+    context: TraceContext = field(default_factory=CONTEXT.get)
 
     @property
     def owner(self) -> str:

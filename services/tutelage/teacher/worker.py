@@ -11,17 +11,19 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TypeVar
 
+from tutelage.about import tell_about
 from tutelage.queue.base import Delivery, Job, Queue
 from tutelage.teacher.accounts import BudgetSpent
 from tutelage.teacher.callers import Callers
 from tutelage.teacher.failures import EngineAway, EngineFailed
 from tutelage.teacher.negotiation import read_request
 from tutelage.teacher.outbox import Outbox
+from tutelage.teacher.queued import JOB
 from tutelage.teacher.scorer import Scorer
 from tutelage.telemetry import describe_error
 from tutelage.waiting import is_set_within, until_reached
 from tutelage_client.errors import BadScores, InvalidInput, ServiceUnreachable
-from tutelage_client.tracing import TRACEPARENT
+from tutelage_client.tracing import CONTEXT, received
 from tutelage_client.wire import (
     MEDIA_TYPE,
     decode_reward_request,
@@ -129,28 +131,30 @@ class QueueWorker:
             self._suspect = None
         self._job_ended.set()
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a job broke the worker", extra={"job": delivery.job.id, **describe_error(error)})
+            log.error("a job broke the worker", extra={"request_id": delivery.job.id, **describe_error(error)})
 
     async def _work(self, delivery: Delivery) -> None:
-        TRACEPARENT.set(delivery.job.traceparent)  # of this job's task
-        log.debug("a job is worked on", extra={"job": delivery.job.id, "attempt": delivery.attempt})
+        JOB.set(delivery.job)  # of this task
+        tell_about(run_id=delivery.job.run_id, request_id=delivery.job.id)
+        CONTEXT.set(received(delivery.job.traceparent, delivery.job.tracestate))
+        log.debug("a job is worked on", extra={"attempt": delivery.attempt})
         try:
             payload = await self._answered(delivery.job)
         except (InvalidInput, BudgetSpent) as error:
             reason = str(error)
             kept = await self._insist(lambda: self._queue.fail(delivery, reason, retry=False))
         except EngineAway as error:
-            log.warning("a job is handed back", extra={"job": delivery.job.id, "reason": str(error)})
+            log.warning("a job is handed back", extra={"reason": str(error)})
             await self._insist(lambda: self._queue.release([delivery]))
             return
         except (BadScores, EngineFailed) as error:
             reason = str(error)
-            log.warning("a job failed", extra={"job": delivery.job.id, "attempt": delivery.attempt, "reason": reason})
+            log.warning("a job failed", extra={"attempt": delivery.attempt, "reason": reason})
             kept = await self._insist(lambda: self._queue.fail(delivery, reason, retry=True))
         else:
             kept = await self._outbox.send((delivery, payload))
         if not kept:
-            log.warning("a job's lease was lost before its end", extra={"job": delivery.job.id})
+            log.warning("a job's lease was lost before its end")
 
     async def _answered(self, job: Job) -> bytes:
         """The payload's answer: it says itself whether it asks for scores or for rewards."""

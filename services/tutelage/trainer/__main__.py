@@ -8,6 +8,7 @@ import sys
 from pydantic_settings import CliApp
 
 from tutelage.telemetry import configure_logging
+from tutelage.tracing.export import exported
 from tutelage.trainer import trackers
 from tutelage.trainer.place import Place
 from tutelage.trainer.settings import Settings
@@ -17,6 +18,12 @@ from tutelage_client.errors import InvalidInput, ProblemResponse
 def main() -> int:
     settings = CliApp.run(Settings)
     configure_logging("trainer", settings.log_level)
+    with exported("trainer"):
+        return work(settings)
+
+
+def work(settings: Settings) -> int:
+    """The exit status."""
     try:
         settings.coordinator_key()
         settings.teacher_key()

@@ -15,7 +15,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
+from tutelage.about import tell_about
 from tutelage.rewards import Graders
+from tutelage.tracing import span, started
 from tutelage.trainer.marking import Scored, Timeline, unheard
 from tutelage.trainer.mixing import weighed
 from tutelage.trainer.pipeline import Pipeline
@@ -23,6 +25,7 @@ from tutelage.trainer.rewarding import graded
 from tutelage.trainer.rollouts import SOURCES
 from tutelage.trainer.sourcing import Sources
 from tutelage_client.spec import RunSpec
+from tutelage_client.tracing import CONTEXT, TraceContext
 from tutelage_client.wire import ModelReward, Rollout
 
 Marks = tuple[list[Scored], Timeline]
@@ -150,11 +153,13 @@ class Ahead:
 
     async def _marked(self, begun: Underway) -> Marks:
         """The step's rollouts with the teacher's marks and the graders' rewards, where any are wanted."""
-        async with aclosing(self._written(begun)) as rollouts:
+        tell_about(step=begun.step + 1)  # of this task
+        async with aclosing(self._written(begun, CONTEXT.get())) as rollouts:
             if self.pipeline is None:
                 scored, timeline = [Scored(each, None) async for ended in rollouts for each in ended], Timeline()
             else:
-                scored, timeline = await self.pipeline.scored(rollouts, begun.hear)
+                with span("ask", {}):
+                    scored, timeline = await self.pipeline.scored(rollouts, begun.hear)
         if (share := self.spec.rollout.teacher_share) is not None:
             known = sum(each.scores is not None for each in scored)
             scored = await asyncio.to_thread(weighed, scored, self.sources.student, share)
@@ -164,12 +169,13 @@ class Ahead:
             scored = await graded(scored, reward.by, self.sources.student.text, self._graders)
         return scored, timeline
 
-    async def _written(self, begun: Underway) -> AsyncGenerator[list[Rollout]]:
+    async def _written(self, begun: Underway, context: TraceContext) -> AsyncGenerator[list[Rollout]]:
         """One step after the other: its writer has the weights of one version until its last text is asked about."""
         async with self._writing:
             if begun.whole:
                 yield begun.rollouts
                 return
+            writing = started("write", {}, parent=context)  # beside the asking, which takes what this yields
             await asyncio.to_thread(self.sources.student.follow)
             async with aclosing(SOURCES[self.spec.rollout.source](self.sources, begun.step)) as written:
                 async for ended in written:
@@ -177,6 +183,8 @@ class Ahead:
                     self.sources.ledger.submit(ended)
                     yield ended
             begun.whole = True
+            writing.tell({"opd.rollouts": len(begun.rollouts)})
+            writing.end()
 
 
 def write(kept: Mapping[int, Sequence[Rollout]], folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from tutelage_client.wire import (
     decode_reward_reply,
 )
 
+log = logging.getLogger(__name__)
 # A reply that breaks the contract is asked for again, under a new job id, this many times in all.
 MAX_ATTEMPTS = 3
 
@@ -50,7 +52,7 @@ class Answers:
         for question in filter(self.asker.leaves_out, questions):
             marking.admit(question, is_inside=True)
         questions = [question for question in questions if not self.asker.leaves_out(question)]
-        results = await self.asker.put([question.job for question in questions])
+        results = await self.asker.put(questions)
         for question, result in zip(questions, results, strict=True):
             marking.admit(question, is_inside=result is not Put.FULL)
             if result == Put.DEAD:
@@ -111,6 +113,7 @@ class Answers:
         message = f"rollout {', '.join(names)} is left out: {reason}"
         if question.teacher.on_loss == "fail" or self.asker.spec.deterministic:
             raise TeacherFailed("question_failed", message)
+        log.warning("a rollout is left out", extra={"rollout_id": names[0], "reason": reason})
         marking.given_up = reason
         marking.leave_out(question, "dead_lettered")
         await self.session.event("teacher", message, "warning", rollout=names[0])

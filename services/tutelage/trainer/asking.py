@@ -10,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.queue.base import Job, Put, Queue
+from tutelage.tracing import Attributes
+from tutelage.trainer import sending
 from tutelage.trainer.access import Access
 from tutelage.trainer.marking import Question
 from tutelage.trainer.presence import Presence
 from tutelage.trainer.questions import job_id, question
 from tutelage.trainer.watching import NOTHING, Watched
 from tutelage_client.spec import RunSpec, TeacherRef, asked_now, teacher_for
-from tutelage_client.tracing import traceparent
+from tutelage_client.tracing import CONTEXT, traceparent
 from tutelage_client.wire import (
     EntryDtype,
     RewardItem,
@@ -92,22 +94,31 @@ class Asker:
             tokens=sum(len(rollout.prompt_ids) + len(rollout.completion_ids) for rollout in rollouts),
             payload=payload,
             traceparent=traceparent(self.run_id, own_id),
+            tracestate=CONTEXT.get().tracestate,
         )
 
     def again(self, question: Question) -> Question:
         """The same question as another job, whose answer the queue does not have yet."""
         attempt = question.attempt + 1
         own_id = job_id(self.run_id, question.rollouts, question.asked, question.job.payload, attempt)
-        return replace(question, job=replace(question.job, id=own_id), attempt=attempt)
+        job = replace(question.job, id=own_id, traceparent=traceparent(self.run_id, own_id))
+        return replace(question, job=job, attempt=attempt)
 
     def leaves_out(self, question: Question) -> bool:
         """Whether the step may go on without an answer, as the teacher is lost; until it is back it is not asked."""
         return question.teacher.on_loss == "skip" and question.asked in self.presence.lost
 
-    async def put(self, jobs: Sequence[Job]) -> list[Put]:
-        """Add the jobs, however long the queue is away: nothing is lost by waiting."""
-        return await self.access.insist("questions", lambda: self.queue.put(jobs))
+    async def put(self, questions: Sequence[Question]) -> list[Put]:
+        """Add their jobs, however long the queue is away: nothing is lost by waiting."""
+        jobs, told = [question.job for question in questions], [_told(question) for question in questions]
+        return await self.access.insist("questions", lambda: sending.put(self.queue, jobs, told))
 
     async def cancel(self) -> None:
         """Take back whatever of the run is in the queue, once nobody waits for it any more."""
         await self.access.insist("questions", lambda: self.queue.cancel(self.run_id))
+
+
+def _told(question: Question) -> Attributes:
+    """What the span of its job says beside what every job's does."""
+    versions = [rollout.policy_version for rollout in question.rollouts]
+    return {"opd.teacher": question.asked, "opd.policy_version": min(versions), "opd.rollouts": len(versions)}

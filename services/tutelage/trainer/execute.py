@@ -10,6 +10,8 @@ from typing import Literal
 
 import torch
 
+from tutelage.about import tell_about
+from tutelage.tracing import span, started
 from tutelage.trainer import keeping
 from tutelage.trainer.build import build
 from tutelage.trainer.crashes import crashing
@@ -24,7 +26,7 @@ from tutelage.trainer.world import ALONE, World
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.errors import InvalidInput, ProblemResponse, StaleEpoch, TutelageError
 from tutelage_client.spec import parse_spec
-from tutelage_client.tracing import TRACEPARENT, traceparent
+from tutelage_client.tracing import CONTEXT, NOWHERE, TraceContext, traceparent
 from tutelage_client.wire import Outcome, RunError, RunStatus
 from tutelage_client.worker import WorkerClient
 
@@ -70,26 +72,29 @@ async def lead(
     worker: WorkerClient, coordinator: CoordinatorClient, settings: Settings, run_id: str, world: World = ALONE
 ) -> ExitCode:
     """From the lease to the exit code; SIGTERM pauses the run."""
-    TRACEPARENT.set(traceparent(run_id))
+    CONTEXT.set(TraceContext(traceparent(run_id)))
+    tell_about(run_id=run_id)
     try:
         epoch = None if world.restarted else settings.epoch
         lease = await worker.lease_run(run_id, settings.name, epoch)
     except StaleEpoch:
         return ExitCode.FENCED
     except ProblemResponse as error:
-        log.error("the run cannot be leased", extra={"run_id": run_id, "reason": error.detail})  # noqa: TRY400
+        log.error("the run cannot be leased", extra={"reason": error.detail})  # noqa: TRY400
         return ExitCode.USER_ERROR
-    log.info("an attempt begins", extra={"run_id": run_id, "epoch": lease.epoch})
+    tell_about(epoch=lease.epoch)
+    _begin(run_id, lease.epoch)
+    log.info("an attempt begins")
     session = Session(worker, lease)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, session.request, "pause")
     try:
         async with session.beating():
             return await attempt(session, coordinator, settings, world)
     except (Fenced, StaleEpoch) as error:
-        log.warning("fenced", extra={"run_id": run_id, "epoch": lease.epoch, "reason": str(error)})
+        log.warning("fenced", extra={"reason": str(error)})
         return ExitCode.FENCED
     except Exception as error:  # the outer edge of the process: whatever it was, the run should say it
-        log.exception("the run crashed", extra={"run_id": run_id, "epoch": lease.epoch})
+        log.exception("the run crashed")
         await _crashed(session, error)
         return ExitCode.CRASHED
 
@@ -101,9 +106,10 @@ async def attempt(
     run: Run | None = None
     queue = settings.open_queue()
     try:
-        await session.enter("validating")
-        spec = parse_spec(session.lease.spec)
-        run = await build(session, spec, coordinator, queue, settings.teacher_key(), world)
+        with span("prepare", {}):
+            await session.enter("validating")
+            spec = parse_spec(session.lease.spec)
+            run = await build(session, spec, coordinator, queue, settings.teacher_key(), world)
         run.trackers = following(session, run.student.step, settings.tracker)
         if settings.crash_at is not None:
             run.passing = crashing(settings.crash_at, session.epoch)
@@ -128,6 +134,13 @@ async def attempt(
     finally:
         await queue.close()
     return ExitCode.DONE
+
+
+def _begin(run_id: str, epoch: int) -> None:
+    """The span above all others of the attempt. It ends at once, so that it is there however the process ends."""
+    begun = started("attempt", {}, parent=NOWHERE, own=TraceContext(traceparent(run_id, f"attempt/{epoch}")))
+    begun.end()
+    CONTEXT.set(begun.context)
 
 
 async def _crashed(session: Session, error: Exception) -> None:

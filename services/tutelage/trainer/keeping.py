@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tutelage.tracing import span
 from tutelage.trainer import ahead, checkpoint, saving
 from tutelage.trainer.checkpoint import NotSaved, refusing
 from tutelage.trainer.crashes import CrashPoint
@@ -48,6 +49,13 @@ async def commit(run: Run, *, final: bool = False) -> bool:
     """Write a checkpoint, make it the run's newest, then let go of the oldest. False: the disk refused."""
     if run.kept.step == run.student.step:
         return True
+    with span("checkpoint", {}) as told:
+        if not (saved := await _committed(run, final=final)):
+            told.fail("refused")
+        return saved
+
+
+async def _committed(run: Run, *, final: bool) -> bool:
     root = run.artefacts / "checkpoints"
     kept = run.ahead.at_rest()  # at one instant with the ledger, as both go on while the checkpoint is written
     state = _state(run, run.ledger.at_rest(sum(map(len, kept.values()))))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping
 
+from tutelage.about import about
 from tutelage.core.clock import advanced
+from tutelage.tracing import span
 from tutelage.trainer import keeping, writing
 from tutelage.trainer.crashes import CrashPoint
 from tutelage.trainer.evaluate import evaluate
@@ -22,6 +25,7 @@ from tutelage_client.history import LearnedStep
 from tutelage_client.spec import uncorrected
 from tutelage_client.wire import Inspection, Prices
 
+log = logging.getLogger(__name__)
 UNCORRECTED = (
     "the objective takes text for the student's own, which is older with rollout.max_lag above 0; "
     "add a ratio_clip to weight it by p/mu"
@@ -38,7 +42,8 @@ async def train(run: Run) -> None:
     ended = ended_by(run)
     async with run.ahead:
         while ended is None:
-            ended = await step(run)
+            with about(step=run.student.step + 1, policy_version=run.student.step), span("step", {}):
+                ended = await step(run)
     await run.ahead.give_up()
     if run.samplers is not None:
         await run.samplers.give_up()
@@ -59,7 +64,8 @@ async def step(run: Run) -> str | None:
         scored, rewards = rewarded(run, scored)
         scored_s = time.monotonic()
         shown = chosen(scored)
-        metrics = await learning.step(scored, shown if reports_next(run) else ())
+        with span("learn", {"opd.rollouts": len(scored)}):
+            metrics = await learning.step(scored, shown if reports_next(run) else ())
     run.ahead.go_on(run.student.step)
     run.ledger.pushed_after = run.sources.pushed_after
     done = Ended.of(scored, stale, asks_teacher=run.spec.asks_teacher_scores, in_pairs=run.objective.in_pairs)
@@ -114,7 +120,8 @@ def rewarded(run: Run, scored: list[Scored]) -> tuple[list[Scored], Metrics]:
 async def evaluated(run: Run) -> Metrics:
     if run.eval_examples is None:
         return {}
-    found = await asyncio.to_thread(evaluate, run.student, run.eval_examples, run.spec)
+    with span("evaluate", {"opd.examples": len(run.eval_examples)}):
+        found = await asyncio.to_thread(evaluate, run.student, run.eval_examples, run.spec)
     if run.spec.rollout.adaptive is not None:
         before = run.ledger.share if run.student.step else Share()
         run.ledger.share = before.after(found["eval_loss"], run.spec.rollout.adaptive)
@@ -180,6 +187,7 @@ def replayed(run: Run, scored: list[Scored]) -> Metrics:
 
 async def report(run: Run, metrics: Metrics, shown: list[Scored], inspections: Mapping[str, Inspection]) -> None:
     """One row for the step, with a few of its rollouts to look at."""
+    log.info("a step is done")
     tokens = (run.ledger.student_tokens, run.ledger.teacher_tokens)
     await run.session.step(run.student.step, metrics, *tokens, [each.rollout for each in shown], inspections)
     totals = dict(zip(("student_tokens", "teacher_tokens"), tokens, strict=True))

@@ -122,7 +122,7 @@ class Outages:
         self.presence.asked_s[teacher] = self.presence.now_s
         await self._put(teacher, steps)
         stays = self.presence.lost.get(teacher)
-        if stays is not None and await self.asker.put([stays.job]) == [Put.DEAD]:
+        if stays is not None and await self.asker.put([stays]) == [Put.DEAD]:
             self.presence.hear(teacher)  # it was there to give it up
 
     async def _put(self, teacher: str, steps: Sequence[Marking]) -> None:

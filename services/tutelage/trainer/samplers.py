@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from tutelage.engines.sampling import Sampled
 from tutelage.engines.snapshots import Base
 from tutelage.queue.base import Answer, Job, Put, Queue
+from tutelage.trainer import sending
 from tutelage.trainer.access import Access
 from tutelage.trainer.checkpoint import NotSaved
 from tutelage.trainer.session import Session
@@ -28,7 +29,7 @@ from tutelage.trainer.student import Student
 from tutelage.trainer.writer import Writer
 from tutelage_client.errors import InvalidInput, ServiceUnreachable, TutelageError
 from tutelage_client.spec import RolloutSpec, RunSpec
-from tutelage_client.tracing import traceparent
+from tutelage_client.tracing import CONTEXT, traceparent
 from tutelage_client.wire import SampledText, SampleReply, SampleRequest, SnapshotRef, sampler_queue
 
 CONDITION = "sampler_available"
@@ -153,12 +154,13 @@ class Samplers:
         payload, run_id = request.model_dump_json().encode(), self._session.run_id
         own_id = hashlib.sha256(f"{run_id}/text/".encode() + payload).hexdigest()[:32]
         tokens = len(request.prompt_ids) + request.max_new_tokens
-        trace = traceparent(run_id, own_id)
-        return Job(own_id, sampler_queue(self.name), self._replies, run_id, tokens, payload, trace)
+        trace = (traceparent(run_id, own_id), CONTEXT.get().tracestate)
+        return Job(own_id, sampler_queue(self.name), self._replies, run_id, tokens, payload, *trace)
 
     async def _put(self, wanted: Wanted, names: Sequence[str]) -> None:
         jobs = [wanted.jobs[name][1] for name in names]
-        results = await self._access.insist("texts", lambda: self._queue.put(jobs))
+        told = [{} if wanted.snapshot is None else {"opd.policy_version": wanted.snapshot.policy_version}] * len(jobs)
+        results = await self._access.insist("texts", lambda: sending.put(self._queue, jobs, told))
         self._put_s = time.monotonic()
         for name, result in zip(names, results, strict=True):
             if result is Put.DEAD:
