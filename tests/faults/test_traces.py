@@ -45,7 +45,9 @@ async def test_the_lines_of_a_teacher_a_trainer_and_the_coordinator_are_joined_b
     )
     assert {"teacher", "trainer", "coordinator"} <= {line["service"] for line in first}
     assert any(line["message"] == "a job failed" for line in first), "the one that its fault hit"
-    worked = [{line["job"] for line in found if line["message"] == "a job is worked on"} for found in (first, second)]
+    worked = [
+        {line["request_id"] for line in found if line["message"] == "a job is worked on"} for found in (first, second)
+    ]
     assert all(worked)
     assert not worked[0] & worked[1]
 
