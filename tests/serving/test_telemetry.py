@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
-from tutelage.telemetry import JsonLines, TeacherMetrics, describe_error
+from tutelage.telemetry import CoordinatorMetrics, JsonLines, TeacherMetrics, describe_error
 from tutelage_client.wire import RewardItem, Usage
 
 
@@ -50,3 +50,17 @@ def test_two_teachers_in_one_process_count_apart() -> None:
     one.spent(Usage(scored_tokens=5, forward_tokens=9).model_dump())
     values = [registry.get_sample_value("tutelage_teacher_forward_tokens_total") for registry in registries]
     assert values == [9.0, 0.0]
+
+
+def test_what_may_happen_is_counted_from_zero() -> None:
+    """A series that begins with its first event hides it from a rate."""
+    registry = CollectorRegistry()
+    CoordinatorMetrics.of(registry)
+    TeacherMetrics.of(registry)
+    for name, label, value in (
+        ("tutelage_fenced_writes_total", "what", "steps"),
+        ("tutelage_teacher_refused_scores_total", "reason", "nan"),
+    ):
+        assert registry.get_sample_value(name, {label: value}) == 0
+    for name in ("leases_lost_total", "sse_dropped_total", "sse_clients"):
+        assert registry.get_sample_value(f"tutelage_{name}") == 0

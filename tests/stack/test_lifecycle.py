@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 from embedded_stack import Up, finished, kill, small_spec, until
+from exposed import Exposed, fallen, scraped_until_ended
 from postgres import execute
 from sqlalchemy import make_url
 
@@ -66,6 +67,7 @@ async def test_a_paused_run_keeps_its_steps_and_goes_on_when_resumed(own: Up, da
 
 async def test_a_trainer_killed_in_the_middle_resumes_from_its_checkpoint(own: Up, data: Path) -> None:
     run_id = await started(own, small_spec(data, "killed", **LONG), step=5)
+    scraping = asyncio.create_task(scraped_until_ended(own.url, run_id))
     child = own.executing()
     assert child is not None
     kill(child.pid)
@@ -78,6 +80,22 @@ async def test_a_trainer_killed_in_the_middle_resumes_from_its_checkpoint(own: U
         messages = [event.message for event in (await client.event_page(run_id)).data]
     assert {c.epoch for c in checkpoints} == {1, 2}
     assert any(message.startswith("resumed at step") for message in messages)
+    scrapes = await scraping
+    assert fallen(scrapes) == set()
+    check_told(scrapes[-1], run_id)
+    assert any(each.value("tutelage_redis_memory_bytes") for each in scrapes)
+
+
+def check_told(told: Exposed, run_id: str) -> None:
+    """What the last scrape before the end says of a run that crashed once."""
+    run = {"run_id": run_id}
+    assert told.value("tutelage_run_crashes_total", **run) == 1
+    assert min(told.about("tutelage_run_phase_seconds_total").values()) > 0
+    assert (told.value("tutelage_run_rollouts_total", **run, outcome="trained") or 0) > 0
+    for name in ("run_teacher_tokens_total", "run_heartbeat_timestamp_seconds", "train_reverse_kl_nats"):
+        assert (told.value(f"tutelage_{name}", **run) or 0) > 0, name
+    assert told.value("tutelage_run_condition", **run, condition="teacher_available") == 1
+    assert told.value("tutelage_teacher_available", teacher="adder") == 1
 
 
 async def test_teacher_queue_and_coordinator_come_back_and_the_run_succeeds(own: Up, data: Path) -> None:
