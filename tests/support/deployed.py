@@ -131,7 +131,8 @@ def variables(objects: list[dict[str, Any]], container: dict[str, Any]) -> dict[
     found = {each["name"]: each["value"] for each in container.get("env", [])}
     maps = {each["metadata"]["name"]: each["data"] for each in of_kind(objects, "ConfigMap")}
     for source in container.get("envFrom", []):
-        found |= maps[source["configMapRef"]["name"]]
+        ref = source["configMapRef"]
+        found |= maps.get(ref["name"], {}) if ref.get("optional") else maps[ref["name"]]
     return found
 
 
