@@ -34,17 +34,17 @@ class Snapshots:
         return self._root / f"e{self._epoch}"
 
     def publish(self, writer: Writer) -> SnapshotRef:
-        """The writer's weights, as they stay while it writes. Older ones of which no text is wanted any more go.
+        """The writer's weights, as they stay while it writes. First older ones go, of which no text is wanted any more.
 
         Raises:
             NotSaved: the disk refuses.
         """
         if (known := self._published.get(writer.step)) is not None:
             return known
+        self._let_go(writer.step - self._max_lag)
         with refusing(f"the snapshot of policy version {writer.step}", self.folder / f".{writer.step:08d}.tmp"):
             ref = publish(self.folder, self._about(writer), writer.model.save_pretrained)
         self._published[writer.step] = ref
-        self._let_go(writer.step - self._max_lag)
         return ref
 
     def clear(self) -> None:
