@@ -165,6 +165,11 @@ def page(result: dict[str, Any]) -> str:
         "Claim: judgements alone lift the student by at least 10 points.",
         f"{verdict} here: {100 * gain:+.1f} points on the mean of the seeds.",
         "",
+        f"For these tokens the judge marked about {asked('judged') * arms['judged']['steps']:,} answers, and the",
+        f"teacher wrote about {asked('seqkd') * arms['seqkd']['steps']:,} texts. A mark is one digit for an answer,",
+        "and a gradient has to find out which tokens earned it; a text shows every token of a mostly right answer.",
+        "Where the hosted model can do the task itself and its text may be used, imitate it first.",
+        "",
         "## What the black box computes",
         "",
         "A digit is 9 times the geometric mean of the probabilities that the hosted model itself gives to the answer's",
@@ -188,6 +193,12 @@ def page(result: dict[str, Any]) -> str:
         *tuning_table(result),
     ]
     return "\n".join(lines) + "\n"
+
+
+def asked(arm: str) -> int:
+    """Answers, or texts, of one step."""
+    rollout = load_spec(EXAMPLES / STAGE.name / f"{arm}.toml").rollout
+    return rollout.prompts_per_step * rollout.samples_per_prompt
 
 
 def _line(arm: str, own: dict[str, Any]) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
-from experiments.black_box import STAGE, model_of, told_apart, words_around
+from experiments.black_box import STAGE, model_of, page, told_apart, words_around
 from experiments.comparison import Planned
 
 from tutelage.engines import open_engine
@@ -99,3 +100,12 @@ def test_how_well_marks_tell_right_from_wrong() -> None:
 
 async def test_the_words_of_a_question_are_counted_without_what_is_judged() -> None:
     assert 400 < await words_around() < 800
+
+
+def test_the_page_is_made_of_the_result() -> None:
+    folder = Path("docs/results")
+    result = json.loads((folder / "black_box.json").read_text())
+    assert (folder / "black_box.md").read_text() == page(result)
+    assert [(run["seed"], run["arm"]) for run in result["runs"]] == [
+        (seed, arm) for seed in result["seeds"] for arm in STAGE.arms
+    ]
