@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +16,9 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 # Where a change lands, the same examples each time: what stops it is the change, not what else a search finds.
 settings.register_profile("landing", deadline=None, derandomize=True)
+
+# A shell's background job ignores Ctrl-C, and so would the tests and all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
