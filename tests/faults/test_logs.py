@@ -20,14 +20,12 @@ SECTION = (ROOT / "docs" / "howto" / "watching.md").read_text().partition("## Lo
 SCHEMA = {key: (str if kind == "string" else int, always == "always") for key, kind, always in ROW.findall(SECTION)}
 FAULTS = ["none"] * 5 + ["error"] * 2  # behind the probe: a batch that fails is tried again job by job
 LEVELS = {"debug", "info", "warning", "error", "critical"}
-STARTED = "listening on "  # on stdout, in the same file here: what is before it is of the start
+STARTED = "listening on "  # on stdout, in the same file here; one that was started again says so again
 
 
 def read(text: str) -> list[dict[str, Any]]:
     """The lines of a process's log, each an object. Fails where one is not."""
-    start, found, rest = text.rpartition(STARTED)
-    assert all(line.startswith("{") for line in start.splitlines() if not line.startswith(STARTED)), start
-    return [json.loads(line) for line in start.splitlines() + (rest.splitlines()[1:] if found else rest.splitlines())]
+    return [json.loads(line) for line in text.splitlines() if not line.startswith(STARTED)]
 
 
 def check(line: dict[str, Any]) -> None:

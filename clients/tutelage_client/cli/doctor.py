@@ -66,7 +66,7 @@ def _extras() -> list[Check]:
     """Those that are here as one check, then one for each that is not."""
     lacking = {extra: missing(extra) for extra in EXTRAS}
     here = [extra for extra, modules in lacking.items() if not modules]
-    found = [Check(name="extras", result="ok", detail=f"{', '.join(here)} can be imported")] if here else []
+    found = [Check(name="extras", result="ok", detail=f"{', '.join(here)} are installed")] if here else []
     return found + [_lacking(extra, modules) for extra, modules in lacking.items() if modules]
 
 

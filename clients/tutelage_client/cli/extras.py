@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, distribution
 
-# The modules that an extra adds; `embedded` is what one machine needs. Held to pyproject.toml by a test.
+# The packages that an extra adds; `embedded` is what one machine needs. Held to pyproject.toml by a test.
 EXTRAS: dict[str, tuple[str, ...]] = {
     "serving": ("fastapi", "prometheus_client", "pydantic_settings", "uvicorn"),
     "queue": ("redis",),
@@ -15,6 +15,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "upstream": ("serving", "queue", "rewards", "openai", "transformers"),
     "vllm": ("serving", "queue", "rewards", "vllm"),
     "trainer": ("serving", "queue", "model", "rewards", "peft"),
+    "otel": ("opentelemetry_sdk", "opentelemetry_exporter_otlp_proto_http"),
     "export": ("pyarrow",),
     "wandb": ("wandb",),
     "mlflow": ("mlflow",),
@@ -23,12 +24,20 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 }
 
 
-def modules(extra: str) -> frozenset[str]:
-    """The modules of an extra, those of the extras in it included; `vllm` is an extra with a module of that name."""
+def packages(extra: str) -> frozenset[str]:
+    """The packages of an extra, those of the extras in it included; `vllm` is an extra with a package of that name."""
     extras = EXTRAS.keys() - {extra}
-    return frozenset().union(*(modules(part) if part in extras else {part} for part in EXTRAS[extra]))
+    return frozenset().union(*(packages(part) if part in extras else {part} for part in EXTRAS[extra]))
 
 
 def missing(extra: str) -> list[str]:
-    """The modules of an extra that cannot be imported here."""
-    return sorted(name for name in modules(extra) if find_spec(name) is None)
+    """The packages of an extra that are not installed here."""
+    return sorted(name for name in packages(extra) if not _is_installed(name))
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        distribution(package)
+    except PackageNotFoundError:
+        return False
+    return True
