@@ -80,7 +80,8 @@ class Trace:
             await self._app(scope, receive, send)
             return
         method = scope["method"] if scope["method"] in METHODS else "_OTHER"
-        with span(method, {"http.request.method": method, "url.scheme": scope["scheme"]}, "server") as served:
+        asked = {"http.request.method": method, "url.scheme": scope.get("scheme", "http")}
+        with span(method, asked, "server") as served:
             try:
                 await self._app(scope, receive, _watching(send, served))
             finally:
