@@ -171,7 +171,7 @@ def wired(stages: Stages, spec: RunSpec, queue: Queue, told: Silent, url: str, i
     student, ledger = TimedStudent(stages, spec), Ledger()
     prompt = [1 + i % (VOCABULARY - 1) for i in range(PROMPT)]
     examples = [Example("p", prompt, None, None, None, line) for line in range(1, stages.rollouts + 1)]
-    sources = Sources(run_id, spec.seed, spec.rollout, examples, student, session.worker, teachers, ledger)
+    sources = Sources(spec.seed, spec.rollout, examples, student, teachers, ledger)
     pipeline = Pipeline(Answers(Asker(queue, run_id, spec), session, teachers.provenances, ledger))
     objective = Objective("divergence", support="sampled")
     ahead = Ahead(spec, sources, pipeline, {})

@@ -1,4 +1,4 @@
-"""What trainers report and people read: metrics, events, checkpoints, samples, pushed rollouts, the model."""
+"""What trainers report and people read: metrics, events, checkpoints, samples, the model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tutelage.coordinator.db import Database
 from tutelage.coordinator.events import events
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.errors import ProblemResponse
-from tutelage_client.wire import CheckpointCommit, EventReport, Lease, Outcome, Rollout, StepReport, TeacherInfo
+from tutelage_client.wire import CheckpointCommit, EventReport, Lease, Outcome, Rollout, StepReport
 from tutelage_client.worker import WorkerClient
 
 Spec = Callable[..., dict[str, Any]]
@@ -167,46 +167,3 @@ async def test_sample_rollouts_come_back_as_they_were_reported(
     ]
     assert rest.next is None
     assert first.data[0].rollout.model_dump(mode="json") == rollout("r1-0").model_dump(mode="json")
-
-
-async def test_a_pushed_rollout_that_no_teacher_takes_is_refused(
-    coordinator: CoordinatorClient, pushed_spec: dict[str, Any], rollout: Any, teacher_info: Callable[..., TeacherInfo]
-) -> None:
-    await coordinator.register_teacher("walker", "http://127.0.0.1:9", teacher_info())
-    teachers = {"objective": {"kind": "divergence"}, "teachers": [{"name": "walker", "tags": ["walk"]}]}
-    run = await coordinator.submit(pushed_spec | teachers)
-    walk = rollout("a").model_copy(update={"tag": "walk"})
-    with pytest.raises(ProblemResponse) as refused:
-        await coordinator.push_rollouts(run.id, [walk, rollout("b").model_copy(update={"tag": "sum"})])
-    assert (refused.value.status, refused.value.field) == (422, "rollouts.1.tag")
-    assert "'sum'" in refused.value.detail and "'walk'" in refused.value.detail
-    assert (await coordinator.push_rollouts(run.id, [walk])).accepted == 1
-
-
-async def test_pushed_rollouts_are_taken_once_and_read_in_order(
-    coordinator: CoordinatorClient, worker: WorkerClient, lease: Lease, rollout: Callable[[str], Rollout]
-):
-    result = await coordinator.push_rollouts(lease.run_id, [rollout("a"), rollout("b"), rollout("a")])
-    assert (result.accepted, result.duplicates) == (2, 1)
-    result = await coordinator.push_rollouts(lease.run_id, [rollout("b"), rollout("c")])
-    assert (result.accepted, result.duplicates) == (1, 1)
-    first = await worker.pushed(lease.run_id, limit=2)
-    assert first.next is not None
-    rest = await worker.pushed(lease.run_id, after=int(first.next))
-    assert [r.id for r in [*first.data, *rest.data]] == ["a", "b", "c"]
-    assert rest.next is not None
-    nothing = await worker.pushed(lease.run_id, after=int(rest.next))
-    assert (nothing.data, nothing.next) == ([], rest.next)
-
-
-async def test_rollouts_are_refused_where_the_run_writes_its_own_or_is_over(
-    coordinator: CoordinatorClient, lease: Lease, worker: WorkerClient, spec: Spec, rollout: Callable[[str], Rollout]
-):
-    own = await coordinator.submit(spec())
-    with pytest.raises(ProblemResponse) as refused:
-        await coordinator.push_rollouts(own.id, [rollout("a")])
-    assert refused.value.code == "not_pushed"
-    await worker.report_outcome(lease.run_id, Outcome(epoch=1, result="failed"))
-    with pytest.raises(ProblemResponse) as refused:
-        await coordinator.push_rollouts(lease.run_id, [rollout("a")])
-    assert refused.value.code == "run_is_final"

@@ -55,6 +55,7 @@ SAID = {
     ],
     "docs/howto/export.md": ["run.json", "metrics.parquet", "model.safetensors", "README.md"],
     "docs/howto/watching.md": ["event: metrics", "finalizing -> succeeded", "tutelage_teacher_scored_tokens_total"],
+    "docs/howto/pushed-rollouts.md": ["8 taken", "1 was there already", "succeeded"],
     "docs/howto/sampler-workers.md": ["step 4/4", "succeeded"],
     "docs/operations.md": ["3 tokens scored", "succeeded", "tutelage_http_requests_total", '"ready"'],
 }

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from embedded_stack import SKILL, Up, finished, small_spec
+from embedded_stack import SKILL, Up, finished, small_spec, until
 from safetensors.torch import load_file
 
 from tutelage_client.spec import SOURCES
@@ -150,3 +150,17 @@ async def test_every_setting_runs_to_its_end(up: Up, submitted: dict[Any, str], 
     before = load_file(SKILL / "student/model.safetensors")
     assert weights.keys() == before.keys()
     assert {w.dtype for w in weights.values()} == {torch.bfloat16 if name == "bfloat16" else torch.float32}
+
+
+async def test_a_run_that_has_loaded_its_student_refuses_what_it_cannot_read(up: Up, data: Path) -> None:
+    good = pushed(12)
+    beyond = good[0].model_copy(update={"id": "beyond", "completion_ids": good[0].completion_ids + 1000})
+    long = good[0].model_copy(update={"id": "long", "prompt_ids": np.tile(good[0].prompt_ids, 100)})
+    async with up.client() as client:
+        run = await client.submit(spec_of(data, "divergence", "pushed"))
+        await until(up, run.id, lambda view: view.status is RunStatus.RUNNING)
+        result = await client.push_rollouts(run.id, [beyond, *good, long])
+    assert (result.accepted, [each.id for each in result.refused]) == (12, ["beyond", "long"])
+    assert "is no token id, those of this run are 0 to 18" in result.refused[0].detail
+    assert "the most that student and teachers of this run read" in result.refused[1].detail
+    await succeeded(up, run.id)

@@ -71,8 +71,7 @@ class Attempts:
         provenances = {"toy": FakeEngine(FakeOptions(), "toy").provenance}
         pipeline = Pipeline(Answers(Asker(self.queue, "run-1", self.spec), session, provenances, ledger))
         examples = [Example("p", [2, 3], [4 + i], None, None, i + 1) for i in range(A_STEP)]
-        worker: Any = None
-        sources = Sources("run-1", 5, self.spec.rollout, examples, student, worker, Teachers(), ledger)
+        sources = Sources(5, self.spec.rollout, examples, student, Teachers(), ledger)
         async with pipeline, Ahead(self.spec, sources, pipeline, kept) as steps:
             assert ledger.rollouts.queued == steps.queued
             yield state["step"], ledger, steps

@@ -100,14 +100,16 @@ async def test_pushed_rollouts_that_a_pause_cut_off_are_not_taken_for_read(
     assert run.pipeline is not None
     async with asyncio.timeout(30), run.pipeline:
         cut_off = asyncio.create_task(loop.step(run))
-        while run.sources.pushed_after < 4:
+        assert run.sources.inbox is not None
+        while run.sources.inbox.after < 4:
             await asyncio.sleep(0.01)
         run.session.request("pause")
         with pytest.raises(StopRun):
             await cut_off
     assert await keeping.commit(run)
     again = await building(spec, worker, MemoryQueue(), epoch=2, checkpoint=worker.newest)
-    assert again.sources.pushed_after == again.ledger.pushed_after == 0
+    assert again.sources.inbox is not None
+    assert again.sources.inbox.after == again.ledger.pushed_after == 0
 
 
 class PowerCut(Exception):

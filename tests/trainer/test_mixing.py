@@ -52,9 +52,8 @@ def sources_with(make_spec: Any, make_student: Any) -> Any:
         examples = [Example(f"p{i}", [2 + i % 20, 10], None, None, None, i + 1) for i in range(60)]
         client: Any = writer
         teacher = Teacher(TeacherRef(name="toy"), registered(FakeEngine(FakeOptions(), "toy")), client)
-        worker: Any = None
         ledger = Ledger()
-        return Sources("run-1", 5, spec.rollout, examples, make_student(spec), worker, Teachers((teacher,)), ledger)
+        return Sources(5, spec.rollout, examples, make_student(spec), Teachers((teacher,)), ledger)
 
     return make
 

@@ -96,9 +96,8 @@ def sources(make_spec: Any, make_student: Any) -> Sources:
     rollout = {"prompts_per_step": 4, "samples_per_prompt": 2, "max_new_tokens": 6}
     spec = make_spec({"kind": "constant_penalty"}, rollout=rollout)
     examples = [Example(f"p{i}", [2 + i, 10], [3 + i, 1], f"a{i}", None, i + 1) for i in range(8)]
-    worker: Any = None
     replay = Replay(Adaptive(initial_share=1.0, capacity=8), 10)
-    return Sources("run-1", 5, spec.rollout, examples, make_student(spec), worker, Teachers(), Ledger(), replay)
+    return Sources(5, spec.rollout, examples, make_student(spec), Teachers(), Ledger(), replay)
 
 
 async def collected(sources: Sources, step: int) -> list[Rollout]:

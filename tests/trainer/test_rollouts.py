@@ -5,26 +5,29 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from recording_worker import RecordingWorker, lease
 from toy_teacher import registered
 
 from tutelage.engines import FakeOptions
 from tutelage.engines.fake import FakeEngine
 from tutelage.trainer.data import Example
 from tutelage.trainer.exits import TeacherFailed
+from tutelage.trainer.inbox import Inbox
 from tutelage.trainer.ledger import Ledger
 from tutelage.trainer.rollouts import SOURCES
+from tutelage.trainer.session import Session
 from tutelage.trainer.sourcing import Sources, prompts_of_step, seed_for
 from tutelage.trainer.teachers import Teacher, Teachers
 from tutelage_client.errors import ProblemResponse
 from tutelage_client.spec import TeacherRef
-from tutelage_client.wire import GenerateReply, GenerateRequest, Generation, Page, Prompt, Rollout
+from tutelage_client.wire import GenerateReply, GenerateRequest, Generation, Page, Prompt, Rollout, RolloutLimits
 
 PENALTY = {"kind": "constant_penalty"}
 
@@ -43,10 +46,11 @@ def test_passes_and_seeds_are_shuffled_differently() -> None:
     assert len(orders) == 9
 
 
-class PushedPages:
+class PushedPages(RecordingWorker):
     """A worker client that hands out pushed rollouts two at a time."""
 
     def __init__(self, rollouts: list[Rollout]) -> None:
+        super().__init__()
         self.rollouts = rollouts
         self.asked: list[int] = []
 
@@ -60,8 +64,7 @@ class PushedPages:
 def sources(make_spec: Any, make_student: Any) -> Sources:
     spec = make_spec(PENALTY, rollout={"prompts_per_step": 4, "samples_per_prompt": 2, "max_new_tokens": 6})
     examples = [Example(f"p{i}", [2 + i, 10], [3 + i, 1], f"a{i}", None, i + 1) for i in range(8)]
-    worker: Any = PushedPages([])
-    return Sources("run-1", 5, spec.rollout, examples, make_student(spec), worker, Teachers(), Ledger())
+    return Sources(5, spec.rollout, examples, make_student(spec), Teachers(), Ledger())
 
 
 async def collected(sources: Sources, source: str, step: int) -> list[Rollout]:
@@ -117,14 +120,36 @@ async def test_data_is_taken_as_it_stands(sources: Sources) -> None:
     assert [r.answer for r in rollouts] == [f"a{i}" for i in indices]
 
 
+def inbox(pages: PushedPages, **limits: int) -> Inbox:
+    session = Session(cast("Any", pages), lease({}, "/artefacts"))
+    return Inbox(session, RolloutLimits.model_validate({"vocabulary_size": 32, "context": 64} | limits))
+
+
 async def test_pushed_rollouts_come_in_order_and_move_the_cursor(sources: Sources, random_rollouts: Any) -> None:
-    pages: Any = PushedPages(random_rollouts(20))
-    pushed = replace(sources, worker=pages)
+    pages = PushedPages(random_rollouts(20))
+    pushed = replace(sources, inbox=inbox(pages))
     first, second = await collected(pushed, "pushed", 0), await collected(pushed, "pushed", 1)
     assert [r.id for r in first + second] == [f"r{i:03}" for i in range(16)]
-    assert pushed.pushed_after == 16
+    assert pushed.inbox is not None
+    assert pushed.inbox.after == 16
     assert pushed.ledger.pushed_after == 0  # nothing was learned from yet
     assert pages.asked == list(range(0, 16, 2))
+
+
+async def test_a_pushed_rollout_that_cannot_be_read_is_left_out_and_told_of(
+    sources: Sources, random_rollouts: Any
+) -> None:
+    """Such as were pushed before the coordinator knew what the run's student and teachers read."""
+    rollouts = random_rollouts(10)
+    wrong = np.full_like(rollouts[3].completion_ids, 32)
+    rollouts[3] = rollouts[3].model_copy(update={"completion_ids": wrong})
+    pages = PushedPages(rollouts)
+    taken = await collected(replace(sources, inbox=inbox(pages)), "pushed", 0)
+    assert [r.id for r in taken] == [f"r{i:03}" for i in range(9) if i != 3]
+    assert pages.events == [
+        "the pushed rollout 'r003' is left out: completion_ids: 32 is no token id, those of this run are 0 to 31; "
+        "encode the text with the student's tokenizer"
+    ]
 
 
 async def test_a_reader_that_leaves_early_stops_the_sampling_thread(sources: Sources) -> None:

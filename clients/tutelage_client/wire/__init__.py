@@ -35,6 +35,7 @@ from tutelage_client.wire.leases import (
 )
 from tutelage_client.wire.letters import DeadLetterView, FailedDelivery
 from tutelage_client.wire.message import Message
+from tutelage_client.wire.pushing import PushedRollouts, PushResult, RefusedRollout, RolloutLimits
 from tutelage_client.wire.retention import ForgetRequest, Forgotten
 from tutelage_client.wire.rewarding import (
     ModelReward,
@@ -57,8 +58,6 @@ from tutelage_client.wire.runs import (
     FileView,
     Page,
     Problem,
-    PushedRollouts,
-    PushResult,
     RolloutSample,
     RolloutView,
     RunError,
@@ -157,6 +156,7 @@ __all__ = [
     "Provenance",
     "PushResult",
     "PushedRollouts",
+    "RefusedRollout",
     "ReplicaView",
     "Reward",
     "RewardItem",
@@ -165,6 +165,7 @@ __all__ = [
     "RewardReply",
     "RewardRequest",
     "Rollout",
+    "RolloutLimits",
     "RolloutSample",
     "RolloutView",
     "Rubric",

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from tutelage_client.wire.changes import ForkPoint
 from tutelage_client.wire.inspecting import Inspection, check_faces
 from tutelage_client.wire.message import Message
+from tutelage_client.wire.pushing import RolloutLimits
 from tutelage_client.wire.rollouts import Rollout
 from tutelage_client.wire.runs import CheckpointView, RunError, TeacherView
 
@@ -44,6 +45,7 @@ class Heartbeat(Message):
     epoch: int = Field(description="of the lease")
     status: Literal["validating", "running", "finalizing"] = Field(description="what it does")
     conditions: dict[str, bool] = Field(default={}, description="such as teacher_available")
+    limits: RolloutLimits | None = Field(default=None, description="of pushed rollouts, once the student is loaded")
 
 
 class HeartbeatReply(Message):

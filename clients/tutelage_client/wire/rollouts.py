@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -10,11 +10,14 @@ from pydantic import Field, model_validator
 from tutelage_client.wire.arrays import Flags, Floats, TokenIds
 from tutelage_client.wire.message import Message
 
+# It is part of an address.
+RolloutId = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
 
 class Rollout(Message):
     """Text of some policy after a prompt, with what is needed to learn from it. Arrays have one entry a token."""
 
-    id: str = Field(description="the same text of the same run has the same id, so that a repeat counts once")
+    id: RolloutId = Field(description="the same text of the same run has the same id, so that a repeat counts once")
     source: Literal["student", "teacher", "mixed", "data", "pushed"] = Field(
         description="who wrote it; mixed: student and teacher by turns"
     )

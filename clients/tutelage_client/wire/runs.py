@@ -173,16 +173,3 @@ class Problem(BaseModel):
     detail: str = Field(description="one sentence: what, where, the limit, the remedy")
     field: str | None = Field(default=None, description="dotted path of what is wrong")
     errors: list[dict[str, str]] = Field(default=[], description="field and message of everything that is wrong")
-
-
-class PushedRollouts(Message):
-    """Trajectories from elsewhere."""
-
-    rollouts: list[Rollout] = Field(min_length=1, max_length=1024, description="an id that was seen before is ignored")
-
-
-class PushResult(Message):
-    """What became of pushed rollouts."""
-
-    accepted: int = Field(description="new ones")
-    duplicates: int = Field(description="those whose id was there already")

@@ -138,6 +138,8 @@ def heartbeat(session: Session, settings: Settings, run_id: str, beat: Heartbeat
     run.lease_expires_at = now() + settings.lease_s
     run.updated_at = now()
     run.conditions = beat.conditions | within_limits(session, run)
+    if beat.limits is not None:
+        run.limits = beat.limits.model_dump()
     if run.started_at is None:
         run.started_at = now()
     status = RunStatus(beat.status)

@@ -1,29 +1,36 @@
-"""Rollouts written elsewhere: each id is taken once, and the trainer reads them in the order of arrival."""
+"""Rollouts written elsewhere: each id is taken once, and the trainer reads them in the order of arrival.
+
+Each is judged by itself. What only the tokenizer can tell is known once the run's trainer has loaded its student; what
+came before is judged by the trainer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from tutelage.coordinator.db import now, put_new
 from tutelage.coordinator.runs import find
-from tutelage.coordinator.tables import PushedRow
-from tutelage.serving import ServiceProblem
+from tutelage.coordinator.tables import PushedRow, RunRow
+from tutelage.serving import ServiceProblem, reason
 from tutelage_client.errors import InvalidInput
 from tutelage_client.spec import RunSpec, teacher_for
-from tutelage_client.wire import Page, PushResult, Rollout
+from tutelage_client.wire import Page, PushResult, RefusedRollout, Rollout, RolloutLimits
 
 LONGEST = 1024
 
 
-def push(session: Session, run_id: str, rollouts: Sequence[Rollout]) -> PushResult:
-    """Keep what is new. The run's row is locked, so that a reader never sees a number before a smaller one.
+def push(session: Session, run_id: str, given: Sequence[Any]) -> PushResult:
+    """Keep what is new of rollouts as they were sent.
+
+    The run's row is locked, so that a reader never sees a number before a smaller one.
 
     Raises:
         ServiceProblem: 409 `not_pushed` where the run writes its own rollouts, 409 `run_is_final`.
-        InvalidInput: no teacher of the run takes the tag of a rollout.
     """
     run = find(session, run_id, lock=True)
     source = run.spec["rollout"]["source"]
@@ -33,23 +40,51 @@ def push(session: Session, run_id: str, rollouts: Sequence[Rollout]) -> PushResu
         )
     if run.status.final:
         raise ServiceProblem(409, "run_is_final", f"{run_id} has {run.status} already; submit a new run")
-    _check_routes(RunSpec.model_validate(run.spec), rollouts)
+    judged = _judged(run, given)
+    rollouts = [each for each in judged if isinstance(each, Rollout)]
     accepted = 0
     for rollout in rollouts:
         row = {"rollout_id": rollout.id, "rollout": rollout.model_dump(mode="json"), "created_at": now()}
         if put_new(session, PushedRow, run_id=run_id, seq=run.last_pushed + 1, **row):
             run.last_pushed += 1
             accepted += 1
-    return PushResult(accepted=accepted, duplicates=len(rollouts) - accepted)
+    refused = [each for each in judged if isinstance(each, RefusedRollout)]
+    return PushResult(accepted=accepted, duplicates=len(rollouts) - accepted, refused=refused)
 
 
-def _check_routes(spec: RunSpec, rollouts: Sequence[Rollout]) -> None:
-    for index, rollout in enumerate(rollouts) if spec.teachers else ():
+def _judged(run: RunRow, given: Sequence[Any]) -> list[Rollout | RefusedRollout]:
+    spec = RunSpec.model_validate(run.spec)
+    limits = None if run.limits is None else RolloutLimits.model_validate(run.limits)
+    return [_read(spec, limits, index, each) for index, each in enumerate(given)]
+
+
+def _read(spec: RunSpec, limits: RolloutLimits | None, index: int, given: Any) -> Rollout | RefusedRollout:
+    try:
+        rollout = Rollout.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        return _refused(index, given, first["loc"], reason(first))
+    for field, sentence in _flaws(spec, limits, rollout):
+        return _refused(index, given, [field], sentence)
+    return rollout
+
+
+def _flaws(spec: RunSpec, limits: RolloutLimits | None, rollout: Rollout) -> Iterator[tuple[str, str]]:
+    if limits is not None:
+        yield from limits.flaws(rollout)
+    if spec.teachers:
         try:
             teacher_for(spec.teachers, rollout.tag)
         except InvalidInput as error:
-            field = f"rollouts.{index}.tag"
-            raise InvalidInput(f"{field}: {error.message}", field) from error
+            yield "tag", error.message
+
+
+def _refused(index: int, given: Any, place: Sequence[str | int], sentence: str) -> RefusedRollout:
+    field = ".".join(map(str, ["rollouts", index, *place]))
+    name = given.get("id") if isinstance(given, dict) else None
+    return RefusedRollout(
+        index=index, id=name if isinstance(name, str) else None, field=field, detail=f"{field}: {sentence}"
+    )
 
 
 def pushed(session: Session, run_id: str, after: int, limit: int) -> Page[Rollout]:

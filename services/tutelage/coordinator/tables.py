@@ -58,7 +58,7 @@ class RunRow(Base):
     """A run. `desired` is what its owner wants, `status` what is observed; they are written by different hands.
 
     submitted_by: the caller; charged: to its account, the most that the run may spend, once it has ended what it did
-    totals: by `totals`, over all attempts
+    totals: by `totals`, over all attempts; limits: of pushed rollouts, once a trainer has loaded the student
     """
 
     __tablename__ = "runs"
@@ -105,6 +105,7 @@ class RunRow(Base):
     charged_tokens: Mapped[int] = mapped_column(server_default=text("0"))
     charged_usd: Mapped[float] = mapped_column(server_default=text("0"))
     totals: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    limits: Mapped[dict[str, Any] | None]
 
 
 class EventRow(Base):

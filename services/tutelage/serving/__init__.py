@@ -15,7 +15,7 @@ from tutelage.serving.openapi import (
     in_events,
     in_part,
 )
-from tutelage.serving.problems import ServiceProblem, problem
+from tutelage.serving.problems import ServiceProblem, problem, reason
 from tutelage.serving.process import serve
 
 __all__ = [
@@ -37,5 +37,6 @@ __all__ = [
     "in_events",
     "in_part",
     "problem",
+    "reason",
     "serve",
 ]

@@ -83,20 +83,24 @@ def _sentence(request: Request, error: AnyHTTPException) -> str:
 
 async def _on_invalid_request(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    errors = [_field_and_message(each) for each in error.errors()]
+    errors = [_of_request(each) for each in error.errors()]
     first = errors[0]
     return problem(422, "invalid_input", first["message"], field=first.get("field"), errors=errors)
 
 
-def _field_and_message(error: dict[str, Any]) -> dict[str, str]:
-    parts = [str(part) for part in error["loc"] if part not in ("body", "query", "path", "header")]
-    message = error["msg"].removeprefix("Value error, ")
+def _of_request(error: Any) -> dict[str, str]:
+    part, *place = error["loc"]  # the body, the query, a header
     if error["type"] == "json_invalid":
-        return {"message": f"the body is not JSON: {error['ctx']['error']} at byte {parts[0]}"}
-    if not parts:
-        return {"message": f"the {error['loc'][0]}: {message}"}
-    field = ".".join(parts)
-    return {"field": field, "message": f"{field}: {message}"}
+        return {"message": f"the body is not JSON: {error['ctx']['error']} at byte {place[0]}"}
+    if not place:
+        return {"message": f"the {part}: {reason(error)}"}
+    field = ".".join(map(str, place))
+    return {"field": field, "message": f"{field}: {reason(error)}"}
+
+
+def reason(error: Any) -> str:
+    """What is wrong, of one of the errors that pydantic lists."""
+    return str(error["msg"]).removeprefix("Value error, ")
 
 
 async def _on_invalid_input(_: Request, error: Exception) -> JSONResponse:

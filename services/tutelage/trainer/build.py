@@ -23,6 +23,7 @@ from tutelage.trainer.answers import Answers
 from tutelage.trainer.asking import Asker
 from tutelage.trainer.data import Example, encode, read_lines
 from tutelage.trainer.exits import asking_teacher
+from tutelage.trainer.inbox import Inbox
 from tutelage.trainer.ledger import Ledger
 from tutelage.trainer.objectives import objective_of
 from tutelage.trainer.origin import origin_of
@@ -87,9 +88,9 @@ async def build(
     pipeline = pipeline_of(session, spec, writer, queue, teachers, ledger)
     access = Access() if pipeline is None else pipeline.answers.asker.access
     samplers = samplers_of(session, spec, student, folders["student"], queue, access)
-    own = (session.run_id, spec.seed, spec.rollout)
     write = written_here if samplers is None else samplers.written
-    sources = Sources(*own, train, writer, session.worker, teachers, ledger, replay, ledger.pushed_after, write)
+    inbox = inbox_of(session, spec, student, teachers, ledger)
+    sources = Sources(spec.seed, spec.rollout, train, writer, teachers, ledger, replay, inbox, write)
     return Run(
         spec=spec,
         session=session,
@@ -106,6 +107,14 @@ async def build(
         origin=origin,
         kept=standing.kept,
     )
+
+
+def inbox_of(session: Session, spec: RunSpec, student: Student, teachers: Teachers, ledger: Ledger) -> Inbox | None:
+    """Where the run learns from what others push to it; the coordinator hears what of that can be read."""
+    if spec.rollout.source != "pushed":
+        return None
+    session.limits = validate.readable(spec, student, teachers)
+    return Inbox(session, session.limits, ledger.pushed_after)
 
 
 def pipeline_of(

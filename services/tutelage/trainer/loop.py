@@ -67,7 +67,8 @@ async def step(run: Run) -> str | None:
         with span("learn", {"opd.rollouts": len(scored)}):
             metrics = await learning.step(scored, shown if reports_next(run) else ())
     run.ahead.go_on(run.student.step)
-    run.ledger.pushed_after = run.sources.pushed_after
+    if run.sources.inbox is not None:
+        run.ledger.pushed_after = run.sources.inbox.after
     done = Ended.of(scored, stale, asks_teacher=run.spec.asks_teacher_scores, in_pairs=run.objective.in_pairs)
     run.ledger.rollouts = run.ledger.rollouts.after(done)
     await asyncio.to_thread(keeping.note_if_possible, run, learned(run, done))

@@ -5,7 +5,6 @@ Only pushed rollouts have a cursor of their own, and only replayed ones a memory
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable
 
 import numpy as np
@@ -17,8 +16,6 @@ from tutelage.trainer.sourcing import Rows, Sources, from_data, generated, rollo
 from tutelage.trainer.teachers import Teacher
 from tutelage.trainer.writer import Writer
 from tutelage_client.wire import GenerateRequest, Generation, Rollout
-
-PUSHED_POLL_S = 0.5
 
 
 async def student_rollouts(sources: Sources, step: int) -> AsyncGenerator[list[Rollout]]:
@@ -123,19 +120,10 @@ async def adaptive_rollouts(sources: Sources, step: int) -> AsyncGenerator[list[
 
 
 async def pushed_rollouts(sources: Sources, _step: int) -> AsyncGenerator[list[Rollout]]:
-    """Trajectories that others pushed, in the order of their arrival; waits until there are enough for a step.
-
-    The ledger's cursor follows once the step was learned from: what a pause cuts off is read again.
-    """
-    missing = sources.spec.prompts_per_step * sources.spec.samples_per_prompt
-    while missing:
-        page = await sources.worker.pushed(sources.run_id, after=sources.pushed_after, limit=missing)
-        if not page.data:
-            await asyncio.sleep(PUSHED_POLL_S)
-        missing -= len(page.data)
-        yield list(page.data)
-        if page.next is not None:
-            sources.pushed_after = int(page.next)
+    """Trajectories that others pushed; waits until there are enough for a step."""
+    assert sources.inbox is not None
+    async for arrived in sources.inbox.arrived(sources.spec.prompts_per_step * sources.spec.samples_per_prompt):
+        yield arrived
 
 
 SOURCES: dict[str, Callable[[Sources, int], AsyncGenerator[list[Rollout]]]] = {

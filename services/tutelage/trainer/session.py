@@ -20,6 +20,7 @@ from tutelage_client.wire import (
     Lease,
     Outcome,
     Rollout,
+    RolloutLimits,
     StepReport,
 )
 from tutelage_client.worker import WorkerClient
@@ -36,6 +37,7 @@ class Session:
         self.worker = worker
         self.lease = lease
         self.conditions: dict[str, bool] = {"teacher_available": True, "queue_available": True}
+        self.limits: RolloutLimits | None = None
         self._status: Literal["validating", "running", "finalizing"] = "validating"
         self._desired = "run"
         self._fenced: str | None = None
@@ -151,7 +153,8 @@ class Session:
                 log.warning("heartbeat not answered", extra={"run_id": self.run_id, "reason": str(error)})
 
     async def _heartbeat(self) -> None:
-        beat = Heartbeat(epoch=self.epoch, status=self._status, conditions=dict(self.conditions))
+        told = {"conditions": dict(self.conditions), "limits": self.limits}
+        beat = Heartbeat(epoch=self.epoch, status=self._status, **told)
         try:
             reply = await self.worker.heartbeat(self.run_id, beat)
         except StaleEpoch as error:

@@ -18,6 +18,7 @@ from tutelage.engines.sampling import Sampled
 from tutelage.engines.streaming import streamed
 from tutelage.trainer.data import Example
 from tutelage.trainer.exits import TeacherFailed, asking_teacher
+from tutelage.trainer.inbox import Inbox
 from tutelage.trainer.ledger import Ledger
 from tutelage.trainer.questions import TeacherChanged, check_unchanged
 from tutelage.trainer.replay import Replay
@@ -25,7 +26,6 @@ from tutelage.trainer.teachers import Teacher, Teachers
 from tutelage.trainer.writer import Writer
 from tutelage_client.spec import RolloutSpec
 from tutelage_client.wire import GenerateRequest, Generation, Rollout
-from tutelage_client.worker import WorkerClient
 
 Rows = list[tuple[int, tuple[int, Example]]]
 # Texts that ended at one moment, each with the policy version of the student that wrote it.
@@ -66,20 +66,18 @@ async def written_here(
 class Sources:
     """What the sources draw on.
 
-    student: as it writes; replay: with source `adaptive`; pushed_after: cursor of the pushed that were read
+    student: as it writes; replay: with source `adaptive`; inbox: with source `pushed`
     write: who writes the student's text, this process or samplers
     """
 
-    run_id: str
     seed: int
     spec: RolloutSpec
     examples: list[Example]
     student: Writer
-    worker: WorkerClient
     teachers: Teachers
     ledger: Ledger
     replay: Replay | None = None
-    pushed_after: int = 0
+    inbox: Inbox | None = None
     write: Write = written_here
 
     def chosen(self, step: int) -> list[tuple[int, Example]]:

@@ -6,9 +6,11 @@ from transformers import PreTrainedTokenizerBase
 
 from tutelage.engines.tokenizer import tokenizer_fingerprint
 from tutelage.trainer.data import Example
+from tutelage.trainer.student import Student
+from tutelage.trainer.teachers import Teachers
 from tutelage_client.errors import InvalidInput
 from tutelage_client.spec import RunSpec, teacher_for, unrepeatable
-from tutelage_client.wire import RewardKind, TeacherInfo, needs_model
+from tutelage_client.wire import RewardKind, RolloutLimits, TeacherInfo, needs_model
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, teacher: TeacherInfo) -> None:
@@ -81,6 +83,16 @@ def check_completions(examples: list[Example], field: str, limits: dict[str, int
                 f"{_whole_length(longest)} tokens, over the context of the {name}, {limit} tokens; shorten it",
                 field,
             )
+
+
+def readable(spec: RunSpec, student: Student, teachers: Teachers) -> RolloutLimits:
+    """What can be read of rollouts that are pushed: by the student, and by the teachers that read token ids."""
+    able = [each.view.info.capabilities for each in teachers.everyone if each.reads_tokens(spec)]
+    known = [each.vocabulary_size for each in able if each.vocabulary_size is not None]
+    return RolloutLimits(
+        vocabulary_size=min(student.vocabulary_size, *known),
+        context=min(*student.contexts.values(), *(each.max_length for each in able)),
+    )
 
 
 def check_grading(spec: RunSpec, examples: list[Example]) -> None:

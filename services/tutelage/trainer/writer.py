@@ -43,6 +43,11 @@ class Writer:
         return context_length(self.model)
 
     @property
+    def vocabulary_size(self) -> int:
+        """Entries of its output head."""
+        return len(self.head.weight)
+
+    @property
     def pad_id(self) -> int:
         pad = self.tokenizer.pad_token_id
         return pad if isinstance(pad, int) else min(self.eos_ids)

@@ -104,7 +104,11 @@ def add_history(api: APIRouter, database: Database) -> None:
             runs.find(session, run_id)
             return rollouts.samples(session, run_id, after, limit)
 
-    @api.get("/{run_id}/rollouts/{rollout_id:path}", responses=answers("run_not_found", "rollout_not_found"))
+    absent = answers(
+        "run_not_found", "rollout_not_found", "not_found"
+    )  # no route takes a line break, nor has an id one
+
+    @api.get("/{run_id}/rollouts/{rollout_id:path}", responses=absent)
     def get_rollout(run_id: str, rollout_id: str) -> RolloutView:
         """One of them, with what student and teacher held of each token and what that added to the loss."""
         with database.read() as session:

@@ -16,7 +16,7 @@ from tutelage.coordinator.routes.downloads import add_downloads
 from tutelage.coordinator.routes.history import add_events, add_history
 from tutelage.coordinator.routes.params import After, Limit
 from tutelage.coordinator.settings import Settings
-from tutelage.serving import again, answers
+from tutelage.serving import again, answers, problem
 from tutelage.telemetry import CoordinatorMetrics
 from tutelage_client.wire import (
     ForkRequest,
@@ -139,11 +139,23 @@ def _add_fork(api: APIRouter, database: Database, settings: Settings) -> None:
 
 
 def _add_pushing(api: APIRouter, database: Database) -> None:
-    @api.post("/{run_id}/rollouts", responses=answers("run_not_found", "not_pushed", "run_is_final"))
-    def push_rollouts(run_id: str, body: PushedRollouts, deed: DeedOf) -> PushResult:
-        """Hand over rollouts written elsewhere; an id that was seen before is ignored."""
+    refusals = answers("run_not_found", "not_pushed", "run_is_final")
+
+    @api.post("/{run_id}/rollouts", response_model=PushResult, responses=refusals)
+    def push_rollouts(run_id: str, body: PushedRollouts, deed: DeedOf) -> Any:
+        """Hand over rollouts written elsewhere, each judged by itself; an id that was seen before is ignored.
+
+        The answer lists those that were refused; where all of them were, it is 422.
+        """
         with database.write() as session:
             result = push(session, run_id, body.rollouts)
             if result.accepted:
                 deed.tell(session, run_id)
-            return result
+        return _all_refused(result) if len(result.refused) == len(body.rollouts) else result
+
+
+def _all_refused(result: PushResult) -> Response:
+    """The problem of the first, with those of all."""
+    first = result.refused[0]
+    errors = [{"field": each.field, "message": each.detail} for each in result.refused]
+    return problem(first.status, first.code, first.detail, field=first.field, errors=errors)
