@@ -7,20 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tutelage_client.spec.words import objective, rollout
-from tutelage_client.wire import RunView, TeacherView
+from tutelage_client.wire import RunView
 
 # What is shown of the metrics: of each its first and its last value. All of them are beside the model.
 RESULTS = ("accuracy", "eval_loss", "reverse_kl", "loss", "student_entropy", "length", "reward")
 Rows = Sequence[Mapping[str, Any]]
 
 
-def card(run: RunView, rows: Rows, teachers: Sequence[TeacherView]) -> str:
-    """Markdown with a head that model hubs read.
-
-    rows: the metrics of its steps; teachers: those that are registered now
-    """
+def card(run: RunView, rows: Rows) -> str:
+    """Markdown with a head that model hubs read. rows: the metrics of its steps"""
     sections = {
-        "Teacher": _teachers(run.spec, teachers),
+        "Teacher": _teachers(run),
         "Method": _method(run.spec),
         "Data": _data(run.spec),
         "Budget": _budget(run),
@@ -49,16 +46,17 @@ def _student(run: RunView) -> str:
     )
 
 
-def _teachers(spec: Mapping[str, Any], registered: Sequence[TeacherView]) -> Iterator[str]:
-    known = {teacher.name: teacher.info.provenance for teacher in registered}
-    names = [name for teacher in spec.get("teachers", []) for name in (teacher["name"], teacher.get("failover_to"))]
-    for name in dict.fromkeys(filter(None, names)):
-        if name in known:
-            who = known[name]
-            model = f"`{who.model}`, revision `{who.model_revision}`, {who.dtype} in {who.engine} {who.engine_version}"
-            yield f"- {name}: {model}, as registered when this card was written"
-        else:
-            yield f"- {name}: not registered any more when this card was written"
+def _teachers(run: RunView) -> Iterator[str]:
+    """As the trainer held their answers to; what is registered under their names by now says nothing of this run."""
+    refs = run.spec.get("teachers", [])
+    names = [name for teacher in refs for name in (teacher["name"], teacher.get("failover_to")) if name]
+    for name in dict.fromkeys(names):
+        if run.teachers is None or name not in run.teachers:
+            yield f"- {name}: which model it was is not known, as the release that trained this run did not keep it"
+            continue
+        who = run.teachers[name]
+        model = f"`{who.model}`, revision `{who.model_revision}`"
+        yield f"- {name}: {model}, {who.dtype} in {who.engine} {who.engine_version}"
     if not names:
         yield "None."
 
@@ -89,6 +87,8 @@ def _budget(run: RunView) -> Iterator[str]:
     limits = run.spec.get("budget", {})
     yield f"- steps: {run.step} of {run.steps}"
     yield f"- teacher tokens: {_spent(run.teacher_tokens, limits.get('teacher_tokens'))}"
+    if (usd := run.metrics.get("teacher_usd")) is not None:
+        yield f"- teacher cost in USD: {_spent_usd(usd, limits.get('teacher_usd'))}"
     yield f"- student tokens: {run.student_tokens:,}"
     if run.started_at and run.ended_at:
         seconds, limit = round((run.ended_at - run.started_at).total_seconds()), limits.get("wall_clock_s")
@@ -97,6 +97,10 @@ def _budget(run: RunView) -> Iterator[str]:
 
 def _spent(count: int, limit: float | None) -> str:
     return f"{count:,}" if limit is None else f"{count:,} of at most {limit:,.0f}"
+
+
+def _spent_usd(usd: float, limit: float | None) -> str:
+    return f"{usd:,.4f}" if limit is None else f"{usd:,.4f} of at most {limit:,.4f}"
 
 
 def _results(rows: Rows) -> Iterator[str]:

@@ -48,8 +48,7 @@ async def export(coordinator: CoordinatorClient, run_id: str, path: Path | str) 
     without = None
     if run.status is RunStatus.SUCCEEDED:
         model = await coordinator.download_model(run_id, folder / "model")
-        text = card(run, rows, await coordinator.teachers() if run.spec.get("teachers") else [])
-        await asyncio.to_thread((model / README).write_text, text)
+        await asyncio.to_thread((model / README).write_text, card(run, rows))
     else:
         without = f"a model, as the run is {run.status}"
     files = sorted(await asyncio.to_thread(os.listdir, folder))

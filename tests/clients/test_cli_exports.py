@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.teacher import TeacherClient
-from tutelage_client.wire import Outcome, Rollout, RolloutSample, RunView, StepReport
+from tutelage_client.wire import Heartbeat, Outcome, Provenance, Rollout, RolloutSample, RunView, StepReport
 from tutelage_client.worker import WorkerClient
 
 Cli = Callable[..., CompletedProcess[str]]
@@ -32,17 +32,23 @@ def shown(step: int) -> Rollout:
     return Rollout.model_validate({"id": f"r{step}", "source": "student", "policy_version": step} | text)
 
 
-async def trained(url: str, run_id: str, *, well: bool = True) -> None:
-    """Play a trainer: three steps, of which the last two are evaluated, and a model where it ends well."""
+async def trained(
+    url: str, run_id: str, *, well: bool = True, teachers: dict[str, Provenance] | None = None, **metrics: float
+) -> None:
+    """Play a trainer: three steps, of which the last two are evaluated, and a model where it ends well.
+
+    teachers: whom it told to have found; metrics: of every row, beside those that change
+    """
     async with WorkerClient(url) as worker:
         lease = await worker.lease_run(run_id, "tester")
+        await worker.heartbeat(run_id, Heartbeat(epoch=1, status="running", teachers=teachers))
         for step in range(3):
-            metrics: dict[str, float | None] = {"loss": 2.0 / (step + 1), "lag": None}
-            metrics |= {"accuracy": 0.25 * step} if step else {}
+            row: dict[str, float | None] = {"loss": 2.0 / (step + 1), "lag": None, **metrics}
+            row |= {"accuracy": 0.25 * step} if step else {}
             report = StepReport(
                 epoch=1,
                 step=step,
-                metrics=metrics,
+                metrics=row,
                 student_tokens=1000 * step,
                 teacher_tokens=2000 * step,
                 rollouts=[shown(step)],
@@ -87,25 +93,28 @@ async def test_the_card_says_who_taught_it_how_on_what_for_how_much_and_what_cam
 ) -> None:
     async with TeacherClient(teacher_url) as teacher, CoordinatorClient(coordinator_url) as coordinator:
         info = await teacher.info()
-        for name in ("walker", "gone"):
+        for name in ("walker", "unknown"):
             await coordinator.register_teacher(name, teacher_url, info)
         taught = spec.read_text().replace('"constant_penalty"', '"divergence"\nsupport = { kind = "sampled" }')
-        teachers = '[[teachers]]\nname = "walker"\n[[teachers]]\nname = "gone"\ntags = ["t"]\n'
-        spec.write_text(taught + teachers + "[budget]\nteacher_tokens = 5000\n")
+        teachers = '[[teachers]]\nname = "walker"\n[[teachers]]\nname = "unknown"\ntags = ["t"]\n'
+        spec.write_text(taught + teachers + "[budget]\nteacher_tokens = 5000\nteacher_usd = 0.5\n")
         run = RunView.model_validate_json(cli("runs", "submit", str(spec), "--json").stdout)
-        await trained(coordinator_url, run.id)
-        await coordinator.remove_teacher("gone")
+        who = info.provenance
+        await trained(coordinator_url, run.id, teachers={"walker": who}, teacher_usd=0.25)
+        other = who.model_copy(update={"model": "another", "model_revision": "later"})
+        await coordinator.register_teacher("walker", teacher_url, info.model_copy(update={"provenance": other}))
     assert cli("runs", "export", run.id, "--out", "exported").returncode == 0
     card = (tmp_path / "exported" / "model" / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: transformers\n")
-    who = info.provenance
+    assert "another" not in card
     for said in (
         f"after 2 steps of the run `{run.id}`",
         f"- walker: `{who.model}`, revision `{who.model_revision}`",
-        "- gone: not registered any more",
+        "- unknown: which model it was is not known",
         "- objective: divergence, reverse_kl, sampled support",
         f"- train: `{tmp_path / 'prompts.jsonl'}`",
         "- teacher tokens: 4,000 of at most 5,000",
+        "- teacher cost in USD: 0.2500 of at most 0.5000",
         "| accuracy | 0.25 (step 1) | 0.5 (step 2) |",
         "| loss | 2 (step 0) | 0.6667 (step 2) |",
     ):

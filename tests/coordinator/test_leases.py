@@ -149,6 +149,22 @@ async def test_a_run_goes_through_its_statuses_to_success(
     assert run.created_at <= run.started_at <= run.ended_at
 
 
+async def test_a_run_keeps_who_its_teachers_are_whatever_is_registered_later(
+    coordinator: CoordinatorClient, worker: WorkerClient, taught: Spec, teacher_info: Callable[..., TeacherInfo]
+):
+    info = teacher_info()
+    await coordinator.register_teacher("walker", "http://127.0.0.1:9", info)
+    lease = await start(coordinator, worker, taught())
+    await worker.heartbeat(lease.run_id, Heartbeat(epoch=1, status="validating"))
+    assert (await coordinator.run(lease.run_id)).teachers is None
+    who = {"walker": info.provenance}
+    await worker.heartbeat(lease.run_id, Heartbeat(epoch=1, status="running", teachers=who))
+    other = info.provenance.model_copy(update={"model_revision": "another"})
+    await coordinator.register_teacher("walker", "http://127.0.0.1:9", info.model_copy(update={"provenance": other}))
+    await worker.heartbeat(lease.run_id, Heartbeat(epoch=1, status="running"))
+    assert (await coordinator.run(lease.run_id)).teachers == who
+
+
 async def test_a_late_heartbeat_does_not_take_the_status_back(
     coordinator: CoordinatorClient, worker: WorkerClient, spec: Spec
 ):

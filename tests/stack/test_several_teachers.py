@@ -33,6 +33,8 @@ async def test_each_line_is_marked_by_its_own_teacher(up: Up, tagged: Path) -> N
         run = await finished(up, (await client.submit(spec)).id)
         assert run.status is RunStatus.SUCCEEDED, f"{run.error}\n{up.logs()}"
         rows = (await client.metrics(run.id))[1:]
+        registered = {each.name: each.info.provenance for each in await client.teachers()}
+    assert run.teachers == {name: registered[name] for name in ("adder", "novice")}
     for row in rows:
         assert row["learned_tokens/adder"] + row["learned_tokens/novice"] == row["learned_tokens"]
         assert math.isfinite(row["reverse_kl/adder"]) and math.isfinite(row["reverse_kl/novice"])

@@ -12,6 +12,7 @@ from tutelage_client.wire.message import Message
 from tutelage_client.wire.pushing import RolloutLimits
 from tutelage_client.wire.rollouts import Rollout
 from tutelage_client.wire.runs import CheckpointView, RunError, TeacherView
+from tutelage_client.wire.teachers import Provenance
 
 
 class LeaseRequest(Message):
@@ -46,6 +47,10 @@ class Heartbeat(Message):
     status: Literal["validating", "running", "finalizing"] = Field(description="what it does")
     conditions: dict[str, bool] = Field(default={}, description="such as teacher_available")
     limits: RolloutLimits | None = Field(default=None, description="of pushed rollouts, once the student is loaded")
+    teachers: dict[str, Provenance] | None = Field(
+        default=None,
+        description="who each teacher is, by name, once they are known to be those that the run began with",
+    )
 
 
 class HeartbeatReply(Message):

@@ -12,7 +12,7 @@ from tutelage_client.wire.changes import ForkPoint
 from tutelage_client.wire.inspecting import Inspection
 from tutelage_client.wire.message import Message
 from tutelage_client.wire.rollouts import Rollout
-from tutelage_client.wire.teachers import TeacherInfo
+from tutelage_client.wire.teachers import Provenance, TeacherInfo
 
 Item = TypeVar("Item", bound=BaseModel)
 
@@ -73,6 +73,9 @@ class RunView(Message):
     updated_at: datetime = Field(description="last heard of")
     started_at: datetime | None = Field(default=None, description="first taken by a trainer")
     ended_at: datetime | None = Field(default=None, description="reached a final status")
+    teachers: dict[str, Provenance] | None = Field(
+        default=None, description="who each teacher is, as the trainer holds its answers to; null: not told yet"
+    )
     forked_from: ForkPoint | None = Field(default=None, description="where it began, if at another run's checkpoint")
     labels: dict[str, str] = Field(default={}, description="its owner's words for it, by key")
     note: str | None = Field(default=None, description="its owner's remark")

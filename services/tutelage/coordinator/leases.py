@@ -140,6 +140,8 @@ def heartbeat(session: Session, settings: Settings, run_id: str, beat: Heartbeat
     run.conditions = beat.conditions | within_limits(session, run)
     if beat.limits is not None:
         run.limits = beat.limits.model_dump()
+    if beat.teachers is not None:
+        run.teachers = {name: who.model_dump() for name, who in beat.teachers.items()}
     if run.started_at is None:
         run.started_at = now()
     status = RunStatus(beat.status)

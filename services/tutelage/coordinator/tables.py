@@ -59,6 +59,7 @@ class RunRow(Base):
 
     submitted_by: the caller; charged: to its account, the most that the run may spend, once it has ended what it did
     totals: by `totals`, over all attempts; limits: of pushed rollouts, once a trainer has loaded the student
+    teachers: who each is, by name, once a trainer has verified them
     """
 
     __tablename__ = "runs"
@@ -106,6 +107,7 @@ class RunRow(Base):
     charged_usd: Mapped[float] = mapped_column(server_default=text("0"))
     totals: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     limits: Mapped[dict[str, Any] | None]
+    teachers: Mapped[dict[str, Any] | None]
 
 
 class EventRow(Base):

@@ -75,6 +75,7 @@ async def build(
     replay = None if spec.rollout.adaptive is None else Replay(spec.rollout.adaptive, spec.optim.steps)
     origin = await asyncio.to_thread(origin_of, session.lease.spec, student, train, held_out)
     standing = await resume(session, student, replay, teachers, origin)
+    session.teachers = teachers.provenances
     ledger = standing.ledger
     if Signal.HIDDEN in required_signals(spec):
         with asking_teacher():

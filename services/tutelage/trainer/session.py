@@ -19,6 +19,7 @@ from tutelage_client.wire import (
     Inspection,
     Lease,
     Outcome,
+    Provenance,
     Rollout,
     RolloutLimits,
     StepReport,
@@ -38,6 +39,7 @@ class Session:
         self.lease = lease
         self.conditions: dict[str, bool] = {"teacher_available": True, "queue_available": True}
         self.limits: RolloutLimits | None = None
+        self.teachers: dict[str, Provenance] | None = None
         self._status: Literal["validating", "running", "finalizing"] = "validating"
         self._desired = "run"
         self._fenced: str | None = None
@@ -153,7 +155,7 @@ class Session:
                 log.warning("heartbeat not answered", extra={"run_id": self.run_id, "reason": str(error)})
 
     async def _heartbeat(self) -> None:
-        told = {"conditions": dict(self.conditions), "limits": self.limits}
+        told = {"conditions": dict(self.conditions), "limits": self.limits, "teachers": self.teachers}
         beat = Heartbeat(epoch=self.epoch, status=self._status, **told)
         try:
             reply = await self.worker.heartbeat(self.run_id, beat)
