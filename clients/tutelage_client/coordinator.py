@@ -18,12 +18,12 @@ from tutelage_client.http import Hints
 from tutelage_client.spec import RunSpec
 from tutelage_client.store import StoreClient
 from tutelage_client.wire import (
-    CheckpointView,
     DeadLetterView,
     EventView,
     ForgetRequest,
     Forgotten,
     ForkRequest,
+    ListedCheckpoint,
     MetricSeries,
     Page,
     PushedRollouts,
@@ -128,9 +128,9 @@ class CoordinatorClient(StoreClient):
         params = {"resolution": resolution, "metric": list(metrics)}
         return await self._http.request_json("GET", f"/v1/runs/{run_id}/metrics", MetricSeries, params=params)
 
-    async def checkpoints(self, run_id: str) -> list[CheckpointView]:
+    async def checkpoints(self, run_id: str) -> list[ListedCheckpoint]:
         """Committed checkpoints, the oldest first."""
-        return await self._all(f"/v1/runs/{run_id}/checkpoints", CheckpointView)
+        return await self._all(f"/v1/runs/{run_id}/checkpoints", ListedCheckpoint)
 
     async def history(self, run_id: str) -> History:
         """What the run recorded of itself so far, for `tutelage_client.history.broken`."""

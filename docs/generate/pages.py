@@ -13,6 +13,7 @@ from docs.generate.metrics import metrics_page
 from docs.generate.openapi import coordinator_openapi, teacher_openapi
 from docs.generate.reliability import reliability_page
 from docs.generate.spec import spec_page
+from docs.generate.states import states_page
 
 
 def pages() -> dict[str, str]:
@@ -26,6 +27,7 @@ def pages() -> dict[str, str]:
         "reference/http-coordinator.md": coordinator_page(),
         "reference/http-teacher.md": teacher_page(),
         "reference/errors.md": errors_page(),
+        "reference/states.md": states_page(),
     }
     described = {
         "reference/openapi-coordinator.json": coordinator_openapi(),

@@ -168,6 +168,17 @@ async def _nothing_else(http: httpx2.AsyncClient, run_id: str, settings: Setting
     assert [path.name for path in settings.artefacts(run_id).parent.iterdir()] == [run_id]
 
 
+async def test_the_list_says_at_which_checkpoints_a_fork_can_begin(
+    coordinator: CoordinatorClient, trained: Train
+) -> None:
+    parent = await trained(10, 20)
+    shutil.rmtree(Path(parent.artefacts) / "checkpoints" / "step-00000010-e1")
+    assert [(each.step, each.kept) for each in await coordinator.checkpoints(parent.run_id)] == [
+        (10, False),
+        (20, True),
+    ]
+
+
 @pytest.mark.parametrize("harm", ["gone", "cut", "another manifest"])
 async def test_a_checkpoint_whose_files_are_not_whole_is_refused(
     harm: str, http: httpx2.AsyncClient, trained: Train, settings: Settings

@@ -296,6 +296,7 @@ async def test_a_failure_carries_its_reason_and_is_final(
     with pytest.raises(ProblemResponse) as refused:
         await coordinator.cancel(run.id)
     assert refused.value.code == "run_is_final"
+    assert "is failed, which does not allow cancel; it allows fork" in refused.value.detail
 
 
 async def test_an_outcome_whose_answer_was_lost_may_be_sent_again(

@@ -55,6 +55,26 @@ async def test_of_two_owners_at_once_the_second_is_told(http: httpx2.AsyncClient
     assert (await http.patch(url, json={}, headers={"If-Match": f"W/{now}"})).status_code == 412
 
 
+async def test_of_two_owners_who_steer_at_once_the_second_is_told(http: httpx2.AsyncClient, run: RunView) -> None:
+    url = f"/v1/runs/{run.id}"
+    read = (await http.get(url)).headers["etag"]
+    paused = await http.post(f"{url}/pause", headers={"If-Match": read})
+    cancelled = await http.post(f"{url}/cancel", headers={"If-Match": read})
+    assert (paused.status_code, cancelled.status_code, cancelled.json()["code"]) == (200, 412, "run_changed")
+    assert (await http.get(url)).json()["status"] == "paused"
+    again = await http.post(f"{url}/pause", headers={"If-Match": cancelled.headers["etag"]})
+    assert again.json()["revision"] == paused.json()["revision"], "what is so already changes nothing"
+    assert (await http.post(f"{url}/cancel", headers={"If-Match": cancelled.headers["etag"]})).status_code == 200
+
+
+async def test_who_asks_for_the_impossible_is_told_what_is_possible(http: httpx2.AsyncClient, run: RunView) -> None:
+    url = f"/v1/runs/{run.id}"
+    assert (await http.post(f"{url}/cancel")).status_code == 200
+    problem = (await http.post(f"{url}/pause")).json()
+    assert (problem["status"], problem["code"], problem["allowed"]) == (409, "run_is_final", ["cancel", "fork"])
+    assert "is cancelled, which does not allow pause; it allows cancel, fork" in problem["detail"]
+
+
 async def test_what_a_trainer_reports_leaves_the_etag(
     http: httpx2.AsyncClient, coordinator: CoordinatorClient, worker: WorkerClient, run: RunView
 ) -> None:

@@ -110,6 +110,19 @@ async def test_what_is_wrong_with_one_keeps_no_other_out(
     assert told in refused.detail
 
 
+async def test_another_text_under_a_known_id_is_refused(
+    lease: Lease, sent: Callable[..., Any], rollout: Written, worker: WorkerClient
+) -> None:
+    same, other = changed(rollout("a")), changed(rollout("a"), completion_ids=[5, 4, 3])
+    result = PushResult.model_validate((await sent(lease.run_id, same, other, same)).json())
+    assert (result.accepted, result.duplicates) == (1, 1)
+    (refused,) = result.refused
+    assert (refused.index, refused.field) == (1, "rollouts.1.id")
+    assert "names another text" in refused.detail
+    (kept,) = (await worker.pushed(lease.run_id)).data
+    assert kept.model_dump(mode="json") == same
+
+
 @pytest.mark.parametrize("item", [None, "a rollout", 3, [], {}])
 async def test_what_is_no_rollout_at_all_keeps_no_other_out(
     lease: Lease, sent: Callable[..., Any], rollout: Written, item: Any

@@ -12,13 +12,15 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from sqlalchemy import select
 
-from tutelage.coordinator import leases, reports, runs
+from tutelage.coordinator import leases, reports, runs, steering
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.settings import Settings
-from tutelage.coordinator.states import BEFORE, LEASED, TRANSITIONS
+from tutelage.coordinator.states import ALLOWED, BEFORE, LEASED, TRANSITIONS, Verb, allowed
 from tutelage.coordinator.tables import EventRow
 from tutelage.serving import ServiceProblem
 from tutelage_client.wire import CheckpointCommit, Heartbeat, Outcome, RunStatus, StepReport
+
+STEERED = {Verb.CANCEL: steering.cancel, Verb.PAUSE: steering.pause, Verb.RESUME: steering.resume}
 
 
 def test_every_status_is_in_the_table_and_can_be_reached():
@@ -56,19 +58,25 @@ class Life(RuleBasedStateMachine):
         self.epoch = 0
         self.ended: RunStatus | None = None
 
-    def attempt(self, call: Callable[..., Any], *arguments: Any) -> None:
-        """A call either works or is refused as a conflict; it never breaks."""
+    def attempt(self, call: Callable[..., Any], *arguments: Any) -> ServiceProblem | None:
+        """A call either works or is refused as a conflict, which is returned; it never breaks."""
         try:
             with self.database.write() as session:
                 call(session, *arguments)
         except ServiceProblem as error:
             assert error.status_code == 409
+            return error
+        return None
 
     epochs = st.integers(-1, 1)
 
-    @rule(verb=st.sampled_from([runs.cancel, runs.pause, runs.resume]))
-    def owner_asks(self, verb: Callable[..., Any]) -> None:
-        self.attempt(verb, self.run_id)
+    @rule(verb=st.sampled_from(sorted(STEERED)))
+    def owner_asks(self, verb: Verb) -> None:
+        with self.database.read() as session:
+            status = runs.find(session, self.run_id).status
+        refusal = self.attempt(STEERED[verb], self.run_id)
+        assert (refusal is None) == (status in ALLOWED[verb])
+        assert refusal is None or refusal.allowed == allowed(status)
 
     @rule()
     def worker_claims(self) -> None:

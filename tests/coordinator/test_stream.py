@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import event as listening
 from sqlalchemy import update
 
-from tutelage.coordinator import keys, runs
+from tutelage.coordinator import keys, runs, steering
 from tutelage.coordinator.callers import ANYONE
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.events import record
@@ -71,7 +71,7 @@ async def test_an_ended_run_with_a_long_history_is_streamed_to_its_last_event(
         run = runs.find(session, run_id, lock=True)
         for number in range(BATCH):
             record(session, run, "log", f"line {number}")
-        runs.cancel(session, run_id)
+        steering.cancel(session, run_id)
     answer = await http.get(f"/v1/runs/{run_id}/events", headers=SSE)
     assert [int(frame["id"]) for frame in frames(answer.text)] == list(range(1, BATCH + 3))
 
@@ -93,10 +93,10 @@ async def test_events_arrive_while_the_run_goes_on(database: Database, spec: Spe
     stream = streams_over(database).follow(run_id, 0, asyncio.Event(), "anyone")
     assert b'"to":"queued"' in await following(stream)
     with database.write() as session:
-        runs.pause(session, run_id)
+        steering.pause(session, run_id)
     assert b'"to":"paused"' in await following(stream)
     with database.write() as session:
-        runs.cancel(session, run_id)
+        steering.cancel(session, run_id)
     assert b'"to":"cancelled"' in await following(stream)
     with pytest.raises(StopAsyncIteration):
         await following(stream)
@@ -132,7 +132,7 @@ async def test_a_stream_ends_with_the_key_of_its_reader_and_no_other_does(databa
             await waiting[key]
     assert registry.get_sample_value("tutelage_sse_clients") == 1
     with database.write() as session:
-        runs.cancel(session, run_id)
+        steering.cancel(session, run_id)
     assert b'"to":"cancelled"' in await waiting[other]
     with pytest.raises(StopAsyncIteration):
         await following(opened[other])
@@ -160,7 +160,7 @@ async def test_however_many_streams_are_open_one_query_at_a_time_looks_for_news(
     assert 1 <= looks() <= 5
     assert not any("FROM events" in each for each in asked)
     with database.write() as session:
-        runs.cancel(session, run_id)
+        steering.cancel(session, run_id)
     assert all(b'"to":"cancelled"' in frame for frame in await asyncio.gather(*waiting))
     for stream in opened:
         with pytest.raises(StopAsyncIteration):
@@ -177,7 +177,7 @@ async def test_a_reader_that_fell_behind_gets_every_event_once(database: Databas
         run = runs.find(session, run_id, lock=True)
         for number in range(3 * BATCH):
             record(session, run, "log", f"line {number}")
-        runs.cancel(session, run_id)
+        steering.cancel(session, run_id)
     last = 3 * BATCH + 2
     for stream, first in ((quick, 1), (slow, 2)):
         assert [number_of(await following(stream)) for _ in range(first, last + 1)] == list(range(first, last + 1))

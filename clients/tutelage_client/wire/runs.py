@@ -107,6 +107,14 @@ class CheckpointView(Message):
     created_at: datetime | None = Field(default=None, description="when it was committed")
 
 
+class ListedCheckpoint(CheckpointView):
+    """One of a run's."""
+
+    kept: bool | None = Field(
+        default=None, description="whether its files are there, as those of spec.checkpoint.keep are: a fork needs them"
+    )
+
+
 class FileView(Message):
     """An uploaded file; its id is its content hash, so that a repeated upload is the same file."""
 
@@ -176,3 +184,6 @@ class Problem(BaseModel):
     detail: str = Field(description="one sentence: what, where, the limit, the remedy")
     field: str | None = Field(default=None, description="dotted path of what is wrong")
     errors: list[dict[str, str]] = Field(default=[], description="field and message of everything that is wrong")
+    allowed: list[str] | None = Field(
+        default=None, description="where a run does not allow what is asked: what it does"
+    )

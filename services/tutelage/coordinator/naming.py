@@ -5,16 +5,11 @@ from __future__ import annotations
 from sqlalchemy.orm import Session
 
 from tutelage.coordinator.events import record
+from tutelage.coordinator.revisions import check_unchanged
 from tutelage.coordinator.runs import find, view
 from tutelage.coordinator.tables import RunRow
-from tutelage.serving import ServiceProblem
 from tutelage_client.errors import InvalidInput
 from tutelage_client.wire import MOST_LABELS, RunChanges, RunView
-
-
-def etag(run: RunView) -> str:
-    """Of what can be changed; what the trainer reports leaves it as it is."""
-    return f'"{run.revision}"'
 
 
 def change(session: Session, run_id: str, changes: RunChanges, if_match: str | None) -> RunView:
@@ -25,7 +20,7 @@ def change(session: Session, run_id: str, changes: RunChanges, if_match: str | N
         ServiceProblem: 404 `run_not_found`; 412 `run_changed`, with the ETag that the run has.
     """
     run = find(session, run_id, lock=True)
-    _check_unchanged(view(run), if_match)
+    check_unchanged(view(run), if_match)
     before = {"name": run.name, "labels": run.labels, "note": run.note}
     wanted = before | _wanted(run, changes)
     changed = {name: value for name, value in wanted.items() if value != before[name]}
@@ -35,15 +30,6 @@ def change(session: Session, run_id: str, changes: RunChanges, if_match: str | N
         run.revision += 1
         record(session, run, "log", f"its owner changed {', '.join(changed)}", changed)
     return view(run)
-
-
-def _check_unchanged(run: RunView, if_match: str | None) -> None:
-    if if_match is None or if_match.strip() == "*":
-        return
-    own = etag(run)
-    if own not in [each.strip() for each in if_match.split(",")]:
-        detail = f"If-Match: {if_match} is not {own}, the ETag of {run.id} now; read it and decide again"
-        raise ServiceProblem(412, "run_changed", detail, field="If-Match", headers={"ETag": own})
 
 
 def _wanted(run: RunRow, changes: RunChanges) -> dict[str, object]:

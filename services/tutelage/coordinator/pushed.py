@@ -40,22 +40,34 @@ def push(session: Session, run_id: str, given: Sequence[Any]) -> PushResult:
         )
     if run.status.final:
         raise ServiceProblem(409, "run_is_final", f"{run_id} has {run.status} already; submit a new run")
-    judged = _judged(run, given)
-    rollouts = [each for each in judged if isinstance(each, Rollout)]
-    accepted = 0
-    for rollout in rollouts:
-        row = {"rollout_id": rollout.id, "rollout": rollout.model_dump(mode="json"), "created_at": now()}
-        if put_new(session, PushedRow, run_id=run_id, seq=run.last_pushed + 1, **row):
-            run.last_pushed += 1
-            accepted += 1
-    refused = [each for each in judged if isinstance(each, RefusedRollout)]
-    return PushResult(accepted=accepted, duplicates=len(rollouts) - accepted, refused=refused)
-
-
-def _judged(run: RunRow, given: Sequence[Any]) -> list[Rollout | RefusedRollout]:
     spec = RunSpec.model_validate(run.spec)
     limits = None if run.limits is None else RolloutLimits.model_validate(run.limits)
-    return [_read(spec, limits, index, each) for index, each in enumerate(given)]
+    accepted, duplicates, refused = 0, 0, list[RefusedRollout]()
+    for index, each in enumerate(given):
+        rollout = _read(spec, limits, index, each)
+        if isinstance(rollout, RefusedRollout):
+            refused.append(rollout)
+        elif _keep(session, run, rollout):
+            accepted += 1
+        elif _known(session, run, rollout):
+            duplicates += 1
+        else:
+            refused.append(_refused(index, each, ["id"], f"{rollout.id!r} names another text; give each its own id"))
+    return PushResult(accepted=accepted, duplicates=duplicates, refused=refused)
+
+
+def _keep(session: Session, run: RunRow, rollout: Rollout) -> bool:
+    """Whether its id is new."""
+    row = {"rollout_id": rollout.id, "rollout": rollout.model_dump(mode="json"), "created_at": now()}
+    is_new = put_new(session, PushedRow, run_id=run.id, seq=run.last_pushed + 1, **row)
+    run.last_pushed += is_new
+    return is_new
+
+
+def _known(session: Session, run: RunRow, rollout: Rollout) -> bool:
+    """Whether this very rollout has the id already."""
+    query = select(PushedRow.rollout).where(PushedRow.run_id == run.id, PushedRow.rollout_id == rollout.id)
+    return session.scalar(query) == rollout.model_dump(mode="json")
 
 
 def _read(spec: RunSpec, limits: RolloutLimits | None, index: int, given: Any) -> Rollout | RefusedRollout:

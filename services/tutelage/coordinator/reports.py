@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 from pydantic import RootModel
@@ -19,8 +20,8 @@ from tutelage.coordinator.tables import CheckpointRow, MetricRow, RolloutRow
 from tutelage.serving import ServiceProblem
 from tutelage_client.wire import (
     CheckpointCommit,
-    CheckpointView,
     EventReport,
+    ListedCheckpoint,
     Page,
     StepReport,
 )
@@ -105,6 +106,10 @@ def _metrics_view(row: MetricRow) -> MetricsOfStep:
     return MetricsOfStep(row.metrics | counted)
 
 
-def checkpoints(session: Session, run_id: str, after: str | None, limit: int) -> Page[CheckpointView]:
+def checkpoints(session: Session, run_id: str, after: str | None, limit: int) -> Page[ListedCheckpoint]:
     query = select(CheckpointRow).where(CheckpointRow.run_id == run_id)
-    return page(session, query, (CheckpointRow.step,), checkpoint_view, after=after, limit=limit)
+    return page(session, query, (CheckpointRow.step,), _listed, after=after, limit=limit)
+
+
+def _listed(row: CheckpointRow) -> ListedCheckpoint:
+    return ListedCheckpoint(**checkpoint_view(row).model_dump(), kept=Path(row.path).is_dir())

@@ -1,4 +1,4 @@
-"""Runs as their owners see them: submit, look at, list, cancel, pause, resume."""
+"""Runs as their owners see them: submit, look at, list."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from sqlalchemy.orm import Session
 
 from tutelage.coordinator.accounts import reserved, within
 from tutelage.coordinator.db import now, put_new
-from tutelage.coordinator.events import move, record
+from tutelage.coordinator.events import record
 from tutelage.coordinator.pages import page
-from tutelage.coordinator.states import LEASED, TRANSITIONS
 from tutelage.coordinator.submission import check
 from tutelage.coordinator.tables import RunRow
 from tutelage.serving import ServiceProblem
@@ -136,47 +135,3 @@ def runs(session: Session, project: str, status: RunStatus | None, after: str | 
     if status is not None:
         query = query.where(RunRow.status == status)
     return page(session, query, (RunRow.created_at, RunRow.id), view, after=after, limit=limit, newest_first=True)
-
-
-def cancel(session: Session, run_id: str) -> RunView:
-    """Ask that the run ends without its result; asking again changes nothing."""
-    run = find(session, run_id, lock=True)
-    if run.status is RunStatus.CANCELLED:
-        return view(run)
-    _refuse_final(run)
-    run.desired = "cancel"
-    if run.status is not RunStatus.CANCELLING:
-        move(session, run, RunStatus.CANCELLING if run.status in LEASED else RunStatus.CANCELLED, reason="asked")
-    return view(run)
-
-
-def pause(session: Session, run_id: str) -> RunView:
-    """Ask that the run stops after a checkpoint and waits."""
-    run = find(session, run_id, lock=True)
-    _refuse_cancelled(run)
-    run.desired = "pause"
-    to = RunStatus.PAUSING if run.status in LEASED else RunStatus.PAUSED
-    if to in TRANSITIONS[run.status]:
-        move(session, run, to, reason="asked")
-    return view(run)
-
-
-def resume(session: Session, run_id: str) -> RunView:
-    """Take a pause back; a run that has paused already is queued again."""
-    run = find(session, run_id, lock=True)
-    _refuse_cancelled(run)
-    run.desired = "run"
-    if run.status is RunStatus.PAUSED:
-        move(session, run, RunStatus.QUEUED, reason="asked")
-    return view(run)
-
-
-def _refuse_cancelled(run: RunRow) -> None:
-    _refuse_final(run)
-    if run.desired == "cancel":
-        raise ServiceProblem(409, "run_is_cancelling", f"{run.id} is being cancelled, which cannot be taken back")
-
-
-def _refuse_final(run: RunRow) -> None:
-    if run.status.final:
-        raise ServiceProblem(409, "run_is_final", f"{run.id} has {run.status} already; submit a new run")

@@ -1,6 +1,8 @@
-"""The life of a run, as data. Nothing else decides which status may follow which."""
+"""The life of a run, as data. Nothing else decides which status may follow which, and what its owner may ask when."""
 
 from __future__ import annotations
+
+from enum import StrEnum
 
 from tutelage_client.wire import RunStatus
 
@@ -33,3 +35,27 @@ BEFORE = {_S.SUCCEEDED: _S.FINALIZING, _S.PAUSED: _S.PAUSING, _S.CANCELLED: _S.C
 def path(now: RunStatus, to: RunStatus) -> tuple[RunStatus, ...]:
     """What to move through to get from `now` to the end `to` of an attempt."""
     return (to,) if to in TRANSITIONS[now] else (BEFORE[to], to)
+
+
+class Verb(StrEnum):
+    """What an owner asks of a run."""
+
+    PAUSE = "pause"
+    RESUME = "resume"
+    CANCEL = "cancel"
+    FORK = "fork"
+
+
+_GOES_ON = frozenset(status for status in RunStatus if not status.final)
+# The statuses in which each may be asked. Asking for what is so already changes nothing.
+ALLOWED: dict[Verb, frozenset[RunStatus]] = {
+    Verb.PAUSE: _GOES_ON - {_S.CANCELLING},
+    Verb.RESUME: _GOES_ON - {_S.CANCELLING},
+    Verb.CANCEL: _GOES_ON | {_S.CANCELLED},
+    Verb.FORK: frozenset(RunStatus),  # at any of its checkpoints that is there
+}
+
+
+def allowed(status: RunStatus) -> list[Verb]:
+    """What may be asked of a run in this status."""
+    return [verb for verb, statuses in ALLOWED.items() if status in statuses]

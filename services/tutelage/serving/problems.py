@@ -29,11 +29,13 @@ class ServiceProblem(HTTPException):
         field: str | None = None,
         retry_after_s: int | None = None,
         headers: dict[str, str] | None = None,
+        allowed: Sequence[str] | None = None,
     ) -> None:
         retry = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
         super().__init__(status, detail, (headers or {}) | retry)
         self.code = code
         self.field = field
+        self.allowed = allowed
 
 
 def add_problem_handlers(app: FastAPI) -> None:
@@ -52,12 +54,12 @@ def problem(
     *,
     field: str | None = None,
     errors: Sequence[dict[str, str]] = (),
+    allowed: Sequence[str] | None = None,
     headers: dict[str, str] | None = None,
 ) -> JSONResponse:
     """An RFC 9457 answer."""
-    body = Problem(
-        title=HTTPStatus(status).phrase, status=status, code=code, detail=detail, field=field, errors=list(errors)
-    )
+    told = {"title": HTTPStatus(status).phrase, "status": status, "code": code, "detail": detail, "field": field}
+    body = Problem.model_validate(told | {"errors": errors, "allowed": allowed})
     return JSONResponse(body.model_dump(exclude_none=True), status, headers, media_type=PROBLEM_TYPE)
 
 
@@ -65,7 +67,8 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     assert isinstance(error, AnyHTTPException)
     headers = dict(error.headers or {})
     if isinstance(error, ServiceProblem):
-        return problem(error.status_code, error.code, error.detail, field=error.field, headers=headers)
+        told = {"field": error.field, "allowed": error.allowed, "headers": headers}
+        return problem(error.status_code, error.code, error.detail, **told)
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
     return problem(error.status_code, code, _sentence(request, error), headers=headers)
 

@@ -19,8 +19,8 @@ from tutelage.telemetry import CoordinatorMetrics
 from tutelage_client.errors import InvalidInput
 from tutelage_client.wire import (
     MOST_BUCKETS,
-    CheckpointView,
     EventView,
+    ListedCheckpoint,
     MetricSeries,
     Page,
     RolloutSample,
@@ -91,8 +91,8 @@ def add_history(api: APIRouter, database: Database) -> None:
             return reports.metrics(session, run_id, after, limit or reports.LONGEST_METRICS)
 
     @api.get("/{run_id}/checkpoints", responses=answers("run_not_found"))
-    def list_checkpoints(run_id: str, after: After = None, limit: Limit = 50) -> Page[CheckpointView]:
-        """Committed checkpoints, by step."""
+    def list_checkpoints(run_id: str, after: After = None, limit: Limit = 50) -> Page[ListedCheckpoint]:
+        """Committed checkpoints, by step. A run can begin at those whose files are kept."""
         with database.read() as session:
             runs.find(session, run_id)
             return reports.checkpoints(session, run_id, after, limit)

@@ -6,12 +6,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Response
 
-from tutelage.coordinator import forking, naming, runs
+from tutelage.coordinator import forking, naming, runs, steering
 from tutelage.coordinator.access import Guarded
 from tutelage.coordinator.audit import DeedOf
 from tutelage.coordinator.callers import CallerOf
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.pushed import push
+from tutelage.coordinator.revisions import etag
 from tutelage.coordinator.routes.downloads import add_downloads
 from tutelage.coordinator.routes.history import add_events, add_history
 from tutelage.coordinator.routes.params import After, Limit
@@ -35,6 +36,7 @@ IfMatch = Annotated[str | None, Header(min_length=1, max_length=255)]
 def router(database: Database, settings: Settings, metrics: CoordinatorMetrics) -> APIRouter:
     api = APIRouter(route_class=Guarded, prefix="/v1/runs", tags=["runs"], responses=answers("database_unavailable"))
     _add_verbs(api, database)
+    _add_steering(api, database)
     _add_fork(api, database, settings)
     add_events(api, database, metrics)
     add_history(api, database)
@@ -70,10 +72,10 @@ def _add_verbs(api: APIRouter, database: Database) -> None:
 
     @api.get("/{run_id}", responses=answers("run_not_found"))
     def get_run(run_id: str, response: Response) -> RunView:
-        """One run: status, progress, newest metrics, and the resolved spec. Its ETag is of what PATCH changes."""
+        """One run: status, progress, newest metrics, and the resolved spec. Its ETag is of what owners change."""
         with database.read() as session:
             run = runs.view(runs.find(session, run_id))
-        response.headers["ETag"] = naming.etag(run)
+        response.headers["ETag"] = etag(run)
         return run
 
     @api.patch("/{run_id}", responses=answers("run_not_found", "run_changed"))
@@ -82,29 +84,33 @@ def _add_verbs(api: APIRouter, database: Database) -> None:
         with database.write() as session:
             run = naming.change(session, run_id, changes, if_match)
             deed.tell(session, run_id)
-        response.headers["ETag"] = naming.etag(run)
+        response.headers["ETag"] = etag(run)
         return run
 
-    @api.post("/{run_id}/cancel", responses=answers("run_not_found", "run_is_final"))
-    def cancel(run_id: str, deed: DeedOf) -> RunView:
+
+def _add_steering(api: APIRouter, database: Database) -> None:
+    conflicts = "run_not_found", "run_is_final", "run_changed"
+
+    @api.post("/{run_id}/cancel", responses=answers(*conflicts))
+    def cancel(run_id: str, deed: DeedOf, if_match: IfMatch = None) -> RunView:
         """End the run without a result; its checkpoints stay."""
         with database.write() as session:
             deed.tell(session, run_id)
-            return runs.cancel(session, run_id)
+            return steering.cancel(session, run_id, if_match)
 
-    @api.post("/{run_id}/pause", responses=answers("run_not_found", "run_is_final", "run_is_cancelling"))
-    def pause(run_id: str, deed: DeedOf) -> RunView:
+    @api.post("/{run_id}/pause", responses=answers(*conflicts, "run_is_cancelling"))
+    def pause(run_id: str, deed: DeedOf, if_match: IfMatch = None) -> RunView:
         """Stop the run after a checkpoint, until it is resumed."""
         with database.write() as session:
             deed.tell(session, run_id)
-            return runs.pause(session, run_id)
+            return steering.pause(session, run_id, if_match)
 
-    @api.post("/{run_id}/resume", responses=answers("run_not_found", "run_is_final", "run_is_cancelling"))
-    def resume(run_id: str, deed: DeedOf) -> RunView:
+    @api.post("/{run_id}/resume", responses=answers(*conflicts, "run_is_cancelling"))
+    def resume(run_id: str, deed: DeedOf, if_match: IfMatch = None) -> RunView:
         """Queue a paused run again."""
         with database.write() as session:
             deed.tell(session, run_id)
-            return runs.resume(session, run_id)
+            return steering.resume(session, run_id, if_match)
 
 
 def _add_fork(api: APIRouter, database: Database, settings: Settings) -> None:
