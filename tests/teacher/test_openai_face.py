@@ -151,6 +151,12 @@ REFUSED = {
     "too many prompt log-probs": ({"prompt_logprobs": 33}, "prompt_logprobs", "at most 32"),
     "the whole vocabulary": ({"prompt_logprobs": -1}, "prompt_logprobs", "greater than or equal to 0"),
     "another temperature of prompt scores": ({"prompt_logprobs": 1, "temperature": 0.7}, "temperature", "0.7"),
+    "temperature 0 of prompt scores": ({"prompt_logprobs": 1, "temperature": 0}, "temperature", "temperature is 0"),
+    "temperature 0 of both": (
+        {"prompt_logprobs": 1, "echo": True, "logprobs": 1, "temperature": 0},
+        "temperature",
+        "0",
+    ),
     "another temperature of echoed scores": ({"logprobs": 1, "echo": True, "temperature": 2}, "temperature", "2"),
     "a nucleus of scores": ({"logprobs": 1, "top_p": 0.9}, "top_p", "0.9"),
     "a bias": ({"logit_bias": {"5": 1}}, "logit_bias", "at most 0"),

@@ -111,15 +111,21 @@ class CompletionsRequest(Message):
             raise refused(
                 "best_of", f"best_of is {self.best_of}, n is {self.n}; texts are not chosen among, give n alone"
             )
-        greedy, plain = self.temperature == 0, self.temperature == 1 and self.top_p == 1
+        self._check_temperature()
+        return self
+
+    def _check_temperature(self) -> None:
+        """Of `prompt_logprobs` a temperature speaks, so 0 is refused; with `logprobs` alone 0 says how to write."""
+        greedy = self.temperature == 0 and self.prompt_logprobs is None
+        plain = self.temperature == 1 and self.top_p == 1
         if self.scores and not (greedy or plain):
             field = "top_p" if self.temperature == 1 else "temperature"
             raise refused(
                 field,
                 f"{field} is {getattr(self, field):g}, but log-probabilities are given at temperature 1 and top_p 1 "
-                "alone; ask so (or temperature 0, which writes greedily), or without logprobs and prompt_logprobs",
+                "alone; ask so (with logprobs alone, temperature 0 too, which writes greedily), or without logprobs "
+                "and prompt_logprobs",
             )
-        return self
 
     @property
     def scores(self) -> bool:
