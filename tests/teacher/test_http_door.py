@@ -99,7 +99,12 @@ async def test_the_plain_json_of_a_person_is_understood(start_teacher: Any) -> N
         ({"sequences": []}, "sequences", "at least 1 item"),
         ({"sequences": [{"token_ids": [1, 2], "score_start": 2}]}, "sequences.0", "score_start is 2"),
         ({"sequences": [sequence(1, 40)]}, "sequences.0", "0 to 31"),
-        ({"sequences": [sequence(1, -2)]}, "sequences.0", "must not be negative"),
+        (
+            {"sequences": [sequence(1, -2)]},
+            "sequences.0.token_ids",
+            "entry 1 is -2; token ids are whole numbers from 0",
+        ),
+        ({"sequences": [sequence(1, True)]}, "sequences.0.token_ids", "entry 1 is true; token ids are whole numbers"),
         ({"sequences": [sequence(1, 2.5)]}, "sequences.0.token_ids", "whole numbers"),
         ({"sequences": [sequence(1, 2**31)]}, "sequences.0.token_ids", "2147483647"),
         ({"sequences": [{"token_ids": [], "score_start": 1}]}, "sequences.0", "has 0 tokens"),
@@ -123,6 +128,11 @@ async def test_the_plain_json_of_a_person_is_understood(start_teacher: Any) -> N
             {"sequences": [sequence(1, 2, 3, candidate_ids=[[1, 2]])], "signals": ["candidates"]},
             "sequences.0",
             "1 rows for 2 scored tokens",
+        ),
+        (
+            {"sequences": [sequence(1, 2, 3, candidate_ids=[[1, 2], [3]])], "signals": ["candidates"]},
+            "sequences.0.candidate_ids",
+            "row 1 has 1 id and row 0 has 2 ids; give all as many, -1 pads a shorter row",
         ),
         (
             {"sequences": [sequence(candidate_ids=[None])], "signals": ["candidates"]},
@@ -211,7 +221,7 @@ def in_bytes(*token_ids: int, candidates: list[int] | None = None, **asked: Any)
     ("body", "field", "said"),
     [
         (in_bytes(2, 40), "sequences.0", "0 to 31"),
-        (in_bytes(2, -2), "", "token_ids must not be negative"),
+        (in_bytes(2, -2), "token_ids", "entry 1 is -2; token ids are whole numbers from 0"),
         (in_bytes(*[1] * 64), "sequences.0", "at most 64"),
         (in_bytes(2, 3, signals=[Signal.TOP_K], top_k=33), "top_k", "at most 32"),
         (in_bytes(2, 3, candidates=list(range(9))), "sequences.0.candidate_ids", "at most 8"),
@@ -240,6 +250,36 @@ async def test_another_content_type_is_415_and_another_accept_is_406_with_what_g
     assert all(f"{JSON} or {MEDIA_TYPE}" in wrong.json()["detail"] for wrong in (wrong_type, wrong_accept))
     assert (bomb.status_code, bomb.json()["code"]) == (415, "unsupported_content_encoding")
     assert bomb.headers["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize(
+    ("accept", "form"),
+    [
+        ("", JSON),
+        ("*/*", JSON),
+        ("application/*", JSON),
+        (f"{MEDIA_TYPE}, {JSON}", MEDIA_TYPE),
+        (f"{JSON}, {MEDIA_TYPE}", MEDIA_TYPE),
+        (f"{MEDIA_TYPE};q=0, {JSON}", JSON),
+        (f"{MEDIA_TYPE};q=0.2, {JSON}; Q=0.7", JSON),
+        (f"{MEDIA_TYPE};q=0.7, {JSON};q=0.2", MEDIA_TYPE),
+        (f"{JSON};q=0, */*", MEDIA_TYPE),
+        (f"{MEDIA_TYPE};q=0, */*;q=0.1", JSON),
+        (f"{JSON};q=0", None),
+        ("*/*;q=0", None),
+        (f"{JSON};q=2", None),
+        (f"{JSON};q=nan", None),
+    ],
+)
+async def test_the_more_welcome_form_is_answered_in(start_teacher: Any, accept: str, form: str | None) -> None:
+    body = {"sequences": [sequence()]}
+    async with start_teacher() as teacher:
+        answer = await teacher.http.post("/v1/score", json=body, headers={"accept": accept})
+    assert answer.headers["vary"] == "Accept"
+    if form is None:
+        assert (answer.status_code, answer.json()["field"]) == (406, "Accept")
+    else:
+        assert (answer.status_code, answer.headers["content-type"]) == (200, form)
 
 
 class Blind(FakeEngine):

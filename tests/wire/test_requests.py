@@ -33,6 +33,7 @@ from tutelage_client.wire import (
 from tutelage_client.wire.refusal import explain
 
 SEQUENCE = {"token_ids": [1, 2, 3], "score_start": 1}
+IDS_ARE = "token ids are whole numbers from 0 to 2147483647"
 ITEM = {"prompt": "p", "completion": "c"}
 IDS = st.integers(-1, 6) | st.integers(2**31 - 3, 2**31 - 1)
 
@@ -58,8 +59,30 @@ IDS = st.integers(-1, 6) | st.integers(2**31 - 3, 2**31 - 1)
         ),
         ({"sequences": [SEQUENCE | {"score_start": 0}]}, "greater than or equal to 1"),
         ({"sequences": [SEQUENCE | {"score_start": 3}]}, "at least one token to score"),
-        ({"sequences": [SEQUENCE | {"token_ids": [1, -2, 3]}]}, "negative"),
-        ({"sequences": [SEQUENCE | {"token_ids": [1, 2.5, 3]}]}, "whole numbers"),
+        ({"sequences": [SEQUENCE | {"token_ids": [1, -2, 3]}]}, f"entry 1 is -2; {IDS_ARE}"),
+        ({"sequences": [SEQUENCE | {"token_ids": [1, 2.5, 3]}]}, f"entry 1 is 2.5; {IDS_ARE}"),
+        ({"sequences": [SEQUENCE | {"token_ids": [1, True, 3]}]}, f"entry 1 is true; {IDS_ARE}"),
+        ({"sequences": [SEQUENCE | {"token_ids": [False]}]}, f"entry 0 is false; {IDS_ARE}"),
+        ({"sequences": [SEQUENCE | {"token_ids": [1, "2" * 999]}]}, f'entry 1 is "2{{39}}; {IDS_ARE}'),
+        ({"sequences": [SEQUENCE | {"token_ids": [1, 99999999999999]}]}, f"entry 1 is 99999999999999; {IDS_ARE}"),
+        ({"sequences": [SEQUENCE | {"token_ids": [1, 10**30]}]}, f"entry 1 is 10{{30}}; {IDS_ARE}"),
+        ({"sequences": [SEQUENCE | {"token_ids": [[1], [True]]}]}, f"entry 0 of row 1 is true; {IDS_ARE}"),
+        (
+            {"sequences": [SEQUENCE | {"candidate_ids": [[1, 2], [1, -2]]}], "signals": ["candidates"]},
+            f"entry 1 of row 1 is -2; {IDS_ARE}, and -1 pads",
+        ),
+        (
+            {"sequences": [SEQUENCE | {"candidate_ids": [[4, 2], [3, True]]}], "signals": ["candidates"]},
+            "entry 1 of row 1 is true",
+        ),
+        (
+            {"sequences": [SEQUENCE | {"candidate_ids": [[1, 2], [1]]}], "signals": ["candidates"]},
+            "row 1 has 1 id and row 0 has 2 ids; give all as many, -1 pads a shorter row",
+        ),
+        (
+            {"sequences": [SEQUENCE | {"candidate_ids": [[], [1, 2]]}], "signals": ["candidates"]},
+            "row 1 has 2 ids and row 0 has 0 ids",
+        ),
         ({"sequences": [{"prompt_ids": [], "completions": [{"token_ids": [1]}]}]}, "prompt_ids is empty"),
         ({"sequences": [{"prompt_ids": [1], "completions": []}]}, "at least 1 item"),
         ({"sequences": [{"prompt_ids": [1], "completions": [{"token_ids": []}]}]}, "at least one token"),

@@ -145,12 +145,6 @@ def test_null_is_minus_infinity_where_valid_and_nan_where_not() -> None:
     np.testing.assert_array_equal(block.candidate_logprob, [[-np.inf, np.nan], [np.nan, -2], [-1, -1]])
 
 
-def test_shorter_rows_of_ids_are_padded() -> None:
-    completion = Completion(token_ids=np.array([1, 2]), candidate_ids=[[3], [4, 5]])  # type: ignore[arg-type]
-    assert completion.candidate_ids is not None
-    assert completion.candidate_ids.tolist() == [[3, -1], [4, 5]]
-
-
 @pytest.mark.parametrize("row", [0, 255, 256, 599])
 def test_no_row_of_a_large_block_escapes(row: int) -> None:
     ids, logprob = np.tile(np.arange(64, dtype=np.int32), (600, 1)), np.full((600, 64), -5.0, dtype=np.float32)
@@ -195,7 +189,10 @@ TOP = {"topk_ids": [[1, 2]], "topk_logprob": [[-1.0, -2.0]], "topk_rest_mass": [
         ({"hidden": [[np.inf]]}, "hidden must be finite"),
         ({"valid": [2]}, "true or false"),
         (TOP | {"topk_ids": [[1.5, 2.5]]}, "whole numbers"),
-        (TOP | {"topk_ids": [[1, 2**40]]}, "token ids lie between"),
+        (
+            TOP | {"topk_ids": [[1, 2**40]]},
+            "entry 1 of row 0 is 1099511627776; token ids are whole numbers from 0 to 2147483647, and -1 pads",
+        ),
         ({"surprise": [1]}, "surprise"),
     ],
 )

@@ -47,11 +47,9 @@ class RolloutLimits(Message):
     def flaws(self, rollout: Rollout) -> Iterator[tuple[str, str]]:
         """Field and sentence of what cannot be read: a token id that is none, or too many tokens."""
         for field, ids in (("prompt_ids", rollout.prompt_ids), ("completion_ids", rollout.completion_ids)):
-            lowest, highest = int(ids.min()), int(ids.max())
-            if lowest < 0 or highest >= self.vocabulary_size:
-                wrong = lowest if lowest < 0 else highest
+            if (highest := int(ids.max())) >= self.vocabulary_size:
                 known = f"those of this run are 0 to {self.vocabulary_size - 1}"
-                yield field, f"{wrong} is no token id, {known}; encode the text with the student's tokenizer"
+                yield field, f"{highest} is no token id, {known}; encode the text with the student's tokenizer"
         tokens = len(rollout.prompt_ids) + len(rollout.completion_ids)
         if tokens > self.context:
             limit = f"{self.context}, the most that student and teachers of this run read"

@@ -36,15 +36,14 @@ class Completion(Message):
 
     token_ids: TokenIds = Field(description="at least one")
     candidate_ids: Annotated[IdRows, AfterValidator(_each_once)] | None = Field(
-        default=None, description="ids to score at each token, one row each, no id twice in a row; -1 pads"
+        default=None,
+        description="ids to score at each token, one row each, all of one length, no id twice in a row; -1 pads",
     )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if len(self.token_ids) == 0:
             raise ValueError("token_ids must hold at least one token to score")
-        if self.token_ids.min() < 0:
-            raise ValueError("token_ids must not be negative")
         if self.candidate_ids is not None and len(self.candidate_ids) != len(self.token_ids):
             raise ValueError(
                 f"candidate_ids has {len(self.candidate_ids)} rows for {len(self.token_ids)} scored tokens; "
@@ -63,8 +62,6 @@ class ScoreGroup(Message):
     def _check(self) -> Self:
         if len(self.prompt_ids) == 0:
             raise ValueError("prompt_ids is empty; the first token of a sequence has no score")
-        if self.prompt_ids.min() < 0:
-            raise ValueError("prompt_ids must not be negative")
         return self
 
     @property
