@@ -24,7 +24,7 @@ from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.wire import Capabilities, Inspection, Provenance, Rollout, Signal, TeacherInfo
 from tutelage_client.worker import WorkerClient
 
-URL = "http://coordinator.test"
+URL = "http://127.0.0.1"
 _numbers = itertools.count()
 
 

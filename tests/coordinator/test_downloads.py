@@ -85,7 +85,7 @@ async def test_a_model_whose_download_breaks_comes_whole(
     contents = {"a.safetensors": bytes(range(256)) * 9, "b.json": b"{}"}
     await ended(worker, lease, contents)
     transport = Cutting(app, 100, 1000, 3)
-    async with CoordinatorClient("http://coordinator.test", transport=transport) as client:
+    async with CoordinatorClient("http://127.0.0.1", transport=transport) as client:
         folder = await client.download_model(lease.run_id, tmp_path / "result")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == contents
     assert transport.statuses == [200, 206, 206, 206]

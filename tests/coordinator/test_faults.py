@@ -22,7 +22,7 @@ Spec = Callable[..., dict[str, Any]]
 async def test_an_outage_of_the_database_is_told_and_survived(empty_url: Callable[[], str], tmp_path: Path, spec: Spec):
     database = Database(empty_url())
     app = build_app(Settings(data_dir=tmp_path), database)
-    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://c.test") as http:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://127.0.0.1") as http:
         run = (await http.post("/v1/runs", json=spec())).json()
         with cut_off(database, empty_url):
             for answer in (await http.get("/v1/runs"), await http.post("/v1/runs", json=spec())):
@@ -42,7 +42,7 @@ async def test_a_schema_of_another_release_ends_readiness_with_the_reason(
     """As a restored backup is, or what a newer coordinator has migrated."""
     database = Database(empty_url())
     app = build_app(Settings(data_dir=tmp_path), database)
-    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://c.test") as http:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://127.0.0.1") as http:
         _become(database, revision)
         answer = await http.get("/readyz")
         assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")

@@ -20,8 +20,9 @@ from tutelage.coordinator.app import build_app
 from tutelage.coordinator.callers import COOKIE, digest
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.leases import finish
-from tutelage.coordinator.settings import Settings, is_loopback
+from tutelage.coordinator.settings import Settings
 from tutelage.coordinator.tables import KeyRow
+from tutelage.serving import is_loopback
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.errors import InvalidInput, ProblemResponse, StaleEpoch
 from tutelage_client.wire import (

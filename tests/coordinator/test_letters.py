@@ -20,7 +20,7 @@ from tutelage_client.errors import ProblemResponse, ServiceUnreachable
 from tutelage_client.wire import Outcome, TeacherInfo, sampler_queue
 from tutelage_client.worker import WorkerClient
 
-URL = "http://c.test"
+URL = "http://127.0.0.1"
 
 
 @pytest.fixture

@@ -111,9 +111,7 @@ async def queued(
     """A coordinator that knows the queue."""
     knowing = build_app(settings, database, queue)
     knowing.state.stopping = app.state.stopping
-    async with httpx2.AsyncClient(
-        transport=httpx2.ASGITransport(knowing), base_url="http://coordinator.test"
-    ) as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(knowing), base_url="http://127.0.0.1") as client:
         yield client
 
 

@@ -56,7 +56,8 @@ async def send_and_break(app: FastAPI, offset: int, chunks: Sequence[bytes], pat
     """A part whose connection breaks behind these chunks, as a server hears of it."""
     heard = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
     messages = iter([*heard, {"type": "http.disconnect"}])
-    told = [(name.lower().encode(), value.encode()) for name, value in headers(offset, length).items()]
+    named = {"host": "localhost"} | headers(offset, length)
+    told = [(name.lower().encode(), value.encode()) for name, value in named.items()]
     scope = {"type": "http", "method": "PATCH", "path": path, "raw_path": path.encode(), "headers": told}
     scope |= {"query_string": b"", "http_version": "1.1", "scheme": "http", "server": ("c", 80), "root_path": ""}
 

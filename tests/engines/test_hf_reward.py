@@ -135,7 +135,7 @@ async def test_both_doors_give_equal_rewards_and_what_it_cannot_read_is_not_vali
     app = build_app(settings, engine, queue)
     async with (
         app.router.lifespan_context(app),
-        TeacherClient("http://judge", transport=httpx2.ASGITransport(app)) as client,
+        TeacherClient("http://127.0.0.1", transport=httpx2.ASGITransport(app)) as client,
     ):
         over_http = await client.reward(request)
         payload = encode_reward_request(request)

@@ -166,7 +166,7 @@ async def test_what_a_hosted_judge_answers_with_400_is_one_reward_that_is_not_va
         engine = await open_engine(ChatOptions(upstream=url, upstream_model="toy"), "judge")
         app = build_app(settings, engine)
         transport = httpx2.ASGITransport(app)
-        async with app.router.lifespan_context(app), TeacherClient("http://judge", transport=transport) as client:
+        async with app.router.lifespan_context(app), TeacherClient("http://127.0.0.1", transport=transport) as client:
             one, long, two = (await client.reward(RewardRequest(items=items, reward=RUBRIC))).rewards
     assert (one.detail, two.detail) == ({"score": 1}, {"score": 2})
     assert (long.value, long.valid) == (None, False)

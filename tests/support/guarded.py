@@ -13,7 +13,7 @@ from tutelage.coordinator.keys import ROLES
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.wire import KeyRequest, Scope
 
-URL = "http://coordinator.test"
+URL = "http://127.0.0.1"
 FILES = {role: secrets.token_hex(32) for role in ROLES}
 
 

@@ -126,13 +126,13 @@ async def _started(
     """The probe has been passed, and its calls are forgotten, before the test begins."""
     engine = WatchedEngine(options or FakeOptions(), poison, calls_at_once)
     app = build_app(Settings(name="toy", engine="fake", **settings), engine, queue)
-    app.state.url = "http://toy"
+    app.state.url = "http://127.0.0.1"
     transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     async with (
         app.router.lifespan_context(app),
-        httpx2.AsyncClient(transport=transport, base_url="http://toy", headers=headers) as http,
-        TeacherClient("http://toy", key, transport, _NO_REPEATS, run_id) as client,
+        httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers) as http,
+        TeacherClient("http://127.0.0.1", key, transport, _NO_REPEATS, run_id) as client,
     ):
         engine.calls.clear()
         engine.started.clear()

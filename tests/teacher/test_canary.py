@@ -86,11 +86,11 @@ async def test_a_replica_that_drifts_is_quarantined_though_it_is_asked_for_nothi
     toys = [FakeEngine(FakeOptions(), "toy") for _ in range(3)]
     engine = ReplicatedEngine([Replica(name, toy) for name, toy in zip(("a:1", "b:2", "c:3"), toys, strict=True)])
     app = build_app(Settings.model_validate({"name": "toy", "engine": "fake", **OFTEN}), engine)
-    app.state.url = "http://toy"
+    app.state.url = "http://127.0.0.1"
     transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),
-        httpx2.AsyncClient(transport=transport, base_url="http://toy") as http,
+        httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http,
     ):
         assert [view.up for view in engine.views()] == [True] * 3
         toys[1].logprob_VV = other_weights()

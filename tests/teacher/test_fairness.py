@@ -48,7 +48,7 @@ async def test_a_caller_with_a_backlog_does_not_delay_another(
     keys.write_text("\n".join(hashlib.sha256(key).hexdigest() for key in (b"busy", b"small")))
     async with start_teacher(max_batch_tokens=5, keys_file=keys, key="busy") as teacher:
         batcher, transport = teacher.app.state.scorer.batcher, teacher.client._http._client._transport
-        async with TeacherClient("http://toy", key="small", transport=transport) as small:
+        async with TeacherClient("http://127.0.0.1", key="small", transport=transport) as small:
             teacher.engine.gate.clear()
             blocker = asyncio.create_task(teacher.client.score(request_for()))
             await teacher.engine.started.wait()
@@ -96,7 +96,7 @@ async def test_a_client_that_hangs_up_is_not_worked_for(start_teacher: Any, requ
     async def send(_: Any) -> None:
         pass
 
-    headers = [(b"content-type", b"application/json")]
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
     scope = {"type": "http", "method": "POST", "path": "/v1/score", "query_string": b"", "headers": headers}
     async with start_teacher() as teacher:
         teacher.engine.gate.clear()

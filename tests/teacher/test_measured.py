@@ -73,8 +73,8 @@ async def test_an_upstream_is_told_with_its_limit_and_its_breaker(replicated: bo
     assert isinstance(one, LimitedEngine)
     engine = ReplicatedEngine([Replica("one:8000", one), Replica("two:8000", two)]) if replicated else one
     app = build_app(Settings.model_validate({"name": "toy", "engine": "fake"}), engine)
-    app.state.url = "http://toy"
-    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://toy") as http:
+    app.state.url = "http://127.0.0.1"
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://127.0.0.1") as http:
         others = {"two:8000": 0.0} if replicated else {}
         assert (await scraped(http)).about("tutelage_teacher_breaker_open") == {"one:8000": 0} | others
         for _ in range(5):

@@ -22,11 +22,11 @@ async def test_a_teacher_with_a_replica_out_of_service_is_ready_and_says_so() ->
     odd.provenance = sound.provenance
     engine = ReplicatedEngine([Replica("a:1", sound), Replica("b:2", odd)])
     app = build_app(Settings.model_validate({"name": "toy", "engine": "fake"}), engine)
-    app.state.url = "http://toy"
+    app.state.url = "http://127.0.0.1"
     transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),
-        httpx2.AsyncClient(transport=transport, base_url="http://toy") as http,
+        httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http,
     ):
         body = {"sequences": [{"token_ids": [1, 2, 3], "score_start": 1}]}
         assert (await http.post("/v1/score", json=body)).status_code == 200

@@ -36,12 +36,12 @@ class Leaving(FakeEngine):
 async def test_it_is_not_ready_while_away_and_ready_when_back(until: Any) -> None:
     engine = Leaving(FakeOptions(), "toy")
     app = build_app(Settings.model_validate({"name": "toy", "engine": "fake"}), engine, MemoryQueue())
-    app.state.url = "http://toy"
+    app.state.url = "http://127.0.0.1"
     transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
     body = {"sequences": [{"token_ids": [1, 2, 3], "score_start": 1}]}
     async with (
         app.router.lifespan_context(app),
-        httpx2.AsyncClient(transport=transport, base_url="http://toy") as http,
+        httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http,
     ):
         assert (await http.post("/v1/score", json=body)).status_code == 200
         engine.away = True

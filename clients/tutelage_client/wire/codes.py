@@ -29,6 +29,9 @@ COMMON = {
     "invalid_input": ProblemCode(422, "a value is wrong; `field` says which, the sentence says what is possible"),
     "too_large": ProblemCode(413, "the body is over the limit, or a file that is uploaded in parts"),
     "unsupported_content_encoding": ProblemCode(415, "a body travels as it is; leave `Content-Encoding` out"),
+    "foreign_request": ProblemCode(
+        403, "no key is asked for, so the service is called by a loopback name, and changed by no page of another site"
+    ),
     "not_found": ProblemCode(404, "no such route"),
     "method_not_allowed": ProblemCode(405, "the route is there, the method is not; `Allow` lists those that are"),
     "bad_request": ProblemCode(400, "the body could not be read"),

@@ -76,7 +76,13 @@ def build_app(
     gate = _gate(database, settings)
     scraping = Scraping(database, settings, queue, gate, registry)
     app = create_app(
-        "Tutelage coordinator", lifespan, ready=ready, registry=registry, exposition=scraping, body_limits=body_limits
+        "Tutelage coordinator",
+        lifespan,
+        ready=ready,
+        registry=registry,
+        exposition=scraping,
+        body_limits=body_limits,
+        own_machine=not gate.asks,
     )
     app.state.metrics = metrics
     for outage in (OperationalError, InterfaceError):

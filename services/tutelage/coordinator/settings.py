@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL, make_url
 
 from tutelage.queue import Queue, open_queue
+from tutelage.serving import is_loopback
 from tutelage_client.client import read_key
 from tutelage_client.errors import InvalidInput
 
@@ -134,11 +134,3 @@ class Settings(BaseSettings):
     def files(self) -> Path:
         """Where uploaded bytes are."""
         return self.data_dir.resolve() / "files"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only processes of this machine reach that address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -2,6 +2,7 @@
 
 from tutelage.serving.app import MAX_BODY_BYTES, Lifespan, Ready, create_app
 from tutelage.serving.direct import DirectRoute
+from tutelage.serving.locality import is_loopback
 from tutelage.serving.openapi import (
     EVENT_STREAM,
     EVERYWHERE,
@@ -36,6 +37,7 @@ __all__ = [
     "in_bytes",
     "in_events",
     "in_part",
+    "is_loopback",
     "problem",
     "reason",
     "serve",

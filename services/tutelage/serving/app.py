@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 import tutelage
+from tutelage.serving.locality import OwnMachine
 from tutelage.serving.middleware import GuardBody, Measure, Trace
 from tutelage.serving.openapi import EVERYWHERE, DescribedApp, answers, in_bytes
 from tutelage.serving.problems import ServiceProblem, add_problem_handlers
@@ -32,12 +33,14 @@ def create_app(
     exposition: Exposition | None = None,
     max_body_bytes: int = MAX_BODY_BYTES,
     body_limits: Mapping[str, int] | None = None,
+    own_machine: bool = False,
 ) -> FastAPI:
     """An app that answers every error with problem+json and has /healthz, /health, /readyz and /metrics.
 
     ready: the reason why the service cannot take work, or None; may be async
     exposition: what /metrics answers whom; without it everybody finds what is in the registry
     max_body_bytes: larger bodies are refused with 413; body_limits: other limits by path prefix, as for uploads
+    own_machine: serve programs of this machine alone, and no page of another site, as nobody is asked for a key
     `app.state.stopping` is an event that is set when the process was told to stop: long answers end then.
     """
     described = {"title": title, "version": tutelage.__version__, "responses": answers(*EVERYWHERE)}
@@ -53,6 +56,8 @@ def create_app(
     app.state.stopping = asyncio.Event()
     app.state.registry = registry or CollectorRegistry()
     app.add_middleware(GuardBody, default=max_body_bytes, by_prefix=body_limits or {})
+    if own_machine:
+        app.add_middleware(OwnMachine)
     app.add_middleware(Trace)
     app.add_middleware(Measure, metrics=HttpMetrics.of(app.state.registry))
     add_problem_handlers(app)

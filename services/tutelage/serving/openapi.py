@@ -16,7 +16,14 @@ PROBLEM_TYPE = "application/problem+json"
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
 BYTES = {"schema": {"type": "string", "format": "binary"}}
-EVERYWHERE = ("bad_request", "invalid_input", "too_large", "unsupported_content_encoding", "internal")
+EVERYWHERE = (
+    "bad_request",
+    "foreign_request",
+    "invalid_input",
+    "too_large",
+    "unsupported_content_encoding",
+    "internal",
+)
 _REF = "#/components/schemas/{model}"
 
 Responses = dict[int | str, dict[str, Any]]

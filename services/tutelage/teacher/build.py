@@ -17,7 +17,7 @@ from tutelage.engines.base import LimitedEngine
 from tutelage.engines.opening import shown_url
 from tutelage.engines.replicas import ReplicatedEngine
 from tutelage.queue import Queue
-from tutelage.serving import create_app
+from tutelage.serving import create_app, is_loopback
 from tutelage.teacher.accounts import Accounts
 from tutelage.teacher.app import add_routes
 from tutelage.teacher.batcher import Batcher
@@ -67,7 +67,13 @@ def build_app(settings: Settings, engine: Engine, queue: Queue | None = None) ->
             await stack.enter_async_context(_beside(app, settings, scorer, callers, queue))
             yield
 
-    app = create_app(f"Tutelage teacher {settings.name}", lifespan, ready=lambda: _why_not(app), registry=registry)
+    app = create_app(
+        f"Tutelage teacher {settings.name}",
+        lifespan,
+        ready=lambda: _why_not(app),
+        registry=registry,
+        own_machine=keys is None and is_loopback(settings.host),
+    )
     add_routes(app, callers)
     return app
 
