@@ -128,12 +128,32 @@ async def test_told_to_go_it_ends_and_its_name_stays_taken(launcher: Launcher, p
     assert (await launcher.status(ONE)).phase == "ended"
 
 
-async def test_killed_it_lives_no_longer(launcher: Launcher, place: Place):
+async def test_killed_it_has_ended_and_its_name_stays_taken(launcher: Launcher, place: Place):
     await launcher.launch(ONE)
     await place.begin(ONE)
     await launcher.signal(ONE, signal.SIGKILL)
-    await place.obey(ONE)
-    assert not (await ended(launcher, ONE)).lives
+    assert (await ended(launcher, ONE)).phase == "ended"
+    assert not await launcher.launch(ONE)
+    another = place.launcher()
+    assert not await another.launch(ONE)
+    await another.close()
+    assert place.made() == [ONE.name]
+
+
+async def test_killed_before_it_ran_its_name_stays_taken(launcher: Launcher, place: Place):
+    await launcher.launch(ONE)
+    await launcher.signal(ONE, signal.SIGKILL)
+    assert (await ended(launcher, ONE)).phase == "ended"
+    assert not await launcher.launch(ONE)
+
+
+async def test_what_has_ended_keeps_its_code_and_its_log_when_it_is_killed(launcher: Launcher, place: Place):
+    await launcher.launch(ONE)
+    await place.end(ONE, 70, ["its last words"])
+    before = await ended(launcher, ONE)
+    await launcher.signal(ONE, signal.SIGKILL)
+    assert await launcher.status(ONE) == before
+    assert "its last words\n" in (await launcher.logs(ONE, 10) or "")
 
 
 async def test_a_process_is_told_its_run_and_who_kills_it_is_in_its_code(tmp_path: Path, until: Callable[..., Any]):
@@ -149,6 +169,19 @@ async def test_a_process_is_told_its_run_and_who_kills_it_is_in_its_code(tmp_pat
     assert status == LaunchStatus("ended", 137)
     assert "was killed by signal 9; if nobody killed it" in how_it_ended(status, ONE)
     await launcher.close()
+
+
+async def test_a_launch_whose_folder_is_damaged_is_told_in_one_sentence(tmp_path: Path, until: Callable[..., Any]):
+    place = Processes(tmp_path, until)
+    launcher = place.launcher()
+    await launcher.launch(ONE)
+    await place.end(ONE, 0, [])
+    await ended(launcher, ONE)
+    (tmp_path / "launches" / ONE.name / "lock").unlink()
+    with pytest.raises(LaunchFailed, match=rf"cannot look for a process in {tmp_path}/launches: No such file"):
+        await launcher.status(ONE)
+    with pytest.raises(LaunchFailed, match="cannot signal a process in"):
+        await launcher.signal(ONE, signal.SIGTERM)
 
 
 async def test_under_torchrun_every_rank_is_told_the_run_and_told_to_go(tmp_path: Path):
@@ -195,6 +228,25 @@ async def test_the_token_is_read_each_time_as_it_is_renewed(kmock: mocks.Kuberne
     (tmp_path / "token").write_text("another")
     await launcher.status(ONE)
     assert [request.headers["Authorization"] for request in kmock] == ["Bearer a token", "Bearer another"]
+    await launcher.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "sentence"),
+    [
+        (520, b"the origin is odd", r"with 520: the origin is odd"),
+        (200, b"<html>sign in</html>", r"with what is no object of a cluster: '<html>sign in</html>'"),
+        (200, b"[1]", r"with what is no object of a cluster: '\[1\]'"),
+    ],
+    ids=["a status of its own", "no JSON", "no object"],
+)
+async def test_what_a_proxy_answers_in_place_of_the_cluster_is_told(
+    status: int, body: bytes, sentence: str, kmock: mocks.KubernetesEmulator, tmp_path: Path
+):
+    launcher = MockedCluster(kmock, tmp_path, nodes=1).launcher()
+    _ = kmock[f"get /apis/batch/v1/namespaces/tutelage/jobs/{ONE.name}"] << status << body
+    with pytest.raises(LaunchFailed, match=sentence):
+        await launcher.status(ONE)
     await launcher.close()
 
 

@@ -222,6 +222,53 @@ async def test_a_launch_that_nobody_wants_is_told_to_go_and_then_killed(
     assert launcher.told == told
 
 
+async def test_an_attempt_whose_launch_was_forgotten_is_counted_and_the_next_one_launched(
+    coordinator: CoordinatorClient, launching: Callable[..., Launching], launcher: Recorder, spec: Spec
+):
+    """As in a cluster a day after a Job's end, or where somebody deleted it."""
+    run = await coordinator.submit(spec())
+    first, second = Launch(run.id, 1), Launch(run.id, 2)
+    await launching().look()
+    await coordinator.pause(run.id)
+    launcher.known.clear()
+    await coordinator.resume(run.id)
+    coordinators = [launching() for _ in range(3)]
+    for _ in range(3):
+        await asyncio.gather(*(each.look() for each in coordinators))
+    assert set(launcher.known) == {second}
+    told = await messages(coordinator, run.id)
+    assert told[0] == f"a trainer is launched: subprocess {first.name}"
+    assert told[1].startswith(f"the launched trainer {first.name} ended, and nobody saw how (nothing is left of it)")
+    assert told[2:] == [f"a trainer is launched: subprocess {second.name}"]
+
+
+async def test_a_launch_is_told_of_though_the_run_was_paused_meanwhile(
+    coordinator: CoordinatorClient, launching: Callable[..., Launching], launcher: Recorder, spec: Spec
+):
+    run = await coordinator.submit(spec())
+    launcher.meanwhile = lambda: coordinator.pause(run.id)
+    await launching().look()
+    assert await messages(coordinator, run.id) == [f"a trainer is launched: subprocess {run.id}-e1"]
+
+
+async def test_a_bug_in_a_launcher_is_logged_and_launching_goes_on(
+    coordinator: CoordinatorClient,
+    launching: Callable[..., Launching],
+    launcher: Recorder,
+    spec: Spec,
+    until: Callable[..., Any],
+    caplog: pytest.LogCaptureFixture,
+):
+    run = await coordinator.submit(spec())
+    launcher.bug = ValueError("520 is not a valid HTTPStatus")
+    task = asyncio.create_task(launching().forever(poll_s=0.01))
+    await until(lambda: "520 is not a valid HTTPStatus" in caplog.text)
+    launcher.bug = None
+    await until(lambda: Launch(run.id, 1) in launcher.known)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_a_launcher_that_is_away_is_asked_again(
     coordinator: CoordinatorClient,
     launching: Callable[..., Launching],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -139,7 +140,10 @@ def cron_job() -> dict[str, Any]:
 
 
 class Recorder:
-    """A launcher that starts nothing: what it launched lives until the test says otherwise."""
+    """A launcher that starts nothing: what it launched lives until the test says otherwise.
+
+    away: it does not answer; bug: it raises this; meanwhile: what happens elsewhere while it launches
+    """
 
     kind = "subprocess"
 
@@ -148,15 +152,21 @@ class Recorder:
         self.told: list[tuple[Launch, int]] = []
         self.away = False
         self.refusals = 0
+        self.bug: Exception | None = None
+        self.meanwhile: Callable[[], Awaitable[Any]] | None = None
 
     async def launch(self, launch: Launch) -> bool:
         await asyncio.sleep(0)  # another coordinator may come first
         is_new = launch not in self.known
         self.known.setdefault(launch, LaunchStatus("pending"))
+        if self.meanwhile is not None:
+            await self.meanwhile()
         return is_new
 
     async def status(self, launch: Launch) -> LaunchStatus:
         await asyncio.sleep(0)
+        if self.bug is not None:
+            raise self.bug
         if self.away:
             self.refusals += 1
             raise LaunchFailed("the cluster does not answer")

@@ -1,7 +1,8 @@
 """Starts trainers for queued runs that none has asked for, and looks after those that it started.
 
 Every coordinator does so. They need not agree: an attempt is launched under a name that is taken once, and what one of
-them sees of a launch the others see too.
+them sees of a launch the others see too. Where launches are forgotten after a while, the run's history still tells of
+them.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from tutelage.coordinator.leases import MAX_RESTARTS, finish
 from tutelage.coordinator.runs import find
 from tutelage.coordinator.settings import Settings
 from tutelage.coordinator.states import LEASED
-from tutelage.coordinator.tables import RunRow
+from tutelage.coordinator.tables import EventRow, RunRow
 from tutelage.serving import ServiceProblem
 from tutelage_client.wire import PROJECT, ExitCode, Outcome, RunError, RunStatus
 
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 POLL_S = 1.0
 # Ends of a launch that never took its run which are nobody's failure: it was told to go.
 TOLD_TO_GO = frozenset({ExitCode.DRAINED, 128 + signal.SIGTERM})
+FORGOTTEN = LaunchStatus("ended", reason="nothing is left of it")
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class Launching:
                 await self.look()
             except (LaunchFailed, SQLAlchemyError) as error:
                 log.warning("trainers are not launched for now", extra={"reason": str(error)})
+            except Exception:  # a bug: told in full, and no reason to launch nothing ever again
+                log.exception("a round of launching failed")
             await asyncio.sleep(poll_s)
 
     async def look(self) -> None:
@@ -105,7 +109,11 @@ class Launching:
         return status
 
     async def _launch(self, launch: Launch) -> None:
-        if await self._launcher.launch(launch):
+        """What the history tells of is launched no second time, though its place knows nothing of it any more."""
+        if await run_in_threadpool(_was_launched, self._database, launch):
+            if (await self._launcher.status(launch)).phase == "absent":  # now that it was surely launched before
+                await run_in_threadpool(_in_vain, self._database, launch, FORGOTTEN)
+        elif await self._launcher.launch(launch):
             self._alive[launch] = Alive()
             log.info("a trainer is launched", extra={"run_id": launch.run_id, "launch": launch.name})
             await run_in_threadpool(_launched, self._database, launch, self._launcher.kind)
@@ -149,8 +157,18 @@ def _died(database: Database, settings: Settings, launch: Launch, status: Launch
 def _launched(database: Database, launch: Launch, kind: str) -> None:
     with database.write() as session:
         run = find(session, launch.run_id, lock=True)
-        if run.status is RunStatus.QUEUED:  # its history is a queue's until it is taken; later the trainer speaks
+        if run.epoch < launch.epoch and not run.status.final:  # once it is taken the trainer speaks
             record(session, run, "log", f"a trainer is launched: {kind} {launch.name}", {"launch": launch.name})
+
+
+def _was_launched(database: Database, launch: Launch) -> bool:
+    told = select(EventRow.id).where(
+        EventRow.run_id == launch.run_id,
+        EventRow.type == "log",
+        EventRow.data["launch"].as_string() == launch.name,
+    )
+    with database.read() as session:
+        return session.scalar(told.limit(1)) is not None
 
 
 def _in_vain(database: Database, launch: Launch, status: LaunchStatus) -> None:

@@ -1,4 +1,8 @@
-"""What starts trainers for the coordinator: four verbs over launches, each of which has a name that is taken once."""
+"""What starts trainers for the coordinator: four verbs over launches, each of which has a name that is taken once.
+
+A place keeps the name of a launch for as long as it lives and a day beyond, however it ended. What it has forgotten
+since, the run's own history tells; see `launching`.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ class LaunchFailed(TutelageError):
 
 @dataclass(frozen=True)
 class Launch:
-    """One attempt at a run. Its name is taken for good once it was launched: nobody launches an attempt twice."""
+    """One attempt at a run. Nobody launches an attempt twice: its name is taken once."""
 
     run_id: str
     epoch: int
@@ -39,6 +43,7 @@ class Launch:
 class LaunchStatus:
     """Where a launch stands.
 
+    phase: "absent" of one that was never launched, or that was forgotten since
     exit_code: of one that has ended, 128 + N where signal N ended it; None where nobody knows
     reason: what else is known of its end
     """
@@ -70,7 +75,10 @@ class Launcher(Protocol):
     async def status(self, launch: Launch) -> LaunchStatus: ...
 
     async def signal(self, launch: Launch, number: Literal[signal.Signals.SIGTERM, signal.Signals.SIGKILL]) -> None:
-        """SIGTERM: end in your own time, after a checkpoint; SIGKILL: now. To one that has ended it does nothing."""
+        """SIGTERM: end in your own time, after a checkpoint; SIGKILL: now. To one that has ended it does nothing.
+
+        Either way its name stays taken.
+        """
         ...
 
     async def logs(self, launch: Launch, lines: int) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -61,12 +62,12 @@ class Cluster:
     async def get(self, kind: Resource, name: str) -> dict[str, Any] | None:
         """The object, None where there is none."""
         answer = await self._ask("GET", self._path(kind, name), absent=True)
-        return None if answer.status_code == HTTPStatus.NOT_FOUND else answer.json()
+        return None if answer.status_code == HTTPStatus.NOT_FOUND else _object(answer)
 
     async def listed(self, kind: Resource, labels: str) -> list[dict[str, Any]]:
         """The objects with these labels, by name."""
         answer = await self._ask("GET", self._path(kind), params={"labelSelector": labels})
-        return sorted(answer.json()["items"], key=lambda each: each["metadata"]["name"])
+        return sorted(_object(answer).get("items", []), key=lambda each: each["metadata"]["name"])
 
     async def create(self, kind: Resource, body: dict[str, Any]) -> bool:
         """False where the name is taken."""
@@ -78,9 +79,8 @@ class Cluster:
         await self._ask("PATCH", self._path(kind, name), json=changes, headers=MERGE_PATCH, absent=True)
 
     async def delete(self, kind: Resource, name: str) -> None:
-        """Delete it, if it is there, and then what it owns."""
-        how = {"propagationPolicy": "Background", "gracePeriodSeconds": 0}
-        await self._ask("DELETE", self._path(kind, name), json=how, absent=True)
+        """Delete it, if it is there. A pod has a second to go: with none it would be forgotten before it has gone."""
+        await self._ask("DELETE", self._path(kind, name), json={"gracePeriodSeconds": 1}, absent=True)
 
     async def log(self, pod: str, lines: int) -> str:
         """The last lines of a pod's first container; nothing where it has none yet."""
@@ -105,15 +105,23 @@ class Cluster:
         **more: Any,
     ) -> httpx2.Response:
         """absent, taken, refused: whether 404, 409 or 400 is an answer, and no failure."""
-        allowed = {HTTPStatus.NOT_FOUND: absent, HTTPStatus.CONFLICT: taken, HTTPStatus.BAD_REQUEST: refused}
+        answers = {HTTPStatus.NOT_FOUND: absent, HTTPStatus.CONFLICT: taken, HTTPStatus.BAD_REQUEST: refused}
+        expected = [code for code, is_answer in answers.items() if is_answer]
         try:
             headers = {"Authorization": f"Bearer {(self.account / 'token').read_text().strip()}"}
             answer = await self._http.request(method, path, headers=headers | more.pop("headers", {}), **more)
-        except (httpx2.TransportError, OSError) as error:
+        except (httpx2.RequestError, OSError) as error:
             raise LaunchFailed(f"{self.url} does not answer: {error or type(error).__name__}") from error
-        if not answer.is_success and not allowed.get(HTTPStatus(answer.status_code), False):
+        if not answer.is_success and answer.status_code not in expected:
             raise LaunchFailed(f"{self.url} answers {method} {path} with {answer.status_code}: {_why(answer)}")
         return answer
+
+
+def _object(answer: httpx2.Response) -> dict[str, Any]:
+    with suppress(ValueError):
+        if isinstance(found := answer.json(), dict):
+            return found
+    raise LaunchFailed(f"{answer.url} answers with what is no object of a cluster: {answer.text[:200]!r}")
 
 
 def _why(answer: httpx2.Response) -> str:

@@ -63,11 +63,12 @@ class KubernetesLauncher:
         return LaunchStatus("running" if is_running else "pending")
 
     async def signal(self, launch: Launch, number: signal.Signals) -> None:
-        """SIGTERM suspends it, by which its pods are told to go and its name stays taken; SIGKILL deletes it."""
+        """SIGTERM suspends it, by which its pods are told to go; SIGKILL takes them away as well. The object stays."""
+        await self._cluster.patch(self._objects, launch.name, {"spec": {"suspend": True}})
         if number == signal.SIGKILL:
-            await self._cluster.delete(self._objects, launch.name)
-        else:
-            await self._cluster.patch(self._objects, launch.name, {"spec": {"suspend": True}})
+            for pod in await self._pods(launch):
+                if _lives(pod):
+                    await self._cluster.delete(PODS, pod["metadata"]["name"])
 
     async def logs(self, launch: Launch, lines: int) -> str | None:
         pods = [pod["metadata"]["name"] for pod in await self._pods(launch)]

@@ -16,8 +16,9 @@ import signal
 import subprocess
 import tempfile
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from tutelage.coordinator.launchers.base import Launch, LaunchFailed, LaunchStatus
 
@@ -30,6 +31,7 @@ code=$?
 echo $code > "$0/exit.new" && mv "$0/exit.new" "$0/exit"
 """
 PID_WAIT_S = 5.0
+T = TypeVar("T")
 
 
 class ProcessLauncher:
@@ -45,10 +47,7 @@ class ProcessLauncher:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     async def launch(self, launch: Launch) -> bool:
-        try:
-            return await asyncio.to_thread(self._start, launch)
-        except OSError as error:
-            raise LaunchFailed(f"cannot start a process in {self._folder}: {error.strerror}") from error
+        return await self._done("start a process", self._start, launch)
 
     def _start(self, launch: Launch) -> bool:
         """The folder is made under another name and renamed when its lock is held: who sees it sees a launch."""
@@ -77,7 +76,7 @@ class ProcessLauncher:
         return True
 
     async def status(self, launch: Launch) -> LaunchStatus:
-        return await asyncio.to_thread(self._look, launch)
+        return await self._done("look for a process", self._look, launch)
 
     def _look(self, launch: Launch) -> LaunchStatus:
         folder = self._folder / launch.name
@@ -92,23 +91,41 @@ class ProcessLauncher:
 
     async def signal(self, launch: Launch, number: signal.Signals) -> None:
         """To every process of the session's group; the workers of a torchrun get it from that."""
-        folder = self._folder / launch.name
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PID_WAIT_S):
-                while folder.is_dir() and _is_locked(folder):
-                    if (pid := _read(folder / "pid")) is not None:
-                        with contextlib.suppress(ProcessLookupError):
-                            os.killpg(int(pid), number)
+                while True:
+                    if await self._done("signal a process", _signalled, self._folder / launch.name, number):
                         return
                     await asyncio.sleep(0.01)  # its shell has just begun
 
     async def logs(self, launch: Launch, lines: int) -> str | None:
-        return await asyncio.to_thread(_tail, self._folder / launch.name / "log", lines)
+        return await self._done("read a log", _tail, self._folder / launch.name / "log", lines)
+
+    async def _done(self, what: str, work: Callable[..., T], *given: Any) -> T:
+        """
+        Raises:
+            LaunchFailed: the disk or the machine refuses it.
+        """
+        try:
+            return await asyncio.to_thread(work, *given)
+        except OSError as error:
+            raise LaunchFailed(f"cannot {what} in {self._folder}: {error.strerror}") from error
 
     async def close(self) -> None:
         """Trainers go on: a coordinator that is started again finds them, and without one they end with their lease."""
         for child in self._children.values():
             child.returncode = child.poll() or 0  # not waited for any more
+
+
+def _signalled(folder: Path, number: signal.Signals) -> bool:
+    """False where it lives and its shell has not written down yet which process it is."""
+    if not folder.is_dir() or not _is_locked(folder):
+        return True
+    if (pid := _read(folder / "pid")) is None:
+        return False
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(int(pid), number)
+    return True
 
 
 def _is_locked(folder: Path) -> bool:
