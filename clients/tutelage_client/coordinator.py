@@ -182,12 +182,13 @@ class CoordinatorClient(StoreClient):
         body = PushedRollouts(rollouts=list(rollouts))
         return await self._http.request_json("POST", f"/v1/runs/{run_id}/rollouts", PushResult, body, repeatable=True)
 
-    async def forget_rollouts(self, days: float, audit_days: float | None = None) -> Forgotten:
+    async def forget_rollouts(self, days: float, audit_days: float | None = None, *, files: bool = False) -> Forgotten:
         """Delete the shown and pushed rollouts of runs that ended more than `days` ago, a part of them at each call.
 
         audit_days: also entries of the audit that are older, in every project
+        files: also checkpoints and unpacked inputs of these runs; their models stay
         """
-        body = ForgetRequest(days=days, audit_days=audit_days)
+        body = ForgetRequest(days=days, audit_days=audit_days, files=files)
         return await self._http.request_json("POST", "/v1/gc", Forgotten, body, repeatable=True)
 
     async def download_model(self, run_id: str, path: Path | str) -> Path:

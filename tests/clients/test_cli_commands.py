@@ -96,6 +96,9 @@ async def test_everything_about_a_run_that_has_ended(
     assert "not an empty directory" in refusal(cli("runs", "model", run.id, "--out", "distilled"), 2)
     said = "deleted 0 shown and 0 pushed rollouts of runs that ended more than 30 days ago\n"
     assert cli("gc", "--days", "30").stdout == said
+    assert cli("gc", "--days", "30", "--files").stdout == (
+        f"{said}deleted checkpoints and inputs of 0 of them; their models stay\n"
+    )
     old = cli("gc", "--days", "30", "--audit-days", "400").stdout
     assert old == f"{said}deleted 0 entries of the audit, older than 400 days\n"
 

@@ -183,9 +183,12 @@ def _add_store(nouns: Any) -> None:
     _add(teachers, "ls", "list the registered teachers", command="teachers ls")
     removed = _add(teachers, "rm", "take a teacher that was stopped off the list", command="teachers rm")
     removed.add_argument("name", metavar="NAME", help="as `tutelage teachers ls` lists it")
-    forget = _add(nouns, "gc", "delete rollouts that ended runs showed or were pushed; what they learned stays")
+    forget = _add(nouns, "gc", "delete rollouts and files of ended runs; what they learned stays")
     forget.add_argument(
         "--days", type=values.count, required=True, metavar="N", help="of runs that ended more than N days ago"
+    )
+    forget.add_argument(
+        "--files", action="store_true", help="also their checkpoints and unpacked inputs: none can be forked afterwards"
     )
     forget.add_argument(
         "--audit-days", type=values.count, metavar="N", help="also entries of the audit that are older (default: none)"

@@ -96,7 +96,7 @@ def build_app(
         logs.router(database, launcher),
         letters.router(Letters(database, queue)),
         store.router(database, settings),
-        retention.router(database),
+        retention.router(database, settings),
         key_routes.router(database),
         audit.router(database),
         workers.router(database, settings),

@@ -1,6 +1,7 @@
-"""What ended runs leave behind and nobody must keep: the texts that they showed, and those that were pushed to them.
+"""What ended runs leave behind and nobody must keep: texts that they showed, those that were pushed to them, and what
+their trainers worked with.
 
-Their metrics, events, checkpoints and models stay. A little is deleted at a time, so that no writer waits for long.
+Their metrics, events and models stay. A little is deleted at a time, so that no writer waits for long.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from tutelage.coordinator import audit
+from tutelage.coordinator import audit, working_files
 from tutelage.coordinator.db import Database, now
 from tutelage.coordinator.settings import Settings
 from tutelage.coordinator.tables import PushedRow, RolloutRow, RunRow
@@ -25,17 +26,20 @@ AT_ONCE = 500  # rows of a table
 DAY_S, HOUR_S = 86_400.0, 3600.0
 
 
-def forget(session: Session, days: float, project: str | None = None) -> Forgotten:
-    """Delete rollouts of runs that ended more than `days` ago, of one project or of all: AT_ONCE of each kind."""
-    ended = select(RunRow.id).where(RunRow.ended_at < now() - days * DAY_S)
-    if project is not None:
-        ended = ended.where(RunRow.project == project)
-    return Forgotten(shown=_delete(session, RolloutRow, ended), pushed=_delete(session, PushedRow, ended))
+def ended(days: float, project: str | None = None) -> Select[str]:
+    """The ids of runs that ended more than `days` ago, of one project or of all."""
+    query = select(RunRow.id).where(RunRow.ended_at < now() - days * DAY_S)
+    return query if project is None else query.where(RunRow.project == project)
 
 
-def _delete(session: Session, table: type[RolloutRow | PushedRow], ended: Select[str]) -> int:
+def forget(session: Session, runs: Select[str]) -> Forgotten:
+    """Delete rollouts of these runs: AT_ONCE of each kind."""
+    return Forgotten(shown=_delete(session, RolloutRow, runs), pushed=_delete(session, PushedRow, runs))
+
+
+def _delete(session: Session, table: type[RolloutRow | PushedRow], runs: Select[str]) -> int:
     keys = inspect(table).primary_key
-    chosen = select(*keys).where(table.run_id.in_(ended)).limit(AT_ONCE)
+    chosen = select(*keys).where(table.run_id.in_(runs)).limit(AT_ONCE)
     gone = session.execute(delete(table).where(tuple_(*keys).in_(chosen)).returning(table.run_id))
     return len(gone.all())
 
@@ -60,9 +64,11 @@ async def forget_forever(database: Database, settings: Settings) -> None:
 
 def _forget(database: Database, settings: Settings) -> Forgotten:
     """What the settings say; None is kept."""
-    shown_days, audit_days = settings.keep_rollouts_days, settings.keep_audit_days
-    if shown_days is None and audit_days is None:
-        return Forgotten(shown=0, pushed=0)
-    with database.write() as session:
-        gone = Forgotten(shown=0, pushed=0) if shown_days is None else forget(session, shown_days)
-        return gone if audit_days is None else with_entries(session, gone, audit_days)
+    gone, days = Forgotten(shown=0, pushed=0), settings.keep_rollouts_days
+    if days is not None or settings.keep_audit_days is not None:
+        with database.write() as session:
+            gone = gone if days is None else forget(session, ended(days))
+            gone = gone if settings.keep_audit_days is None else with_entries(session, gone, settings.keep_audit_days)
+    if settings.keep_files_days is None:
+        return gone
+    return gone.model_copy(update={"runs": working_files.delete(database, settings, ended(settings.keep_files_days))})

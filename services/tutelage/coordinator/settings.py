@@ -45,6 +45,13 @@ class Settings(BaseSettings):
         le=36_600,
         description="days from a run's end until the rollouts that it showed or was pushed are deleted; default: never",
     )
+    keep_files_days: float | None = Field(
+        default=None,
+        gt=0,
+        le=36_600,
+        description="days from a run's end until its checkpoints and unpacked inputs are deleted, so that it cannot be "
+        "forked; its model stays; default: never",
+    )
     keep_audit_days: float | None = Field(
         default=None, ge=1, le=36_600, description="days until an entry of the audit is deleted; default: never"
     )
@@ -128,7 +135,12 @@ class Settings(BaseSettings):
 
     def artefacts(self, run_id: str) -> Path:
         """Where a run's checkpoints and its model are, on a directory shared with its trainer."""
-        return self.data_dir.resolve() / "artefacts" / run_id
+        return self.artefacts_root / run_id
+
+    @property
+    def artefacts_root(self) -> Path:
+        """Where those of all runs are."""
+        return self.data_dir.resolve() / "artefacts"
 
     @property
     def files(self) -> Path:
