@@ -65,6 +65,23 @@ def scalable(api: Any, name: str) -> None:
         _ = api[f"{verb} {path}"] << scale
 
 
+def rolled_out(api: Any, name: str) -> None:
+    """What the controller says of it once its pods are there, in a list, which kubectl asks for to wait."""
+    there = {"observedGeneration": 1, "replicas": 2, "updatedReplicas": 2, "readyReplicas": 2, "availableReplicas": 2}
+
+    def listed(_: Any) -> dict[str, Any]:
+        found = api.objects[DEPLOYMENTS, "tutelage", name].raw
+        metadata = found["metadata"] | {"generation": 1}
+        return {
+            "apiVersion": "apps/v1",
+            "kind": "DeploymentList",
+            "metadata": {"resourceVersion": "1"},
+            "items": [found | {"metadata": metadata, "status": there}],
+        }
+
+    _ = api["get /apis/apps/v1/namespaces/tutelage/deployments"] << listed
+
+
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     for folder in ("docker", "k8s"):
@@ -96,14 +113,16 @@ async def test_the_commands_for_a_cluster_do_what_the_guide_says(kmock: Any, clo
     objects = overlay("production")
     old = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "tutelage-redis"}, "data": {"teacher": "b2xk"}}
     serve(kmock, [*objects, old])
-    for name in ("coordinator", "teacher", "trainer"):
+    for name in ("teacher", "trainer"):
         scalable(kmock, name)
+    rolled_out(kmock, "coordinator")
     scripts = blocks(PAGE, "shell")
     assert sum(script.count("kubectl ") for script in scripts) == 8
     said = "".join([await run(script, clone, kmock) for script in scripts])
 
     now = {name: kmock.objects[DEPLOYMENTS, "tutelage", name] for name in ("coordinator", "teacher", "trainer")}
-    assert "deployment.apps/coordinator scaled" in said
+    assert 'deployment "coordinator" successfully rolled out' in said
+    assert now["coordinator"]["spec"]["replicas"] == 2, "as the overlay says"
     assert (now["trainer"]["spec"]["replicas"], now["teacher"]["spec"]["replicas"]) == (4, 2)
     secret = kmock.objects[SECRETS, "tutelage", "tutelage-redis"]["data"]
     for user in ("coordinator", "trainer", "teacher", "scaler"):

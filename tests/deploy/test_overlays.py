@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import Any
 
 import pytest
-from deployed import OVERLAYS, REDIS, containers, of_kind, overlay, pods, unread, variables
+from deployed import OVERLAYS, REDIS, containers, named, of_kind, overlay, pods, unread, variables
 
-from tutelage.serving import create_app
+from tutelage.serving import create_app, serve
 
 # They serve nothing: leases say whether trainers and samplers are well, and of a worker the leader of its group.
 WITHOUT_PROBES = {"trainer", "sampler", "teacher-worker"}
 PORTS = {"coordinator": 8400, "teacher": 8200, "redis": 6379, "postgres": 5432, "vllm": 8000}
+IMPORTS_S = 10
 OTHERS = {"vllm": "/health"}  # what another project's server is asked
 Objects = list[dict[str, Any]]
 
@@ -129,6 +131,20 @@ def test_the_users_of_the_queue_are_those_that_services_ask_as(objects: Objects)
             if url.startswith("redis://"):
                 assert url.startswith(f"redis://{name}@")
                 assert name in users
+
+
+def test_two_releases_of_the_coordinator_never_overlap_and_trainers_outlast_the_pause(objects: Objects) -> None:
+    """Between the last answer of the old pods and the first of the new ones pass all of these, and the imports."""
+    deployment = named(objects, "Deployment", "coordinator")
+    assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+    pod = pods(objects)["coordinator"]["spec"]
+    [container] = pod["containers"]
+    waits_s = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    finishes_s = inspect.signature(serve).parameters["grace_s"].default
+    assert waits_s + finishes_s < pod["terminationGracePeriodSeconds"]
+    starts_s = container["startupProbe"]["periodSeconds"] + container["readinessProbe"]["periodSeconds"]
+    lease_s = float(variables(objects, container)["TUTELAGE_COORDINATOR_LEASE_S"])
+    assert waits_s + finishes_s + starts_s + IMPORTS_S < 2 / 3 * lease_s
 
 
 def test_every_image_is_a_digest(objects: Objects) -> None:
