@@ -15,7 +15,7 @@ from subjects import group
 
 from tutelage.engines import FakeOptions, ReplicatedOptions, UpstreamOptions, open_engine
 from tutelage.engines.fake import FakeEngine
-from tutelage.engines.fakes import ToyServer, listening
+from tutelage.engines.fakes import ToyServer, Trap, listening
 from tutelage.engines.fakes.vllm import vllm_app
 from tutelage.engines.replicas import Replica, ReplicatedEngine
 from tutelage.engines.upstream.failures import UpstreamAway, UpstreamFailed, UpstreamRefused
@@ -128,6 +128,16 @@ async def test_one_that_disagrees_with_the_others_gets_no_work(odd_one: int) -> 
     assert several.asked()[odd_one] == 0
     assert "scores a known sequence differently from the others" in str(several.reasons()[odd_one])
     await several.engine.close()
+
+
+async def test_one_that_disagrees_about_improbable_tokens_alone_gets_no_work(toy_tokenizer_dir: Path) -> None:
+    odd: tuple[tuple[Trap, ...], ...] = ((), ("other_replica",), ())
+    apps = [vllm_app(ToyServer(FakeOptions(vocabulary_size=97, max_length=64), traps)) for traps in odd]
+    async with AsyncExitStack() as stack:
+        urls = [await stack.enter_async_context(listening(app)) for app in apps]
+        async with over(urls, toy_tokenizer_dir) as engine:
+            assert [view.up for view in engine.views()] == [True, False, True]
+            assert "(a log-probability is off by" in str(engine.views()[1].reason)
 
 
 async def test_one_of_another_version_gets_no_work() -> None:

@@ -20,7 +20,7 @@ from tutelage_client.wire import DeadLetterView
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 TEACHER = "moody"
-PROBE = ["none"] * 5  # its first calls are its own probe
+PROBE = ["none"] * 7  # its first calls are its own probe
 
 
 @pytest_asyncio.fixture(loop_scope="session")

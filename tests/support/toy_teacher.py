@@ -24,7 +24,7 @@ from tutelage.teacher.worker import QueueWorker
 from tutelage.telemetry import TeacherMetrics
 from tutelage_client.wire import ScoreReply, ScoreRequest, TeacherInfo, TeacherView, decode_request, encode_reply
 
-WELL_IN_PROBE: tuple[Fault, ...] = ("none",) * 5  # an entry for each score call of the start-up probe
+WELL_IN_PROBE: tuple[Fault, ...] = ("none",) * 6  # an entry for each score call of the start-up probe
 
 
 def registered(engine: FakeEngine, url: str = "http://127.0.0.1:1", **told: Any) -> TeacherView:

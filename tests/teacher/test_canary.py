@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tutelage.engines import FakeOptions
-from tutelage.engines.fake import FakeEngine
+from tutelage.engines.fake import FakeEngine, log_softmax
 from tutelage.engines.replicas import Replica, ReplicatedEngine
 from tutelage.teacher.build import build_app
 from tutelage.teacher.settings import Settings
@@ -36,14 +36,21 @@ async def test_the_question_is_asked_again_and_again_while_nobody_asks_for_anyth
     assert 'account="' not in shown, "nobody pays for it"
 
 
+def other_where_improbable() -> Any:
+    """No probability is off by more than 1 in 100."""
+    table = FakeEngine(FakeOptions(), "toy").logprob_VV
+    return log_softmax(np.where(table < -8, table - 3, table))
+
+
 @pytest.mark.parametrize(
     ("weights", "said"),
     [
         (other_weights(), "scored differently than at the start"),
+        (other_where_improbable(), "differently than at the start (a log-probability is off by"),
         (np.full((32, 32), -np.log(32)), "every token has the same log-prob"),
         (np.full((32, 32), np.nan), "sampled_logprob is NaN in a row that is marked valid"),
     ],
-    ids=["drift", "uniform", "nan"],
+    ids=["drift", "drift-where-improbable", "uniform", "nan"],
 )
 async def test_another_answer_ends_readiness_for_all_to_see_until_it_is_the_old_one_again(
     start_teacher: Any, until: Any, caplog: pytest.LogCaptureFixture, weights: Any, said: str

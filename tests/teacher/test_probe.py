@@ -63,6 +63,24 @@ def raised_top_k(block: TokenScores) -> dict[str, Any]:
     return {"topk_logprob": block.topk_logprob - np.log(np.exp(block.topk_logprob).sum(1, keepdims=True))}
 
 
+def lowered(nats: float) -> Change:
+    """What a server's log-probs become where a term of the normaliser is missing; the rest is 1 less the top k."""
+
+    def change(block: TokenScores) -> dict[str, Any]:
+        changed = {name: array - nats for name, array in block.arrays().items() if name.endswith("_logprob")}
+        if "topk_logprob" in changed:
+            changed["topk_rest_mass"] = 1 - np.exp(changed["topk_logprob"]).sum(1)
+        return changed
+
+    return change
+
+
+def other_where_improbable(block: TokenScores) -> dict[str, Any]:
+    """Candidates by another model than the rest, which differs by no probability of more than 1 in 100."""
+    logprob = block.candidate_logprob
+    return {} if logprob is None else {"candidate_logprob": np.where(logprob < -5.5, logprob - 3, logprob)}
+
+
 @pytest.mark.parametrize("vocabulary_size", [2, 5, 32])
 @pytest.mark.parametrize(
     "signals",
@@ -84,10 +102,24 @@ async def test_an_honest_engine_passes_with_any_signals(signals: frozenset[Signa
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [(shifted_by_one, "disagree"), (other_candidates, "candidates disagree"), (raised_top_k, "do not add up to 1")],
+    [
+        (shifted_by_one, "disagree"),
+        (other_candidates, "candidates disagree"),
+        (other_where_improbable, r"candidates disagree.*a log-probability is off by 3 nats"),
+        (raised_top_k, "do not add up to 1"),
+        (lowered(2), r"not normalised: the \d+ most probable of 32 tokens leave room"),
+    ],
 )
 async def test_an_engine_that_contradicts_itself_fails_with_the_reason(change: Change, said: str) -> None:
     engine = Dishonest(change)
     async with batcher_of(engine) as batcher:
         with pytest.raises(BadScores, match=said):
+            await probe(batcher, engine)
+
+
+async def test_a_row_is_added_up_over_the_whole_vocabulary_where_each_token_can_be_asked_about() -> None:
+    engine = Dishonest(lowered(0.3), vocabulary_size=400)
+    engine.capabilities = engine.capabilities.model_copy(update={"max_top_k": 30})
+    async with batcher_of(engine) as batcher:
+        with pytest.raises(BadScores, match=r"not normalised: the probabilities of all 400 tokens add up to 0\.741"):
             await probe(batcher, engine)

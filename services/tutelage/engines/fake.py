@@ -73,7 +73,7 @@ class FakeEngine:
         self._options = options
         self._embedding_VH = rng.normal(size=(v, h)).astype(np.float32)
         self._weight_VH = rng.normal(scale=2.0 / np.sqrt(h), size=(v, h)).astype(np.float32)
-        self.logprob_VV = _log_softmax(self._embedding_VH.astype(np.float64) @ self._weight_VH.T)
+        self.logprob_VV = log_softmax(self._embedding_VH.astype(np.float64) @ self._weight_VH.T)
         self._entropy_V = -(np.exp(self.logprob_VV) * self.logprob_VV).sum(1)
         self._faults = list(options.faults)
         self.tokenizer = FakeTokenizer(v)
@@ -168,7 +168,7 @@ def _fingerprint(vocabulary_size: int) -> str:
     return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
 
 
-def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+def log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     shifted = logits - logits.max(-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
@@ -177,11 +177,11 @@ def _adjusted(logprob_V: NDArray[np.float64], temperature: float, top_p: float) 
     """The distribution that is drawn from; temperature 0 keeps the model's own."""
     if temperature == 0:
         return logprob_V
-    adjusted = _log_softmax(logprob_V / temperature)
+    adjusted = log_softmax(logprob_V / temperature)
     order = np.argsort(-adjusted, kind="stable")
     before = np.cumsum(np.exp(adjusted[order])) - np.exp(adjusted[order])
     adjusted[order[before >= top_p]] = -np.inf
-    return _log_softmax(adjusted)
+    return log_softmax(adjusted)
 
 
 def _top_k(logprob_RV: NDArray[np.float64], top_k: int | None) -> dict[str, Any]:

@@ -7,13 +7,13 @@ from typing import Protocol
 
 import numpy as np
 
+from tutelage.engines.agreement import disagreement
 from tutelage_client.errors import BadScores
 from tutelage_client.wire import Capabilities, Completion, ScoreGroup, Signal, TokenScores, Usage
 
-TOLERANCE = 0.02  # of a probability, as engines batch differently from call to call
 _TOKENS = 8
 _TOP_K = 8
-_EVEN = 1e-6
+_EVEN_NATS = 0.01
 
 # Log-probs of the known tokens, and of the most probable one at each place; None is -inf, as in every reply.
 KnownAnswer = Sequence[float | None]
@@ -28,9 +28,14 @@ class Scores(Protocol):
 
 
 def known_group(known: Capabilities) -> ScoreGroup:
-    """A short sequence that any model with token ids scores; the ids that end a text are among what is scored."""
+    """A short sequence that any model with token ids scores.
+
+    It begins as vocabularies do, jumps to where nothing is expected, and ends with the ids that end a text.
+    """
     assert known.vocabulary_size is not None
-    ids = np.arange(_TOKENS + 1, dtype=np.int32) % known.vocabulary_size
+    v = known.vocabulary_size
+    jumps = [v // 2, v // 4, 3 * v // 4]
+    ids = np.array([*range(_TOKENS + 1 - len(jumps)), *jumps], dtype=np.int32) % v
     ends = np.array(known.eos_ids[:2], dtype=np.int32)
     if len(ends):
         ids[-len(ends) :] = ends
@@ -59,16 +64,16 @@ def known_answer(block: TokenScores) -> list[float | None]:
     return [round(float(v), 4) if np.isfinite(v) else None for v in values]
 
 
-def worst_change(before: KnownAnswer, now: KnownAnswer) -> float:
-    """The most that a probability moved; infinite where other things were answered."""
+def changed(before: KnownAnswer, now: KnownAnswer, dtype: str) -> str | None:
+    """Why these are no answers of one model, None if they can be. dtype: of the model"""
     if len(before) != len(now):
-        return float("inf")
-    one, other = (np.exp([-np.inf if value is None else value for value in answer]) for answer in (before, now))
-    return float(np.abs(one - other).max(initial=0.0))
+        return f"{len(now)} scores came instead of {len(before)}"
+    one, other = (np.array([-np.inf if value is None else value for value in answer]) for answer in (before, now))
+    return disagreement(one, other, dtype)
 
 
 def _check_not_uniform(block: TokenScores, known: Capabilities) -> None:
     """A model whose weights did not arrive, or are gone, says the same of every token: -ln V."""
     values = np.concatenate([a.ravel() for a in (block.sampled_logprob, block.topk_logprob) if a is not None])
-    if known.vocabulary_size != 1 and values.size > 1 and values.max() - values.min() < _EVEN:
+    if known.vocabulary_size != 1 and values.size > 1 and values.max() - values.min() < _EVEN_NATS:
         raise BadScores("every token has the same log-prob, as of a model without its weights")

@@ -9,8 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.engines.agreement import disagreement, gap_nats
 from tutelage.engines.base import Engine
 from tutelage.engines.known import ask_known, known_answer, known_group
+from tutelage.engines.mass import mass_of_all, mass_of_top_k
 from tutelage_client.errors import BadScores
 from tutelage_client.wire import (
     Capabilities,
@@ -25,8 +27,6 @@ from tutelage_client.wire import (
 )
 
 _WRITTEN = 4
-_AGREE = 0.01  # of probability: the same logits in two calls; half-precision kernels may differ a little
-_MASS = 0.01
 
 
 class Answers(Protocol):
@@ -59,9 +59,10 @@ class Directly:
 
 
 async def probe(answers: Answers, engine: Engine) -> dict[str, Any]:
-    """What was found. `worst_gap` and `drift` are in probability, `worst_mass` is the distance from 1.
+    """What was found. `worst_gap`, `worst_written_gap` and `drift` are in nats, `worst_mass` is the distance from 1.
 
     worst_gap: between two signals on the same token; drift: between two calls; known_answer: log-probs to compare later
+    worst_mass: of the top k and the rest; worst_mass_of_all: of all tokens, where each can be asked about
 
     Raises:
         BadScores: signals contradict each other, an answer is no score, or the engine is not what it says.
@@ -78,7 +79,7 @@ async def probe(answers: Answers, engine: Engine) -> dict[str, Any]:
     }
     first = known.signals & {Signal.SAMPLED, Signal.TOP_K}
     if first:
-        found |= await _Probe(answers, known).run(first)
+        found |= await _Probe(answers, known, engine.provenance.dtype).run(first)
     return found | facts
 
 
@@ -96,6 +97,7 @@ def _check_identity(known: Capabilities, who: Provenance) -> None:
 class _Probe:
     answers: Answers
     known: Capabilities
+    dtype: str
 
     async def run(self, signals: frozenset[Signal]) -> dict[str, Any]:
         group = known_group(self.known)
@@ -104,24 +106,35 @@ class _Probe:
         block = await ask_known(self.answers, self.known)
         again = await ask_known(self.answers, self.known)
         assert block is not None and again is not None  # as there are signals
-        drift = max(_gap(getattr(block, name), getattr(again, name)) for name in ("sampled_logprob", "topk_logprob"))
-        found["drift"] = _within(drift, _AGREE, "two calls with the same tokens disagree")
-        found["known_answer"] = known_answer(block)
-        if block.topk_logprob is not None and block.topk_rest_mass is not None:
-            found["worst_mass"] = _worst_mass(block)
-        found["worst_gap"] = _within(
-            _sampled_against_top_k(scored_ids, block), _AGREE, "top-k disagrees with sampled on the same tokens"
+        complaint = "two calls with the same tokens disagree"
+        found["drift"] = max(
+            self._gap(getattr(block, name), getattr(again, name), complaint)
+            for name in ("sampled_logprob", "topk_logprob")
         )
+        found["known_answer"] = known_answer(block)
+        found |= await self._mass_of_top_k(prompt_ids, scored_ids, block)
+        found["worst_gap"] = self._sampled_against_top_k(scored_ids, block)
         if Signal.CANDIDATES in self.known.signals:
             gap = await self._candidates_against(prompt_ids, scored_ids, block)
             found["worst_gap"] = max(found["worst_gap"], gap)
-        if block.topk_logprob is not None and block.topk_logprob.shape[1] != self.known.max_top_k:
-            await self._ask(
-                prompt_ids, Completion(token_ids=scored_ids), frozenset({Signal.TOP_K}), self.known.max_top_k
-            )
+        if (of_all := await mass_of_all(self.answers, self.known)) is not None:
+            found["worst_mass_of_all"] = of_all
         if self.known.generates and Signal.SAMPLED in signals:
             found["worst_written_gap"] = await self._written_against_scored(prompt_ids)
         return found
+
+    async def _mass_of_top_k(
+        self, prompt_ids: NDArray[np.int32], scored_ids: NDArray[np.int32], block: TokenScores
+    ) -> dict[str, float]:
+        """Of the block, and of the largest top k that is declared."""
+        if block.topk_logprob is None or self.known.vocabulary_size is None:
+            return {}
+        worst = mass_of_top_k(block, self.known.vocabulary_size)
+        if block.topk_logprob.shape[1] != self.known.max_top_k:
+            completion = Completion(token_ids=scored_ids)
+            largest = await self._ask(prompt_ids, completion, frozenset({Signal.TOP_K}), self.known.max_top_k)
+            worst = max(worst, mass_of_top_k(largest, self.known.vocabulary_size))
+        return {"worst_mass": worst}
 
     async def _candidates_against(
         self, prompt_ids: NDArray[np.int32], scored_ids: NDArray[np.int32], block: TokenScores
@@ -134,8 +147,8 @@ class _Probe:
         assert again.candidate_valid is not None
         if not again.candidate_valid[ids >= 0].all():
             raise _failed("candidates that are in the top k have no score")
-        gap = _gap(again.candidate_logprob[ids >= 0], expected[ids >= 0])
-        return _within(gap, _AGREE, "candidates disagree with sampled or top-k on the same tokens")
+        complaint = "candidates disagree with sampled or top-k on the same tokens"
+        return self._gap(again.candidate_logprob[ids >= 0], expected[ids >= 0], complaint)
 
     async def _written_against_scored(self, prompt_ids: NDArray[np.int32]) -> float:
         """Text of the engine, scored: log-probs that came with it must be those of the scores."""
@@ -145,8 +158,31 @@ class _Probe:
             return 0.0
         completion = Completion(token_ids=np.array(one.token_ids, dtype=np.int32))
         block = await self._ask(prompt_ids, completion, frozenset({Signal.SAMPLED}), None)
-        gap = _gap(block.sampled_logprob, np.array(one.logprobs))
-        return _within(gap, _AGREE, "text comes with other log-probs than its scores")
+        return self._gap(
+            block.sampled_logprob, np.array(one.logprobs), "text comes with other log-probs than its scores"
+        )
+
+    def _sampled_against_top_k(self, scored_ids: NDArray[np.int32], block: TokenScores) -> float:
+        """A scored token is in the top k with the same log-prob, or below all of it."""
+        if block.topk_ids is None or block.topk_logprob is None or block.sampled_logprob is None:
+            return 0.0
+        same = block.topk_ids == scored_ids[:, None]
+        complaint = "top-k disagrees with sampled on the same tokens"
+        sampled_RK = np.broadcast_to(block.sampled_logprob[:, None], same.shape)
+        gap = self._gap(block.topk_logprob[same], sampled_RK[same], complaint)
+        outside = ~same.any(axis=1)
+        most = np.minimum(block.sampled_logprob, block.topk_logprob[:, -1])
+        self._gap(block.sampled_logprob[outside], most[outside], f"{complaint}: one above the k-th is not in the top k")
+        return gap
+
+    def _gap(self, one: NDArray[Any] | None, other: NDArray[Any] | None, complaint: str) -> float:
+        """In nats; 0 where one is not there. Raises: BadScores: it is too wide."""
+        if one is None or other is None:
+            return 0.0
+        found = disagreement(one, other, self.dtype)
+        if found is not None:
+            raise _failed(f"{complaint}: {found}")
+        return gap_nats(one, other)
 
     async def _ask(
         self, prompt_ids: NDArray[np.int32], completion: Completion, signals: frozenset[Signal], top_k: int | None
@@ -168,37 +204,6 @@ def _candidates(scored_ids: NDArray[np.int32], block: TokenScores) -> tuple[NDAr
         ids.append(np.where(asked, np.int32(-1), block.topk_ids))
         logprob.append(block.topk_logprob)
     return np.concatenate(ids, axis=1), np.concatenate(logprob, axis=1)
-
-
-def _sampled_against_top_k(scored_ids: NDArray[np.int32], block: TokenScores) -> float:
-    if block.topk_ids is None or block.topk_logprob is None or block.sampled_logprob is None:
-        return 0.0
-    same = block.topk_ids == scored_ids[:, None]
-    gap = np.abs(np.exp(block.topk_logprob) - np.exp(block.sampled_logprob)[:, None])[same]
-    missing = ~same.any(axis=1) & (block.sampled_logprob > block.topk_logprob[:, -1] + _AGREE)
-    if missing.any():
-        raise _failed("top-k disagrees with sampled: a token above the k-th is not among the top k")
-    return float(gap.max(initial=0.0))
-
-
-def _worst_mass(block: TokenScores) -> float:
-    assert block.topk_logprob is not None
-    assert block.topk_rest_mass is not None
-    mass = np.exp(block.topk_logprob).sum(1) + block.topk_rest_mass
-    worst = float(np.abs(mass - 1).max())
-    return _within(worst, _MASS, "the top-k probabilities and the rest do not add up to 1")
-
-
-def _gap(one: NDArray[Any] | None, other: NDArray[Any] | None) -> float:
-    if one is None or other is None:
-        return 0.0
-    return float(np.abs(np.exp(one) - np.exp(other)).max(initial=0.0))
-
-
-def _within(worst: float, limit: float, complaint: str) -> float:
-    if not worst <= limit:
-        raise _failed(f"{complaint} (off by {worst:.3g}, allowed {limit})")
-    return worst
 
 
 def _failed(complaint: str) -> BadScores:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tutelage.engines import Engine
-from tutelage.engines.known import TOLERANCE, KnownAnswer, ask_known, known_answer, worst_change
+from tutelage.engines.known import KnownAnswer, ask_known, changed, known_answer
 from tutelage.engines.replicas import ReplicatedEngine
 from tutelage.teacher.batcher import Batcher, Scored
 from tutelage_client.errors import BadScores
@@ -36,11 +36,11 @@ class Canary:
         """Hold an answer to the first one. Raises: BadScores: it is another."""
         if self.known is None:
             self.known = answer
-        worst = worst_change(self.known, answer)
-        if not worst <= TOLERANCE:
+        change = changed(self.known, answer, self._engine.provenance.dtype)
+        if change is not None:
             raise BadScores(
-                "a known sequence is scored differently than at the start (a probability is off by "
-                f"{worst:.3g}): another model answers, or its weights changed; restart this teacher if that is meant"
+                f"a known sequence is scored differently than at the start ({change}): another model answers, or its "
+                "weights changed; restart this teacher if that is meant"
             )
 
     async def score(self, groups: Sequence[ScoreGroup], signals: frozenset[Signal], top_k: int | None) -> Scored:

@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from numpy.typing import NDArray
 
-from tutelage.engines.fake import FakeEngine
+from tutelage.engines.fake import FakeEngine, log_softmax
 from tutelage.engines.options import FakeOptions
 from tutelage_client.errors import InvalidInput
 from tutelage_client.wire import GenerateRequest, Generation
@@ -23,14 +23,17 @@ Trap = Literal[
     "forbidden",  # the key is not accepted
     "impossible",  # some tokens have probability 0
     "logits",  # log-prob fields hold logits
+    "logits_below_0",  # so do they, of a model whose logits are all negative
     "model_changes",  # after the start another model answers, under the same name or under another
     "other_tokenizer",  # the server cuts texts into other ids
     "overloaded",  # the first calls are refused with Retry-After
     "over_quota",  # after some calls each is refused for a while, with seconds of Retry-After
     "rate_limited",  # again and again a call is refused, with a second of Retry-After
+    "other_replica",  # the weights of improbable tokens are not those of its like
     "row_short",  # a row is missing at the end
     "row_shifted",  # rows are one place off
     "uniform",  # the weights did not arrive
+    "unnormalised",  # a term of the normaliser is missing
     # vLLM
     "defaults",  # a generation config changes what is not said
     "dtype",  # scores come in half precision
@@ -56,6 +59,8 @@ Trap = Literal[
 Json = dict[str, Any]
 Body = Annotated[Json, InBody()]
 TRAPS: tuple[Trap, ...] = get_args(Trap)
+OFFSET_NATS = {"logits": 7.0, "logits_below_0": -35.0, "unnormalised": -2.0}
+IMPROBABLE = -6.0  # log-prob
 REFUSED_CALLS = 3
 CALLS_BETWEEN_REFUSALS = 256
 QUOTA_CALLS, OVER_QUOTA_S, QUOTA_RETRY_AFTER_S = 8, 15.0, 5
@@ -80,10 +85,15 @@ class ToyServer:
         longer = {"max_length": options.max_length + 1}  # a server writes a token after the longest that it scores
         self._engine = FakeEngine(options.model_copy(update=longer), name)
         self._other = FakeEngine(options.model_copy(update=longer | {"seed": options.seed + 1}), name)
+        table = self._engine.logprob_VV
         if "impossible" in self.traps:
-            self._engine.logprob_VV[:, 3] = -np.inf
+            table[:, 3] = -np.inf
+        if "other_replica" in self.traps:
+            table[table < IMPROBABLE] -= 5
         if "uniform" in self.traps:
-            self._engine.logprob_VV[:] = -np.log(options.vocabulary_size)
+            table[:] = np.random.default_rng(0).normal(scale=1e-5, size=table.shape)  # as rounding has it
+        self._engine.logprob_VV = log_softmax(table)
+        self._offset = sum(nats for trap, nats in OFFSET_NATS.items() if trap in self.traps)
 
     @property
     def changed(self) -> bool:
@@ -98,9 +108,7 @@ class ToyServer:
         table = self.engine.logprob_VV
         if "drift" in self.traps:
             table = np.roll(table, self.calls, axis=1)
-        if "logits" in self.traps:
-            table = table + 7.0
-        rows = table[ids]
+        rows = table[ids] + self._offset
         return np.roll(rows, 1, axis=0) if "row_shifted" in self.traps else rows
 
     def prompt_logprobs(self, ids: list[int], k: int) -> list[Json | None]:
@@ -121,7 +129,7 @@ class ToyServer:
     async def write(self, prompt: list[int] | str, body: dict[str, Any], **more: Any) -> list[Generation]:
         """Text of the toy."""
         (generations,), _ = await self.engine.generate(self.request(prompt, body, **more))
-        return generations
+        return [_moved(one, self._offset) for one in generations]
 
     def request(self, prompt: list[int] | str, body: dict[str, Any], **more: Any) -> GenerateRequest:
         """What is to be written, by the fields that all APIs share."""
@@ -188,6 +196,10 @@ class ToyServer:
         if len(ids) > longest:
             raise InvalidInput(f"the prompt has {len(ids)} tokens, at most {longest} go")
         return ids
+
+
+def _moved(one: Generation, nats: float) -> Generation:
+    return one.model_copy(update={"logprobs": [logprob + nats for logprob in one.logprobs or ()]})
 
 
 def error(status: int, message: str, param: str | None = None) -> JSONResponse:

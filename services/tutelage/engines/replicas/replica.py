@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any, Literal, TypeVar
 
 from tutelage.engines.base import Engine, LimitedEngine
-from tutelage.engines.known import TOLERANCE, KnownAnswer, ask_known, known_answer, worst_change
+from tutelage.engines.known import KnownAnswer, ask_known, changed, known_answer
 from tutelage.engines.latency import Latencies
 from tutelage.engines.probe import Directly, probe
 from tutelage_client.errors import BadScores
@@ -35,10 +35,8 @@ class Standing:
             for name, value in ours:
                 if (wanted := getattr(theirs, name)) != value:
                     return f"its {name} is {value!r}, the others' is {wanted!r}"
-        worst = worst_change(other.answer, self.answer)
-        if not worst <= TOLERANCE:
-            return f"it scores a known sequence differently from the others (a probability is off by {worst:.3g})"
-        return None
+        change = changed(other.answer, self.answer, self.provenance.dtype)
+        return None if change is None else f"it scores a known sequence differently from the others ({change})"
 
 
 class Replica:

@@ -13,15 +13,19 @@ from tutelage_client.errors import BadScores
 
 
 class Canary:
-    """`ask` gives probabilities [R]. tolerance: of a probability; engines batch differently from call to call
+    """`ask` gives log-probs [R]; `differs` says why two of these are no answers of one model, None if they can be.
 
     recheck_s: how old the last look may be when work comes
     """
 
-    tolerance = 0.02
-
-    def __init__(self, ask: Callable[[], Awaitable[NDArray[np.float64]]], recheck_s: float) -> None:
+    def __init__(
+        self,
+        ask: Callable[[], Awaitable[NDArray[np.float64]]],
+        differs: Callable[[NDArray[np.float64], NDArray[np.float64]], str | None],
+        recheck_s: float,
+    ) -> None:
         self._ask = ask
+        self._differs = differs
         self._recheck_s = recheck_s
         self._seen_s = 0.0
         self._looking = asyncio.Lock()
@@ -46,11 +50,11 @@ class Canary:
                 await self._compare()
 
     async def _compare(self) -> None:
-        worst = float(np.abs(await self._ask() - self.known).max())
-        if not worst <= self.tolerance:
+        differs = self._differs(self.known, await self._ask())
+        if differs is not None:
             raise BadScores(
-                f"the upstream scores a known sequence differently than at the start (a probability is off by "
-                f"{worst:.3g}): another model answers under the same name; restart this teacher if that is meant",
+                f"the upstream scores a known sequence differently than at the start ({differs}): another model "
+                "answers under the same name; restart this teacher if that is meant",
                 "mismatch",
             )
         self._seen_s = monotonic()

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from tutelage.engines.agreement import disagreement
 from tutelage.engines.checks import check_groups, check_ids, check_length, generation_usage
 from tutelage.engines.options import UpstreamOptions, VllmOptions
 from tutelage.engines.tokenizer import ModelTokenizer, encode_prompt
@@ -58,7 +59,7 @@ class UpstreamEngine:
         self._local = local
         self._dialect = dialect
         self._keeps_prompts = False
-        self._canary = Canary(self._known_scores, options.recheck_s)
+        self._canary = Canary(self._known_scores, self._differs, options.recheck_s)
         self.tokenizer = ModelTokenizer(local.tokenizer)
         self.capabilities = self._able(None)
         self.provenance = Provenance(
@@ -156,14 +157,16 @@ class UpstreamEngine:
         return Asked(ids, 1, frozenset({Signal.SAMPLED, Signal.TOP_K}), min(4, self.capabilities.max_top_k))
 
     async def _known_scores(self, temperature: float = 1.0) -> NDArray[np.float64]:
-        """Probabilities of the known tokens, and of the best ones beside them: given ones may all be improbable."""
+        """Log-probs of the known tokens, and of the best ones beside them: given ones may all be improbable."""
         known = replace(self._known(), temperature=temperature)
         arrays = _block(known, await self._dialect.score(known)).arrays()
-        return np.exp(np.append(arrays["sampled_logprob"], arrays["topk_logprob"]).astype(np.float64))
+        return np.append(arrays["sampled_logprob"], arrays["topk_logprob"]).astype(np.float64)
+
+    def _differs(self, before: NDArray[np.float64], now: NDArray[np.float64]) -> str | None:
+        return disagreement(before, now, self.provenance.dtype)
 
     async def _try_temperature(self) -> str:
-        gap = np.abs(await self._known_scores(temperature=0.5) - self._canary.known).max()
-        applied = gap > self._canary.tolerance
+        applied = self._differs(self._canary.known, await self._known_scores(temperature=0.5)) is not None
         return f"{'applied' if applied else 'ignored'} by the upstream on given tokens; log-probs are asked for at 1"
 
     async def _compare_tokenizers(self) -> str:
