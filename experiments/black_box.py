@@ -25,6 +25,7 @@ from tutelage.engines.hf import HfEngine, open_hf
 from tutelage.engines.options import FakeOptions, HfOptions
 from tutelage.rewards import judge_rewards
 from tutelage.rewards.graders import grade
+from tutelage.rewards.judging import Answer, Messages
 from tutelage.standalone.arms import first_and_last
 from tutelage.standalone.children import Child
 from tutelage.standalone.stack import GRACE_S, Stack, free_port
@@ -118,11 +119,9 @@ async def words_around() -> int:
     """Characters of a judge's question beside prompt and answer."""
     asked: list[Any] = []
 
-    async def ask(request: GenerateRequest) -> tuple[list[list[Generation]], Usage]:
-        asked.extend(
-            message["content"] for prompt in request.prompts for message in prompt if isinstance(message, dict)
-        )
-        return [[Generation(text="Score: 0", finish_reason="stop")]], Usage()
+    async def ask(questions: Sequence[Messages], _: int) -> tuple[list[Answer], Usage]:
+        asked.extend(message["content"] for question in questions for message in question)
+        return [Generation(text="Score: 0", finish_reason="stop")], Usage()
 
     judged = load_spec(EXAMPLES / STAGE.name / "judged.toml").reward
     assert judged is not None

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from experiments.black_box import STAGE, model_of, page, told_apart, words_around
 from experiments.comparison import Planned
+from judging import directly
 
 from tutelage.engines import open_engine
 from tutelage.engines.fakes import ToyServer, listening
@@ -47,7 +48,7 @@ async def test_a_real_model_behind_a_chat_api_judges_and_writes_and_gives_no_log
         teacher = await open_engine(ChatOptions(upstream=url, upstream_model="adder"), "hosted")
         assert (await teacher.connect())["output_logprobs"] is False
         items = [RewardItem(prompt="47+85:", completion=text) for text in (RIGHT, SLIP, NONSENSE, "")]
-        rewards, usage = await judge_rewards(RewardRequest(items=items, reward=RUBRIC), teacher.generate)
+        rewards, usage = await judge_rewards(RewardRequest(items=items, reward=RUBRIC), directly(teacher))
         right, slip, nonsense, empty = (reward.value or 0.0 for reward in rewards)
         assert right == 1.0 and right > slip > nonsense and empty < slip
         read = sum(len("47+85:") + len(item.completion) + len("E") for item in items)
@@ -58,9 +59,8 @@ async def test_a_real_model_behind_a_chat_api_judges_and_writes_and_gives_no_log
         with pytest.raises(TutelageError, match="maximum context length is 128"):
             await teacher.generate(GenerateRequest(prompts=["1" * 100], max_tokens=64))
         with pytest.raises(TutelageError, match="one answer at a time"):
-            await judge_rewards(
-                RewardRequest(items=items[:2], reward=Pairwise(rubric="It is right.")), teacher.generate
-            )
+            pairwise = RewardRequest(items=items[:2], reward=Pairwise(rubric="It is right."))
+            await judge_rewards(pairwise, directly(teacher))
         await teacher.close()
 
 
@@ -70,7 +70,7 @@ async def test_a_rate_limit_that_strikes_again_and_again_loses_no_judgement(adde
         teacher = await open_engine(ChatOptions(upstream=url, upstream_model="adder"), "hosted")
         await teacher.connect()
         items = [RewardItem(prompt="47+85:", completion=RIGHT)] * (2 * CALLS_BETWEEN_REFUSALS)
-        rewards, _ = await judge_rewards(RewardRequest(items=items, reward=RUBRIC), teacher.generate)
+        rewards, _ = await judge_rewards(RewardRequest(items=items, reward=RUBRIC), directly(teacher))
         assert [reward.value for reward in rewards] == [1.0] * len(items)
         assert toy.refused == 2
         await teacher.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,19 @@ import httpx2
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from judging import directly
 
 from tutelage.engines import open_engine
 from tutelage.engines.fakes import APPS, ToyServer, listening, write_tokenizer
 from tutelage.engines.fakes.judge import good, verdict
 from tutelage.engines.options import ChatOptions, FakeOptions
 from tutelage.rewards import judge_rewards
-from tutelage.rewards.judging import NotTaken
+from tutelage.rewards.judging import Answer, Messages, NotTaken
 from tutelage.teacher.build import build_app
 from tutelage.teacher.settings import Settings
+from tutelage_client.errors import TutelageError
 from tutelage_client.teacher import TeacherClient
 from tutelage_client.wire import (
-    GenerateRequest,
     Generation,
     ModelReward,
     Pairwise,
@@ -40,21 +42,30 @@ HOSTILE = st.lists(st.sampled_from(HOSTILE_PARTS.split("|")), max_size=12).map("
 
 
 class Judge:
-    """Answers each question by `answers`, takes none with `poison` in it; keeps what it was asked."""
+    """Answers each question by `answers`, has `poisoned` for one with `poison` in it; keeps what it was asked."""
 
-    def __init__(self, answers: Any = verdict, finish_reason: Any = "stop", poison: str | None = None) -> None:
+    def __init__(
+        self,
+        answers: Any = verdict,
+        finish_reason: Any = "stop",
+        poison: str | None = None,
+        poisoned: TutelageError | None = None,
+    ) -> None:
         self.answers = answers
         self.finish_reason = finish_reason
         self.poison = poison
+        self.poisoned = poisoned or NotTaken("it holds poison")
         self.asked: list[str] = []
 
-    async def __call__(self, request: GenerateRequest) -> tuple[list[list[Generation]], Usage]:
-        told = ["\n".join(m["content"] for m in p if isinstance(m, dict)) for p in request.prompts if p]
-        if self.poison is not None and any(self.poison in each for each in told):
-            raise NotTaken("it holds poison")
+    async def __call__(self, questions: Sequence[Messages], max_tokens: int) -> tuple[list[Answer], Usage]:
+        told = ["\n".join(message["content"] for message in question) for question in questions]
         self.asked += told
-        said = [[Generation(text=self.answers(each), finish_reason=self.finish_reason)] for each in told]
-        return said, sum([EACH] * len(told), Usage())
+        return [self.answer(each) for each in told], sum([EACH] * len(told), Usage())
+
+    def answer(self, asked: str) -> Answer:
+        if self.poison is not None and self.poison in asked:
+            return self.poisoned
+        return Generation(text=self.answers(asked), finish_reason=self.finish_reason)
 
 
 async def judged(
@@ -134,10 +145,41 @@ async def test_a_question_that_is_not_taken_has_no_reward_and_the_others_stand(p
     rewards, usage = await judged(judge, RUBRIC, *texts)
     assert [reward.valid for reward in rewards] == [i != place for i in range(5)]
     assert rewards[place].detail == {"reason": "the judge did not take the question: it holds poison"}
-    assert len(judge.asked) == 4, "none is asked twice"
-    assert usage == EACH + EACH + EACH + EACH
+    assert len(judge.asked) == 5, "none is asked twice"
+    assert usage == sum([EACH] * 5, Usage())
     pairs, _ = await judged(Judge(poison="hemlock"), GROUP, *texts)
     assert [reward.valid for reward in pairs] == [i != place for i in range(5)]
+
+
+async def test_a_question_that_fails_is_asked_once_more_and_the_others_are_not() -> None:
+    judge = Judge(poison="hemlock", poisoned=TutelageError("the upstream broke"))
+    rewards, usage = await judged(judge, RUBRIC, "good", "hemlock", "good good")
+    assert [reward.valid for reward in rewards] == [True, False, True]
+    assert rewards[1].detail == {"reason": "the judge gave no answer: the upstream broke"}
+    assert len(judge.asked) == 4
+    assert usage == sum([EACH] * 4, Usage())
+
+
+async def test_a_judge_that_answers_nothing_fails_the_request() -> None:
+    judge = Judge(poison="good", poisoned=TutelageError("the upstream is away"))
+    with pytest.raises(TutelageError, match="the upstream is away"):
+        await judged(judge, RUBRIC, "good", "good good")
+    assert len(judge.asked) == 2
+
+
+async def test_what_was_said_stands_where_nothing_more_can_be_asked() -> None:
+    judge = Judge(lambda asked: "what?" if "hemlock" in asked else verdict(asked))
+
+    async def ask(questions: Sequence[Messages], max_tokens: int) -> tuple[list[Answer], Usage]:
+        if judge.asked:
+            raise TutelageError("the budget is spent")
+        return await judge(questions, max_tokens)
+
+    items = [RewardItem(prompt="Praise it.", completion=text) for text in ("good", "hemlock")]
+    (good, odd), usage = await judge_rewards(RewardRequest(items=items, reward=RUBRIC), ask)
+    assert good.detail == {"score": 1}
+    assert "did not answer in the form" in odd.detail["reason"]
+    assert usage == EACH + EACH
 
 
 @pytest.mark.parametrize(("reason", "told"), [("refused", "refused to answer"), ("length", "cut off")])
@@ -153,21 +195,28 @@ async def test_a_hosted_chat_model_judges_over_http(tmp_path: Path) -> None:
         engine = await open_engine(ChatOptions(upstream=url, upstream_model="toy"), "judge")
         assert engine.capabilities.rewards == {"rubric", "pairwise"}
         request = RewardRequest(items=[RewardItem(prompt="p", completion="good good")], reward=RUBRIC)
-        (reward,), usage = await judge_rewards(request, engine.generate)
+        (reward,), usage = await judge_rewards(request, directly(engine))
         await engine.close()
     assert reward.detail == {"score": 2}
     assert usage.forward_tokens == 7
 
 
-async def test_what_a_hosted_judge_answers_with_400_is_one_reward_that_is_not_valid() -> None:
+async def test_what_a_hosted_judge_answers_with_400_is_one_reward_that_is_not_valid_and_each_is_asked_once() -> None:
     settings = Settings.model_validate({"engine": "chat", "upstream": "http://unused", "upstream_model": "toy"})
-    items = [RewardItem(prompt="p", completion=text) for text in ("good", "good " * 500, "good good")]
-    async with listening(APPS["judge"](ToyServer(FakeOptions(max_length=400)))) as url:
+    texts = ["good"] * 7 + ["good " * 500] + ["good good"] * 8
+    items = [RewardItem(prompt="p", completion=text) for text in texts]
+    toy = ToyServer(FakeOptions(max_length=400))
+    async with listening(APPS["judge"](toy)) as url:
         engine = await open_engine(ChatOptions(upstream=url, upstream_model="toy"), "judge")
         app = build_app(settings, engine)
         transport = httpx2.ASGITransport(app)
         async with app.router.lifespan_context(app), TeacherClient("http://127.0.0.1", transport=transport) as client:
-            one, long, two = (await client.reward(RewardRequest(items=items, reward=RUBRIC))).rewards
-    assert (one.detail, two.detail) == ({"score": 1}, {"score": 2})
+            before = toy.calls
+            reply = await client.reward(RewardRequest(items=items, reward=RUBRIC))
+            spent = await client.usage()
+    assert [reward.detail.get("score") for reward in reply.rewards] == [1] * 7 + [None] + [2] * 8
+    long = reply.rewards[7]
     assert (long.value, long.valid) == (None, False)
     assert "maximum context length is 400 tokens" in long.detail["reason"]
+    assert toy.calls - before == 16
+    assert spent.tokens == reply.usage.forward_tokens == 7 * 15

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from prometheus_client import CollectorRegistry
 
 from tutelage.teacher.accounts import Account, Accounts, Bill, Budget, BudgetSpent
+from tutelage.teacher.failures import EngineFailed
 from tutelage.teacher.prices import PICO, Cost, cost
 from tutelage.telemetry import TeacherMetrics
 from tutelage_client.errors import InvalidInput
@@ -26,7 +27,7 @@ def opened(path: Path | None = None) -> Accounts:
 
 
 class Spending(RuleBasedStateMachine):
-    """Requests of one key for two runs that begin, end well, fail, or are given up, in any order."""
+    """Requests of one key for two runs that begin, end well, fail with and without a bill, or are given up."""
 
     key = Account("key", Budget(tokens=1000, usd=0.0002))
     runs = (Account("run 0", Budget(tokens=400)), Account("run 1"))
@@ -57,18 +58,20 @@ class Spending(RuleBasedStateMachine):
         self.hold(run, most_cost)
 
     @precondition(lambda self: self.open)
-    @rule(data=st.data(), part=st.floats(0, 1), how=st.sampled_from(["settled", "failed", "given up"]))
+    @rule(data=st.data(), part=st.floats(0, 1), how=st.sampled_from(["settled", "failed", "billed", "given up"]))
     def end(self, data: st.DataObject, part: float, how: str) -> None:
         stack, bill, run = self.open.pop(data.draw(st.integers(0, len(self.open) - 1)))
         due = Cost()
+        usage = Usage(cached_tokens=int(part * bill.most.tokens))
         if how == "settled":
-            usage = Usage(cached_tokens=int(part * bill.most.tokens))
             bill.settle(usage)
+        if how in ("settled", "billed"):
             due = cost(PRICES, usage)
         if how == "given up":
             bill.begun = part > 0.5
             due = bill.most if bill.begun else Cost()
-        error = {"failed": RuntimeError(), "given up": asyncio.CancelledError()}.get(how)
+        errors = {"failed": RuntimeError(), "billed": EngineFailed("", usage), "given up": asyncio.CancelledError()}
+        error = errors.get(how)
         stack.__exit__(type(error) if error else None, error, None)
         self.hold(run, due - bill.most)
 

@@ -6,15 +6,17 @@ Log-probs of its own text, where it gives them, are no score of a student's text
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
 
+from tutelage.engines.checks import most_generated
 from tutelage.engines.openai import OpenaiClient, open_client
 from tutelage.engines.options import ChatOptions
-from tutelage.engines.upstream.calls import all_of
 from tutelage.engines.upstream.choices import REASONS, plain
 from tutelage.engines.upstream.failures import UpstreamFailed, UpstreamRefused
+from tutelage.engines.upstream.tab import Tab, all_paid
 from tutelage_client.errors import InvalidInput
 from tutelage_client.wire import (
     Breaker,
@@ -77,12 +79,12 @@ class ChatEngine:
         """Write one token, and learn which model answers and whether it gives log-probs of its text."""
         question = GenerateRequest(prompts=["Say yes."], max_tokens=1)
         try:
-            await self._written([{"role": "user", "content": "Say yes."}], question, None)
+            await self._written([{"role": "user", "content": "Say yes."}], question, None, Tab())
         except UpstreamRefused as error:
             if error.status not in (400, 422) or not self._gives_logprobs:
                 raise
             self._gives_logprobs = False
-            await self._written([{"role": "user", "content": "Say yes."}], question, None)
+            await self._written([{"role": "user", "content": "Say yes."}], question, None, Tab())
         return {"upstream_model": self._answered_as[-1], "output_logprobs": self._gives_logprobs}
 
     async def score(
@@ -95,12 +97,15 @@ class ChatEngine:
         raise InvalidInput("a chat model returns text only; it scores nothing", "signals")
 
     async def generate(self, request: GenerateRequest) -> tuple[list[list[Generation]], Usage]:
-        """Answers to texts or messages. One that the model refuses is empty, with `finish_reason` "refused"."""
+        """Answers to texts or messages. One that the model refuses is empty, with `finish_reason` "refused".
+
+        Raises:
+            UpstreamFailed: a prompt has no answer. No further call begins, and its usage counts those that did.
+        """
         prompts = [_messages(prompt, i) for i, prompt in enumerate(request.prompts)]
         seeds = [None if request.seed is None else (request.seed + i * request.n) % 2**63 for i in range(len(prompts))]
-        calls = [self._written(prompt, request, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
-        answers = await all_of(calls)
-        return [generations for generations, _ in answers], sum((usage for _, usage in answers), Usage())
+        pairs = zip(prompts, seeds, strict=True)
+        return await all_paid([partial(self._written, prompt, request, seed) for prompt, seed in pairs])
 
     def head(self) -> dict[str, NDArray[Any]]:
         """Refused: there are no hidden states."""
@@ -110,9 +115,11 @@ class ChatEngine:
         await self._client.close()
 
     async def _written(
-        self, messages: list[dict[str, Any]], request: GenerateRequest, seed: int | None
-    ) -> tuple[list[Generation], Usage]:
+        self, messages: list[dict[str, Any]], request: GenerateRequest, seed: int | None, tab: Tab
+    ) -> list[Generation]:
         body = await self._client.chat(
+            tab,
+            most_generated([messages], request.n, request.max_tokens, self.capabilities.max_length),
             model=self._model,
             messages=messages,
             n=request.n,
@@ -127,7 +134,10 @@ class ChatEngine:
         choices = body.get("choices") or []
         if len(choices) != request.n:
             raise UpstreamFailed(f"the upstream wrote {len(choices)} answers, asked were {request.n}")
-        return [_generation(choice, keep_logprobs=plain(request)) for choice in choices], _usage(body)
+        try:
+            return [_generation(choice, keep_logprobs=plain(request)) for choice in choices]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UpstreamFailed("the upstream's answer is not in the form of the OpenAI API") from error
 
     def _note_identity(self, body: dict[str, Any]) -> None:
         """Every model that ever answered under the name is part of who speaks, so that a reply shows a change.
@@ -171,13 +181,3 @@ def _generation(choice: dict[str, Any], *, keep_logprobs: bool) -> Generation:
     entries = (choice.get("logprobs") or {}).get("content") or []
     logprobs = [entry["logprob"] for entry in entries] if keep_logprobs and entries else None
     return Generation(text=message.get("content") or "", logprobs=logprobs, finish_reason=REASONS[reason])
-
-
-def _usage(body: dict[str, Any]) -> Usage:
-    usage = body.get("usage") or {}
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-    return Usage(
-        forward_tokens=(usage.get("prompt_tokens") or 0) - cached,
-        cached_tokens=cached,
-        generated_tokens=usage.get("completion_tokens") or 0,
-    )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tutelage_client.errors import InvalidInput
-from tutelage_client.wire import Capabilities, ScoreGroup, Usage
+from tutelage_client.wire import Capabilities, Prompt, ScoreGroup, Usage
+
+_TEMPLATE_TOKENS = 64  # what a chat template may add to a message
 
 
 def check_groups(groups: Sequence[ScoreGroup], capabilities: Capabilities) -> None:
@@ -78,3 +81,16 @@ def generation_usage(prompts: Sequence[Sequence[int]], n: int, generated: int) -
     """What text costs where the `n` continuations of a prompt share its encoding."""
     forward = sum(map(len, prompts))
     return Usage(forward_tokens=forward, cached_tokens=forward * (n - 1), generated_tokens=generated)
+
+
+def most_generated(prompts: Sequence[Prompt], n: int, max_tokens: int, max_length: int) -> Usage:
+    """The most that `n` continuations of each prompt take. max_length: of a prompt, in tokens"""
+    read = sum(min(_most_tokens(prompt), max_length) for prompt in prompts)
+    return Usage(forward_tokens=read, cached_tokens=read * (n - 1), generated_tokens=len(prompts) * n * max_tokens)
+
+
+def _most_tokens(prompt: Prompt) -> int:
+    """A token of text is at least a byte."""
+    if isinstance(prompt, str):
+        return len(prompt.encode()) + _TEMPLATE_TOKENS
+    return sum(1 if isinstance(p, int) else len(json.dumps(p).encode()) + _TEMPLATE_TOKENS for p in prompt)

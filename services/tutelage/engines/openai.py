@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import httpx2
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI, OpenAIError
 
 from tutelage.engines.options import ChatOptions, UpstreamOptions
@@ -23,9 +24,10 @@ from tutelage.engines.upstream.failures import TryAgain, UpstreamFailed, Upstrea
 from tutelage.engines.upstream.http import raise_for_status, read_key
 from tutelage.engines.upstream.local import read_local
 from tutelage.engines.upstream.prompt_logprobs import answer_from_top_k, read_prompt_logprobs
+from tutelage.engines.upstream.tab import Tab
 from tutelage_client.errors import BadScores
 from tutelage_client.http import retry_after_s
-from tutelage_client.wire import GenerateRequest, Generation, Signal
+from tutelage_client.wire import GenerateRequest, Generation, Signal, Usage
 
 
 class OpenaiClient:
@@ -39,8 +41,16 @@ class OpenaiClient:
     async def completions(self, **body: Any) -> dict[str, Any]:
         return await self.calls.make(lambda: _tried(self._client.completions.create(**body)))
 
-    async def chat(self, **body: Any) -> dict[str, Any]:
-        return await self.calls.make(lambda: _tried(self._client.chat.completions.create(**body)))
+    async def chat(self, tab: Tab, most: Usage, **body: Any) -> dict[str, Any]:
+        """tab: learns of each attempt what it cost; most: of one"""
+
+        async def attempt() -> dict[str, Any]:
+            with tab.call(most) as call:
+                answer = await _tried(self._client.chat.completions.create(**body))
+                call.answered(answer)
+            return answer
+
+        return await self.calls.make(attempt)
 
     async def models(self) -> list[dict[str, Any]]:
         async def listed() -> Any:
@@ -171,11 +181,12 @@ async def _tried(call: Any) -> dict[str, Any]:
     try:
         return (await call).model_dump()
     except APIConnectionError as error:
-        raise TryAgain("unreachable", str(error)) from error
+        never_sent = isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout)
+        raise TryAgain("unreachable" if never_sent else "lost", str(error)) from error
     except APIStatusError as error:
         raise_for_status(error.status_code, _said(error), retry_after_s(error.response.headers))
         raise UpstreamFailed(f"the upstream answered with status {error.status_code}") from error
-    except (OpenAIError, AttributeError) as error:
+    except (OpenAIError, AttributeError, ValueError) as error:
         raise UpstreamFailed("the upstream's answer is not in the form of the OpenAI API") from error
 
 

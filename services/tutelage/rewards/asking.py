@@ -17,9 +17,9 @@ JUDGES: dict[str, Callable[[Ask, RewardRequest], Awaitable[Rewards]]] = {
 
 
 async def judge_rewards(request: RewardRequest, ask: Ask) -> Rewards:
-    """One reward an item, in order, and what they cost. ask: has the teacher's model write
+    """One reward an item, in order, and what they cost. ask: puts questions to the teacher's model, each by itself
 
     Raises:
-        TutelageError: the model could not be asked.
+        TutelageError: the model could not be asked, or answered nothing at all.
     """
     return await JUDGES[request.reward.kind](ask, request)

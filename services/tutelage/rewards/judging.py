@@ -9,17 +9,17 @@ from typing import Any
 
 from tutelage.rewards.fence import new_nonce
 from tutelage_client.errors import TutelageError
-from tutelage_client.wire import GenerateRequest, Generation, Usage
+from tutelage_client.wire import Generation, Usage
 
 Messages = list[dict[str, Any]]
 Question = Callable[[str], Messages]  # from the nonce of its fences
-Ask = Callable[[GenerateRequest], Awaitable[tuple[list[list[Generation]], Usage]]]
-_ATTEMPTS = 2
+Answer = Generation | TutelageError  # to one question: a text, or why there is none
+Ask = Callable[[Sequence[Messages], int], Awaitable[tuple[list[Answer], Usage]]]  # in at most so many tokens each
 _SHOWN = 80
 
 
 class NotTaken(TutelageError):
-    """One of the questions that were asked together is not taken at all, such as one that is too long."""
+    """A question that is not taken at all, such as one that is too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,41 +39,41 @@ async def verdicts(
 ) -> tuple[list[Verdict], Usage]:
     """One verdict a question, in order. form: the whole answer, white space around it aside; its group is the verdict
 
-    A question that the judge does not take has no answer, and the others stand.
+    A question that the judge does not answer has no verdict, and the others stand. None that it answered well is asked
+    again.
 
     Raises:
-        TutelageError: the judge could not be asked.
+        TutelageError: the judge could not be asked, or answered nothing at all.
     """
-    found: dict[int, Verdict] = {}
-    usage = Usage()
-    for _ in range(_ATTEMPTS):
-        open_ones = [i for i in range(len(questions)) if i not in found or not found[i].final]
-        if not open_ones:
-            break
-        prompts: list[Any] = [questions[i](new_nonce()) for i in open_ones]
-        request = GenerateRequest(prompts=prompts, max_tokens=max_tokens, temperature=0.0)
-        said, spent = await _asked(ask, request, form)
-        usage += spent
-        found |= dict(zip(open_ones, said, strict=True))
-    return [found[i] for i in range(len(questions))], usage
-
-
-async def _asked(ask: Ask, request: GenerateRequest, form: re.Pattern[str]) -> tuple[list[Verdict], Usage]:
-    """All questions at once; where one is not taken, each half, until it is alone."""
+    if not questions:
+        return [], Usage()
+    said, usage = await ask([question(new_nonce()) for question in questions], max_tokens)
+    _check_there(said)
+    found = [_read(answer, form) for answer in said]
+    open_ones = [i for i, verdict in enumerate(found) if not verdict.final]
+    if not open_ones:
+        return found, usage
     try:
-        generations, usage = await ask(request)
-    except NotTaken as error:
-        if len(request.prompts) == 1:
-            return [Verdict(None, f"the judge did not take the question: {error}", final=True)], Usage()
-        middle = len(request.prompts) // 2
-        parts = (request.prompts[:middle], request.prompts[middle:])
-        halves = [request.model_copy(update={"prompts": part}) for part in parts]
-        (first, spent), (second, more) = [await _asked(ask, half, form) for half in halves]
-        return first + second, spent + more
-    return [_read(one, form) for (one,) in generations], usage
+        said, spent = await ask([questions[i](new_nonce()) for i in open_ones], max_tokens)
+    except TutelageError:  # such as a budget that is spent by now
+        return found, usage
+    for i, answer in zip(open_ones, said, strict=True):
+        found[i] = _read(answer, form)
+    return found, usage + spent
 
 
-def _read(answer: Generation, form: re.Pattern[str]) -> Verdict:
+def _check_there(said: Sequence[Answer]) -> None:
+    """Raise why there is no answer where there is none to any question, unless the questions themselves are why."""
+    failures = [one for one in said if isinstance(one, TutelageError) and not isinstance(one, NotTaken)]
+    if failures and not any(isinstance(one, Generation) for one in said):
+        raise failures[0]
+
+
+def _read(answer: Answer, form: re.Pattern[str]) -> Verdict:
+    if isinstance(answer, NotTaken):
+        return Verdict(None, f"the judge did not take the question: {answer}", final=True)
+    if isinstance(answer, TutelageError):
+        return Verdict(None, f"the judge gave no answer: {answer}")
     if answer.finish_reason == "refused":
         return Verdict(None, "the judge refused to answer")
     if answer.finish_reason == "length":

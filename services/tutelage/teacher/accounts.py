@@ -7,11 +7,12 @@ a crash loses nothing that was spent: it leaves the requests that were under way
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tutelage.teacher.failures import EngineFailed
 from tutelage.teacher.ledgers import FileLedger, MemoryLedger, Totals
 from tutelage.teacher.prices import PICO, Cost, cost
 from tutelage.telemetry import TeacherMetrics
@@ -41,24 +42,28 @@ class Account:
 
 
 class Bill:
-    """One request's costs. begun: an engine call has taken it up, so giving up costs what was reserved"""
+    """One request's costs.
+
+    begun: an engine call has taken it up, so giving up costs what was reserved
+    due: what is owed by now, nothing until that is known
+    """
 
     def __init__(self, owner: str, most: Cost, prices: Prices) -> None:
         self.owner = owner
         self.most = most
         self.begun = False
+        self.due = Cost()
         self._prices = prices
-        self._settled: Cost | None = None
+        self._settled = False
 
     def settle(self, usage: Usage) -> None:
         """What the request really took."""
-        self._settled = cost(self._prices, usage)
+        self.due, self._settled = cost(self._prices, usage), True
 
-    def due(self, *, given_up: bool) -> Cost:
-        """What is owed at the end. A failed request costs nothing."""
-        if self._settled is not None:
-            return self._settled
-        return self.most if given_up and self.begun else Cost()
+    def give_up(self) -> None:
+        """Nobody waits any more; what the work then comes to is not known."""
+        if self.begun and not self._settled:
+            self.due = self.most
 
 
 class Accounts:
@@ -82,26 +87,31 @@ class Accounts:
         return self._ledger.total(name)
 
     @contextmanager
-    def reserved(self, accounts: Sequence[Account], most: Usage) -> Iterator[Bill]:
+    def reserved(
+        self, accounts: Sequence[Account], most: Usage, told: Callable[[Cost], None] = lambda _: None
+    ) -> Iterator[Bill]:
         """Hold what `most` costs on every account while the work is done; what the bill says is due stays.
 
+        An engine that fails says what it did all the same, and that is due. told: what was, in the end
         Raises:
             BudgetSpent: one of the accounts does not have that much left; then none was charged.
         """
         bill = Bill(accounts[0].name, cost(self.prices, most), self.prices)
         names = [account.name for account in accounts]
         self._show(self._ledger.add(names, bill.most, lambda totals: _check(accounts, totals, bill.most)))
-        given_up = False
         self._under_way += 1
         try:
             yield bill
+        except EngineFailed as error:
+            bill.settle(error.usage)
+            raise
         except asyncio.CancelledError:
-            given_up = True
+            bill.give_up()
             raise
         finally:
-            due = bill.due(given_up=given_up)
-            self._show(self._ledger.add(names, due - bill.most, _any))
-            self._metrics.cost_usd.inc(due.picousd / PICO)
+            self._show(self._ledger.add(names, bill.due - bill.most, _any))
+            self._metrics.cost_usd.inc(bill.due.picousd / PICO)
+            told(bill.due)
             self._under_way -= 1
             self._close_if_idle()
 

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from tutelage.engines import Engine
 from tutelage.engines.base import RewardEngine
+from tutelage.engines.upstream.failures import UpstreamFailed
 from tutelage.teacher.accounts import Bill
 from tutelage.teacher.admission import group_tokens
 from tutelage.teacher.checks import check_scores
@@ -188,7 +189,11 @@ class Batcher:
     async def _call(self, batch: list[Waiting]) -> Sequence[Scored | Generated | Valued]:
         self._metrics.batch_tokens.observe(sum(item.tokens for item in batch))
         with of_batch(batch, self._engine) as told:
-            return await self._done(batch, told)
+            try:
+                return await self._done(batch, told)
+            except UpstreamFailed as error:
+                self._spend(error.usage, told)
+                raise
 
     async def _done(self, batch: list[Waiting], told: Span) -> Sequence[Scored | Generated | Valued]:
         first = batch[0]

@@ -5,14 +5,12 @@ Money is counted in whole picodollars (1e-12 USD), so that sums are exact: a dol
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tutelage_client.wire import GenerateRequest, Prices, Prompt, ScoreGroup, Usage
+from tutelage_client.wire import Prices, ScoreGroup, Usage
 
 PICO = 10**12
-_TEMPLATE_TOKENS = 64  # what a chat template may add to a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +38,3 @@ def cost(prices: Prices, usage: Usage) -> Cost:
 def most_scored(groups: Sequence[ScoreGroup]) -> int:
     """The most tokens that scoring puts through the model: nothing is shared, and no last token is spared."""
     return sum(len(g.prompt_ids) * len(g.completions) + g.scored_tokens for g in groups)
-
-
-def most_generated(request: GenerateRequest, max_length: int) -> Usage:
-    """The most that generation takes. max_length: of a prompt, in tokens"""
-    prompts = sum(min(_most_tokens(prompt), max_length) for prompt in request.prompts)
-    written = len(request.prompts) * request.n * request.max_tokens
-    return Usage(forward_tokens=prompts, cached_tokens=prompts * (request.n - 1), generated_tokens=written)
-
-
-def _most_tokens(prompt: Prompt) -> int:
-    """A token of text is at least a byte."""
-    if isinstance(prompt, str):
-        return len(prompt.encode()) + _TEMPLATE_TOKENS
-    return sum(1 if isinstance(p, int) else len(json.dumps(p).encode()) + _TEMPLATE_TOKENS for p in prompt)

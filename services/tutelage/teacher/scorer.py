@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -17,15 +17,16 @@ from tutelage.engines.replicas import ReplicatedEngine
 from tutelage.rewards import Graders, judge_rewards
 from tutelage.rewards.models import model_rewards
 from tutelage.serving.rates import RateLimited
-from tutelage.teacher.accounts import Accounts, Bill, BudgetSpent
+from tutelage.teacher.accounts import Accounts, BudgetSpent
 from tutelage.teacher.activity import Record
-from tutelage.teacher.admission import Limits, admit_generation, admit_reward, admit_rows, admit_score
-from tutelage.teacher.batcher import Batcher, Generated, Scored, Valued
+from tutelage.teacher.admission import Limits, admit_reward, admit_score
+from tutelage.teacher.batcher import Batcher
 from tutelage.teacher.cache import ScoreCache
 from tutelage.teacher.callers import Caller
 from tutelage.teacher.canary import Canary
 from tutelage.teacher.failures import EngineAway, EngineFailed
-from tutelage.teacher.prices import PICO, most_generated, most_scored
+from tutelage.teacher.paid import PaidWork
+from tutelage.teacher.prices import PICO, most_scored
 from tutelage.telemetry import TeacherMetrics, describe_error
 from tutelage.waiting import is_set_within
 from tutelage_client.errors import BadScores, InvalidInput, TutelageError
@@ -37,7 +38,6 @@ from tutelage_client.wire import (
     RewardModel,
     RewardReply,
     RewardRequest,
-    ScoreGroup,
     ScoreReply,
     ScoreRequest,
     Spending,
@@ -78,6 +78,7 @@ class Scorer:
         self._graders = Graders()
         self._canary = Canary(engine, batcher)
         self._record = Record()
+        self._work = PaidWork(name, engine, batcher, limits, accounts, self._record)
         self._was_ready = False
 
     def close(self) -> None:
@@ -125,7 +126,7 @@ class Scorer:
         with self._counted(caller.door):
             groups = admit_score(request, self.engine.capabilities, self.limits, self.name)
             caller.pace.take(most_scored(groups))
-            ask = partial(self._scored, request=request, caller=caller)
+            ask = partial(self._work.score, request=request, caller=caller)
             if self._cache is None or request.own_batch:
                 blocks, usage = await ask(groups)
             else:
@@ -136,7 +137,7 @@ class Scorer:
     async def generate(self, request: GenerateRequest, caller: Caller) -> GenerateReply:
         """Raises: CapabilityMissing, InvalidInput, RateLimited, BudgetSpent, EngineFailed."""
         with self._counted(caller.door):
-            generations, usage = await self._written(request, caller)
+            generations, usage = await self._work.write(request, caller=caller)
             return GenerateReply(generations=generations, provenance=self.engine.provenance, usage=usage)
 
     async def reward(self, request: RewardRequest, caller: Caller) -> RewardReply:
@@ -145,10 +146,10 @@ class Scorer:
             admit_reward(request, self.engine.capabilities, self.limits, self.name)
             if isinstance(request.reward, RewardModel):
                 assert isinstance(self.engine, RewardEngine)  # or it would not have been admitted
-                value = partial(self._valued, caller=caller)
+                value = partial(self._work.value, caller=caller)
                 rewards, usage = await model_rewards(self.engine, value, request.items)
             elif isinstance(request.reward, ModelReward):
-                rewards, usage = await judge_rewards(request, partial(self._written, caller=caller))
+                rewards, usage = await judge_rewards(request, partial(self._work.judge, caller=caller))
             else:
                 caller.pace.take(tokens=0)
                 rewards, usage = await asyncio.to_thread(self._graders.grade, request.reward, request.items), Usage()
@@ -198,38 +199,6 @@ class Scorer:
             if self._cache is not None:
                 await self._cache.begin(found.get("known_answer", ()))
             self.not_ready, self.probe, self._was_ready = None, {"ok": True, **found}, True
-
-    async def _scored(self, groups: Sequence[ScoreGroup], *, request: ScoreRequest, caller: Caller) -> Scored:
-        """What the engine says of these groups of the request, paid by the caller."""
-        with self._accounts.reserved(caller.accounts, Usage(forward_tokens=most_scored(groups))) as bill:
-            blocks, usage = await self.batcher.score(
-                groups, request.signals, request.top_k, bill, own_batch=request.own_batch
-            )
-            self._settle(bill, usage, caller)
-        return blocks, usage
-
-    async def _valued(self, rows: list[list[int]], *, caller: Caller) -> Valued:
-        """What the reward model says, paid by the caller."""
-        most = admit_rows(rows, self.limits)
-        caller.pace.take(most.forward_tokens)
-        with self._accounts.reserved(caller.accounts, most) as bill:
-            values, usage = await self.batcher.reward(rows, bill)
-            self._settle(bill, usage, caller)
-        return values, usage
-
-    async def _written(self, request: GenerateRequest, caller: Caller) -> Generated:
-        """What the model writes, paid by the caller."""
-        tokens = admit_generation(request, self.engine.capabilities, self.limits, self.name)
-        most = most_generated(request, self.engine.capabilities.max_length)
-        caller.pace.take(most.forward_tokens + most.generated_tokens)
-        with self._accounts.reserved(caller.accounts, most) as bill:
-            generations, usage = await self.batcher.generate(request, tokens, bill)
-            self._settle(bill, usage, caller)
-        return generations, usage
-
-    def _settle(self, bill: Bill, usage: Usage, caller: Caller) -> None:
-        bill.settle(usage)
-        self._record.spend(bill.due(given_up=False), caller.run_id)
 
     @contextmanager
     def _counted(self, door: str) -> Iterator[None]:

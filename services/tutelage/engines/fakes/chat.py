@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from fastapi import FastAPI
@@ -18,6 +19,8 @@ def chat_app(toy: ToyServer) -> FastAPI:
     async def complete(body: Body) -> Json:
         if body.get("logprobs") and "no_logprobs" in toy.traps:
             raise InvalidInput("logprobs is not supported by this model")
+        if "hangs" in toy.traps and toy.calls > 1:
+            await asyncio.Event().wait()
         prompt = " ".join(message["content"] for message in body["messages"])
         texts = await toy.write(prompt, body, max_tokens=body["max_completion_tokens"])
         reply = completion(toy, texts)
@@ -33,6 +36,7 @@ def chat_app(toy: ToyServer) -> FastAPI:
 def completion(toy: ToyServer, texts: Sequence[Generation], read: int = 7) -> Json:
     """The body that answers with these texts. read: tokens of the question"""
     written = sum(len(one.token_ids or ()) for one in texts)
+    usage = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
     return {
         "id": "chat",
         "object": "chat.completion",
@@ -40,7 +44,7 @@ def completion(toy: ToyServer, texts: Sequence[Generation], read: int = 7) -> Js
         "model": f"{toy.name}-2026-{'11' if toy.changed else '01'}-01",
         "system_fingerprint": "fp_1",
         "choices": [_choice(toy, i, one.text, one.finish_reason) for i, one in enumerate(texts)],
-        "usage": {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written},
+        "usage": None if "no_usage" in toy.traps else usage,
     }
 
 
@@ -48,4 +52,6 @@ def _choice(toy: ToyServer, i: int, text: str, reason: str) -> Json:
     message: Json = {"role": "assistant", "content": text}
     if "refuses" in toy.traps:
         return {"index": i, "message": message | {"content": None, "refusal": "no"}, "finish_reason": "content_filter"}
-    return {"index": i, "message": message, "finish_reason": "length" if "truncates" in toy.traps else reason}
+    for trap, end in (("truncates", "length"), ("calls_tools", "tool_calls")):
+        reason = end if trap in toy.traps else reason
+    return {"index": i, "message": message, "finish_reason": reason}

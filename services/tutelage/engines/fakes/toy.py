@@ -52,7 +52,10 @@ Trap = Literal[
     "no_prompt_logprobs",  # vLLM's extension is not known
     "texts",  # tokens are named by text, not by id
     # chat
+    "calls_tools",  # every text ends in a call of a tool, and is billed
+    "hangs",  # after the first call none is ever answered
     "no_logprobs",  # the model refuses to give log-probs
+    "no_usage",  # an answer does not say what it cost
     "refuses",  # the content filter steps in
     "truncates",  # every text is cut
 ]

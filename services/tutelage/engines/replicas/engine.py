@@ -18,7 +18,7 @@ from tutelage.engines.base import Engine, LimitedEngine, Tokenizer
 from tutelage.engines.replicas.race import Outcome, race
 from tutelage.engines.replicas.replica import Event, Replica, Standing
 from tutelage.engines.upstream.calls import all_of
-from tutelage.engines.upstream.failures import UpstreamAway, UpstreamFailed
+from tutelage.engines.upstream.failures import UpstreamAway, UpstreamFailed, spent_on
 from tutelage_client.errors import TutelageError
 from tutelage_client.wire import (
     Breaker,
@@ -36,6 +36,7 @@ from tutelage_client.wire import (
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
+Answer = tuple[Result, Usage]
 Listener = Callable[[Replica, Event], None]
 
 HEDGED_SHARE = 0.1  # of all requests, at most
@@ -156,16 +157,17 @@ class ReplicatedEngine:
         for replica in self.replicas:
             await replica.engine.close()
 
-    async def _answered(self, tokens: int, question: Callable[[Engine], Awaitable[Result]]) -> Result:
+    async def _answered(self, tokens: int, question: Callable[[Engine], Awaitable[Answer[Result]]]) -> Answer[Result]:
         """Who fails where another one then answers is quarantined; who cannot be reached is in any case.
 
+        The usage counts what those cost who failed.
         Raises:
             UpstreamAway: none is left. BadScores, UpstreamFailed: what the first said, where both failed.
         """
         self._asked += 1
         provenance = self.provenance
 
-        def begin(replica: Replica) -> asyncio.Task[Result]:
+        def begin(replica: Replica) -> asyncio.Task[Answer[Result]]:
             return replica.begin(tokens, question, provenance)
 
         outcome = await race(begin, self._pick, self._pick_hedge, self._hedge_after_s)
@@ -177,15 +179,18 @@ class ReplicatedEngine:
             self._count(outcome.winner, "hedge_won")
         return self._result(outcome)
 
-    def _result(self, outcome: Outcome[Result]) -> Result:
+    def _result(self, outcome: Outcome[Answer[Result]]) -> Answer[Result]:
+        spent = spent_on(error for _, error in outcome.failed)
         if outcome.winner is not None:
             assert outcome.answer is not None
-            return outcome.answer
+            said, usage = outcome.answer
+            return said, usage + spent
         if not any(replica.up for replica in self.replicas):
-            raise UpstreamAway(self._why_none())
+            raise UpstreamAway(self._why_none(), spent)
         error = outcome.failed[0][1]
-        if isinstance(error, UpstreamAway):  # which would say that the teacher is away, and others are there
-            raise UpstreamFailed(str(error)) from error
+        if isinstance(error, UpstreamFailed):
+            # Not as one that is away, which would say that the teacher is, and others are there.
+            raise UpstreamFailed(str(error), spent) from error
         raise error
 
     def _pick(self, asked: Sequence[Replica]) -> Replica | None:

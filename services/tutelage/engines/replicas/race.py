@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from tutelage.engines.replicas.replica import Replica
-from tutelage.engines.upstream.failures import UpstreamFailed, UpstreamRefused
+from tutelage.engines.upstream.failures import UpstreamFailed, UpstreamRefused, spent_on
 from tutelage_client.errors import BadScores
 
 Result = TypeVar("Result")
@@ -63,7 +63,7 @@ async def race(
                 error = UpstreamFailed(f"{replica.name}: {replica.reason}") if task.cancelled() else task.exception()
                 if error is None:
                     return Outcome(replica, task.result(), failed, by_hedge=replica is hedged_to)
-                failed.append((replica, _passing(error)))
+                failed.append((replica, _passing(error, failed)))
             if not done:
                 hedged_to = ask(pick_hedge)
             elif not working:
@@ -75,9 +75,10 @@ async def race(
         await asyncio.gather(*working, return_exceptions=True)
 
 
-def _passing(error: BaseException) -> Exception:
-    """The error, if another replica may do better. Raises: it, if it may not."""
+def _passing(error: BaseException, before: Sequence[tuple[Replica, Exception]]) -> Exception:
+    """The error, if another replica may do better. Raises: it, if it may not, with the bill of what failed before."""
     if isinstance(error, UpstreamRefused) and error.status not in _ITS_OWN_FAULT:
+        error.usage += spent_on(failure for _, failure in before)
         raise error
     if not isinstance(error, BadScores | UpstreamFailed):
         raise error

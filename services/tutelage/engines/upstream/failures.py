@@ -7,15 +7,21 @@ UpstreamFailed           no usable answer
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from tutelage_client.errors import TutelageError
+from tutelage_client.wire import Usage
 
-Trouble = Literal["overloaded", "broken", "unreachable"]
+Trouble = Literal["overloaded", "broken", "unreachable", "lost"]  # lost: it may have done what it was asked
 
 
 class UpstreamFailed(TutelageError):
-    """The upstream gave no usable answer."""
+    """The upstream gave no usable answer. usage: what it bills all the same, as far as that is counted"""
+
+    def __init__(self, message: str, usage: Usage | None = None) -> None:
+        super().__init__(message)
+        self.usage = usage or Usage()
 
 
 class UpstreamAway(UpstreamFailed):
@@ -28,6 +34,11 @@ class UpstreamRefused(UpstreamFailed):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+def spent_on(failures: Iterable[BaseException]) -> Usage:
+    """What upstreams bill for these failures."""
+    return sum((error.usage for error in failures if isinstance(error, UpstreamFailed)), Usage())
 
 
 class TryAgain(Exception):
