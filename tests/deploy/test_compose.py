@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deployed import REDIS, ROOT, compose, stages, unread
+from deployed import REDIS, ROOT, WITH_COMPILER, compose, stages, unread
 
 COMPOSE = compose()
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -34,6 +34,13 @@ def test_a_container_may_do_nothing_that_it_need_not(service: dict[str, Any]) ->
     assert "cap_add" not in service
     assert {"mem_limit", "cpus", "pids_limit", "stop_grace_period", "init"} <= service.keys()
     assert "build" in service or service["user"] in ("postgres", "redis")  # our images have a user of their own
+
+
+def test_what_is_compiled_where_it_runs_can_be_loaded_from_there_and_nothing_else_can() -> None:
+    """A tmpfs of Compose is mounted noexec unless it says otherwise; an emptyDir of Kubernetes is not."""
+    executable = {name for name, each in SERVICES.items() for mount in each["tmpfs"] if "exec" in mount.split(",")}
+    compiling = {name for name, each in SERVICES.items() if each.get("build", {}).get("target") in WITH_COMPILER}
+    assert executable == compiling == {"teacher-gpu"}
 
 
 def test_only_the_coordinator_is_published_and_on_loopback() -> None:

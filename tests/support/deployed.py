@@ -33,6 +33,7 @@ SETTINGS: dict[str, type[BaseSettings]] = {
     "TUTELAGE_TRAINER_": TrainerSettings,
     "TUTELAGE_SAMPLER_": SamplerSettings,
 }
+WITH_COMPILER = {"teacher-vllm"}  # Triton compiles what launches its kernels where it runs
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "Job")
 
 
