@@ -27,8 +27,8 @@ Spec = Callable[..., dict[str, Any]]
 SSE = {"Accept": "text/event-stream"}
 
 
-def streams_over(database: Database, registry: CollectorRegistry | None = None) -> Streams:
-    return Streams(database, CoordinatorMetrics.of(registry or CollectorRegistry()))
+def streams_over(database: Database, registry: CollectorRegistry | None = None, **settings: float) -> Streams:
+    return Streams(database, CoordinatorMetrics.of(registry or CollectorRegistry()), **settings)
 
 
 def frames(body: str) -> list[dict[str, str]]:
@@ -82,9 +82,38 @@ async def test_a_stream_resumed_anywhere_has_exactly_the_rest(last: int, http: h
     assert [int(frame["id"]) for frame in frames(answer.text)] == list(range(last + 1, 9))
 
 
-async def test_a_last_id_that_is_not_a_number_is_refused(http: httpx2.AsyncClient, ended: RunView):
-    answer = await http.get(f"/v1/runs/{ended.id}/events", headers=SSE | {"Last-Event-ID": "x"})
-    assert (answer.status_code, answer.json()["field"]) == (422, "Last-Event-ID")
+@pytest.mark.parametrize(
+    ("last", "sentence"),
+    [
+        ("x", "'x' is not the number of an event"),
+        ("-1", "'-1' is not the number of an event"),
+        (
+            "9",
+            "9 is beyond this run's newest event, which is 8; give the last one that you have, or none for all of them",
+        ),
+    ],
+)
+async def test_a_last_id_of_no_event_is_refused(last: str, sentence: str, http: httpx2.AsyncClient, ended: RunView):
+    for name, how in (
+        ("Last-Event-ID", {"headers": SSE | {"Last-Event-ID": last}}),
+        ("after", {"headers": SSE, "params": {"after": last}}),
+    ):
+        answer = await http.get(f"/v1/runs/{ended.id}/events", **how)
+        told = answer.json()
+        assert (answer.status_code, told["code"], told["field"]) == (422, "invalid_input", name)
+        assert told["detail"] == f"{name}: {sentence}"
+
+
+async def test_a_stream_without_events_says_that_it_is_still_there(database: Database, spec: Spec):
+    with database.write() as session:
+        run_id = runs.submit(session, spec(), None)[0].id
+    stream = streams_over(database, keep_alive_s=0.01).follow(run_id, 0, asyncio.Event(), "anyone")
+    await following(stream)
+    for _ in range(3):
+        assert await asyncio.wait_for(anext(stream), 10) == b": still here\n\n"
+    with database.write() as session:
+        steering.cancel(session, run_id)
+    assert b'"to":"cancelled"' in await following(stream), "and what happens comes all the same"
 
 
 async def test_events_arrive_while_the_run_goes_on(database: Database, spec: Spec):

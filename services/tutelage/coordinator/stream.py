@@ -80,11 +80,15 @@ class Look:
 
 
 class Streams:
-    """The streams of one process. The poller runs while there is one."""
+    """The streams of one process. The poller runs while there is one.
 
-    def __init__(self, database: Database, metrics: CoordinatorMetrics) -> None:
+    keep_alive_s: after so long without an event a stream sends a comment, lest a proxy take it for dead
+    """
+
+    def __init__(self, database: Database, metrics: CoordinatorMetrics, keep_alive_s: float = KEEP_ALIVE_S) -> None:
         self._database = database
         self._metrics = metrics
+        self._keep_alive_s = keep_alive_s
         self._feeds: dict[str, Feed] = {}
         self._keys: Counter[str] = Counter()
         self._refused: set[str] = set()
@@ -110,7 +114,7 @@ class Streams:
                 if not frames:
                     if feed.ended:
                         return
-                    if not await _set_within(changed, KEEP_ALIVE_S):
+                    if not await _set_within(changed, self._keep_alive_s):
                         yield format_sse_event(comment="still here")
             if key in self._refused:
                 self._metrics.sse_dropped.inc()

@@ -25,7 +25,6 @@ from tutelage_client.wire import (
     Page,
     RolloutSample,
     RolloutView,
-    RunStatus,
 )
 
 LastEventId = Annotated[str | None, Header()]
@@ -51,9 +50,10 @@ def add_events(api: APIRouter, database: Database, metrics: CoordinatorMetrics) 
         """A page of events, or with `Accept: text/event-stream` all of them as they happen, from Last-Event-ID on."""
         if EVENT_STREAM not in request.headers.get("accept", ""):
             return await run_in_threadpool(event_page, run_id, after, limit)
-        await run_in_threadpool(get_status, run_id)  # refuse an unknown run before the stream begins
-        number, stopping = _event_number(last_event_id or after), request.app.state.stopping
-        frames = streams.follow(run_id, number, stopping, caller.name)
+        newest = await run_in_threadpool(newest_event, run_id)  # refuse an unknown run before the stream begins
+        given = ("Last-Event-ID", last_event_id) if last_event_id else ("after", after)
+        number = _event_number(*given, newest)
+        frames = streams.follow(run_id, number, request.app.state.stopping, caller.name)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(frames, headers=headers, media_type=EVENT_STREAM)
 
@@ -62,9 +62,9 @@ def add_events(api: APIRouter, database: Database, metrics: CoordinatorMetrics) 
             runs.find(session, run_id)
             return events.events(session, run_id, after, limit)
 
-    def get_status(run_id: str) -> RunStatus:
+    def newest_event(run_id: str) -> int:
         with database.read() as session:
-            return runs.find(session, run_id).status
+            return runs.find(session, run_id).last_event
 
 
 def add_history(api: APIRouter, database: Database) -> None:
@@ -116,9 +116,16 @@ def add_history(api: APIRouter, database: Database) -> None:
             return rollouts.sample(session, run_id, rollout_id)
 
 
-def _event_number(given: str | None) -> int:
+def _event_number(name: str, given: str | None, newest: int) -> int:
+    """Of the event behind which a stream begins. name: what it was given as; newest: the last number that there is"""
     if given is None:
         return 0
     if not (given.isascii() and given.isdigit() and len(given) < 19):
-        raise InvalidInput(f"Last-Event-ID: {given!r} is not the number of an event", "Last-Event-ID")
+        raise InvalidInput(f"{name}: {given!r} is not the number of an event", name)
+    if int(given) > newest:
+        raise InvalidInput(
+            f"{name}: {given} is beyond this run's newest event, which is {newest}; give the last one that you have, "
+            "or none for all of them",
+            name,
+        )
     return int(given)
