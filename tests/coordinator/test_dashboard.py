@@ -223,14 +223,6 @@ def test_every_state_that_waits_has_a_reason() -> None:
     assert words.WAITS.keys() == told
 
 
-def test_a_log_prob_gap_turned_round_swaps_its_quantiles() -> None:
-    """p10 of log p - log q is minus p90 of log q - log p."""
-    of: history.Columns = {name: [None] for name in history.COLUMNS}
-    of["log_ratio_p10/0-15"], of["log_ratio_p90/0-15"] = [-3.0], [1.0]
-    derived = history.derived(of)
-    assert (derived["gap_p10"], derived["gap_p90"]) == ([-1.0], [3.0])
-
-
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [(0, "0 s"), (61, "1 min 1 s"), (3600, "1 h"), (3599.6, "1 h"), (90_000, "1 d 1 h")],

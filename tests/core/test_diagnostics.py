@@ -17,7 +17,7 @@ from tutelage.core.loss import loss
 from tutelage.core.metrics import merge, values
 from tutelage.core.objective import Objective
 from tutelage.core.outcome import Outcome
-from tutelage.core.quantiles import BINS, QUANTILES, ByPosition
+from tutelage.core.quantiles import BINS, OUTER, QUANTILES, ByPosition, Overall
 
 SIZE = 40
 WHOLE = ("top_k_overlap", "student_overlap_mass", "teacher_overlap_mass", "entropy_gap")
@@ -187,6 +187,38 @@ def test_quantiles_of_merged_parts_are_those_of_all_values(rows, cut):
         for percent in QUANTILES if inside else ():
             expected[f"log_ratio_p{percent}/{place}"] = np.percentile(inside, percent, method="inverted_cdf")
     assert found == expected
+
+
+@given(st.lists(st.floats(-9, 9, width=32), max_size=60), st.integers(0, 60))
+def test_quantiles_and_the_largest_of_merged_parts_are_those_of_all_tokens(kls, cut):
+    parts = [
+        {"reverse_kl_": Overall.of(torch.tensor([*part, torch.inf, torch.nan]))} for part in (kls[:cut], kls[cut:])
+    ]
+    expected = {
+        f"reverse_kl_p{percent}": np.percentile(kls, percent, method="inverted_cdf") for percent in OUTER if kls
+    }
+    assert values(merge(parts)) == expected | ({"reverse_kl_max": max(kls)} if kls else {})
+
+
+@pytest.mark.parametrize("cut", [0, 3, 12])
+def test_the_band_of_the_reverse_kl_is_of_the_tokens_whose_mean_it_surrounds(logits, make_batch, cut):
+    """Exact values where both whole distributions are there, whatever the micro-batches, and else the sampled ones."""
+    batch = make_batch(logits(1, 12, 9), logits(2, 12, 9))
+    batch = replace(batch, position_R=torch.arange(12) * 40)  # none of the bins has them all
+    halves = [batch.take(slice(0, cut)), batch.take(slice(cut, None))]
+
+    def told(objective: Objective) -> list[float]:
+        found = values(merge([loss(half, objective, chunk_rows=5)[1] for half in halves]))
+        return [found["reverse_kl"], *(found[f"reverse_kl_{stat}"] for stat in ("p10", "p90", "max"))]
+
+    def expected(kl_R: torch.Tensor) -> list[float]:
+        ordered = kl_R.sort().values
+        return [each.item() for each in (kl_R.mean(), ordered[1], ordered[10], ordered[11])]  # the 2nd and 11th of 12
+
+    student, teacher = logits(1, 12, 9).log_softmax(-1), logits(2, 12, 9).log_softmax(-1)
+    assert told(Objective("divergence")) == pytest.approx(expected((student.exp() * (student - teacher)).sum(-1)))
+    written_R = student.gather(-1, batch.token_ids_R[:, None]).squeeze(-1)
+    assert told(Objective("policy_gradient")) == pytest.approx(expected(written_R - batch.teacher.sampled_logprob_R))
 
 
 def test_log_ratios_stand_in_the_bin_of_their_place_in_the_completion(logits, make_batch):

@@ -41,6 +41,9 @@ ALONE = {
 }
 HEARD = ALONE | {
     "reverse_kl",
+    "reverse_kl_p10",
+    "reverse_kl_p90",
+    "reverse_kl_max",
     "log_ratio",
     *(f"log_ratio_p{percent}/0-15" for percent in QUANTILES),
     "teacher_entropy",

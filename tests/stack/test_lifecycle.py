@@ -92,8 +92,11 @@ def check_told(told: Exposed, run_id: str) -> None:
     assert told.value("tutelage_run_crashes_total", **run) == 1
     assert min(told.about("tutelage_run_phase_seconds_total").values()) > 0
     assert (told.value("tutelage_run_rollouts_total", **run, outcome="trained") or 0) > 0
-    for name in ("run_teacher_tokens_total", "run_heartbeat_timestamp_seconds", "train_reverse_kl_nats"):
+    for name in ("run_teacher_tokens_total", "run_heartbeat_timestamp_seconds"):
         assert (told.value(f"tutelage_{name}", **run) or 0) > 0, name
+    kl = {stat: told.value("tutelage_train_reverse_kl_nats", **run, stat=stat) for stat in ("mean", "p90", "max")}
+    assert None not in kl.values()
+    assert 0 < (kl["mean"] or 0) <= (kl["max"] or 0)
     assert told.value("tutelage_run_condition", **run, condition="teacher_available") == 1
     assert told.value("tutelage_teacher_available", teacher="adder") == 1
 

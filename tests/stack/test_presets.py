@@ -39,6 +39,8 @@ WITH_A_TEACHER = {
     "teacher_support_mass",
     "teacher_entropy",
     "entropy_gap",
+    "reverse_kl_p10",
+    "reverse_kl_p90",
     *(f"log_ratio_p{percent}/0-15" for percent in QUANTILES),
 }
 

@@ -19,10 +19,10 @@ def learned(
 LEARNING = Row(
     "What is learned",
     (
-        learned(
+        Panel(
             "Reverse KL",
-            "Should fall. KlRises fires at half as much again as two hours before.",
-            "tutelage_train_reverse_kl_nats",
+            "The mean should fall; KlRises fires at half as much again as two hours before. The others: of its tokens.",
+            (Query(of_run("tutelage_train_reverse_kl_nats", "stat"), "{{run_id}} {{stat}}"),),
             NATS,
         ),
         Panel(

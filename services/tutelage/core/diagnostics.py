@@ -16,7 +16,7 @@ from tutelage.core.batch import TeacherSignals, TokenBatch, at_tokens
 from tutelage.core.kl import entropy, forward_kl, reverse_kl
 from tutelage.core.metrics import Partial, over
 from tutelage.core.objective import Objective
-from tutelage.core.quantiles import ByPosition
+from tutelage.core.quantiles import ByPosition, Overall
 from tutelage.core.stabilizers import ratio
 from tutelage.core.support import SUPPORTS, Aligned, with_tail
 
@@ -82,7 +82,8 @@ def of_chunk(
     if teacher is None:
         return observed
     if teacher.sampled_logprob_R is not None:
-        observed |= of_written(teacher.sampled_logprob_R - logp_R, objective, rows)
+        log_ratio_R = teacher.sampled_logprob_R - logp_R
+        observed |= of_written(log_ratio_R, objective, rows) | of_reverse_kl(-log_ratio_R)
     if teacher.topk_ids_RK is not None and teacher.topk_logprob_RK is not None:
         ids_RK = known(teacher.topk_ids_RK, student_logp_RV.shape[-1])
         found = overlap(student_logp_RV, ids_RK, teacher.topk_logprob_RK)
@@ -124,11 +125,10 @@ def _seen(aligned: Aligned, logp_R: Tensor, token_ids_R: Tensor) -> Observed:
 
 
 def of_whole(seen: Observed, objective: Objective, rows: TokenBatch) -> dict[str, Partial]:
-    """Exact values, where both full distributions are there; they stand over what written tokens only estimate."""
+    """Exact values, where both full distributions are there."""
     observed = of_written(seen.teacher_logprob_R - seen.student_logprob_R, objective, rows)
     observed |= of_behaviour(seen.student_logprob_R, rows.behaviour_logprob_R, objective.ratio_clip)
-    observed |= {
-        "reverse_kl": over(seen.reverse_kl_R),
+    observed |= of_reverse_kl(seen.reverse_kl_R) | {
         "forward_kl": over(seen.forward_kl_R),
         "student_entropy": over(seen.student_entropy_R),
         "teacher_entropy": over(seen.teacher_entropy_R),
@@ -170,16 +170,22 @@ def of_set(student_logp_RV: Tensor, support: str, teacher: TeacherSignals) -> di
 def of_written(log_ratio_R: Tensor, objective: Objective, rows: TokenBatch) -> dict[str, Partial]:
     """From log q(y) - log p(y) of the written tokens.
 
-    reverse_kl is the sampled mean, unbiased on the student's own text; signal_clip_fraction is the share of written
-    tokens whose own log-ratio is beyond the clip: on such text the student's mass on clipped entries, for any support.
+    signal_clip_fraction is the share of written tokens whose own log-ratio is beyond the clip: on the student's own
+    text its mass on clipped entries, for any support.
     """
-    named: dict[str, Partial] = {"log_ratio": over(log_ratio_R), "reverse_kl": over(-log_ratio_R)}
+    named: dict[str, Partial] = {"log_ratio": over(log_ratio_R)}
     if rows.position_R is not None:
         named["log_ratio_p"] = ByPosition.of(log_ratio_R, rows.position_R)
     if objective.signal_clip is not None:
         beyond_R = (log_ratio_R.abs() > objective.signal_clip).double()
         named["signal_clip_fraction"] = over(beyond_R.masked_fill(log_ratio_R.isnan(), torch.nan))
     return named
+
+
+def of_reverse_kl(reverse_kl_R: Tensor) -> dict[str, Partial]:
+    """Mean and quantiles of the same values: exact ones, or log p(y) - log q(y) of the written tokens, whose mean is
+    unbiased on the student's own text."""
+    return {"reverse_kl": over(reverse_kl_R), "reverse_kl_": Overall.of(reverse_kl_R)}
 
 
 def of_behaviour(

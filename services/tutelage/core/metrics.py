@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tutelage.core.quantiles import ByPosition
+from tutelage.core.quantiles import ByPosition, Kept, Overall
 
 # How two partial values become one, and what is shown: a mean unless named here.
 TOTALS = frozenset({"tokens"})
@@ -24,8 +24,8 @@ class Metric(NamedTuple):
     tokens: float
 
 
-Measured = Metric | ByPosition
-Partial = tuple[Tensor, Tensor] | ByPosition
+Measured = Metric | Kept
+Partial = tuple[Tensor, Tensor] | Kept
 
 
 def merge(parts: Iterable[Mapping[str, Measured]]) -> dict[str, Measured]:
@@ -38,9 +38,13 @@ def merge(parts: Iterable[Mapping[str, Measured]]) -> dict[str, Measured]:
 
 
 def _join(name: str, one: Measured, other: Measured) -> Measured:
-    if isinstance(one, ByPosition) or isinstance(other, ByPosition):
-        assert isinstance(one, ByPosition) and isinstance(other, ByPosition)
-        return one.joined(other)
+    match one, other:
+        case ByPosition(), ByPosition():
+            return one.joined(other)
+        case Overall(), Overall():
+            return one.joined(other)
+        case _:
+            assert isinstance(one, Metric) and isinstance(other, Metric)
     total = max(one.sum, other.sum) if name in MAXIMA else one.sum + other.sum
     return Metric(total, one.tokens + other.tokens)
 
@@ -49,7 +53,7 @@ def values(metrics: Mapping[str, Measured]) -> dict[str, float]:
     """What people read: means, totals, maxima, sample sizes, quantiles; what counted nothing is left out."""
     shown: dict[str, float] = {}
     for name, metric in metrics.items():
-        if isinstance(metric, ByPosition):
+        if isinstance(metric, Kept):
             shown |= dict(metric.read(name))
         elif metric.tokens:
             shown[name] = _value(name, metric, metrics)
@@ -72,8 +76,8 @@ def over(values_R: Tensor) -> tuple[Tensor, Tensor]:
 
 def to_numbers(named: Mapping[str, Partial]) -> dict[str, Measured]:
     """The tensors as numbers, fetched from the device at once."""
-    counted = {name: partial for name, partial in named.items() if not isinstance(partial, ByPosition)}
-    kept = {name: partial for name, partial in named.items() if isinstance(partial, ByPosition)}
+    counted = {name: partial for name, partial in named.items() if not isinstance(partial, Kept)}
+    kept = {name: partial for name, partial in named.items() if isinstance(partial, Kept)}
     if not counted:
         return {**kept}
     flat = torch.stack([value.double() for pair in counted.values() for value in pair]).tolist()

@@ -1,4 +1,4 @@
-"""Log-ratios of a step, kept one by one with their place in the completion: no sum and no mean can tell a quantile."""
+"""Values of a step, kept one by one: no sum and no mean can tell a quantile."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 QUANTILES = (10, 50, 90)
+OUTER = (10, 90)
 # Tokens from the start of a completion, the last included: the same places in every run, however long its text.
 BINS = {"0-15": (0, 15), "16-63": (16, 63), "64-255": (64, 255), "256-1023": (256, 1023), "1024+": (1024, 1 << 62)}
 
@@ -33,5 +34,32 @@ class ByPosition(NamedTuple):
             inside_N = (self.positions_N >= first) & (self.positions_N <= last)
             ordered = self.values_N[inside_N].sort().values
             for percent in QUANTILES if len(ordered) else ():
-                at_most = -(-percent * len(ordered) // 100)  # so many values are at or below it
-                yield f"{name}{percent}/{place}", ordered[at_most - 1].item()
+                yield f"{name}{percent}/{place}", _quantile(ordered, percent)
+
+
+class Overall(NamedTuple):
+    """Finite values [N] of all tokens, wherever they stand, on the CPU."""
+
+    values_N: Tensor
+
+    @classmethod
+    def of(cls, values_R: Tensor) -> Self:
+        return cls(values_R[values_R.isfinite()].detach().float().cpu())
+
+    def joined(self, other: Overall) -> Overall:
+        return Overall(torch.cat([self.values_N, other.values_N]))
+
+    def read(self, name: str) -> Iterator[tuple[str, float]]:
+        """`name`p10, `name`p90 and `name`max, where there is any value: each is one of the values."""
+        ordered = self.values_N.sort().values
+        if len(ordered):
+            yield from ((f"{name}p{percent}", _quantile(ordered, percent)) for percent in OUTER)
+            yield f"{name}max", ordered[-1].item()
+
+
+Kept = ByPosition | Overall
+
+
+def _quantile(ordered_N: Tensor, percent: int) -> float:
+    at_most = -(-percent * len(ordered_N) // 100)  # so many values are at or below it
+    return ordered_N[at_most - 1].item()
