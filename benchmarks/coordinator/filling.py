@@ -18,8 +18,9 @@ from tutelage.coordinator.tables import Base, BucketRow, CheckpointRow, EventRow
 from tutelage_client.wire import CheckpointCommit, Outcome, StepReport
 
 METRICS = (
-    "reverse_kl", "log_ratio_p10/0-15", "log_ratio_p90/0-15", "student_entropy", "teacher_entropy", "length",
+    "reverse_kl", "reverse_kl_p10", "reverse_kl_p90", "student_entropy", "teacher_entropy", "length",
     "truncated", "grad_norm", "tokens", "seconds", "learn_s", "wait_s",
+    "eval_s", "checkpoint_s",
 )  # fmt: skip
 SPEC = {
     "name": "bench",

@@ -28,7 +28,8 @@ Spec = Callable[..., dict[str, Any]]
 
 
 def checkpoint(epoch: int, step: int) -> CheckpointCommit:
-    return CheckpointCommit(epoch=epoch, step=step, path=f"step-{step}", weights_sha256="w", manifest_sha256="m")
+    told = {"weights_sha256": "w", "manifest_sha256": "m", "bytes": 1000 + step, "seconds": 0.5}
+    return CheckpointCommit.model_validate({"epoch": epoch, "step": step, "path": f"step-{step}"} | told)
 
 
 @pytest.fixture
@@ -66,7 +67,9 @@ def test_a_run_is_told_with_its_progress_and_its_last_row(told: Exposed, lease: 
     assert len(statuses) == 9
     assert [told.value(f"tutelage_run_{name}", **run) for name in ("step", "steps", "epoch")] == [7, 40, 1]
     assert told.about("tutelage_run_condition") == {"queue_available": 0}
-    assert told.value("tutelage_run_checkpoint_step", **run) == 6
+    about_newest = {"step": 6, "size_bytes": 1006, "duration_seconds": 0.5}
+    assert {name: told.value(f"tutelage_run_checkpoint_{name}", **run) for name in about_newest} == about_newest
+    assert told.value("tutelage_run_checkpoint_failures_total", **run) == 2
     assert told.about("tutelage_run_rollouts_total") == {
         "trained": 8,
         "stale": 1,
@@ -74,13 +77,20 @@ def test_a_run_is_told_with_its_progress_and_its_last_row(told: Exposed, lease: 
         "skipped": 3,
         "dropped": 4,
     }
-    assert told.about("tutelage_run_phase_seconds_total") == {"write": 5, "wait": 2, "learn": 3}
+    assert told.about("tutelage_run_phase_seconds_total") == {
+        "write": 5,
+        "wait": 2,
+        "learn": 3,
+        "evaluate": 5,
+        "checkpoint": 1.5,
+    }
     assert told.about("tutelage_train_log_ratio_nats") == {
         "all mean": -0.25,
         "0-15 p10": -2,
         "0-15 p50": -0.5,
         "1024+ p90": 0.125,
     }
+    assert told.about("tutelage_train_reverse_kl_nats") == {"mean": 0.25, "p10": -0.5, "p90": 1.75, "max": 6}
     assert told.about("tutelage_train_entropy_nats") == {"student": 1.5, "teacher": 1}
     assert told.value("tutelage_run_teacher_tokens_total", **run) == 960
     assert told.value("tutelage_teacher_available", teacher="walker") == 1
@@ -136,7 +146,8 @@ async def test_counters_never_fall_over_a_resume_and_count_what_was_done_twice(
 
     async def learn(epoch: int, steps: Iterable[int], again: int = 1) -> None:
         for step in steps:
-            done = {"seconds": 4.0, "learn_s": 1.0, "wait_s": 1.0, "teacher_usd": 0.5 * step}
+            done = {"seconds": 4.0, "learn_s": 1.0, "wait_s": 1.0, "eval_s": 0.5, "teacher_usd": 0.5 * step}
+            done |= {"checkpoint_s": 0.25, "checkpoint_failures": 1.0}
             fates = {"rollouts/submitted": 8.0 * step, "rollouts/trained": 6.0 * step, "rollouts/stale": 2.0 * step}
             for _ in range(again):  # the second time as if the first answer had been lost
                 await worker.report_step(lease.run_id, report(epoch, step, done | fates, tokens=step))
@@ -163,18 +174,32 @@ async def test_counters_never_fall_over_a_resume_and_count_what_was_done_twice(
         "skipped": 0,
         "dropped": 0,
     }
-    assert last.about("tutelage_run_phase_seconds_total") == {"write": 18, "wait": 9, "learn": 9}
+    assert last.about("tutelage_run_phase_seconds_total") == {
+        "write": 18,
+        "wait": 9,
+        "learn": 9,
+        "evaluate": 4.5,
+        "checkpoint": 2.25,
+    }
+    assert last.value("tutelage_run_checkpoint_failures_total", **run) == 9, "each row tells those since the one before"
     assert last.value("tutelage_run_crashes_total", **run) == 1, "a new checkpoint forgives it, and takes nothing back"
 
 
 seconds = st.floats(0, 1e6)
 
 
-@given(seconds, st.none() | seconds, seconds)
-def test_phases_are_disjoint_parts_of_a_step(marked_s: float, wait_s: float | None, learn_s: float) -> None:
-    parts = phases({"seconds": marked_s + learn_s, "wait_s": wait_s, "learn_s": learn_s})
+@given(seconds, st.none() | seconds, seconds, seconds, seconds)
+def test_phases_are_disjoint_parts_of_a_step_and_of_what_goes_by_beside_it(
+    marked_s: float, wait_s: float | None, learn_s: float, eval_s: float, checkpoint_s: float
+) -> None:
+    beside = {"eval_s": eval_s, "checkpoint_s": checkpoint_s}
+    parts = phases({"seconds": marked_s + learn_s, "wait_s": wait_s, "learn_s": learn_s} | beside)
     assert min(parts.values()) >= 0
-    assert sum(parts.values()) == pytest.approx(marked_s + learn_s)
+    assert sum(parts.values()) == pytest.approx(marked_s + learn_s + eval_s + checkpoint_s)
+
+
+def test_the_first_evaluation_of_a_run_is_no_part_of_a_step() -> None:
+    assert phases({"eval_s": 2.5}) == {"seconds/evaluate": 2.5, "seconds/checkpoint": 0}
 
 
 async def test_writes_of_an_attempt_that_lost_the_run_are_counted(

@@ -17,6 +17,9 @@ Key = tuple[str, frozenset[tuple[str, str]]]
 ROW: dict[str, float | None] = {
     "loss": 0.5,
     "reverse_kl": 0.25,
+    "reverse_kl_p10": -0.5,
+    "reverse_kl_p90": 1.75,
+    "reverse_kl_max": 6.0,
     "log_ratio": -0.25,
     "log_ratio_p10/0-15": -2.0,
     "log_ratio_p50/0-15": -0.5,
@@ -45,6 +48,9 @@ ROW: dict[str, float | None] = {
     "seconds": 10.0,
     "wait_s": 2.0,
     "learn_s": 3.0,
+    "eval_s": 5.0,
+    "checkpoint_s": 1.5,
+    "checkpoint_failures": 2.0,
 }
 
 

@@ -67,6 +67,7 @@ async def test_a_refused_checkpoint_is_written_at_a_later_step(
     assert "; no checkpoint is there yet; it is tried again after every step" in refusal
     assert refusal.endswith("at step 6 the run waits for it")
     assert again == "the disk takes what is saved again, at step 3"
+    assert [row.metrics["checkpoint_failures"] for row in worker.steps[1:]] == [0, 0, 1, 0, 0], "told with the next row"
 
 
 async def test_at_its_limit_the_run_waits_and_goes_on_when_the_disk_does(
@@ -86,6 +87,9 @@ async def test_at_its_limit_the_run_waits_and_goes_on_when_the_disk_does(
     assert [commit.step for commit in worker.commits] == [4, 6, 8]
     assert len(told(worker)) == 2
     assert notes(run) == list(range(1, 9))
+    waited = worker.steps[5].metrics
+    assert (waited["checkpoint_s"] or 0) >= keeping.RETRY_S * 1.5, "also that it waited for the disk"
+    assert (waited["checkpoint_failures"] or 0) >= 2
 
 
 async def test_a_run_that_waits_for_the_disk_can_be_paused(

@@ -53,6 +53,8 @@ async def test_a_run_reports_every_step_and_what_it_used(
     assert [row.step for row in worker.steps] == [0, 1, 2, 3, 4, 5]
     assert [row.step for row in worker.steps if "accuracy" in row.metrics] == [0, 2, 4, 5]
     assert [row.step for row in worker.steps if row.rollouts] == [2, 4, 5]
+    assert [row.step for row in worker.steps if row.metrics.get("eval_s")] == [0, 2, 4, 5]
+    assert [row.step for row in worker.steps if row.metrics.get("checkpoint_s")] == [3, 5], "behind steps 2 and 4"
     for row in worker.steps[1:]:
         assert row.metrics["learned_tokens"] == row.metrics["tokens"]
         assert row.metrics["lag"] == row.metrics["dropped"] == 0
@@ -72,8 +74,11 @@ async def test_checkpoints_come_at_their_cadence_and_the_oldest_goes(
     async with working(queue, engine):
         await finish(await building(spec_of(5), worker, queue))
     assert [(commit.step, commit.final) for commit in worker.commits] == [(2, False), (4, False), (5, True)]
-    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
-    assert kept == ["step-00000004-e1", "step-00000005-e1"]
+    kept = sorted((tmp_path / "run" / "checkpoints").iterdir())
+    assert [path.name for path in kept] == ["step-00000004-e1", "step-00000005-e1"]
+    sizes = [sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) for folder in kept]
+    assert [commit.bytes for commit in worker.commits[1:]] == sizes
+    assert min(commit.seconds or 0 for commit in worker.commits) > 0
 
 
 class PushingWorker(RecordingWorker):

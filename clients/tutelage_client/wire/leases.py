@@ -104,6 +104,8 @@ class CheckpointCommit(Message):
     path: str = Field(description="its directory, below the run's artefacts")
     weights_sha256: str = Field(description="over names and bytes of its weight files")
     manifest_sha256: str | None = Field(default=None, description="of manifest.json, which has that of every file")
+    bytes: int | None = Field(default=None, ge=0, description="of all its files")
+    seconds: float | None = Field(default=None, ge=0, description="that writing it took")
     final: bool = Field(default=False, description="the run's last")
 
 

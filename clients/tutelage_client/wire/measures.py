@@ -31,6 +31,13 @@ LEARNING = {
         "nats per token",
         "KL(p || q): exact with support full, else the sampled mean of log p - log q on the written tokens",
     ),
+    "reverse_kl_p10": Measure(
+        "nats",
+        "one of the values whose mean reverse_kl is, which a tenth of them does not exceed: exact over all learned "
+        "tokens of the step, infinite ones left out; of sampled values it may be negative",
+    ),
+    "reverse_kl_p90": Measure("nats", "the same of nine tenths"),
+    "reverse_kl_max": Measure("nats", "the largest of the same"),
     "forward_kl": Measure("nats per token", "KL(q || p), with support full"),
     "log_ratio": Measure(
         "nats per token", "mean of log q - log p of the written tokens, where the teacher scored them"
@@ -135,8 +142,13 @@ WRITING = {
     "equal_groups": Measure("share of prompts", "prompts whose rewards are all equal, from which nothing is learned"),
     "unrewarded": Measure("rollouts", "left out since the run began, because their reward was not valid"),
     "seconds": Measure("s", "wall-clock time of the step, without evaluation and checkpoint"),
-    "learn_s": Measure("s", "of these: from the last score to the optimiser step, without what was learned before it"),
-    "wait_s": Measure("s", "of these: from the last rollout to the last score; null: nobody asked"),
+    "eval_s": Measure("s", "beside these: evaluation of the step; 0: there was none"),
+    "checkpoint_s": Measure(
+        "s", "beside these: saving the run, waits for a full disk included, since the row before; the last is in no row"
+    ),
+    "checkpoint_failures": Measure("tries", "to save the run since the row before that the disk refused"),
+    "learn_s": Measure("s", "from the last score to the optimiser step, without what was learned before it"),
+    "wait_s": Measure("s", "from the last rollout to the last score; null: nobody asked"),
     "overlap_s": Measure(
         "s",
         "how long before the last rollout ended the first score was there; negative: no overlap; null: nobody asked",

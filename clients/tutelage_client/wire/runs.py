@@ -104,6 +104,11 @@ class CheckpointView(Message):
     path: str = Field(description="a directory that trainer and coordinator share")
     weights_sha256: str = Field(description="over names and bytes of its weight files")
     manifest_sha256: str | None = Field(default=None, description="of manifest.json, which has that of every file")
+    bytes: int | None = Field(default=None, description="of all its files; null: an older release wrote it")
+    seconds: float | None = Field(
+        default=None,
+        description="that writing it took; null: an older release wrote it, or the run that this one forks",
+    )
     created_at: datetime | None = Field(default=None, description="when it was committed")
 
 

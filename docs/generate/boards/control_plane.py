@@ -87,7 +87,7 @@ HELD = Row(
         ),
         Panel(
             "Free share of the data directory",
-            "Where checkpoints, models and uploads are. DiskFull fires at a tenth.",
+            "Where checkpoints, models and uploads are. DiskFull fires at a tenth, or with no room for a checkpoint.",
             (Query("min(tutelage_artefacts_free_bytes / tutelage_artefacts_size_bytes)", "free"),),
             "percentunit",
             limits=(Limit(0.1, "green"),),

@@ -59,6 +59,32 @@ PROGRESS = Row(
             (Query(f"{of_run('tutelage_run_step')} - {of_run('tutelage_run_checkpoint_step')}", "{{run_id}}"),),
             least=0,
         ),
+        Panel(
+            "Seconds of a checkpoint",
+            "How long the newest took to write; learning stands still meanwhile.",
+            (Query(of_run("tutelage_run_checkpoint_duration_seconds"), "{{run_id}}"),),
+            "s",
+            least=0,
+        ),
+        Panel(
+            "Size of a checkpoint",
+            "Of the newest. DiskFull fires where less is free than the largest takes.",
+            (Query(of_run("tutelage_run_checkpoint_size_bytes"), "{{run_id}}"),),
+            "bytes",
+            least=0,
+        ),
+        Panel(
+            "Checkpoints refused in an hour",
+            "Tries to save a run that the disk refused. The run goes on for a while, then waits.",
+            (
+                Query(
+                    'max by (run_id) (increase(tutelage_run_checkpoint_failures_total{run_id=~"$run_id"}[1h]))',
+                    "{{run_id}}",
+                ),
+            ),
+            limits=(Limit(1, "red"),),
+            least=0,
+        ),
     ),
 )
 STATE = Row(
@@ -87,8 +113,8 @@ TIME = Row(
     (
         Panel(
             "Phases of a step",
-            "Shares of the wall clock: writing the text, waiting for the last score, learning. Mostly waiting: the "
-            "teacher is too slow. What is missing to 100 % is evaluation, checkpoints and standing still.",
+            "Shares of the wall clock: writing the text, waiting for the last score, learning, evaluation, saving. "
+            "Mostly waiting: the teacher is too slow. What is missing to 100 % is standing still.",
             (Query(rate_of_run("tutelage_run_phase_seconds_total", "phase"), "{{run_id}} {{phase}}"),),
             "percentunit",
             stacked=True,

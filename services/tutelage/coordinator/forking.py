@@ -103,8 +103,8 @@ def _hand_over(session: Session, settings: Settings, chosen: CheckpointRow, run:
     own = settings.artefacts(run.id) / "checkpoints" / f"step-{chosen.step:08d}-e0"
     with _missing_where_gone(chosen), _removed_on_error(settings.artefacts(run.id)):
         _link(_inside(settings, chosen), chosen.manifest_sha256, own)
-    hashes = {"weights_sha256": chosen.weights_sha256, "manifest_sha256": chosen.manifest_sha256}
-    session.add(CheckpointRow(run_id=run.id, step=chosen.step, epoch=0, path=str(own), **hashes, created_at=now()))
+    same = {name: getattr(chosen, name) for name in ("weights_sha256", "manifest_sha256", "bytes")}
+    session.add(CheckpointRow(run_id=run.id, step=chosen.step, epoch=0, path=str(own), **same, created_at=now()))
     session.flush()
 
 

@@ -161,6 +161,8 @@ class CheckpointRow(Base):
     path: Mapped[str]
     weights_sha256: Mapped[str]
     manifest_sha256: Mapped[str | None]
+    bytes: Mapped[int | None]
+    seconds: Mapped[float | None]
     created_at: Mapped[float]
 
 

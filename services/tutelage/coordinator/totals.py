@@ -13,7 +13,11 @@ from tutelage.coordinator.tables import MetricRow, RunRow
 # Names of rows that count since the run began. The rows of an attempt go on from the checkpoint that it began at.
 ROLLOUTS = ("submitted", "trained", "stale", "dead_lettered", "skipped", "dropped")
 _COUNTING = ("teacher_usd", *(f"rollouts/{fate}" for fate in ROLLOUTS))
-PHASES = ("write", "wait", "learn")
+BESIDE = {
+    "evaluate": "eval_s",
+    "checkpoint": "checkpoint_s",
+}  # of phases that are no part of a step their names in rows
+PHASES = ("write", "wait", "learn", *BESIDE)
 
 
 class Counts(NamedTuple):
@@ -35,7 +39,9 @@ def count(session: Session, run: RunRow, step: int, told: Counts) -> None:
     before = session.execute(earlier.order_by(MetricRow.step.desc()).limit(1)).first()
     grown = _growth({} if before is None else Counts(*before).since_begin(), told.since_begin())
     lacking = any(name in told.metrics and told.metrics[name] is None for name in ("loss", "grad_norm"))
-    run.totals = _added(run.totals, grown | phases(told.metrics) | {"nonfinite_steps": float(lacking)})
+    failures = told.metrics.get("checkpoint_failures") or 0.0
+    faults = {"nonfinite_steps": float(lacking), "checkpoint_failures": failures}
+    run.totals = _added(run.totals, grown | phases(told.metrics) | faults)
 
 
 def crashed(run: RunRow) -> None:
@@ -45,16 +51,18 @@ def crashed(run: RunRow) -> None:
 
 
 def phases(metrics: Mapping[str, float | None]) -> dict[str, float]:
-    """Seconds of a step in parts: until its last rollout, from then until the last score, from then to its end.
+    """Seconds of a step in parts: until its last rollout, from then until the last score, from then to its end; and
+    those that went by beside it.
 
     Of text that was written ahead a step waits for less than `wait_s`, or not at all.
     """
+    beside = {f"seconds/{phase}": metrics.get(name) or 0.0 for phase, name in BESIDE.items()}
     seconds, learn_s = metrics.get("seconds"), metrics.get("learn_s")
     if seconds is None or learn_s is None:
-        return {}
+        return beside
     marked_s = max(0.0, seconds - learn_s)
     wait_s = min(metrics.get("wait_s") or 0.0, marked_s)
-    return {"seconds/write": marked_s - wait_s, "seconds/wait": wait_s, "seconds/learn": learn_s}
+    return {"seconds/write": marked_s - wait_s, "seconds/wait": wait_s, "seconds/learn": learn_s} | beside
 
 
 def _growth(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:

@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,6 +68,7 @@ def save(
     Raises:
         NotSaved: the disk is full or refuses.
     """
+    begun_s = time.monotonic()
     temporary, final = _new_names(root, f"step-{step:08d}-e{epoch}")
     with refusing(f"the checkpoint of step {step}", temporary, final):
         temporary.mkdir(parents=True)
@@ -91,6 +93,8 @@ def save(
         path=str(final),
         weights_sha256=weights,
         manifest_sha256=hashlib.sha256(manifest.encode()).hexdigest(),
+        bytes=len(manifest.encode()) + sum(file["bytes"] for file in files.values()),
+        seconds=time.monotonic() - begun_s,
     )
 
 

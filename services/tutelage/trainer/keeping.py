@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
@@ -18,6 +19,7 @@ from tutelage.tracing import span
 from tutelage.trainer import ahead, checkpoint, saving
 from tutelage.trainer.checkpoint import NotSaved, refusing
 from tutelage.trainer.crashes import CrashPoint
+from tutelage.trainer.learning import Metrics
 from tutelage.trainer.run import Run
 from tutelage_client.history import LearnedStep, note
 from tutelage_client.wire import CheckpointView, Rollout
@@ -31,8 +33,17 @@ async def after_step(run: Run) -> None:
     """A checkpoint where one is due, or was and could not be written; waits for it once that is too long ago."""
     if run.student.step % run.spec.checkpoint.every and run.kept.refused is None:
         return
+    begun_s = time.monotonic()
     if not await commit(run) and run.student.step >= _waits_at(run):
         await insist(run)
+    run.kept.spent_s += time.monotonic() - begun_s
+
+
+def since_last_row(run: Run) -> Metrics:
+    """What the row of a step tells of saving, counted from the row before."""
+    told: Metrics = {"checkpoint_s": run.kept.spent_s, "checkpoint_failures": run.kept.failures}
+    run.kept.spent_s, run.kept.failures = 0.0, 0
+    return told
 
 
 async def insist(run: Run, *, final: bool = False) -> None:
@@ -149,6 +160,7 @@ def _waits_at(run: Run) -> int:
 async def _refused(run: Run, reason: str) -> None:
     """Say it once, and keep it in the conditions."""
     run.session.conditions[CONDITION] = False
+    run.kept.failures += 1
     if run.kept.refused is None:
         step = run.kept.step
         newest = "no checkpoint is there yet" if step is None else f"the checkpoint of step {step} stays the newest"

@@ -79,7 +79,7 @@ async def step(run: Run) -> str | None:
     ended = ended_by(run)
     if ended:
         await run.ahead.give_up()
-    metrics |= run.ahead.fates()
+    metrics |= run.ahead.fates() | keeping.since_last_row(run) | {"eval_s": 0.0}
     if ended or run.student.step % run.spec.eval.every == 0:
         await report(run, metrics | await evaluated(run), shown, learning.inspections)
     else:
@@ -121,12 +121,13 @@ def rewarded(run: Run, scored: list[Scored]) -> tuple[list[Scored], Metrics]:
 async def evaluated(run: Run) -> Metrics:
     if run.eval_examples is None:
         return {}
+    begun_s = time.monotonic()
     with span("evaluate", {"opd.examples": len(run.eval_examples)}):
         found = await asyncio.to_thread(evaluate, run.student, run.eval_examples, run.spec)
     if run.spec.rollout.adaptive is not None:
         before = run.ledger.share if run.student.step else Share()
         run.ledger.share = before.after(found["eval_loss"], run.spec.rollout.adaptive)
-    return dict(found)
+    return {**found, "eval_s": time.monotonic() - begun_s}
 
 
 def ended_by(run: Run) -> str | None:

@@ -28,11 +28,14 @@ class Kept:
     """What of a run is on the disk.
 
     step: of the newest checkpoint; refused: why the last try to write one failed; notes: that the disk did not take yet
+    spent_s, failures: seconds that saving took, and tries that the disk refused, since the last row
     """
 
     step: int | None = None
     refused: str | None = None
     notes: list[LearnedStep] = field(default_factory=list)
+    spent_s: float = 0.0
+    failures: int = 0
 
 
 @dataclass

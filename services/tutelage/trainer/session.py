@@ -139,6 +139,8 @@ class Session:
             path=checkpoint.path,
             weights_sha256=checkpoint.weights_sha256,
             manifest_sha256=checkpoint.manifest_sha256,
+            bytes=checkpoint.bytes,
+            seconds=checkpoint.seconds,
             final=final,
         )
         await self._written(self.worker.commit_checkpoint(self.run_id, commit))

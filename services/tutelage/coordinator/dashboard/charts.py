@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-Tone = Literal["student", "teacher", "band", "plain", "second"]
+Tone = Literal["student", "teacher", "band", "plain", "second", "third", "fourth"]
 
 
 class Line(NamedTuple):
@@ -31,11 +31,11 @@ CHARTS = (
     Chart(
         "kl",
         "Reverse KL",
-        "nats; p10, p90 of tokens 0–15",
+        "nats; band from p10 to p90 of the tokens",
         (
             Line("reverse_kl", "mean"),
-            Line("gap_p10", "p10", "band"),
-            Line("gap_p90", "p90", "band"),
+            Line("reverse_kl_p10", "p10", "band"),
+            Line("reverse_kl_p90", "p90", "band"),
         ),
         "No step has measured it. Runs without a teacher have none.",
     ),
@@ -65,11 +65,13 @@ CHARTS = (
 WAITS = Chart(
     "waits",
     "Who waits for whom",
-    "seconds of each step",
+    "seconds of each step and beside it",
     (
         Line("writing_s", "student writes", "student"),
         Line("wait_s", "trainer waits for the teacher", "teacher"),
         Line("learn_s", "student learns", "second"),
+        Line("eval_s", "evaluation", "third"),
+        Line("checkpoint_s", "saving, since the step before", "fourth"),
     ),
     kind="stack",
 )

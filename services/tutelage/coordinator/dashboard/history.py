@@ -20,8 +20,8 @@ SPARK_POINTS = 60
 # Read as they are.
 COLUMNS = (
     "reverse_kl",
-    "log_ratio_p10/0-15",
-    "log_ratio_p90/0-15",
+    "reverse_kl_p10",
+    "reverse_kl_p90",
     "accuracy",
     "student_entropy",
     "teacher_entropy",
@@ -32,6 +32,8 @@ COLUMNS = (
     "seconds",
     "learn_s",
     "wait_s",
+    "eval_s",
+    "checkpoint_s",
 )
 _MARKED = {"recovering": "lost", "paused": "pause", "failed": "lost"}
 
@@ -78,10 +80,7 @@ def _number(name: str) -> ColumnElement[float]:
 
 
 def derived(of: Columns) -> Columns:
-    """log p - log q of the written tokens is a sample of the reverse KL: log_ratio with the sign turned."""
     return {
-        "gap_p10": [None if high is None else -high for high in of["log_ratio_p90/0-15"]],
-        "gap_p90": [None if low is None else -low for low in of["log_ratio_p10/0-15"]],
         "tokens_per_s": [_rate(*pair) for pair in zip(of["tokens"], of["seconds"], strict=True)],
         "writing_s": [_rest(*parts) for parts in zip(of["seconds"], of["learn_s"], of["wait_s"], strict=True)],
     }

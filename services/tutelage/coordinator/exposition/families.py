@@ -42,6 +42,9 @@ RUNS = {
     "tutelage_run_reported_timestamp_seconds": _run("gauge", "When the last row was reported"),
     "tutelage_run_checkpoint_timestamp_seconds": _run("gauge", "When the newest checkpoint was committed"),
     "tutelage_run_checkpoint_step": _run("gauge", "Steps in the newest checkpoint"),
+    "tutelage_run_checkpoint_size_bytes": _run("gauge", "Size of the newest checkpoint"),
+    "tutelage_run_checkpoint_duration_seconds": _run("gauge", "How long the newest checkpoint took to write"),
+    "tutelage_run_checkpoint_failures_total": _run("counter", "Tries to save the run that the disk refused"),
     "tutelage_run_teacher_tokens_total": _run("counter", "Tokens that teachers computed or wrote"),
     "tutelage_run_student_tokens_total": _run("counter", "Completion tokens learned on"),
     "tutelage_run_teacher_cost_usd_total": _run("counter", "What teachers cost in dollars, where one has a price"),
@@ -52,14 +55,17 @@ RUNS = {
     "tutelage_run_rollouts_queued": _run("gauge", "Rollouts under way at the last row"),
     "tutelage_run_phase_seconds_total": _run(
         "counter",
-        "Seconds of steps by phase: write (until the last rollout), wait (until the last score), learn",
+        "Seconds by phase: of steps write (until the last rollout), wait (until the last score) and learn; beside them "
+        "evaluate and checkpoint",
         "phase",
     ),
     "tutelage_run_nonfinite_steps_total": _run(
         "counter", "Steps whose loss or gradient norm was not finite, or that learned from nothing"
     ),
     "tutelage_train_loss": _run("gauge", "`loss` of the last row"),
-    "tutelage_train_reverse_kl_nats": _run("gauge", "`reverse_kl` of the last row"),
+    "tutelage_train_reverse_kl_nats": _run(
+        "gauge", "`reverse_kl` of the last row, and of its tokens p10, p90 and max", "stat"
+    ),
     "tutelage_train_log_ratio_nats": _run(
         "gauge",
         "`log_ratio` of the last row: the mean at place all, p10, p50 and p90 by place in the completion",

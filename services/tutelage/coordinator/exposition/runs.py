@@ -21,7 +21,8 @@ _QUANTILE = "log_ratio_"
 _LAST_ROW: dict[tuple[str, *tuple[str, ...]], str] = {
     ("tutelage_run_rollouts_queued",): "rollouts/queued",
     ("tutelage_train_loss",): "loss",
-    ("tutelage_train_reverse_kl_nats",): "reverse_kl",
+    ("tutelage_train_reverse_kl_nats", "mean"): "reverse_kl",
+    **{("tutelage_train_reverse_kl_nats", stat): f"reverse_kl_{stat}" for stat in ("p10", "p90", "max")},
     ("tutelage_train_log_ratio_nats", "mean", "all"): "log_ratio",
     ("tutelage_train_entropy_nats", "student"): "student_entropy",
     ("tutelage_train_entropy_nats", "teacher"): "teacher_entropy",
@@ -37,6 +38,14 @@ _LAST_ROW: dict[tuple[str, *tuple[str, ...]], str] = {
     ("tutelage_train_learned_ratio",): "learned_fraction",
 }
 
+# Of each family the column about the newest checkpoint.
+_CHECKPOINT = {
+    "tutelage_run_checkpoint_step": "checkpoint_step",
+    "tutelage_run_checkpoint_timestamp_seconds": "checkpoint_at",
+    "tutelage_run_checkpoint_size_bytes": "checkpoint_bytes",
+    "tutelage_run_checkpoint_duration_seconds": "checkpoint_s",
+}
+
 # Of each counter with its labels the name in a run's totals.
 _TOTALS: dict[tuple[str, *tuple[str, ...]], str] = {
     ("tutelage_run_crashes_total",): "crashes",
@@ -46,6 +55,7 @@ _TOTALS: dict[tuple[str, *tuple[str, ...]], str] = {
     **{("tutelage_run_rollouts_total", fate): f"rollouts/{fate}" for fate in ROLLOUTS if fate != "submitted"},
     **{("tutelage_run_phase_seconds_total", phase): f"seconds/{phase}" for phase in PHASES},
     ("tutelage_run_nonfinite_steps_total",): "nonfinite_steps",
+    ("tutelage_run_checkpoint_failures_total",): "checkpoint_failures",
 }
 
 
@@ -73,6 +83,8 @@ def _going_on() -> Select[*tuple[Any, ...]]:
         MetricRow.created_at.label("reported_at"),
         CheckpointRow.step.label("checkpoint_step"),
         CheckpointRow.created_at.label("checkpoint_at"),
+        CheckpointRow.bytes.label("checkpoint_bytes"),
+        CheckpointRow.seconds.label("checkpoint_s"),
     )
     return (
         select(*told)
@@ -98,9 +110,9 @@ def _progress(run: RunNow) -> Iterator[Sample]:
         yield Sample("tutelage_run_status", (run.id, status), status is run.status)
     for name in ("step", "steps", "epoch"):
         yield Sample(f"tutelage_run_{name}", (run.id,), getattr(run, name))
-    if run.checkpoint_at is not None:
-        yield Sample("tutelage_run_checkpoint_step", (run.id,), run.checkpoint_step)
-        yield Sample("tutelage_run_checkpoint_timestamp_seconds", (run.id,), run.checkpoint_at)
+    for family, column in _CHECKPOINT.items():
+        if (value := getattr(run, column)) is not None:
+            yield Sample(family, (run.id,), value)
 
 
 def _holding(run: RunNow, lease_s: float) -> Iterator[Sample]:
