@@ -141,6 +141,43 @@ async def test_what_is_wrong_with_scores_is_said_in_a_word(
     assert refused.value.flaw == flaw
 
 
+@pytest.mark.parametrize(
+    ("kind", "traps", "max_length", "said"),
+    [
+        ("vllm", (), 64, None),
+        ("vllm", (), 8, None),
+        ("sglang", (), 3, None),
+        ("openai", (), 2, None),
+        ("openai", ("no_prompt_logprobs", "length_unsaid"), 64, None),
+        ("vllm", (), 65, "--max-length is 65, and the upstream scores at most 64 tokens"),
+        ("sglang", (), 1000, "give 64 or less"),
+        ("openai", ("length_unsaid",), None, "does not say how long a sequence may be; give --max-length"),
+        ("openai", ("length_unsaid",), 1000, "does not score 1000 tokens, .* give a smaller --max-length"),
+        ("openai", ("no_prompt_logprobs", "length_unsaid"), 65, "does not score 65 tokens"),
+        ("sglang", ("length_unsaid",), 1000, "does not score 1000 tokens"),
+    ],
+)
+async def test_a_length_that_is_declared_is_one_that_is_scored(
+    kind: str, traps: tuple[Trap, ...], max_length: int | None, said: str | None, toy_tokenizer_dir: Path
+) -> None:
+    toy = ToyServer(FakeOptions(vocabulary_size=VOCABULARY, max_length=64), traps)
+    async with listening(APPS[kind](toy)) as url:
+        options = options_of(kind, url, toy_tokenizer_dir).model_copy(update={"max_length": max_length})
+        engine = await open_engine(options, "toy")
+        try:
+            if said is not None:
+                with pytest.raises(TutelageError, match=said):
+                    await probe(Directly(engine), engine)
+                return
+            found = await probe(Directly(engine), engine)
+            assert (found["max_length"], found["length"]) == (
+                max_length,
+                f"{max_length} tokens of {max_length} were scored",
+            )
+        finally:
+            await engine.close()
+
+
 async def test_candidates_of_too_large_a_union_are_found_in_the_top_k_or_bounded_by_it(toy_tokenizer_dir: Path) -> None:
     rows = MAX_UNION_CELLS // VOCABULARY + 1
     own_R = np.arange(rows, dtype=np.int32) % np.int32(VOCABULARY)

@@ -30,13 +30,14 @@ class Scores(Protocol):
 def known_group(known: Capabilities) -> ScoreGroup:
     """A short sequence that any model with token ids scores.
 
-    It begins as vocabularies do, jumps to where nothing is expected, and ends with the ids that end a text.
+    It begins as vocabularies do, jumps to where nothing is expected, and ends with the ids that end a text, within the
+    model's length.
     """
     assert known.vocabulary_size is not None
     v = known.vocabulary_size
     jumps = [v // 2, v // 4, 3 * v // 4]
-    ids = np.array([*range(_TOKENS + 1 - len(jumps)), *jumps], dtype=np.int32) % v
-    ends = np.array(known.eos_ids[:2], dtype=np.int32)
+    ids = np.array([*range(_TOKENS + 1 - len(jumps)), *jumps], dtype=np.int32)[-known.max_length :] % v
+    ends = np.array(known.eos_ids[:2], dtype=np.int32)[: len(ids) - 1]
     if len(ends):
         ids[-len(ends) :] = ends
     return ScoreGroup(prompt_ids=ids[:1], completions=(Completion(token_ids=ids[1:]),))

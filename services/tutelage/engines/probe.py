@@ -152,8 +152,9 @@ class _Probe:
 
     async def _written_against_scored(self, prompt_ids: NDArray[np.int32]) -> float:
         """Text of the engine, scored: log-probs that came with it must be those of the scores."""
-        request = GenerateRequest(prompts=[prompt_ids.tolist()], max_tokens=_WRITTEN, seed=0)
-        ((one,),), _ = await self.answers.generate(request, _WRITTEN)
+        tokens = min(_WRITTEN, self.known.max_length - 1)
+        request = GenerateRequest(prompts=[prompt_ids.tolist()], max_tokens=tokens, seed=0)
+        ((one,),), _ = await self.answers.generate(request, tokens)
         if not one.token_ids or one.logprobs is None:
             return 0.0
         completion = Completion(token_ids=np.array(one.token_ids, dtype=np.int32))

@@ -22,6 +22,7 @@ Trap = Literal[
     "drift",  # two calls with the same tokens differ
     "forbidden",  # the key is not accepted
     "impossible",  # some tokens have probability 0
+    "length_unsaid",  # the model's card does not say how long a sequence may be
     "logits",  # log-prob fields hold logits
     "logits_below_0",  # so do they, of a model whose logits are all negative
     "model_changes",  # after the start another model answers, under the same name or under another
@@ -185,6 +186,8 @@ class ToyServer:
 
     def models(self, **more: Any) -> dict[str, Any]:
         """An OpenAI-style list of what is served."""
+        if "length_unsaid" in self.traps:
+            more.pop("max_model_len", None)
         return {
             "object": "list",
             "data": [{"id": self.name, "object": "model", "owned_by": "toy", "created": 0} | more],

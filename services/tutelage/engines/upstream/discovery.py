@@ -56,12 +56,19 @@ async def largest_taken(takes: Callable[[int], Awaitable[None]], most: int) -> i
 def model_length(card: dict[str, Any], given: int | None) -> int:
     """Tokens of the longest sequence that is scored: one less than the server's limit, as it has to write one too.
 
+    given: less than that, or all there is to know where the server says nothing
+
     Raises:
-        UpstreamFailed: the server does not say, nor was it given.
+        UpstreamFailed: the server does not say, nor was it given; or more was given.
     """
-    if given is not None:
-        return given
     limit = card.get("max_model_len")
-    if not isinstance(limit, int) or limit < 3:
+    most = limit - 1 if isinstance(limit, int) and limit >= 3 else None
+    if most is not None and given is not None and given > most:
+        raise UpstreamFailed(
+            f"--max-length is {given}, and the upstream scores at most {most} tokens (its max_model_len is {limit}, "
+            f"and it writes one); give {most} or less"
+        )
+    length = given if given is not None else most
+    if length is None:
         raise UpstreamFailed("the upstream does not say how long a sequence may be; give --max-length")
-    return limit - 1
+    return length

@@ -18,6 +18,7 @@ from tutelage.engines.upstream.asked import Answer, Asked, asked_of
 from tutelage.engines.upstream.calls import Calls, all_of
 from tutelage.engines.upstream.canary import Canary
 from tutelage.engines.upstream.dialect import Dialect, Learned
+from tutelage.engines.upstream.failures import UpstreamFailed, UpstreamRefused
 from tutelage.engines.upstream.local import LocalModel
 from tutelage_client.errors import BadScores, InvalidInput
 from tutelage_client.wire import (
@@ -35,6 +36,7 @@ from tutelage_client.wire import (
 
 SIGNALS = frozenset({Signal.SAMPLED, Signal.TOP_K, Signal.CANDIDATES})
 MAX_CELLS = 1 << 22  # top-k entries of one sequence: about 300 MB of JSON
+_LONGEST_TRIED = 1 << 15
 _SAMPLE = "On-policy distillation: 3 + 4 = 7, ça va? 你好\n\tdef f(x):"
 
 
@@ -81,7 +83,7 @@ class UpstreamEngine:
         return None if self.calls is None else self.calls.breaker.state
 
     async def connect(self) -> dict[str, Any]:
-        """See `base.Engine.connect`; here it also compares tokenizers and tries another temperature."""
+        """See `base.Engine.connect`; here it also compares tokenizers, and tries the length and another temperature."""
         learned = await self._dialect.learn()
         self._keeps_prompts = learned.keeps_prompts
         self.capabilities = self._able(learned)
@@ -91,6 +93,7 @@ class UpstreamEngine:
         await self._canary.remember()
         return {
             "upstream_model": learned.model,
+            "length": await self._try_length(),
             "tokenizer": await self._compare_tokenizers(),
             "temperature": await self._try_temperature(),
         } | learned.facts
@@ -153,7 +156,7 @@ class UpstreamEngine:
 
     def _known(self) -> Asked:
         """A short sequence that any model scores."""
-        ids = [i % self._local.vocabulary_size for i in range(1, 9)]
+        ids = [i % self._local.vocabulary_size for i in range(1, min(8, self.capabilities.max_length) + 1)]
         return Asked(ids, 1, frozenset({Signal.SAMPLED, Signal.TOP_K}), min(4, self.capabilities.max_top_k))
 
     async def _known_scores(self, temperature: float = 1.0) -> NDArray[np.float64]:
@@ -164,6 +167,25 @@ class UpstreamEngine:
 
     def _differs(self, before: NDArray[np.float64], now: NDArray[np.float64]) -> str | None:
         return disagreement(before, now, self.provenance.dtype)
+
+    async def _try_length(self) -> str:
+        """Score a sequence of the declared length, or of 32,768 tokens if that is less; beyond, the word is taken.
+
+        Raises:
+            UpstreamFailed: the server does not score so many tokens.
+        """
+        declared = self.capabilities.max_length
+        tried = min(declared, _LONGEST_TRIED)
+        ids = [i % self._local.vocabulary_size for i in (1, *[2] * (tried - 1))]
+        asked = Asked(ids, 1, frozenset({Signal.SAMPLED}))
+        try:
+            _block(asked, await self._dialect.score(asked))
+        except (UpstreamRefused, BadScores) as error:
+            raise UpstreamFailed(
+                f"the upstream does not score {tried} tokens, though sequences of {declared} are declared; give a "
+                f"smaller --max-length ({error})"
+            ) from error
+        return f"{tried} tokens of {declared} were scored"
 
     async def _try_temperature(self) -> str:
         applied = self._differs(self._canary.known, await self._known_scores(temperature=0.5)) is not None
