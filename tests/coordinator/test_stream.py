@@ -94,11 +94,12 @@ async def test_a_stream_resumed_anywhere_has_exactly_the_rest(last: int, http: h
     ],
 )
 async def test_a_last_id_of_no_event_is_refused(last: str, sentence: str, http: httpx2.AsyncClient, ended: RunView):
-    for name, how in (
-        ("Last-Event-ID", {"headers": SSE | {"Last-Event-ID": last}}),
-        ("after", {"headers": SSE, "params": {"after": last}}),
+    path = f"/v1/runs/{ended.id}/events"
+    for name, request in (
+        ("Last-Event-ID", http.get(path, headers=SSE | {"Last-Event-ID": last})),
+        ("after", http.get(path, headers=SSE, params={"after": last})),
     ):
-        answer = await http.get(f"/v1/runs/{ended.id}/events", **how)
+        answer = await request
         told = answer.json()
         assert (answer.status_code, told["code"], told["field"]) == (422, "invalid_input", name)
         assert told["detail"] == f"{name}: {sentence}"
