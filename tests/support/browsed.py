@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +61,19 @@ class Scene:
 
 
 RUNS = ("succeeded", "fork", "failed", "hostile", "paused", "queued", "live")
+
+
+@contextmanager
+def coordinator(data: Path, *flags: str) -> Iterator[str]:
+    """The address of one that has just been started, with no worker."""
+    argv = [sys.executable, "-m", "tutelage.coordinator", "--data-dir", str(data), "--port", "0", *flags]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield next(line for line in process.stdout if line.startswith("listening on ")).split()[-1]
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
 
 
 async def scene(up: Up, folder: Path) -> Scene:

@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import pytest
-from browsed import RUNS, Scene
+from accessible import findings
+from browsed import RUNS, Scene, coordinator
 from fault_proxy import FaultProxy
 from playwright.async_api import Browser, Page, expect  # pyright: ignore[reportMissingImports] - an environment of its own has it
 from visibility import hide
 
-AXE = Path(__file__).parent / "node_modules/axe-core/axe.min.js"
 WIDTHS = {"narrow": 360, "wide": 1440}
 Scheme = Literal["light", "dark"]
-
-
-async def findings(page: Page) -> list[dict[str, Any]]:
-    """What axe finds that is serious or worse."""
-    await page.evaluate(AXE.read_text())
-    result = await page.evaluate("() => axe.run({resultTypes: ['violations']})")
-    grave = [each for each in result["violations"] if each["impact"] in ("serious", "critical")]
-    return [{"rule": each["id"], "at": [node["html"][:200] for node in each["nodes"]][:3]} for each in grave]
 
 
 async def opened(page: Page, url: str) -> None:
@@ -238,17 +227,8 @@ async def test_pages_say_the_same_without_a_script(browser: Browser, scene: Scen
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A coordinator that has just been started."""
-    folder = tmp_path_factory.mktemp("empty")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    argv = [sys.executable, "-m", "tutelage.coordinator", "--data-dir", str(folder), "--port", str(port)]
-    process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert any(line.startswith("listening on ") for line in process.stdout)
-    yield f"http://127.0.0.1:{port}"
-    process.terminate()
-    process.communicate(timeout=30)
+    with coordinator(tmp_path_factory.mktemp("empty")) as url:
+        yield url
 
 
 def test_the_vendored_axe_is_that_of_the_lock() -> None:
