@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from typing import Any
 
 from docs.generate.markdown import code, table
 from pydantic_settings import BaseSettings
@@ -107,12 +108,17 @@ def _text(action: argparse.Action) -> str:
     return "; ".join([text, *notes, *(["required"] if action.required and action.option_strings else [])])
 
 
+def _told(default: Any) -> Any:
+    """Several stand in one line with commas, as they are given."""
+    return ",".join(default) if isinstance(default, tuple) else default
+
+
 def _settings(settings: type[BaseSettings]) -> str:
     prefix = settings.model_config.get("env_prefix", "")
     rows = []
     for name, field in settings.model_fields.items():
         made = field.default_factory is not None or isinstance(field.default, BaseSettings) or name == "fake_options"
-        default = "" if made or field.default is None else code(field.default)
+        default = "" if made or field.default in (None, ()) else code(_told(field.default))
         rows.append(
             [code("--" + name.replace("_", "-")), code(prefix + name.upper()), default, field.description or ""]
         )

@@ -94,7 +94,7 @@ async def test_the_card_says_who_taught_it_how_on_what_for_how_much_and_what_cam
     async with TeacherClient(teacher_url) as teacher, CoordinatorClient(coordinator_url) as coordinator:
         info = await teacher.info()
         for name in ("walker", "unknown"):
-            await coordinator.register_teacher(name, teacher_url, info)
+            await coordinator.register_teacher(name, teacher_url, info.model_copy(update={"name": name}))
         taught = spec.read_text().replace('"constant_penalty"', '"divergence"\nsupport = { kind = "sampled" }')
         teachers = '[[teachers]]\nname = "walker"\n[[teachers]]\nname = "unknown"\ntags = ["t"]\n'
         spec.write_text(taught + teachers + "[budget]\nteacher_tokens = 5000\nteacher_usd = 0.5\n")
@@ -102,7 +102,8 @@ async def test_the_card_says_who_taught_it_how_on_what_for_how_much_and_what_cam
         who = info.provenance
         await trained(coordinator_url, run.id, teachers={"walker": who}, teacher_usd=0.25)
         other = who.model_copy(update={"model": "another", "model_revision": "later"})
-        await coordinator.register_teacher("walker", teacher_url, info.model_copy(update={"provenance": other}))
+        another = info.model_copy(update={"name": "walker", "provenance": other})
+        await coordinator.register_teacher("walker", teacher_url, another)
     assert cli("runs", "export", run.id, "--out", "exported").returncode == 0
     card = (tmp_path / "exported" / "model" / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: transformers\n")

@@ -139,7 +139,7 @@ async def test_a_teacher_never_sees_the_coordinators_key(
 ) -> None:
     """It could be anybody's who may register one. What it is sent is the key that is given for it."""
     async with TeacherClient(teacher_url) as teacher:
-        info: TeacherInfo = await teacher.info()
+        info: TeacherInfo = (await teacher.info()).model_copy(update={"name": "guarded"})
     door = gateway("secret", {"/v1/teacher": info.model_dump(mode="json")})
     async with CoordinatorClient(coordinator_url) as coordinator:
         await coordinator.register_teacher("guarded", door, info)

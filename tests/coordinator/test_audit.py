@@ -76,7 +76,7 @@ async def test_every_route_of_the_table_is_told_of_and_no_other(
     queue = MemoryQueue()
     transport = httpx2.ASGITransport(build_app(settings, database, queue))
     async with CoordinatorClient(URL, transport=transport) as owner, WorkerClient(URL, transport=transport) as worker:
-        await owner.register_teacher("walker", "http://walker.test", teacher_info())
+        await owner.register_teacher("walker", "http://127.0.0.1:9", teacher_info())
         await owner.upload(b"prompts")
         await owner.upload(prompts)
         run = await owner.submit(taught())
@@ -138,7 +138,7 @@ async def test_what_changes_nothing_is_not_told_of(
     for _ in range(2):
         assert await coordinator.submit(spec(), "the-same-key") == run
         await coordinator.upload(b"the same")
-        await coordinator.register_teacher("walker", "http://walker.test", teacher_info())
+        await coordinator.register_teacher("walker", "http://127.0.0.1:9", teacher_info())
     with pytest.raises(ProblemResponse):
         await coordinator.submit(spec(teachers=[{"name": "nobody"}]))
     await coordinator.cancel(run.id)
@@ -146,7 +146,7 @@ async def test_what_changes_nothing_is_not_told_of(
         await coordinator.pause(run.id)
     actions = [entry.action for entry in await entries(coordinator)]
     assert actions == [Action.RUN_CANCEL, Action.TEACHER_REGISTER, Action.FILE_UPLOAD, Action.RUN_SUBMIT]
-    await coordinator.register_teacher("walker", "http://elsewhere.test", teacher_info())
+    await coordinator.register_teacher("walker", "http://127.0.0.1:10", teacher_info())
     assert (await entries(coordinator))[0].action is Action.TEACHER_REGISTER, "another address is news"
 
 

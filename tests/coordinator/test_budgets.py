@@ -28,7 +28,7 @@ async def admin(
 ) -> AsyncIterator[CoordinatorClient]:
     guarded_app.state.stopping = asyncio.Event()
     async with CoordinatorClient(URL, FILES["admin"], httpx2.ASGITransport(guarded_app)) as client:
-        await client.register_teacher("walker", "http://walker.test", teacher_info())
+        await client.register_teacher("walker", "http://127.0.0.1:9", teacher_info())
         yield client
 
 

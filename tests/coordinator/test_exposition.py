@@ -36,7 +36,7 @@ def checkpoint(epoch: int, step: int) -> CheckpointCommit:
 async def lease(
     coordinator: CoordinatorClient, worker: WorkerClient, taught: Spec, teacher_info: Callable[..., TeacherInfo]
 ) -> Lease:
-    await coordinator.register_teacher("walker", "http://walker.test", teacher_info())
+    await coordinator.register_teacher("walker", "http://127.0.0.1:9", teacher_info())
     await coordinator.submit(taught(optim={"steps": 40}))
     lease = await worker.lease("w1")
     assert lease is not None

@@ -43,6 +43,7 @@ async def test_a_process_is_started_with_this_python_and_told_where_the_services
         launch_processes=processes,
         host="0.0.0.0",
         port=8411,
+        teacher_addresses=["127.0.0.0/8", "teachers.test:8200"],
         redis_url="redis://coordinator@queue/0",
         redis_password_file=tmp_path / "password",
         trainer_key_file=tmp_path / "key",
@@ -53,6 +54,7 @@ async def test_a_process_is_started_with_this_python_and_told_where_the_services
     assert told == {
         "TUTELAGE_TRAINER_COORDINATOR": "http://127.0.0.1:8411",
         "TUTELAGE_TRAINER_COORDINATOR_KEY_FILE": str(tmp_path / "key"),
+        "TUTELAGE_TRAINER_TEACHER_ADDRESSES": "127.0.0.0/8,teachers.test:8200",
         "TUTELAGE_TRAINER_REDIS_URL": "redis://trainer@queue/0",
         "TUTELAGE_TRAINER_REDIS_PASSWORD_FILE": str(tmp_path / "password"),
     }

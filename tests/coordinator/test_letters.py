@@ -40,7 +40,7 @@ async def run_id(
     client: CoordinatorClient, taught: Callable[..., Any], teacher_info: Callable[..., TeacherInfo]
 ) -> str:
     """A run that asks the teacher `walker`."""
-    await client.register_teacher("walker", "http://walker.test", teacher_info())
+    await client.register_teacher("walker", "http://127.0.0.1:9", teacher_info())
     return (await client.submit(taught())).id
 
 
@@ -70,7 +70,7 @@ async def test_a_runs_letters_are_listed_with_their_deliveries_and_no_others(
 async def test_texts_that_samplers_gave_up_are_letters_of_the_run(
     client: CoordinatorClient, taught: Callable[..., Any], teacher_info: Callable[..., TeacherInfo], queue: Queue
 ) -> None:
-    await client.register_teacher("walker", "http://walker.test", teacher_info())
+    await client.register_teacher("walker", "http://127.0.0.1:9", teacher_info())
     run_id = (await client.submit(taught(rollout={"sampler": "pool"}))).id
     await queue.put([Job("text", sampler_queue("pool"), run_id, run_id, 7, b"request")])
     [delivery] = await queue.lease(sampler_queue("pool"), "w", count=1, wait_s=0)

@@ -123,7 +123,7 @@ async def test_the_queue_shows_what_waits_and_what_was_given_up(
     teacher_info: Callable[..., TeacherInfo],
 ) -> None:
     assert "No teacher has registered" in (await shown(queued, "/queue")).text
-    await coordinator.register_teacher("walker", "http://t", teacher_info())
+    await coordinator.register_teacher("walker", "http://127.0.0.1:9", teacher_info())
     assert "None: every question was answered" in (await shown(queued, "/queue")).text
     run = await coordinator.submit(taught())
     jobs = [Job(name, "walker", run.id, run.id, 1200, b"payload") for name in ("dies", "waits")]

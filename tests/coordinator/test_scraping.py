@@ -68,7 +68,7 @@ async def test_the_queue_is_told_by_teacher(
     taught: Spec,
     teacher_info: Callable[..., TeacherInfo],
 ) -> None:
-    registration = {"name": "walker", "url": "http://w.test", "info": teacher_info().model_dump(mode="json")}
+    registration = {"name": "walker", "url": "http://127.0.0.1:9", "info": teacher_info().model_dump(mode="json")}
     assert (await watched.post("/v1/teachers", json=registration)).is_success
     assert (await watched.post("/v1/runs", json=taught(rollout={"sampler": "pool"}))).status_code == 201
     await queue.put([job(name) for name in ("lost", "again", "held", "waits")])
@@ -171,7 +171,7 @@ async def test_names_of_runs_and_teachers_are_told_to_a_key_alone(
     guarded: FastAPI, admin: CoordinatorClient, spec: Spec, teacher_info: Callable[..., TeacherInfo]
 ) -> None:
     run_id = (await admin.submit(spec())).id
-    await admin.register_teacher("walker", "http://walker.test", teacher_info())
+    await admin.register_teacher("walker", "http://127.0.0.1:9", teacher_info())
     async with as_key(guarded, None) as nobody:
         told = await scraped(nobody)
         assert told.names >= OF_THE_PROCESS

@@ -9,8 +9,11 @@ from typing import Any
 
 import httpx2
 import pytest
+from fastapi import FastAPI
+from guarded import URL
 from sqlalchemy import update
 
+from tutelage.coordinator.app import build_app
 from tutelage.coordinator.db import Database, now
 from tutelage.coordinator.settings import Settings
 from tutelage.coordinator.tables import TeacherRow
@@ -132,10 +135,61 @@ async def test_a_teacher_stays_on_the_list_while_a_run_that_goes_on_asks_it(
     await coordinator.remove_teacher("walker")
 
 
-@pytest.mark.parametrize("change", [{"name": "a/b"}, {"url": "ftp://x"}, {"url": "walker:8000"}])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://169.254.169.254", "http://10.0.0.1:8200", "http://0.0.0.0:8200", "http://[::ffff:169.254.1.1]"),
+        *("http://nobody.invalid:8200", "http://8.8.8.8"),
+    ],
+)
+async def test_a_teacher_registers_where_teachers_may_be(
+    url: str, http: httpx2.AsyncClient, teacher_info: Callable[..., TeacherInfo]
+):
+    body = {"name": "walker", "url": url, "info": teacher_info().model_dump(mode="json")}
+    answer = await http.post("/v1/teachers", json=body)
+    told = answer.json()
+    assert (answer.status_code, told["code"], told["field"]) == (422, "address_not_allowed", "url")
+    assert "--public-url" in told["detail"]
+    assert (await http.get("/v1/teachers")).json()["data"] == []
+
+
+async def test_the_operator_says_where_teachers_may_be(
+    settings: Settings, database: Database, app: FastAPI, teacher_info: Callable[..., TeacherInfo]
+):
+    allowing = build_app(settings.model_copy(update={"teacher_addresses": ("10.0.0.0/8:8200",)}), database)
+    async with CoordinatorClient(URL, transport=httpx2.ASGITransport(allowing)) as client:
+        assert (await client.register_teacher("walker", "http://10.1.2.3:8200/", teacher_info())).url == (
+            "http://10.1.2.3:8200"
+        )
+        for url in ("http://10.1.2.3:6379", "http://127.0.0.1:8200"):
+            with pytest.raises(ProblemResponse, match="none of those that --teacher-addresses allows"):
+                await client.register_teacher("walker", url, teacher_info())
+        assert [teacher.url for teacher in await client.teachers()] == ["http://10.1.2.3:8200"]
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://user:pw@127.0.0.1:8200", "user or a password"),
+        ("http://127.0.0.1:8200/v1", "'/v1'"),
+        ("http://127.0.0.1:8200?a", "a query"),
+        ("http://2130706433", "another form"),
+    ],
+)
+async def test_an_address_says_where_a_teacher_is_and_nothing_else(
+    url: str, said: str, http: httpx2.AsyncClient, teacher_info: Callable[..., TeacherInfo]
+):
+    body = {"name": "walker", "url": url, "info": teacher_info().model_dump(mode="json")}
+    answer = await http.post("/v1/teachers", json=body)
+    assert (answer.status_code, answer.json()["code"], answer.json()["field"]) == (422, "invalid_input", "url")
+    assert said in answer.json()["detail"]
+    assert "pw" not in answer.text
+
+
+@pytest.mark.parametrize("change", [{"name": "a/b"}, {"name": "baker"}, {"url": "ftp://x"}, {"url": "walker:8000"}])
 async def test_a_registration_that_could_not_be_used_is_refused(
     change: dict[str, str], http: httpx2.AsyncClient, teacher_info: Callable[..., TeacherInfo]
 ):
-    body = {"name": "walker", "url": "http://h:1", "info": teacher_info().model_dump(mode="json")} | change
+    body = {"name": "walker", "url": "http://127.0.0.1:1", "info": teacher_info().model_dump(mode="json")} | change
     answer = await http.post("/v1/teachers", json=body)
     assert (answer.status_code, answer.json()["field"]) == (422, next(iter(change)))

@@ -26,7 +26,7 @@ async def test_teachers_are_shown_with_what_ails_them(
     assert "No teacher has registered" in (await shown(http, "/teachers")).text
     overload = Overload(lasting_s=61, retry_after_s=5, reason=HOSTILE)
     info = teacher_info("walker").model_copy(update={"overload": overload})
-    body = TeacherRegistration(name="walker", url="http://t", info=info).model_dump(mode="json")
+    body = TeacherRegistration(name="walker", url="http://127.0.0.1:9", info=info).model_dump(mode="json")
     assert (await http.post("/v1/teachers", json=body)).status_code == 200
     page = await shown(http, "/teachers")
     assert "over its limits" in page.text
@@ -43,12 +43,12 @@ async def test_the_worst_replica_stands_beside_the_mean_and_each_has_its_circuit
 ) -> None:
     views = replica("a:1", "closed", 1.0), replica("b:2", "open", 4.0), replica(HOSTILE, "half_open", None)
     info = teacher_info("walker").model_copy(update={"replicas": views})
-    await coordinator.register_teacher("walker", "http://t", info)
+    await coordinator.register_teacher("walker", "http://127.0.0.1:9", info)
     page = await shown(http, "/teachers")
     assert "95 take no longer than 2.5 s on the replicas' mean, and 4 s at the worst, b:2" in page.text
     assert [state in page.text for state in ("closed", "open", "half open")] == [True, True, True]
     info = info.model_copy(update={"replicas": (), "breaker": "open"})
-    await coordinator.register_teacher("walker", "http://t", info)
+    await coordinator.register_teacher("walker", "http://127.0.0.1:9", info)
     assert "upstream away" in (await shown(http, "/teachers")).text
 
 
@@ -63,7 +63,7 @@ async def test_what_runs_cost_a_teacher_is_said_with_their_names(
         spent = [RunSpending(run_id=each, tokens=20, usd=0.25) for each in (run.id, HOSTILE)]
         activity = Activity(answered=1, spent_tokens=40, spent_usd=0.5, runs=tuple(spent))
         info = teacher_info(name).model_copy(update={"activity": activity})
-        await coordinator.register_teacher(name, "http://t", info)
+        await coordinator.register_teacher(name, "http://127.0.0.1:9", info)
     page = await shown(http, "/teachers")
     own = [each["href"] for each in page.all("a") if str(each["href"]).startswith("/runs/")]
     assert own == [f"/runs/{run.id}"] * 2, "a run that is not there is no link"

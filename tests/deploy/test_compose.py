@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deployed import REDIS, ROOT, WITH_COMPILER, compose, stages, unread
+from deployed import REDIS, ROOT, WITH_COMPILER, compose, stages, unallowed, unread
 
 COMPOSE = compose()
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -54,6 +54,15 @@ def test_only_the_coordinator_is_published_and_on_loopback() -> None:
 
 def test_variables_are_ones_that_the_services_read(service: dict[str, Any]) -> None:
     assert unread(list(service.get("environment", {}))) == []
+
+
+def test_teachers_are_where_coordinator_and_trainers_let_teachers_be() -> None:
+    told = [each.get("environment", {}) for each in SERVICES.values()]
+    lists = [value for each in told for name, value in each.items() if name.endswith("_TEACHER_ADDRESSES")]
+    teachers = [each["TUTELAGE_TEACHER_PUBLIC_URL"] for each in told if "TUTELAGE_TEACHER_PUBLIC_URL" in each]
+    assert (len(lists), len(teachers)) == (3, 2), "the coordinator, two trainers"
+    assert unallowed(lists, teachers) == []
+    assert unallowed(lists[:1], ["http://coordinator:8400", "http://redis:6379"]) != []
 
 
 def test_who_waits_for_a_service_can_tell_that_it_is_well(service: dict[str, Any]) -> None:

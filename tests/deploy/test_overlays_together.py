@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from deployed import K8S, OVERLAYS, containers, named, of_kind, overlay, pods, variables
+from deployed import K8S, OVERLAYS, containers, named, of_kind, overlay, pods, unallowed, variables
 
 from tutelage.serving import create_app
 
@@ -107,6 +107,16 @@ def test_coordinator_and_trainers_see_one_folder_at_one_path(objects: Objects) -
     assert mounts["coordinator"]["data"] == mounts["trainer"]["data"] == "/data"
     model = named(objects, "ConfigMap", "teacher")["data"]["TUTELAGE_TEACHER_MODEL"]
     assert model.startswith(mounts["teacher"]["models"] + "/")
+
+
+def test_teachers_are_where_coordinator_and_trainers_let_teachers_be(objects: Objects) -> None:
+    lists = [
+        named(objects, "ConfigMap", name)["data"][f"TUTELAGE_{name.upper()}_TEACHER_ADDRESSES"]
+        for name in ("coordinator", "trainer")
+    ]
+    url = named(objects, "ConfigMap", "teacher")["data"]["TUTELAGE_TEACHER_PUBLIC_URL"]
+    assert unallowed(lists, [url]) == []
+    assert unallowed(lists, ["http://redis:6379"]) == ["http://redis:6379"] * 2
 
 
 def test_the_scaler_counts_the_jobs_of_the_teacher_that_it_scales() -> None:

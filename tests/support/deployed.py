@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from functools import cache
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 from pydantic_settings import BaseSettings
 
+from tutelage.addresses import Allowed, NotAllowed, door
 from tutelage.coordinator.exposition import FLEET, RUNS
 from tutelage.coordinator.settings import Settings as CoordinatorSettings
 from tutelage.sampler.settings import Settings as SamplerSettings
@@ -85,6 +87,19 @@ def overlay(name: str) -> list[dict[str, Any]]:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     return [each for each in yaml.safe_load_all(done.stdout) if each]
+
+
+def unallowed(lists: Iterable[str], teachers: Iterable[str]) -> list[str]:
+    """Teachers' addresses that one of these lists does not hold, whatever address their names have."""
+    allowed = [Allowed(each.split(",")) for each in lists]
+    found: list[str] = []
+    for url in teachers:
+        for each in allowed:
+            try:
+                each.check(door(url), [ip_address("10.244.0.7")])
+            except NotAllowed:
+                found.append(url)
+    return found
 
 
 def of_kind(objects: list[dict[str, Any]], *kinds: str) -> Iterator[dict[str, Any]]:

@@ -275,7 +275,7 @@ class Guarded(Writer):
     """A teacher client whose teacher wants a key."""
 
     async def generate(self, request: GenerateRequest) -> GenerateReply:
-        raise ProblemResponse(401, "key_missing", f"no key, {len(request.prompts)} prompts")
+        raise ProblemResponse(401, "unauthorized", f"no key, {len(request.prompts)} prompts")
 
 
 async def test_a_refusal_is_the_teachers_failure_and_names_the_remedy(sources: Sources) -> None:

@@ -68,6 +68,9 @@ COORDINATOR = {
     "stale_epoch": ProblemCode(409, "for workers: a newer attempt owns the run, or the lease ran out; stop writing"),
     "stale_step": ProblemCode(409, "for workers: the checkpoint is older than the committed one"),
     "other_content": ProblemCode(422, "what was uploaded in parts does not hash to its name; it is gone, begin again"),
+    "address_not_allowed": ProblemCode(
+        422, "the teacher's address is none of the coordinator's `--teacher-addresses`, or one that no teacher may have"
+    ),
     "unknown_teacher": ProblemCode(422, "no teacher has registered under this name"),
     "unknown_file": ProblemCode(422, "the spec names a file that was not uploaded"),
     "setting_is_fixed": ProblemCode(
@@ -111,6 +114,9 @@ RUN_ERRORS = {
         "teacher",
         'no answer came for longer than `outage_budget_s` allows, or `patience_s` with `on_loss = "fail"`; the newest '
         "checkpoint has all steps that were done",
+    ),
+    "teacher_not_allowed": RunCode(
+        "teacher", "the teacher's address is none of the trainer's `--teacher-addresses`; nothing was sent to it"
     ),
     "teacher_changed": RunCode(
         "teacher", "the teacher's weights, tokenizer, engine or dtype are not those of the start"

@@ -9,6 +9,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL, make_url
 
+from tutelage.addresses import LOOPBACK, Addresses
 from tutelage.queue import Queue, open_queue
 from tutelage.serving import is_loopback
 from tutelage_client.client import read_key
@@ -39,6 +40,11 @@ class Settings(BaseSettings):
     lease_s: float = Field(default=30.0, gt=0, description="seconds after the last heartbeat until a run is taken away")
     max_file_bytes: int = Field(default=4 * 2**30, ge=1, description="the largest file that may be uploaded")
 
+    teacher_addresses: Addresses = Field(
+        default=LOOPBACK,
+        description="where teachers may be: HOST, *.DOMAIN or NETWORK, each with :PORT where one is meant; several "
+        "with commas",
+    )
     keep_rollouts_days: float | None = Field(
         default=None,
         gt=0,

@@ -8,14 +8,38 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from tutelage.addresses import Allowed, NotAllowed, door, look_up
 from tutelage.coordinator.db import now, put_new
 from tutelage.coordinator.pages import page
 from tutelage.coordinator.tables import RunRow, TeacherRow
 from tutelage.serving import ServiceProblem
+from tutelage_client.errors import InvalidInput
 from tutelage_client.spec import TeacherRef, all_names
 from tutelage_client.wire import Page, RunStatus, TeacherRegistration, TeacherView, sampler_queue
 
 FRESH_S = 20.0
+
+
+def placed(teacher: TeacherRegistration, allowed: Allowed) -> TeacherRegistration:
+    """What is told of a teacher, at an address where teachers may be; a host that is a name is looked up for this.
+
+    Raises:
+        InvalidInput: it is no address, or the teacher calls itself something else.
+        ServiceProblem: 422 `address_not_allowed`.
+    """
+    if teacher.name != teacher.info.name:
+        detail = f"the teacher calls itself {teacher.info.name!r}, not {teacher.name!r}; register it under its --name"
+        raise InvalidInput(f"name: {detail}", "name")
+    found = door(teacher.url)
+    try:
+        allowed.check(found, look_up(found))
+    except NotAllowed as error:
+        detail = f"url: {error}; give it the address there, or the teacher another --public-url"
+        raise ServiceProblem(422, "address_not_allowed", detail, field="url") from error
+    except OSError as error:
+        detail = f"url: the name {found.host} is not known to the coordinator; give the teacher another --public-url"
+        raise ServiceProblem(422, "address_not_allowed", detail, field="url") from error
+    return teacher.model_copy(update={"url": found.url})
 
 
 def register(session: Session, teacher: TeacherRegistration, project: str) -> tuple[TeacherView, bool]:

@@ -45,6 +45,7 @@ async def execute(settings: Settings, worker: WorkerClient, lease: Lease, stoppi
         arguments += ["--redis-password-file", str(settings.redis_password_file)]
     if settings.teacher_key_file:
         arguments += ["--teacher-key-file", str(settings.teacher_key_file)]
+    arguments += ["--teacher-addresses", ",".join(settings.teacher_addresses)]
     if settings.tracker:
         arguments += ["--tracker", settings.tracker]
     killed_before = memory.kills()

@@ -37,7 +37,7 @@ from tutelage.trainer.samplers import samplers_of
 from tutelage.trainer.session import Session
 from tutelage.trainer.sourcing import Sources, written_here
 from tutelage.trainer.student import Student
-from tutelage.trainer.teachers import Teachers, open_teachers
+from tutelage.trainer.teachers import HERE, Doors, Teachers, open_teachers
 from tutelage.trainer.watching import absent, watched
 from tutelage.trainer.world import ALONE, World
 from tutelage.trainer.writer import Writer
@@ -52,10 +52,12 @@ async def build(
     spec: RunSpec,
     coordinator: CoordinatorClient,
     queue: Queue,
-    teacher_key: str | None = None,
+    doors: Doors = HERE,
     world: World = ALONE,
 ) -> Run:
-    """Load, check and wire a run; resume from its newest whole checkpoint. world: the processes that execute it
+    """Load, check and wire a run; resume from its newest whole checkpoint.
+
+    doors: how teachers are asked over HTTP; world: the processes that execute it
 
     Raises:
         InvalidInput: something that the run's owner can mend.
@@ -64,7 +66,7 @@ async def build(
     if spec.deterministic:
         determinism.settle()
     artefacts = Path(session.lease.artefacts)
-    teachers = await open_teachers(session, spec, coordinator, teacher_key)
+    teachers = await open_teachers(session, spec, coordinator, doors)
     folders = {
         name: await local_path(model.model, coordinator, artefacts, f"{name}.model")
         for name, model in (("student", spec.student), ("reference", spec.reference))

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 
 from tutelage.about import tell_about
+from tutelage.addresses import Allowed
 from tutelage.tracing import span, started
 from tutelage.trainer import keeping
 from tutelage.trainer.build import build
@@ -21,6 +22,7 @@ from tutelage.trainer.place import Place
 from tutelage.trainer.run import Run
 from tutelage.trainer.session import Session
 from tutelage.trainer.settings import Settings
+from tutelage.trainer.teachers import Doors
 from tutelage.trainer.trackers import following
 from tutelage.trainer.world import ALONE, World
 from tutelage_client.coordinator import CoordinatorClient
@@ -109,7 +111,8 @@ async def attempt(
         with span("prepare", {}):
             await session.enter("validating")
             spec = parse_spec(session.lease.spec)
-            run = await build(session, spec, coordinator, queue, settings.teacher_key(), world)
+            doors = Doors(Allowed(settings.teacher_addresses), settings.teacher_key())
+            run = await build(session, spec, coordinator, queue, doors, world)
         run.trackers = following(session, run.student.step, settings.tracker)
         if settings.crash_at is not None:
             run.passing = crashing(settings.crash_at, session.epoch)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 
+from tutelage.addresses import NotAllowed
 from tutelage_client.errors import ProblemResponse, ServiceUnreachable, TutelageError
 from tutelage_client.wire import ExitCode as ExitCode
 from tutelage_client.wire import RunError
+from tutelage_client.wire.codes import BOTH, COMMON, TEACHER
+
+log = logging.getLogger(__name__)
+SAID = TEACHER.keys() | BOTH.keys() | COMMON.keys()  # what a teacher may refuse with
 
 
 class StopRun(TutelageError):
@@ -47,12 +53,23 @@ class TeacherOutage(TeacherFailed):
 
 @contextmanager
 def asking_teacher() -> Iterator[None]:
-    """A refusal over HTTP, or a silence beyond the deadline, is the teacher's failure, not a crash of the trainer."""
+    """A refusal over HTTP, or a silence beyond the deadline, is the teacher's failure, not a crash of the trainer.
+
+    The run is told what a teacher says of itself and nothing of what else is at its address: that is for the log.
+    """
     try:
         yield
+    except NotAllowed as error:
+        remedy = "give it the address there, or the teacher another --public-url"
+        raise TeacherFailed("teacher_not_allowed", f"nothing was sent to the teacher: {error}; {remedy}") from error
     except ServiceUnreachable as error:
-        raise TeacherOutage(f"the teacher was waited for in vain: {error}") from error
+        log.warning("no answer of a teacher", extra={"reason": str(error)})
+        raise TeacherOutage(f"the teacher was waited for in vain: no answer from {error.url}") from error
     except ProblemResponse as error:
+        if error.code not in SAID:
+            log.warning("not the answer of a teacher", extra={"status": error.status, "reason": error.detail})
+            sentence = "what answers at the teacher's address is no teacher; see --public-url of that teacher"
+            raise TeacherFailed("teacher_refused", f"{sentence}, and the trainer's log") from error
         remedy = "; give the trainer --teacher-key-file" if error.status == HTTPStatus.UNAUTHORIZED else ""
         raise TeacherFailed(
             "teacher_refused", f"the teacher refused with {error.code}: {error.detail}{remedy}"

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from tutelage.addresses import LOOPBACK, Addresses
 from tutelage.queue import Queue, QueueLimits, open_queue
 from tutelage.trainer.crashes import CRASH_AT
 from tutelage.trainer.trackers import TrackerName
@@ -39,6 +40,9 @@ class Settings(BaseSettings):
     name: str = Field(default_factory=socket.gethostname, description="this worker's name in leases and logs")
     teacher_key_file: Path | None = Field(
         default=None, description="file with the bearer key for teachers that ask for one"
+    )
+    teacher_addresses: Addresses = Field(
+        default=LOOPBACK, description="where teachers are asked over HTTP, and get that key; as the coordinator's"
     )
     require_gpu: bool = Field(
         default=False,

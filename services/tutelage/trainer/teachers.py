@@ -8,9 +8,12 @@ import time
 from dataclasses import dataclass
 from typing import Self
 
+from tutelage.addresses import LOOPBACK, Allowed
 from tutelage.trainer.exits import TeacherFailed, TeacherOutage
+from tutelage.trainer.reaching import Reaching
 from tutelage.trainer.session import Session
 from tutelage_client.coordinator import CoordinatorClient
+from tutelage_client.errors import InvalidInput
 from tutelage_client.http import RetryPolicy
 from tutelage_client.spec import RunSpec, TeacherRef, teacher_for
 from tutelage_client.teacher import TeacherClient
@@ -47,6 +50,31 @@ class Teacher:
     def reads_tokens(self, spec: RunSpec) -> bool:
         """Whether token ids pass between student and teacher, so that they must share a tokenizer."""
         return spec.asks_teacher_scores or (spec.rollout.source == "teacher" and self.writes_tokens)
+
+
+@dataclass(frozen=True)
+class Doors:
+    """How teachers are asked over HTTP. allowed: where they may be; key: what they are shown there"""
+
+    allowed: Allowed
+    key: str | None = None
+
+    def open(self, session: Session, ref: TeacherRef, view: TeacherView) -> TeacherClient:
+        """The door of one. Its absence is waited for, as that of the queue is, as long as the spec allows.
+
+        Raises:
+            TeacherFailed: what is registered is no address.
+        """
+        budget_s = ref.patience_s if ref.on_loss == "fail" else ref.outage_budget_s
+        retry = RetryPolicy(deadline_s=math.inf if budget_s is None else budget_s)
+        try:
+            transport = Reaching(view.url, self.allowed)
+        except InvalidInput as error:
+            raise TeacherFailed("teacher_not_allowed", f"teacher {view.name!r}: {error}") from error
+        return TeacherClient(view.url, self.key, transport, retry, session.run_id)
+
+
+HERE = Doors(Allowed(LOOPBACK))
 
 
 @dataclass(frozen=True)
@@ -98,13 +126,11 @@ class Teachers:
         return teacher is own or teacher.name == own.ref.failover_to
 
 
-async def open_teachers(
-    session: Session, spec: RunSpec, coordinator: CoordinatorClient, key: str | None = None
-) -> Teachers:
+async def open_teachers(session: Session, spec: RunSpec, coordinator: CoordinatorClient, doors: Doors) -> Teachers:
     """The teachers that the spec names, once all are registered.
 
     Raises:
-        TeacherFailed: one with `on_loss = "fail"` is not registered any more.
+        TeacherFailed: one with `on_loss = "fail"` is not registered any more, or one has no address.
         TeacherOutage: one was waited for as long as its `outage_budget_s` allows.
         Fenced, StopRun: the run must end while it waits for one.
     """
@@ -114,7 +140,7 @@ async def open_teachers(
     for ref in [*spec.teachers, *stand_ins]:
         if ref.name not in opened:
             view = found.get(ref.name) or await _registered(session, ref, coordinator)
-            opened[ref.name] = Teacher(ref, view, _door(session, ref, view, key))
+            opened[ref.name] = Teacher(ref, view, doors.open(session, ref, view))
     every = tuple(opened.values())
     return Teachers(every[: len(spec.teachers)], every[len(spec.teachers) :])
 
@@ -136,10 +162,3 @@ async def _registered(session: Session, ref: TeacherRef, coordinator: Coordinato
                 return view
         await asyncio.sleep(REGISTRY_POLL_S)
     raise TeacherOutage(f"{sentence}, and its outage_budget_s = {budget_s:g} is spent")
-
-
-def _door(session: Session, ref: TeacherRef, view: TeacherView, key: str | None) -> TeacherClient:
-    """Its absence is waited for, as that of the queue is, as long as the spec allows."""
-    budget_s = ref.patience_s if ref.on_loss == "fail" else ref.outage_budget_s
-    retry = RetryPolicy(deadline_s=math.inf if budget_s is None else budget_s)
-    return TeacherClient(view.url, key=key, retry=retry, run_id=session.run_id)

@@ -56,6 +56,7 @@ def _variables(settings: Settings) -> dict[str, str]:
     """The environment of this process, in which TUTELAGE_TRAINER_* says otherwise, or more."""
     host = ANY_ADDRESS.get(settings.host, settings.host)
     ours = {"TUTELAGE_TRAINER_COORDINATOR": f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"}
+    ours["TUTELAGE_TRAINER_TEACHER_ADDRESSES"] = ",".join(settings.teacher_addresses)
     if settings.redis_url is not None:
         ours["TUTELAGE_TRAINER_REDIS_URL"] = settings.redis_url
     if settings.redis_password_file is not None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from fastapi import APIRouter
 from fastapi.responses import FileResponse
 
+from tutelage.addresses import Allowed
 from tutelage.coordinator import files, teachers
 from tutelage.coordinator.access import Guarded
 from tutelage.coordinator.audit import DeedOf
@@ -23,7 +24,7 @@ def router(database: Database, settings: Settings) -> APIRouter:
     api = APIRouter(route_class=Guarded, prefix="/v1", responses=answers("database_unavailable"))
     add_uploads(api, database, settings)
     _add_files(api, database, settings.files)
-    _add_teachers(api, database)
+    _add_teachers(api, database, Allowed(settings.teacher_addresses))
     return api
 
 
@@ -57,12 +58,15 @@ def _add_files(api: APIRouter, database: Database, folder: Path) -> None:
         return FileResponse(path, media_type=RAW, filename=file.filename)
 
 
-def _add_teachers(api: APIRouter, database: Database) -> None:
-    @api.post("/teachers", tags=["teachers"], responses=answers("teacher_name_taken"))
+def _add_teachers(api: APIRouter, database: Database, allowed: Allowed) -> None:
+    """allowed: where they may be"""
+
+    @api.post("/teachers", tags=["teachers"], responses=answers("address_not_allowed", "teacher_name_taken"))
     def register_teacher(teacher: TeacherRegistration, deed: DeedOf) -> TeacherView:
         """Enter a teacher or refresh it; one that was silent for 20 seconds counts as unavailable."""
+        told = teachers.placed(teacher, allowed)
         with database.write() as session:
-            view, is_news = teachers.register(session, teacher, deed.by.project)
+            view, is_news = teachers.register(session, told, deed.by.project)
             if is_news:
                 deed.tell(session, teacher.name)
             return view
