@@ -23,8 +23,7 @@ from tutelage.engines.fakes.hosted import Model, hosted_app
 from tutelage.engines.fakes.toy import CALLS_BETWEEN_REFUSALS
 from tutelage.engines.hf import HfEngine, open_hf
 from tutelage.engines.options import FakeOptions, HfOptions
-from tutelage.rewards import judge_rewards
-from tutelage.rewards.graders import grade
+from tutelage.rewards import grade, judge_rewards
 from tutelage.rewards.judging import Answer, Messages
 from tutelage.standalone.arms import first_and_last
 from tutelage.standalone.children import Child
@@ -112,7 +111,8 @@ async def marks_of_the_cold_start(judge: HfEngine) -> dict[str, float]:
         RewardItem(prompt=line["prompt"], completion=text, reference=line["answer"])
         for line, text in zip(lines, texts, strict=True)
     ]
-    return told_apart(marks, [bool(reward.value) for reward in grade(LastNumber(), items)])
+    rewards = await asyncio.to_thread(grade, LastNumber(), items)
+    return told_apart(marks, [bool(reward.value) for reward in rewards])
 
 
 async def words_around() -> int:

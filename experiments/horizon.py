@@ -17,7 +17,7 @@ import torch
 from experiments.comparison import EXAMPLES, Comparison, compare, write_result
 from experiments.horizon_page import page, plot
 from tutelage.engines.sampling import sample
-from tutelage.rewards.graders import grade
+from tutelage.rewards import grade
 from tutelage.standalone.measure import LanguageModel, encoded, open_model
 from tutelage.standalone.stages import HORIZON
 from tutelage_client.coordinator import CoordinatorClient

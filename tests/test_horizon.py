@@ -17,7 +17,7 @@ from experiments.horizon_page import page, short_table
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutelage.rewards.graders import grade
+from tutelage.rewards import grade
 from tutelage_client.spec import load_spec
 from tutelage_client.wire import RewardItem, Walk
 

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutelage.rewards.graders import GRADERS, ISOLATED, PATTERN_CHARACTERS, grade
+from tutelage.rewards import grade
+from tutelage.rewards.graders import GRADERS
+from tutelage.rewards.grading import ALONE, ASKED
 from tutelage_client.wire import (
     Contains,
     ExactMatch,
@@ -96,17 +98,9 @@ def test_rewards_follow_the_order_of_the_items() -> None:
     assert [reward.value for reward in grade(ExactMatch(), items)] == [1.0, 0.0, 1.0]
 
 
-def test_only_the_end_of_a_long_completion_is_searched() -> None:
-    assert one(Pattern(pattern="needle"), "needle" + "x" * PATTERN_CHARACTERS, None).value == 0.0
-    assert one(Pattern(pattern="needle"), "x" * PATTERN_CHARACTERS * 50 + "needle", None).value == 1.0
-
-
-def test_a_pattern_of_quadratic_cost_ends_on_a_text_of_a_million_characters() -> None:
-    assert one(Pattern(pattern=r"a+b"), "a" * 1_000_000, None).value == 0.0  # unbounded, it would take hours
-
-
 def test_every_kind_on_the_wire_has_a_function() -> None:
-    assert {member.model_fields["kind"].default for member in get_args(ModelFree)} == GRADERS.keys() | ISOLATED.keys()
+    kinds = [*GRADERS, *ASKED, *ALONE]
+    assert sorted(member.model_fields["kind"].default for member in get_args(ModelFree)) == sorted(kinds)
 
 
 @given(st.decimals(allow_nan=False, allow_infinity=False, places=3, min_value=-(10**9), max_value=10**9), st.booleans())
@@ -117,5 +111,5 @@ def test_a_number_is_read_however_it_is_written(number: object, commas: bool) ->
 
 @given(st.text(max_size=60), st.text(max_size=20))
 def test_no_text_breaks_a_grader(completion: str, reference: str) -> None:
-    for grader in (ExactMatch(), LastNumber(), Contains(ignore_case=True), Pattern(pattern=r"(\d+)"), Walk()):
+    for grader in (ExactMatch(), LastNumber(), Contains(ignore_case=True), Walk()):
         assert one(grader, completion, reference).value in (0.0, 1.0, None)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
-from pathlib import Path
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
+from grading_processes import grading
 
-from tutelage.rewards.graders import Graders, grade
+from tutelage.rewards import Graders, grade
 from tutelage_client.wire import Math, Reward, RewardItem
 
 ENDLESS = "$9^{9^{9^{9}}}$"
@@ -39,10 +39,10 @@ def test_equal_answers_are_equal_however_they_are_written() -> None:
     assert rewards[1].detail == {"found": "0.5"}
 
 
-def test_an_answer_that_takes_for_ever_is_not_valid_and_the_ones_after_it_are_graded() -> None:
+def test_an_answer_that_takes_for_ever_is_wrong_and_the_ones_after_it_are_graded() -> None:
     before, endless, after = graded(("2", "4/2"), (ENDLESS, "3"), ("3.0", "3"), timeout_s=5.0)
     assert (before.value, after.value) == (1.0, 1.0)
-    assert (endless.value, endless.detail["outcome"]) == (None, "timed_out")
+    assert (endless.value, endless.valid, endless.detail["outcome"]) == (0.0, True, "timed_out")
     assert "longer than 5 s" in endless.detail["reason"]
 
 
@@ -59,62 +59,82 @@ def test_a_reference_that_is_no_mathematics_is_the_fault_of_the_data() -> None:
     assert reward.detail == {"reason": "the reference cannot be read as mathematics"}
 
 
+@pytest.mark.parametrize("answer", ["3", ENDLESS + " or $3$"])
+def test_a_reference_that_takes_for_ever_is_the_fault_of_the_data(answer: str) -> None:
+    (reward,) = graded((answer, ENDLESS), timeout_s=1.0)
+    assert not reward.valid
+    assert reward.detail["reason"].startswith("the reference cannot be compared with a plain number: ")
+    assert "outcome" not in reward.detail
+
+
+def test_an_answer_on_which_the_library_fails_is_wrong() -> None:
+    (reward,) = graded(("$" + "(" * 5000 + "x" + ")" * 5000 + "$", "3"), timeout_s=2.0)
+    assert (reward.value, reward.valid) == (0.0, True)
+
+
 def test_an_answer_longer_than_a_pipe_holds_is_graded() -> None:
     (reward,) = graded(("word " * 40_000 + "so it is 7.", "7"))
     assert reward.value == 1.0
 
 
 @pytest.fixture
-def graders() -> Iterator[Graders]:
-    with closing(Graders()) as graders:
-        yield graders
+async def graders() -> AsyncIterator[Graders]:
+    graders = Graders()
+    yield graders
+    await graders.close()
 
 
-def comparing() -> set[int]:
-    """The processes of ours that compare."""
-    found = set[int]()
-    for task in Path("/proc/self/task").iterdir():
-        with suppress(FileNotFoundError, ProcessLookupError):  # a thread or a process that has just ended
-            for pid in (task / "children").read_text().split():
-                if b"algebra" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    found.add(int(pid))
-    return found
-
-
-def half(graders: Graders, completion: str = "1/2", timeout_s: float = 30.0) -> float | None:
+async def half(graders: Graders, completion: str = "1/2", timeout_s: float = 30.0) -> float | None:
     item = RewardItem(prompt="p", completion=completion, reference="0.5")
-    (reward,) = graders.grade(Math(timeout_s=timeout_s), [item])
+    (reward,) = await graders.grade(Math(timeout_s=timeout_s), [item])
     return reward.value
 
 
-def test_a_process_that_compared_compares_for_the_next_request_until_its_owner_is_closed(graders: Graders) -> None:
-    assert half(graders) == 1.0
-    (kept,) = comparing()
-    assert (half(graders, "2/4"), half(graders, "1/3")) == (1.0, 0.0)
-    assert comparing() == {kept}
-    graders.close()
-    assert comparing() == set()
+async def test_a_process_that_compared_compares_for_the_next_request_until_its_owner_is_closed(
+    graders: Graders,
+) -> None:
+    assert await half(graders) == 1.0
+    (kept,) = grading("algebra")
+    assert (await half(graders, "2/4"), await half(graders, "1/3")) == (1.0, 0.0)
+    assert grading("algebra") == {kept}
+    await graders.close()
+    assert grading("algebra") == set()
 
 
-def test_a_process_that_was_killed_at_its_deadline_is_followed_by_another(graders: Graders) -> None:
-    assert half(graders) == 1.0
-    stuck = comparing()
-    assert half(graders, ENDLESS, timeout_s=1.0) is None
-    assert comparing() == set()
-    assert half(graders) == 1.0
-    assert len(comparing()) == 1
-    assert not comparing() & stuck
+async def test_a_process_that_spent_its_time_is_followed_by_another(graders: Graders) -> None:
+    assert await half(graders) == 1.0
+    stuck = grading("algebra")
+    assert await half(graders, ENDLESS, timeout_s=1.0) == 0.0
+    assert await half(graders) == 1.0
+    assert len(grading("algebra")) == 1
+    assert not grading("algebra") & stuck
 
 
-def test_a_process_that_ended_while_nobody_asked_is_no_answers_fault(graders: Graders) -> None:
-    assert half(graders) == 1.0
-    (idle,) = comparing()
+async def test_a_process_that_ended_while_nobody_asked_is_no_answers_fault(graders: Graders, until: Any) -> None:
+    assert await half(graders) == 1.0
+    (idle,) = grading("algebra")
     os.kill(idle, signal.SIGKILL)
-    os.waitid(os.P_PID, idle, os.WEXITED | os.WNOWAIT)
-    assert half(graders) == 1.0
+    await until(lambda: grading("algebra") == set())
+    assert await half(graders) == 1.0
 
 
-def test_of_the_processes_that_compare_at_once_one_is_kept(graders: Graders) -> None:
-    with ThreadPoolExecutor(max_workers=3) as beside:
-        assert list(beside.map(lambda _: half(graders), range(6))) == [1.0] * 6
-    assert len(comparing()) == 1
+async def test_of_the_processes_that_compare_at_once_one_is_kept() -> None:
+    graders = Graders(at_once=3)
+    calls = [asyncio.create_task(half(graders)) for _ in range(6)]
+    assert await asyncio.gather(*calls) == [1.0] * 6
+    assert len(grading("algebra")) == 1
+    await graders.close()
+
+
+async def test_a_process_that_is_not_given_cpu_time_is_no_answers_fault(
+    graders: Graders, monkeypatch: pytest.MonkeyPatch, until: Any
+) -> None:
+    monkeypatch.setattr("tutelage.rewards.processes._PATIENCE_S", 0.5)
+    assert await half(graders) == 1.0
+    (held,) = grading("algebra")
+    os.kill(held, signal.SIGSTOP)
+    item = RewardItem(prompt="p", completion="1/2", reference="0.5")
+    (reward,) = await graders.grade(Math(timeout_s=0.5), [item])
+    assert (reward.value, reward.detail["outcome"]) == (None, "starved")
+    assert grading("algebra") == set()
+    assert await half(graders) == 1.0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.rewards.graders import grade
+from tutelage.rewards import grade
 from tutelage.rewards.unit_tests import code_in
 from tutelage_client.wire import Reward, RewardItem, UnitTests
 

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 
-from tutelage.rewards.graders import grade
+from tutelage.rewards import grade
 from tutelage.sandbox.calls import Argument, Call, refuse
 from tutelage_client.wire import RewardItem, UnitTests
 

@@ -21,11 +21,12 @@ SOUND: dict[str, dict[str, Any]] = {
     "/v1/score": {"sequences": [*GOOD["sequences"], GROUP], "signals": ["sampled", "top_k"], "top_k": 2},
     "/v1/generate": {"prompts": ["t1", [1, 2], [{"role": "user", "content": "t1"}]], "max_tokens": 4, "stop": ["t9"]},
     "/v1/reward": {
-        "items": [{"prompt": "p", "completion": "c", "reference": "r"}],
-        "reward": {"kind": "pattern", "pattern": "c"},
+        "items": [{"prompt": "p", "completion": "a" * 34 + "b", "reference": "r"}],
+        "reward": {"kind": "pattern", "pattern": "c", "timeout_s": 0.1},
     },
     "/v1/completions": {"prompt": [[1, 2], [3]], "max_tokens": 2, "logprobs": 1, "echo": True, "logit_bias": {}},
 }
+ENDLESS = SOUND["/v1/reward"] | {"reward": {"kind": "pattern", "pattern": "(a+)+$", "timeout_s": 0.1}}
 ODD = st.sampled_from(
     [None, True, "", "\ud800", "\x00", -1, 0.5, 2**31, 10**400, float("nan"), float("inf"), 1e308, [], {}, [[]], [{}]]
 )
@@ -48,10 +49,17 @@ def changed(draw: st.DrawFn, value: Any) -> Any:
     return draw(VALUES)
 
 
+# Of these some never end on the completion above, some match, some are none.
+PATTERNS = st.lists(st.sampled_from(["a", "b", "(a+)+", "a*", "(", ")", "|", "$", "\\", "{9}", "\ud800"]), max_size=6)
+
+
 @st.composite
 def texts(draw: st.DrawFn) -> tuple[str, str, bytes]:
     path = draw(st.sampled_from([*SOUND]))
-    body = json.dumps(draw(changed(SOUND[path]))).encode()
+    sound = SOUND[path]
+    if path == "/v1/reward":
+        sound = sound | {"reward": sound["reward"] | {"pattern": "".join(draw(PATTERNS))}}
+    body = json.dumps(draw(st.just(sound) | changed(sound))).encode()
     return path, JSON, draw(st.sampled_from([body] * 8 + [body[:-1], b"\xff" + body, b"[" * 5000]))
 
 
@@ -60,6 +68,7 @@ SENT = texts() | st.tuples(st.just("/v1/score"), st.just(MEDIA_TYPE), damaged.bi
 
 @given(SENT, st.sampled_from([JSON, MEDIA_TYPE, ""]))
 @example(("/v1/score", "text/plain", b"x"), JSON)
+@example(("/v1/reward", JSON, json.dumps(ENDLESS).encode()), JSON)
 @settings(
     max_examples=150, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -96,10 +96,10 @@ def test_samples_that_cannot_be_graded_are_an_error_and_no_zero(student_for: Any
     assert refused.value.field == "data.eval"
 
 
-def test_an_answer_that_the_grader_gave_up_on_is_counted_and_in_no_accuracy() -> None:
+def test_an_answer_that_the_machine_left_ungraded_is_counted_and_in_no_accuracy() -> None:
     right, wrong = Reward(value=1.0, valid=True), Reward(value=0.0, valid=True)
-    late = Reward(value=None, valid=False, detail={"outcome": "timed_out", "reason": "it took longer than 5 s"})
+    late = Reward(value=None, valid=False, detail={"outcome": "starved", "reason": "the machine is too busy"})
     found = averaged([right, wrong, late, right], ["a", "a", "b", "b"], "math")
     assert found == {"accuracy": pytest.approx(2 / 3), "accuracy/a": 0.5, "accuracy/b": 1.0, "eval_ungraded": 0.25}
-    with pytest.raises(InvalidInput, match="2 of 2 samples cannot be graded by 'math': it took longer than 5 s"):
+    with pytest.raises(InvalidInput, match="2 of 2 samples cannot be graded by 'math': the machine is too busy"):
         averaged([late, late], ["a", "b"], "math")

@@ -7,10 +7,12 @@ import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from grading_processes import grading
 from recording_worker import RecordingWorker, lease
 from single import answer_one
 from toy_teacher import honest
@@ -203,3 +205,37 @@ async def test_a_judge_that_can_judge_nothing_ends_the_run(begin: Any, engine: F
 async def test_a_grader_without_answers_is_refused_before_the_first_rollout(begin: Any) -> None:
     with pytest.raises(InvalidInput, match="'exact_match' needs an \"answer\" on every line; line 1 has none"):
         await begin(MemoryQueue(), answer=None, objective={"kind": "reward"}, reward={})
+
+
+ENDLESS = {"kind": "pattern", "pattern": r"(?:(?:\w| )+)+!"}
+LONG = {"max_new_tokens": 40}
+
+
+async def test_a_search_that_never_ends_is_a_reward_of_0_and_the_loop_that_beats_goes_on(begin: Any) -> None:
+    by = ENDLESS | {"timeout_s": 0.5}
+    run = await begin(MemoryQueue(), 1, objective={"kind": "reward"}, reward={"by": by}, rollout=LONG)
+    beats: list[float] = []
+
+    async def beat() -> None:
+        while True:
+            beats.append(asyncio.get_running_loop().time())
+            await asyncio.sleep(0.05)
+
+    async with asyncio.timeout(DEADLINE_S), run.ahead:
+        beating = asyncio.create_task(beat())
+        scored, _ = await run.ahead.taken(0)
+        beating.cancel()
+    assert "timed_out" in {s.reward.detail.get("outcome") for s in scored}
+    assert {s.reward.value for s in scored} == {0.0}
+    assert max(after - before for before, after in pairwise(beats)) < 5.0
+
+
+async def test_an_attempt_that_ends_leaves_no_grading_behind(begin: Any, until: Any) -> None:
+    by = ENDLESS | {"timeout_s": 60}
+    run = await begin(MemoryQueue(), 1, objective={"kind": "reward"}, reward={"by": by}, rollout=LONG)
+    async with asyncio.timeout(DEADLINE_S), run.ahead:
+        taking = asyncio.create_task(run.ahead.taken(0))
+        await until(lambda: grading("search"))
+    assert grading("search") == set()
+    with pytest.raises(asyncio.CancelledError):
+        await taking

@@ -89,7 +89,7 @@ TEACHER = {
     "model_not_found": ProblemCode(404, "for `/v1/completions`: this teacher has another name, see `/v1/models`"),
     "bad_scores": ProblemCode(502, "the engine's answer was no valid score and was not passed on"),
     "engine_failed": ProblemCode(502, "the engine failed on this request"),
-    "overloaded": ProblemCode(503, "too many tokens wait; try again after `Retry-After`"),
+    "overloaded": ProblemCode(503, "too many tokens, or items to grade, wait; try again after `Retry-After`"),
 }
 
 BOTH = {

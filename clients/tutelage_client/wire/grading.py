@@ -37,17 +37,21 @@ class Contains(Message):
 
 
 class Pattern(Message):
-    """1.0 where `pattern` matches the completion; with a group, where the group equals the reference."""
+    """1.0 where `pattern` matches the completion; with a group, where the group equals the reference.
+
+    A search that takes longer than `timeout_s` is 0.0, with `detail.outcome` "timed_out".
+    """
 
     kind: Literal["pattern"] = "pattern"
     pattern: str = Field(max_length=512, description="a regular expression of Python, searched in the completion")
+    timeout_s: float = Field(default=5.0, gt=0, le=60, description="for each answer, seconds of CPU time")
 
     @field_validator("pattern")
     @classmethod
     def _compiles(cls, value: str) -> str:
         try:
             re.compile(value)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise ValueError(f"pattern is not a regular expression: {error}") from error
         return value
 
@@ -61,11 +65,11 @@ class Walk(Message):
 class Math(Message):
     """1.0 where the answer in the completion equals the reference as mathematics: 1/2, 0.5 and \\frac12 are one answer.
 
-    An answer that takes longer than `timeout_s` to compare is not valid, with `detail.outcome` "timed_out".
+    An answer that takes longer than `timeout_s` to compare is 0.0, with `detail.outcome` "timed_out".
     """
 
     kind: Literal["math"] = "math"
-    timeout_s: float = Field(default=5.0, gt=0, le=60, description="for each answer, seconds")
+    timeout_s: float = Field(default=5.0, gt=0, le=60, description="for each answer, seconds of CPU time")
 
 
 class UnitTests(Message):

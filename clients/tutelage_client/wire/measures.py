@@ -164,7 +164,7 @@ EVALUATION = {
     "eval_loss": Measure(
         "nats per token", "mean of -log p over the completions of held-out lines; absent where no line has one"
     ),
-    "eval_ungraded": Measure("share of samples", "answers that the grader gave up on, which are in no accuracy"),
+    "eval_ungraded": Measure("share of samples", "answers that the machine left ungraded, which are in no accuracy"),
 }
 
 MEASURES = COUNTED | LEARNING | WRITING | EVALUATION

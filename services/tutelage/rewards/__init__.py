@@ -1,6 +1,6 @@
 """Rewards for completions: what `/v1/reward` serves and evaluation counts."""
 
 from tutelage.rewards.asking import judge_rewards
-from tutelage.rewards.graders import Graders
+from tutelage.rewards.grading import Graders, grade
 
-__all__ = ["Graders", "judge_rewards"]
+__all__ = ["Graders", "grade", "judge_rewards"]

@@ -1,4 +1,4 @@
-"""Graders: rewards that need no model. The tables are the list of kinds; their data is `tutelage_client.wire.grading`.
+"""Graders that are sure to end soon, whatever they are given. Those that are not run in processes: see `grading`.
 
 An item that cannot be graded, such as one without the reference that its grader compares with, is not valid and says
 why. It never counts as 0.0, which would be an opinion.
@@ -7,45 +7,17 @@ why. It never counts as 0.0, which would be an opinion.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from tutelage.rewards.mathematics import Comparers, equal_answers
 from tutelage.rewards.outcomes import no_reference, scored, ungraded
-from tutelage.rewards.unit_tests import tested
-from tutelage_client.wire import Contains, ExactMatch, Grader, LastNumber, Pattern, Reward, RewardItem, Walk
+from tutelage_client.wire import Contains, ExactMatch, LastNumber, Reward, RewardItem, Walk
 
 # A sign counts where it is not between two operands; digits come in groups of three with commas, or without.
 NUMBER = re.compile(r"(?:(?<![\w)])[-+])?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,3}\b)?")
 
 POINT = re.compile(r"(-?\d{1,9}),(-?\d{1,9})")
-
-# A backtracking search may cost a power of the text's length, so only this much of its end is searched.
-PATTERN_CHARACTERS = 10_000
-
-
-class Graders:
-    """Grades, from any thread. A process that compares mathematics is kept for the next request, until `close`."""
-
-    def __init__(self) -> None:
-        self._comparers = Comparers()
-
-    def grade(self, grader: Grader, items: Iterable[RewardItem]) -> list[Reward]:
-        """One reward an item, in order."""
-        if grader.kind in ISOLATED:
-            return list(ISOLATED[grader.kind](grader, list(items), self._comparers))
-        return [GRADERS[grader.kind](grader, item) for item in items]
-
-    def close(self) -> None:
-        self._comparers.close()
-
-
-def grade(grader: Grader, items: Iterable[RewardItem]) -> list[Reward]:
-    """One reward an item, in order, for who asks once."""
-    with closing(Graders()) as graders:
-        return graders.grade(grader, items)
 
 
 def exact_match(grader: ExactMatch, item: RewardItem) -> Reward:
@@ -85,22 +57,6 @@ def contains(grader: Contains, item: RewardItem) -> Reward:
     return scored(reference in completion)
 
 
-def pattern(grader: Pattern, item: RewardItem) -> Reward:
-    """1.0 where the pattern is found; with groups, where the first one equals the reference without outer white space.
-
-    Only the last 10,000 characters of a completion are searched, and the first match there counts. That bounds patterns
-    that cost a power of the length; one that doubles with every character, such as (a+)+$, is its author's to avoid.
-    """
-    expression = re.compile(grader.pattern)
-    if expression.groups and item.reference is None:
-        return no_reference(grader)
-    found = expression.search(item.completion[-PATTERN_CHARACTERS:])
-    if found is None or item.reference is None or not expression.groups:
-        return scored(found is not None)
-    group = found[1]
-    return scored(group is not None and group.strip() == item.reference.strip(), found=group)
-
-
 def walk(grader: Walk, item: RewardItem) -> Reward:
     """1.0 where the completion is nothing but moves and they lead to the reference: the verifier of a grid world."""
     target = POINT.fullmatch((item.reference or "").strip())
@@ -115,13 +71,7 @@ GRADERS: dict[str, Callable[[Any, RewardItem], Reward]] = {
     "exact_match": exact_match,
     "last_number": last_number,
     "contains": contains,
-    "pattern": pattern,
     "walk": walk,
-}
-# These run in processes of their own, one or more for all items of a request.
-ISOLATED: dict[str, Callable[[Any, Sequence[RewardItem], Comparers], Iterable[Reward]]] = {
-    "math": equal_answers,
-    "unit_tests": lambda grader, items, _: tested(grader, items),
 }
 
 

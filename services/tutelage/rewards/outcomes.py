@@ -13,7 +13,7 @@ def scored(right: bool, **detail: Any) -> Reward:
 
 
 def ungraded(reason: str, **detail: Any) -> Reward:
-    """Not valid. With an `outcome` in `detail` the completion is why; without one the data is."""
+    """Not valid. With an `outcome` in `detail` the machine is why; without one the data is. A completion never is."""
     return Reward(value=None, valid=False, detail={**detail, "reason": reason})
 
 

@@ -2,54 +2,46 @@
 
 from __future__ import annotations
 
-import ast
+import asyncio
 import json
-import os
 import re
-import subprocess
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 from tutelage.rewards.outcomes import no_reference, scored, ungraded
-from tutelage.sandbox.launch import Child
+from tutelage.rewards.processes import NotAnswered
+from tutelage.sandbox.launch import Child, NotStarted
 from tutelage_client.wire import Reward, RewardItem, UnitTests
 
 # The process ends itself at its deadline; this much later it is taken to be beyond that.
 _GRACE_S = 10.0
-_FENCE = re.compile(r"^```[ \t]*(?:python|py)?[ \t]*\n(.*?)^```", re.DOTALL | re.MULTILINE | re.IGNORECASE)
+_FENCE = re.compile(r"^```[ \t]*(?:(?:python|py)[ \t]*)?\n(.*?)^```", re.DOTALL | re.MULTILINE | re.IGNORECASE)
 
 
-def tested(grader: UnitTests, items: Sequence[RewardItem]) -> list[Reward]:
-    """1.0 where the code of the completion passes the tests of the reference, as many items at a time as CPUs."""
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as beside:
-        return list(beside.map(partial(_graded, grader), items))
+async def tested(grader: UnitTests, item: RewardItem) -> Reward:
+    """1.0 where the code of the completion passes the tests of the reference.
+
+    Raises:
+        NotAnswered: the machine is at fault.
+    """
+    if not (item.reference or "").strip():
+        return no_reference(grader)
+    job = json.dumps({"code": code_in(item.completion), "tests": item.reference})
+    try:
+        async with Child("trial", str(grader.timeout_s), str(grader.memory_mb), packages=False) as child:
+            if refused := child.ready.strip():
+                raise NotAnswered("not_run", json.loads(refused)["reason"])
+            async with asyncio.timeout(grader.timeout_s + _GRACE_S):
+                said = await child.asked(job.encode())
+    except NotStarted as error:
+        raise NotAnswered("not_started", f"the sandbox did not start: {error}") from error
+    except TimeoutError:
+        return scored(False, outcome="timed_out", reason="the tests' process did not end in time")
+    verdict = json.loads(said) if said else {"outcome": "crashed", "reason": "the tests' process ended"}
+    if "outcome" not in verdict:
+        return ungraded(verdict["reason"])
+    return scored(verdict["outcome"] == "passed", **verdict)
 
 
 def code_in(completion: str) -> str:
     """The last block of Python between fences, or all of it."""
     blocks = _FENCE.findall(completion)
     return blocks[-1] if blocks else completion
-
-
-def _graded(grader: UnitTests, item: RewardItem) -> Reward:
-    if not (item.reference or "").strip():
-        return no_reference(grader)
-    assert item.reference is not None
-    try:
-        ast.parse(item.reference)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        return ungraded(f"the reference must be tests in Python: {error}")
-    job = {"code": code_in(item.completion), "tests": item.reference}
-    limits = (str(grader.timeout_s), str(grader.memory_mb))
-    try:
-        with Child("trial", *limits, packages=False) as child:
-            said, _ = child.process.communicate(json.dumps(job).encode(), timeout=grader.timeout_s + _GRACE_S)
-    except subprocess.TimeoutExpired:
-        return scored(False, outcome="timed_out", reason="the tests' process did not end in time")
-    if not said:
-        return ungraded("the sandbox did not start")
-    verdict = json.loads(said) if said.strip() else {"outcome": "crashed", "reason": "the tests' process ended"}
-    if "outcome" not in verdict:
-        return ungraded(verdict["reason"])
-    return scored(verdict["outcome"] == "passed", **verdict)

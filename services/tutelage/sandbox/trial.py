@@ -43,7 +43,7 @@ class Raised(Exception):
 
 
 def main() -> None:
-    """Arguments: seconds, MiB. A job on standard input: {code, tests}. An empty line once sealed, then a verdict."""
+    """Arguments: seconds, MiB. An empty line out once sealed, then a job in, {code, tests}, then a verdict out."""
     timeout_s, memory_mb = float(sys.argv[1]), int(sys.argv[2])
     sys.set_int_max_str_digits(0)  # the time is bounded here, and an answer may be a long number
     limit(memory_mb=memory_mb, cpu_s=int(timeout_s) + 2)
@@ -79,13 +79,13 @@ def _try(timeout_s: float) -> None:
     verdicts.write("\n")  # it has started: from here on, no verdict is a crash
     verdicts.flush()
     os.dup2(2, 1)  # what the tests print goes nowhere
-    job = json.loads(sys.stdin.buffer.read())
+    job = json.loads(sys.stdin.buffer.readline())
     signal.signal(signal.SIGALRM, _time_is_over)
     signal.setitimer(signal.ITIMER_REAL, timeout_s)
     said = _verdict(ours, job)
     signal.setitimer(signal.ITIMER_REAL, 0)
     os.kill(answering, signal.SIGKILL)
-    verdicts.write(json.dumps(said))
+    verdicts.write(json.dumps(said) + "\n")
     verdicts.flush()
     os._exit(0)
 
@@ -106,12 +106,16 @@ def _verdict(line: socket.socket, job: dict[str, str]) -> dict[str, str]:
 
 
 def _run_tests(stream: BufferedRWPair, job: dict[str, str]) -> None:
+    try:
+        tests = compile(job["tests"], "tests", "exec")
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise Unfit(f"the reference must be tests in Python: {error}"[:300]) from error
     loaded = _asked(stream, {"code": job["code"]})
     functions = {name: _function(stream, name) for name in loaded["callables"]}
     sys.modules["solution"] = solution = ModuleType("solution")
     solution.__dict__.update(functions)
     names: dict[str, Any] = {"__name__": "tests", **functions}
-    exec(compile(job["tests"], "tests", "exec"), names)  # noqa: S102 - it is what this process is for
+    exec(tests, names)  # noqa: S102 - it is what this process is for
     for name, held in list(names.items()):
         if name.startswith("test_") and callable(held) and name not in functions:
             held()

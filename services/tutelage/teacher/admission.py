@@ -27,12 +27,14 @@ class Limits:
     """What a teacher takes upon itself.
 
     max_tokens: of one request; max_candidates: ids at one position; max_waiting_tokens: of requests that wait
+    max_waiting_items: to be graded, of all requests
     runs_code: answers may be graded by running them
     """
 
     max_tokens: int
     max_candidates: int
     max_waiting_tokens: int
+    max_waiting_items: int
     runs_code: bool
 
 

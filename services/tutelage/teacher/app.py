@@ -13,7 +13,7 @@ from tutelage.serving.rates import RateLimited
 from tutelage.teacher.accounts import BudgetSpent
 from tutelage.teacher.admission import CapabilityMissing, require_head
 from tutelage.teacher.callers import BEARER, CallerOf, Callers
-from tutelage.teacher.entrance import BUSY, Teacher, refuse_if_busy, scorer_of
+from tutelage.teacher.entrance import BUSY, Teacher, refuse_if_busy, refuse_if_grading, scorer_of
 from tutelage.teacher.failures import EngineFailed
 from tutelage.teacher.negotiation import read_request, reply_form, write_reply
 from tutelage.teacher.openai_face import openai_routes
@@ -74,8 +74,7 @@ async def generate(asked: GenerateRequest, request: Request, teacher: Teacher, c
 @routes.post("/reward", responses=answers(*BUSY))
 async def reward(asked: RewardRequest, request: Request, teacher: Teacher, caller: CallerOf) -> RewardReply:
     """Grade completions, or have the model judge them; an item that cannot be graded is not valid, never 0."""
-    if needs_model(asked.reward):
-        refuse_if_busy(teacher, caller)
+    (refuse_if_busy if needs_model(asked.reward) else refuse_if_grading)(teacher, caller)
     return await while_wanted(request, teacher.reward(asked, caller))
 
 

@@ -62,7 +62,7 @@ def build_app(settings: Settings, engine: Engine, queue: Queue | None = None) ->
             scorer = app.state.scorer = Scorer(
                 settings.name, engine, batcher, settings.limits(), accounts, metrics, cache
             )
-            stack.callback(scorer.close)
+            stack.push_async_callback(scorer.close)
             await scorer.probe_once()
             await stack.enter_async_context(_beside(app, settings, scorer, callers, queue))
             yield

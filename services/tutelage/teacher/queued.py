@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -11,7 +12,7 @@ from typing import Any
 
 from tutelage.queue.base import Job
 from tutelage.teacher.accounts import Bill
-from tutelage.teacher.fairness import FairLine
+from tutelage.teacher.fairness import FairLine, lets_in
 from tutelage.telemetry import TeacherMetrics
 from tutelage_client.tracing import CONTEXT, TraceContext
 from tutelage_client.wire import GenerateRequest, ScoreGroup, Signal
@@ -89,12 +90,14 @@ class WaitingLine:
         self._count(self.tokens + item.tokens)
 
     def has_room(self, owner: str, most_tokens: int) -> bool:
-        """Whether one more request of `owner` may wait. When all room is taken, less than an equal share lets in."""
+        """Whether one more request of `owner` may wait: see `fairness.lets_in`."""
         if self.tokens < most_tokens:
             return True
-        waiting = [item for item in self._items if not item.future.done()]
-        owners = {item.owner for item in waiting} | {owner}
-        return sum(item.tokens for item in waiting if item.owner == owner) < most_tokens / len(owners)
+        waiting = Counter[str]()
+        for item in self._items:
+            if not item.future.done():
+                waiting[item.owner] += item.tokens
+        return lets_in(owner, waiting, most_tokens)
 
     def take(self) -> list[Waiting]:
         """The request whose turn it is, and those after it that fit into the same call."""

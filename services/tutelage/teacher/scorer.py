@@ -14,7 +14,7 @@ from tutelage.engines import Engine
 from tutelage.engines.base import LimitedEngine, RewardEngine
 from tutelage.engines.probe import probe
 from tutelage.engines.replicas import ReplicatedEngine
-from tutelage.rewards import Graders, judge_rewards
+from tutelage.rewards import judge_rewards
 from tutelage.rewards.models import model_rewards
 from tutelage.serving.rates import RateLimited
 from tutelage.teacher.accounts import Accounts, BudgetSpent
@@ -25,6 +25,7 @@ from tutelage.teacher.cache import ScoreCache
 from tutelage.teacher.callers import Caller
 from tutelage.teacher.canary import Canary
 from tutelage.teacher.failures import EngineAway, EngineFailed
+from tutelage.teacher.grading import GradingLine
 from tutelage.teacher.paid import PaidWork
 from tutelage.teacher.prices import PICO, most_scored
 from tutelage.telemetry import TeacherMetrics, describe_error
@@ -69,21 +70,21 @@ class Scorer:
         self.engine = engine
         self.batcher = batcher
         self.limits = limits
+        self.grading = GradingLine()
         self.started_at = int(time.time())
         self.probe: dict[str, Any] = {"ok": False}
         self.not_ready: str | None = "the start-up probe has not run yet"
         self._accounts = accounts
         self._metrics = metrics
         self._cache = cache
-        self._graders = Graders()
         self._canary = Canary(engine, batcher)
         self._record = Record()
         self._work = PaidWork(name, engine, batcher, limits, accounts, self._record)
         self._was_ready = False
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End the processes that grade."""
-        self._graders.close()
+        await self.grading.close()
 
     def info(self) -> TeacherInfo:
         return TeacherInfo(
@@ -152,7 +153,7 @@ class Scorer:
                 rewards, usage = await judge_rewards(request, partial(self._work.judge, caller=caller))
             else:
                 caller.pace.take(tokens=0)
-                rewards, usage = await asyncio.to_thread(self._graders.grade, request.reward, request.items), Usage()
+                rewards, usage = await self.grading.grade(request.reward, request.items, caller.account.name), Usage()
             return RewardReply(rewards=tuple(rewards), provenance=self.engine.provenance, usage=usage)
 
     async def become_ready(self, stopping: asyncio.Event, again_after_s: float = 2.0) -> None:

@@ -121,6 +121,7 @@ class Settings(BaseSettings):
     max_batch_tokens: int = Field(16_384, ge=1, description="tokens of one engine call")
     max_request_tokens: int = Field(1_048_576, ge=1, description="tokens of one request")
     max_waiting_tokens: int = Field(1_048_576, ge=1, description="tokens that may wait before HTTP answers 503")
+    max_waiting_items: int = Field(4096, ge=1, description="items that may wait to be graded before HTTP answers 503")
     max_candidates: int = Field(4096, ge=1, description="candidate ids at one position")
     run_code: bool = Field(
         False, description="grade by unit_tests, which runs the code of whoever may ask for rewards, in a sandbox"
@@ -228,4 +229,6 @@ class Settings(BaseSettings):
         return read_key(self.coordinator_key_file) if self.coordinator_key_file else None
 
     def limits(self) -> Limits:
-        return Limits(self.max_request_tokens, self.max_candidates, self.max_waiting_tokens, self.run_code)
+        return Limits(
+            self.max_request_tokens, self.max_candidates, self.max_waiting_tokens, self.max_waiting_items, self.run_code
+        )

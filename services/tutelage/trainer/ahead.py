@@ -85,7 +85,7 @@ class Ahead:
 
     async def __aexit__(self, *_: object) -> None:
         await self._stop()
-        self._graders.close()
+        await self._graders.close()
 
     @property
     def queued(self) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from tutelage.core.objective import Objective
-from tutelage.rewards.graders import grade
+from tutelage.rewards import grade
 from tutelage.trainer.collate import micro_batches
 from tutelage.trainer.data import Example
 from tutelage.trainer.marking import Scored
@@ -72,7 +72,7 @@ def _as_rollout(example: Example) -> Rollout:
 
 
 def averaged(rewards: Sequence[Reward], tags: Sequence[str | None], grader: str) -> dict[str, float]:
-    """`accuracy`, `accuracy/TAG` of each tag, and `eval_ungraded`: the share of answers that the grader gave up on.
+    """`accuracy`, `accuracy/TAG` of each tag, and `eval_ungraded`: the share that the machine left ungraded.
 
     Raises:
         InvalidInput: a line of the data lacks what the grader needs, or no answer could be graded.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean, pstdev
@@ -54,8 +53,8 @@ def item(rollout: Rollout, text: Text) -> RewardItem:
 
 
 async def graded(scored: Sequence[Scored], grader: Grader, text: Text, graders: Graders) -> list[Scored]:
-    """The same with the rewards of a grader that needs no model, which may take its time beside the event loop."""
-    rewards = await asyncio.to_thread(graders.grade, grader, [item(s.rollout, text) for s in scored])
+    """The same with the rewards of a grader that needs no model."""
+    rewards = await graders.grade(grader, [item(s.rollout, text) for s in scored])
     return [replace(s, reward=reward) for s, reward in zip(scored, rewards, strict=True)]
 
 
