@@ -51,7 +51,14 @@ def run(name: str, benchmark: Benchmark, *, short: bool, into: list[Path]) -> No
 
 def show(cell: Cell) -> None:
     peer = cell.peer["name"] if cell.peer else "alone"
-    print(f"  {cell.cell:<28} {peer:<28} {figures(cell)}, equal: {cell.equal}", flush=True)
+    print(f"  {cell.cell:<28} {peer:<28} {figures(cell)}, equal: {cell.equal}{wanted(cell)}", flush=True)
+
+
+def wanted(cell: Cell) -> str:
+    if (target := cell.target) is None:
+        return ""
+    found = cell.counted[target.figure]
+    return f", {target.figure}: {found:.3g} of at most {target.at_most:g}, {'met' if target.met else 'missed'}"
 
 
 def figures(cell: Cell) -> str:

@@ -8,9 +8,23 @@ import random
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import ceil
 from typing import Any
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is wanted of one figure of a cell, and whether it was met there."""
+
+    figure: str
+    at_most: float
+    met: bool
+
+
+def target(counted: Mapping[str, float], figure: str, at_most: float) -> Target:
+    return Target(figure, at_most, counted[figure] <= at_most)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +42,12 @@ class Cell:
     ci: tuple[float, float] | None = None
     equal: bool
     counted: Mapping[str, float] = field(default_factory=dict)
+    target: Target | None = None
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The least of the values that so large a share of them does not exceed."""
+    return sorted(values)[max(0, ceil(share * len(values)) - 1)]
 
 
 def paired(ours: Callable[[], Any], theirs: Callable[[], Any], repetitions: int) -> tuple[list[float], list[float]]:

@@ -87,6 +87,14 @@ def sides(result: dict[str, Any]) -> list[str]:
     return rows
 
 
+def _wanted(cell: dict[str, Any]) -> str:
+    """Results of an older form have no target."""
+    if (target := cell.get("target")) is None:
+        return "-"
+    name, unit = target["figure"].rpartition("_")[::2]
+    return f"{name} ≤ {target['at_most']:g} {unit.replace('mb', 'MB')}: {'met' if target['met'] else 'missed'}"
+
+
 PAIRS: Column = "pairs", lambda cell: str(cell["peer"]["settings"]["pairs"])
 LOAD = counted("load", "load_1min", ".1f")
 CPU_RATIO = counted("processor time, ratio", "cpu_ratio", ".2f")
@@ -165,6 +173,7 @@ COORDINATOR = [
     counted("memory before, MB", "rss_before_mb", ".1f"),
     counted("half way, MB", "rss_half_mb", ".1f"),
     counted("after, MB", "rss_after_mb", ".1f"),
+    ("target", _wanted),
     LOAD,
 ]
 TABLES: dict[str, Rows] = {

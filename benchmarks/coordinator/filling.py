@@ -42,11 +42,16 @@ class Size:
 
 @dataclass(frozen=True)
 class Filled:
-    """points: rows of metrics of all runs together; rollout_path: the page of a rollout of ten thousand tokens"""
+    """points: rows of metrics of all runs together; reverse_kl: the least and the largest value of it, in each run
 
+    rollout_path: the page of a rollout of ten thousand tokens
+    """
+
+    size: Size
     run_ids: list[str]
     long_run_id: str
     points: int
+    reverse_kl: tuple[float, float]
     rollout_path: str
 
 
@@ -63,8 +68,10 @@ def fill(path: Path, size: Size) -> Filled:
                 _copy_rows(session, table, first, long, {step: start, "last_step": start}, size.steps)
         session.execute(update(RunRow).where(RunRow.id == long).values(step=size.long_run_steps))
         points = session.scalars(select(func.count()).select_from(MetricRow)).one()
+        rows = session.scalars(select(MetricRow.metrics).where(MetricRow.run_id == first)).all()
     database.close()
-    return Filled([first, *copies], long, points, f"/runs/{first}/rollouts/{NAME}")
+    kl = [row["reverse_kl"] for row in rows]
+    return Filled(size, [first, *copies], long, points, (min(kl), max(kl)), f"/runs/{first}/rollouts/{NAME}")
 
 
 def _reported(session: Session, settings: Settings, steps: int) -> str:

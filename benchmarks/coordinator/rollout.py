@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import Cell, load_1min
+from benchmarks.measure import Cell, load_1min, percentile, target
 from benchmarks.processes import ROOT
 from tutelage_client.wire import Inspection, Rollout
 
 TOKENS, VOCABULARY, TOP = 10_000, 2000, 8
 NAME = "long"
+ANSWERED_MS = 500.0  # wanted at the 95th percentile
 BROWSER_PYTHON = ROOT / ".venv-browser" / "bin" / "python"  # made by `make screenshots`
 NO_BROWSER = "; no browser here, `make screenshots` says what it takes"
 
@@ -67,16 +68,19 @@ def in_browser(url: str, count: int) -> Cell:
     script = str(Path(__file__).with_name("opening.py"))
     done = subprocess.run([str(BROWSER_PYTHON), script, url, str(count)], capture_output=True, text=True, check=True)
     told = json.loads(done.stdout)
+    counted = {
+        "p95_ms": percentile(told["ms"], 0.95),
+        "max_ms": max(told["ms"]),
+        "lists_ms": statistics.median(told["lists_ms"]),
+        "requests": count,
+        "tokens": TOKENS,
+        "load_1min": load_1min(),
+    }
     return Cell(
         cell="rollout page in Chromium, until a key is answered",
         peer=None,
         ours=statistics.median(told["ms"]),
         equal=all(said.startswith("Token ") and said.endswith("; the worst here") for said in told["said"]),
-        counted={
-            "max_ms": max(told["ms"]),
-            "lists_ms": statistics.median(told["lists_ms"]),
-            "requests": count,
-            "tokens": TOKENS,
-            "load_1min": load_1min(),
-        },
+        counted=counted,
+        target=target(counted, "p95_ms", ANSWERED_MS),
     )
