@@ -59,7 +59,7 @@ class Several:
 
     def __init__(self, *upstreams: Upstream, hedge_after_s: float | None = None) -> None:
         self.upstreams = upstreams
-        replicas = [Replica(name, upstream) for name, upstream in zip("abc", upstreams, strict=False)]
+        replicas = [Replica(name, upstream) for name, upstream in zip("abcd", upstreams, strict=False)]
         self.engine = ReplicatedEngine(replicas, hedge_after_s, first_pause_s=0.01)
         self.events: list[tuple[str, str]] = []
         self.engine.listen(lambda replica, event: self.events.append((replica.name, event)))
@@ -138,6 +138,22 @@ async def test_one_that_disagrees_about_improbable_tokens_alone_gets_no_work(toy
         async with over(urls, toy_tokenizer_dir) as engine:
             assert [view.up for view in engine.views()] == [True, False, True]
             assert "(a log-probability is off by" in str(engine.views()[1].reason)
+
+
+@pytest.mark.parametrize("seeds", [(0, 5), (0, 5, 6), (0, 0, 5, 5)], ids=str)
+async def test_none_is_believed_where_no_more_than_half_agree(seeds: tuple[int, ...]) -> None:
+    upstreams = [Upstream(seed=seed) for seed in seeds]
+    for upstream in upstreams:
+        upstream.provenance = FakeEngine(FakeOptions(), "toy").provenance  # it does not say so itself
+    several = Several(*upstreams)
+    with pytest.raises(UpstreamAway, match="no more than half of the replicas score a known sequence alike"):
+        await several.engine.connect()
+    assert not any(view.up for view in several.engine.views())
+    for upstream in upstreams[1:]:
+        upstream.logprob_VV = upstreams[0].logprob_VV
+    await several.engine.connect()
+    await check_right(several.engine)
+    await several.engine.close()
 
 
 async def test_one_of_another_version_gets_no_work() -> None:

@@ -18,9 +18,9 @@ from tutelage_client.spec import explain
 
 
 async def test_a_teacher_with_a_replica_out_of_service_is_ready_and_says_so() -> None:
-    sound, odd = FakeEngine(FakeOptions(), "toy"), FakeEngine(FakeOptions(seed=5), "toy")
+    sound, odd, third = (FakeEngine(FakeOptions(seed=seed), "toy") for seed in (0, 5, 0))
     odd.provenance = sound.provenance
-    engine = ReplicatedEngine([Replica("a:1", sound), Replica("b:2", odd)])
+    engine = ReplicatedEngine([Replica("a:1", sound), Replica("b:2", odd), Replica("c:3", third)])
     app = build_app(Settings.model_validate({"name": "toy", "engine": "fake"}), engine)
     app.state.url = "http://127.0.0.1"
     transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
@@ -31,7 +31,7 @@ async def test_a_teacher_with_a_replica_out_of_service_is_ready_and_says_so() ->
         body = {"sequences": [{"token_ids": [1, 2, 3], "score_start": 1}]}
         assert (await http.post("/v1/score", json=body)).status_code == 200
         assert (await http.get("/readyz")).status_code == 200
-        a, b = (await http.get("/v1/teacher")).json()["replicas"]
+        a, b, _ = (await http.get("/v1/teacher")).json()["replicas"]
         assert (a["name"], a["up"], b["name"], b["up"]) == ("a:1", True, "b:2", False)
         assert "differently from the others" in b["reason"]
         shown = (await http.get("/metrics")).text

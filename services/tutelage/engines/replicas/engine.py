@@ -41,6 +41,9 @@ Listener = Callable[[Replica, Event], None]
 
 HEDGED_SHARE = 0.1  # of all requests, at most
 _LONGEST_PAUSE_S = 60.0
+_IN_DOUBT = (
+    "no more than half of the replicas score a known sequence alike, so none is believed; leave out the wrong one"
+)
 
 
 class ReplicatedEngine:
@@ -102,16 +105,16 @@ class ReplicatedEngine:
         return tuple(replica.view() for replica in self.replicas)
 
     async def connect(self) -> dict[str, Any]:
-        """Probe every replica that takes no work. The first time, the answer that most of them give is the truth.
+        """Probe every replica that takes no work. The first time, the answer that more than half of them give is true.
 
         Raises:
-            UpstreamAway: none is left.
+            UpstreamAway: none is left, or no answer is more than half of them's.
         """
         out = [replica for replica in self.replicas if not replica.up]
         found = await asyncio.gather(*(replica.examine() for replica in out), return_exceptions=True)
         passed = [standing for standing in found if isinstance(standing, Standing)]
         if self._standing is None and passed:
-            self._standing = max(passed, key=lambda one: sum(one.differs_from(other) is None for other in passed))
+            self._standing = _believed(passed)
         for replica, standing in zip(out, found, strict=True):
             self._judge(replica, standing)
         if not any(replica.up for replica in self.replicas) or self._standing is None:
@@ -218,8 +221,7 @@ class ReplicatedEngine:
                 raise found
             self._quarantine(replica, str(found))
             return
-        assert self._standing is not None
-        differs = found.differs_from(self._standing)
+        differs = _IN_DOUBT if self._standing is None else found.differs_from(self._standing)
         if differs is not None:
             self._quarantine(replica, differs)
         elif not replica.up:
@@ -259,6 +261,16 @@ class ReplicatedEngine:
         replica.counts[event] += 1
         if self._listener is not None:
             self._listener(replica, event)
+
+
+def _believed(passed: Sequence[Standing]) -> Standing | None:
+    """What most of them show; None where no more than half score alike, so that anyone may be the one that is wrong."""
+
+    def alike(one: Standing) -> int:
+        return sum(one.scores_otherwise(other) is None for other in passed)
+
+    best = max(passed, key=lambda one: (alike(one), sum(one.differs_from(other) is None for other in passed)))
+    return best if 2 * alike(best) > len(passed) else None
 
 
 def _tokens(group: ScoreGroup) -> int:

@@ -35,8 +35,12 @@ class Standing:
             for name, value in ours:
                 if (wanted := getattr(theirs, name)) != value:
                     return f"its {name} is {value!r}, the others' is {wanted!r}"
-        change = changed(other.answer, self.answer, self.provenance.dtype)
+        change = self.scores_otherwise(other)
         return None if change is None else f"it scores a known sequence differently from the others ({change})"
+
+    def scores_otherwise(self, other: Standing) -> str | None:
+        """What is off between the answers, None if nothing is."""
+        return changed(other.answer, self.answer, self.provenance.dtype)
 
 
 class Replica:
