@@ -74,6 +74,10 @@ SCORING: list[tuple[str, tuple[Trap, ...], str | None]] = [
     ("vllm", ("drift",), "differently|disagree"),
     ("vllm", ("uniform",), "without its weights"),
     ("vllm", ("other_tokenizer",), "tokenizer is not the one"),
+    ("vllm", ("other_tokenizer", "no_tokenize"), "they spell the token 0 't1' and 't0'"),
+    ("sglang", ("other_tokenizer",), "tokenizer is not the one"),
+    ("sglang", ("other_tokenizer", "no_tokenize"), "they spell the token 0"),
+    ("openai", ("other_tokenizer",), "they spell the token 0"),
     ("vllm", ("forbidden",), "check --api-key-file"),
     ("vllm", ("broken",), "failed 3 times"),
     ("sglang", ("impossible",), None),
@@ -176,6 +180,27 @@ async def test_a_length_that_is_declared_is_one_that_is_scored(
             )
         finally:
             await engine.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "traps", "said"),
+    [
+        ("vllm", (), "equal on a sample text and 2 special tokens; equal in the texts of 32 tokens"),
+        ("sglang", ("no_tokenize",), "equal in the texts of 32 tokens"),
+        ("openai", (), "equal in the texts of 32 tokens"),
+        ("openai", ("no_prompt_logprobs", "texts"), "equal in the texts of 32 tokens"),
+        ("openai", ("no_prompt_logprobs",), "as configured in --model, not verified"),
+    ],
+)
+async def test_what_is_known_of_a_server_s_tokenizer_is_said(
+    kind: str, traps: tuple[Trap, ...], said: str, toy_tokenizer_dir: Path
+) -> None:
+    toy = ToyServer(FakeOptions(vocabulary_size=VOCABULARY, max_length=64), traps)
+    async with listening(APPS[kind](toy)) as url:
+        engine = await open_engine(options_of(kind, url, toy_tokenizer_dir), "toy")
+        found = await probe(Directly(engine), engine)
+        assert found["tokenizer"].startswith(said)
+        await engine.close()
 
 
 async def test_candidates_of_too_large_a_union_are_found_in_the_top_k_or_bounded_by_it(toy_tokenizer_dir: Path) -> None:

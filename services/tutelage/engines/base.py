@@ -113,6 +113,15 @@ class RewardEngine(Engine, Protocol):
 
 
 @runtime_checkable
+class ServedEngine(Engine, Protocol):
+    """An engine before a server, which has a tokenizer of its own."""
+
+    async def compare_tokenizers(self) -> str:
+        """What of it was found equal to ours, or that nothing could be. Raises: BadScores: it is another."""
+        ...
+
+
+@runtime_checkable
 class LimitedEngine(Engine, Protocol):
     """An engine before upstreams, which have limits of their own and may fail."""
 

@@ -18,12 +18,12 @@ from tutelage.engines.upstream.calls import Calls
 from tutelage.engines.upstream.choices import read_choices
 from tutelage.engines.upstream.dialect import Learned
 from tutelage.engines.upstream.discovery import largest_taken, model_length, served_model
-from tutelage.engines.upstream.echo import TokenTexts, read_echo
+from tutelage.engines.upstream.echo import TokenTexts, read_echo, read_echoed_texts
 from tutelage.engines.upstream.engine import UpstreamEngine
 from tutelage.engines.upstream.failures import TryAgain, UpstreamFailed, UpstreamRefused
 from tutelage.engines.upstream.http import raise_for_status, read_key
 from tutelage.engines.upstream.local import read_local
-from tutelage.engines.upstream.prompt_logprobs import answer_from_top_k, read_prompt_logprobs
+from tutelage.engines.upstream.prompt_logprobs import answer_from_top_k, read_prompt_logprobs, read_spelling
 from tutelage.engines.upstream.tab import Tab
 from tutelage_client.errors import BadScores
 from tutelage_client.http import retry_after_s
@@ -110,7 +110,15 @@ class Openai:
         return read_choices(body.get("choices"), request)
 
     async def tokenize(self, text: str) -> list[int] | None:
-        """There is no such route; each echoed token is compared instead."""
+        """There is no such route; what the server spells is compared instead."""
+
+    async def spell(self, token_ids: Sequence[int]) -> list[str | None]:
+        asked = Asked([0, *token_ids], 1, frozenset({Signal.SAMPLED}))
+        if not self._echo:
+            choice = await self._choice(asked, extra_body={"prompt_logprobs": 0})
+            return read_spelling(choice.get("prompt_logprobs"), asked)
+        choice = await self._choice(asked, echo=True, logprobs=1)
+        return read_echoed_texts(choice.get("logprobs"), asked)
 
     async def close(self) -> None:
         await self._client.close()

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.engines.agreement import disagreement, gap_nats
-from tutelage.engines.base import Engine
+from tutelage.engines.base import Engine, ServedEngine
 from tutelage.engines.known import ask_known, known_answer, known_group
 from tutelage.engines.mass import mass_of_all, mass_of_top_k
 from tutelage_client.errors import BadScores
@@ -77,6 +77,8 @@ async def probe(answers: Answers, engine: Engine) -> dict[str, Any]:
         "eos_ids": list(known.eos_ids),
         "tokenizer_fingerprint": engine.provenance.tokenizer_fingerprint,
     }
+    if isinstance(engine, ServedEngine):
+        found["tokenizer"] = await engine.compare_tokenizers()
     first = known.signals & {Signal.SAMPLED, Signal.TOP_K}
     if first:
         found |= await _Probe(answers, known, engine.provenance.dtype).run(first)

@@ -89,6 +89,11 @@ class Sglang:
             raise
         return answer.get("tokens")
 
+    async def spell(self, token_ids: Sequence[int]) -> list[str | None]:
+        asked = Asked([0, *token_ids], 1, frozenset({Signal.SAMPLED}))
+        rows = _rows(await self._meta(asked, 0, None, texts=True), "input_token_logprobs", asked)
+        return [row[2] for row in rows]
+
     async def close(self) -> None:
         await self._http.close()
 
@@ -104,14 +109,14 @@ class Sglang:
         asked = Asked([0, 0], 1, frozenset({Signal.TOP_K}), k)
         _pairs(_rows(await self._meta(asked, k, None), "input_top_logprobs", asked), k)
 
-    async def _meta(self, asked: Asked, top_k: int, union: Ids | None) -> dict[str, Any]:
+    async def _meta(self, asked: Asked, top_k: int, union: Ids | None, *, texts: bool = False) -> dict[str, Any]:
         body = {
             "input_ids": asked.token_ids,
             "sampling_params": {"max_new_tokens": 0, "temperature": asked.temperature},
             "return_logprob": True,
             "logprob_start_len": asked.start - 1,
             "top_logprobs_num": top_k,
-            "return_text_in_logprobs": False,
+            "return_text_in_logprobs": texts,
         } | ({} if union is None else {"token_ids_logprob": union.tolist()})
         meta = (await self._http.post("/generate", body)).get("meta_info")
         if not isinstance(meta, dict):

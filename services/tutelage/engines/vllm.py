@@ -116,6 +116,9 @@ class VllmInProcess:
     async def tokenize(self, text: str) -> list[int] | None:
         return self._llm.get_tokenizer().encode(text, add_special_tokens=False)
 
+    async def spell(self, token_ids: Sequence[int]) -> list[str | None]:
+        return [self._llm.get_tokenizer().decode([i]) for i in token_ids]
+
     async def close(self) -> None:
         if self._llm is not None:
             self._llm.shutdown()

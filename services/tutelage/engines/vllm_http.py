@@ -21,7 +21,7 @@ from tutelage.engines.upstream.discovery import largest_taken, model_length, ser
 from tutelage.engines.upstream.failures import UpstreamRefused
 from tutelage.engines.upstream.http import UpstreamHttp
 from tutelage.engines.upstream.npy import read_npy
-from tutelage.engines.upstream.prompt_logprobs import read_prompt_logprobs
+from tutelage.engines.upstream.prompt_logprobs import read_prompt_logprobs, read_spelling
 from tutelage.engines.vllm_scores import UNCHANGED, TopK, score_by_ids, score_by_top_k
 from tutelage_client.errors import BadScores
 from tutelage_client.wire import GenerateRequest, Generation, Signal
@@ -86,6 +86,10 @@ class Vllm:
                 return None
             raise
 
+    async def spell(self, token_ids: Sequence[int]) -> list[str | None]:
+        asked = Asked([0, *token_ids], 1, frozenset({Signal.SAMPLED}))
+        return read_spelling(await self._prompt_logprobs(asked, 0), asked)
+
     async def close(self) -> None:
         await self._http.close()
 
@@ -109,6 +113,9 @@ class Vllm:
         return None
 
     async def _top_k(self, asked: Asked, k: int) -> TopK:
+        return read_prompt_logprobs(await self._prompt_logprobs(asked, k), asked, k)
+
+    async def _prompt_logprobs(self, asked: Asked, k: int) -> Any:
         body = UNCHANGED | {
             "model": self._model,
             "prompt": asked.token_ids,
@@ -117,7 +124,7 @@ class Vllm:
             "prompt_logprobs": k,
         }
         choices = (await self._http.post("/v1/completions", body)).get("choices") or [{}]
-        return read_prompt_logprobs(choices[0].get("prompt_logprobs"), asked, k)
+        return choices[0].get("prompt_logprobs")
 
     async def _of_ids(self, asked: Asked, columns: Ids, top_k: int | None) -> tuple[Logprobs, TopK | None]:
         parameters = UNCHANGED | {

@@ -8,7 +8,7 @@ import numpy as np
 from fastapi import FastAPI
 from numpy.typing import NDArray
 
-from tutelage.engines.fakes.toy import Body, Json, ToyServer
+from tutelage.engines.fakes.toy import Body, Json, ToyServer, error
 from tutelage_client.wire import Generation
 
 
@@ -26,7 +26,9 @@ def sglang_app(toy: ToyServer) -> FastAPI:
         return toy.models(root=f"org/{toy.name}", max_model_len=longest + 1)
 
     @app.post("/tokenize")
-    async def tokenize(body: Body) -> Json:
+    async def tokenize(body: Body) -> Any:
+        if "no_tokenize" in toy.traps:
+            return error(404, "Not Found")
         return {"tokens": toy.tokenize(body["prompt"])}
 
     @app.post("/generate")
@@ -50,7 +52,9 @@ def _input_logprobs(toy: ToyServer, ids: list[int], start: int, body: Json) -> J
     rows = list(zip(toy.logprobs(ids)[start:], ids[start + 1 :], strict=False))
     if "row_short" in toy.traps:
         rows = rows[:-1]
-    meta: Json = {"input_token_logprobs": [[None, ids[start], None], *([_json(lp[t]), t, None] for lp, t in rows)]}
+    spell = toy.spell if body.get("return_text_in_logprobs") else lambda _: None
+    own = [[_json(lp[t]), t, spell(t)] for lp, t in rows]
+    meta: Json = {"input_token_logprobs": [[None, ids[start], spell(ids[start])], *own]}
     if k := body.get("top_logprobs_num"):
         meta["input_top_logprobs"] = [None, *(_entries(lp, np.argsort(-lp, kind="stable")[:k]) for lp, _ in rows)]
     if (named := body.get("token_ids_logprob")) is not None:

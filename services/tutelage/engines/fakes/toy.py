@@ -30,6 +30,7 @@ Trap = Literal[
     "overloaded",  # the first calls are refused with Retry-After
     "over_quota",  # after some calls each is refused for a while, with seconds of Retry-After
     "rate_limited",  # again and again a call is refused, with a second of Retry-After
+    "no_tokenize",  # there is no route that cuts a text
     "other_replica",  # the weights of improbable tokens are not those of its like
     "row_short",  # a row is missing at the end
     "row_shifted",  # rows are one place off
@@ -124,7 +125,11 @@ class ToyServer:
             rank = {int(i): r for r, i in enumerate(order, 1)}
             rows.append(
                 {
-                    str(i): {"logprob": max(float(logprob_V[i]), -9999.0), "rank": rank[i], "decoded_token": f"t{i}"}
+                    str(i): {
+                        "logprob": max(float(logprob_V[i]), -9999.0),
+                        "rank": rank[i],
+                        "decoded_token": self.spell(i),
+                    }
                     for i in best
                 }
             )
@@ -140,6 +145,9 @@ class ToyServer:
         known = ("n", "max_tokens", "temperature", "top_p", "seed")
         asked = {key: body[key] for key in known if body.get(key) is not None} | more
         return GenerateRequest.model_validate({"prompts": [prompt], "stop": body.get("stop") or [], **asked})
+
+    def spell(self, token_id: int) -> str:
+        return f"t{token_id + 1}" if "other_tokenizer" in self.traps else f"t{token_id}"
 
     def tokenize(self, text: str) -> list[int]:
         """As the tokenizer directory does: an unknown word is the last token."""

@@ -29,7 +29,9 @@ def vllm_app(toy: ToyServer) -> FastAPI:
         return toy.models(root=f"org/{toy.name}", max_model_len=longest + 1)
 
     @app.post("/tokenize")
-    async def tokenize(body: Body) -> Json:
+    async def tokenize(body: Body) -> Any:
+        if "no_tokenize" in toy.traps:
+            return error(404, "Not Found")
         ids = toy.tokenize(body["prompt"])
         return {"count": len(ids), "max_model_len": longest + 1, "tokens": ids}
 

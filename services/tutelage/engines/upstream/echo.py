@@ -66,6 +66,15 @@ def read_echo(logprobs: Any, asked: Asked, k: int, texts: TokenTexts) -> tuple[I
     return ids, logprobs_of([[value for _, value in row] for row in rows]), logprobs_of(own[asked.start : n])
 
 
+def read_echoed_texts(logprobs: Any, asked: Asked) -> list[str | None]:
+    """The text of each scored token, None where it is named by id. Raises: BadScores: fewer tokens came back."""
+    tokens = (logprobs.get("tokens") or []) if isinstance(logprobs, dict) else []
+    if len(tokens) < len(asked.token_ids):
+        raise BadScores(f"the upstream echoed {len(tokens)} tokens of {len(asked.token_ids)}", "length")
+    texts = tokens[asked.start : len(asked.token_ids)]
+    return [None if re.fullmatch(r"token_id:\d+", text) else text for text in texts]
+
+
 def _entries(row: Any, own: str, own_logprob: float, k: int) -> list[tuple[str, float]]:
     """The k best of a row; some servers add the token itself as one more."""
     if not isinstance(row, dict):

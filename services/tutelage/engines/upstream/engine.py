@@ -20,6 +20,7 @@ from tutelage.engines.upstream.canary import Canary
 from tutelage.engines.upstream.dialect import Dialect, Learned
 from tutelage.engines.upstream.failures import UpstreamFailed, UpstreamRefused
 from tutelage.engines.upstream.local import LocalModel
+from tutelage.engines.upstream.spelling import compare_tokenizers
 from tutelage_client.errors import BadScores, InvalidInput
 from tutelage_client.wire import (
     Breaker,
@@ -37,7 +38,6 @@ from tutelage_client.wire import (
 SIGNALS = frozenset({Signal.SAMPLED, Signal.TOP_K, Signal.CANDIDATES})
 MAX_CELLS = 1 << 22  # top-k entries of one sequence: about 300 MB of JSON
 _LONGEST_TRIED = 1 << 15
-_SAMPLE = "On-policy distillation: 3 + 4 = 7, ça va? 你好\n\tdef f(x):"
 
 
 class UpstreamEngine:
@@ -83,7 +83,7 @@ class UpstreamEngine:
         return None if self.calls is None else self.calls.breaker.state
 
     async def connect(self) -> dict[str, Any]:
-        """See `base.Engine.connect`; here it also compares tokenizers, and tries the length and another temperature."""
+        """See `base.Engine.connect`; here it also tries the length and another temperature."""
         learned = await self._dialect.learn()
         self._keeps_prompts = learned.keeps_prompts
         self.capabilities = self._able(learned)
@@ -94,9 +94,12 @@ class UpstreamEngine:
         return {
             "upstream_model": learned.model,
             "length": await self._try_length(),
-            "tokenizer": await self._compare_tokenizers(),
             "temperature": await self._try_temperature(),
         } | learned.facts
+
+    async def compare_tokenizers(self) -> str:
+        """See `base.ServedEngine`."""
+        return await compare_tokenizers(self._local, self._dialect, self.capabilities.max_length)
 
     async def score(
         self, groups: Sequence[ScoreGroup], signals: frozenset[Signal], top_k: int | None
@@ -190,18 +193,6 @@ class UpstreamEngine:
     async def _try_temperature(self) -> str:
         applied = self._differs(self._canary.known, await self._known_scores(temperature=0.5)) is not None
         return f"{'applied' if applied else 'ignored'} by the upstream on given tokens; log-probs are asked for at 1"
-
-    async def _compare_tokenizers(self) -> str:
-        theirs = await self._dialect.tokenize(_SAMPLE)
-        if theirs is None:
-            return "not compared: the upstream has no /tokenize"
-        ours = self._local.tokenizer(_SAMPLE, add_special_tokens=False)["input_ids"]
-        if theirs != ours:
-            raise BadScores(
-                "the upstream's tokenizer is not the one in --model: they cut a text into different ids; "
-                "give the directory of the model that the upstream serves"
-            )
-        return "equal on a sample text"
 
 
 def _block(asked: Asked, answer: Answer) -> TokenScores:

@@ -26,6 +26,17 @@ def read_prompt_logprobs(rows: Any, asked: Asked, k: int) -> tuple[Ids, Logprobs
     return ids, logprobs, logprobs_of([own for _, own in entries])
 
 
+def read_spelling(rows: Any, asked: Asked) -> list[str | None]:
+    """The server's own text of each scored token, None where it gives none.
+
+    Raises:
+        BadScores: as `read_prompt_logprobs`.
+    """
+    read_prompt_logprobs(rows, asked, 0)
+    pairs = zip(rows[asked.start :], asked.scored_ids, strict=True)
+    return [next(entry.get("decoded_token") for key, entry in row.items() if int(key) == own) for row, own in pairs]
+
+
 def answer_from_top_k(asked: Asked, ids_RK: Ids, logprob_RK: Logprobs, own_R: Logprobs, cached: int = 0) -> Answer:
     """Every signal from the top k and the realised tokens; candidates as far as these cover them."""
     arrays: dict[str, Any] = {}
