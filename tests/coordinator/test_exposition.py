@@ -92,6 +92,8 @@ def test_a_run_is_told_with_its_progress_and_its_last_row(told: Exposed, lease: 
     }
     assert told.about("tutelage_train_reverse_kl_nats") == {"mean": 0.25, "p10": -0.5, "p90": 1.75, "max": 6}
     assert told.about("tutelage_train_entropy_nats") == {"student": 1.5, "teacher": 1}
+    assert told.about("tutelage_run_tokens_total") == {"prompt": 40, "response": 96, "trained": 90}
+    assert told.about("tutelage_run_rollouts_at_lag_total") == {"0": 5, "3": 4}
     assert told.value("tutelage_run_teacher_tokens_total", **run) == 960
     assert told.value("tutelage_teacher_available", teacher="walker") == 1
 
@@ -147,7 +149,8 @@ async def test_counters_never_fall_over_a_resume_and_count_what_was_done_twice(
     async def learn(epoch: int, steps: Iterable[int], again: int = 1) -> None:
         for step in steps:
             done = {"seconds": 4.0, "learn_s": 1.0, "wait_s": 1.0, "eval_s": 0.5, "teacher_usd": 0.5 * step}
-            done |= {"checkpoint_s": 0.25, "checkpoint_failures": 1.0}
+            done |= {"checkpoint_s": 0.25, "checkpoint_failures": 1.0, "tokens": 7.0}
+            done[f"rollouts_at_lag/{step % 2}"] = 8.0
             fates = {"rollouts/submitted": 8.0 * step, "rollouts/trained": 6.0 * step, "rollouts/stale": 2.0 * step}
             for _ in range(again):  # the second time as if the first answer had been lost
                 await worker.report_step(lease.run_id, report(epoch, step, done | fates, tokens=step))
@@ -181,6 +184,8 @@ async def test_counters_never_fall_over_a_resume_and_count_what_was_done_twice(
         "evaluate": 4.5,
         "checkpoint": 2.25,
     }
+    assert last.about("tutelage_run_tokens_total")["response"] == 63
+    assert last.about("tutelage_run_rollouts_at_lag_total") == {"0": 40, "1": 32}, "rows of steps 0 to 4, then 3 to 6"
     assert last.value("tutelage_run_checkpoint_failures_total", **run) == 9, "each row tells those since the one before"
     assert last.value("tutelage_run_crashes_total", **run) == 1, "a new checkpoint forgives it, and takes nothing back"
 

@@ -75,6 +75,7 @@ async def test_the_queue_is_told_by_teacher(
     dead, again, _ = await queue.lease("walker", "w", count=3, wait_s=0)
     await queue.fail(dead, "broken", retry=False)
     await queue.fail(again, "broken")
+    await queue.answer([(again, b"late")])
     await queue.lease("walker", "w", count=1, wait_s=0)  # the one that waits
     await queue.lease("walker", "w", count=1, wait_s=0)  # the one that failed, for the second time
     await queue.put([job("new")])
@@ -85,6 +86,8 @@ async def test_the_queue_is_told_by_teacher(
     assert told.value("tutelage_queue_pending", **walker) == 3
     assert told.value("tutelage_queue_redeliveries_total", **walker) == 1
     assert told.value("tutelage_dead_letters", **walker) == 1
+    assert told.value("tutelage_queue_dead_letters_total", **walker) == 1
+    assert told.value("tutelage_queue_duplicates_dropped_total", **walker) == 1
     oldest_s = told.value("tutelage_queue_oldest_age_seconds", **walker)
     assert oldest_s is not None
     assert 0 < oldest_s < 60

@@ -221,8 +221,23 @@ async def test_a_failed_job_is_retried_until_its_last_delivery(queue: Queue, ask
     assert await buried(queue) == [("a", 3, "reason 3", ["w1: reason 1", "w1: reason 2", "w1: reason 3"])]
     assert await read_all(queue) == [Answer("a", None, "reason 3")]
     assert await queue.fetch("a") == Answer("a", None, "reason 3")
-    assert await queue.depth("walker") == Depth(0, 0, 1, None, redelivered=2)
+    assert await queue.depth("walker") == Depth(0, 0, 1, None, redelivered=2, buried=1)
     assert await put_one(queue, ask("a")) is Put.DEAD
+
+
+async def test_answers_that_took_no_effect_and_jobs_that_were_given_up_are_counted(bench: Any, ask: Any) -> None:
+    """A dead letter that is discarded was given up all the same."""
+    queue = bench.open(lease_s=SHORT_S)
+    await put_one(queue, ask("a"))
+    slow = await take_one(queue, "slow")
+    (quick,) = await bench.lease_later(queue, "quick", within_s=LATER_S)
+    assert not await answer_one(queue, slow, b"late")
+    assert await answer_one(queue, quick, b"scores")
+    assert not await answer_one(queue, quick, b"scores, as its first answer was lost")
+    await put_one(queue, ask("b"))
+    await queue.fail(await take_one(queue), "no", retry=False)
+    await queue.discard("walker", "b")
+    assert await queue.depth("walker") == Depth(0, 0, 0, None, redelivered=1, buried=1, duplicates=2)
 
 
 async def test_a_job_that_must_not_be_retried_dies_at_once(queue: Queue, ask: Any) -> None:

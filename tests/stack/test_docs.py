@@ -174,5 +174,7 @@ async def test_every_metric_of_a_run_has_a_meaning_and_every_meaning_a_metric(up
 def documented(name: str) -> str:
     """A metric as the table has it, which stands for all tags, places and teachers."""
     kind, _, place = name.partition("/")
-    places = {"accuracy": "TAG"} | dict.fromkeys(("log_ratio_p10", "log_ratio_p50", "log_ratio_p90"), "BIN")
+    places = {"accuracy": "TAG", "rollouts_at_lag": "LAG"} | dict.fromkeys(
+        ("log_ratio_p10", "log_ratio_p50", "log_ratio_p90"), "BIN"
+    )
     return f"{kind}/{places.get(kind, 'TEACHER')}" if place and name not in MEASURES else name

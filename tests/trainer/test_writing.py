@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutelage.trainer.writing import described, repeated
+from tutelage.trainer.writing import OLDEST, by_lag, described, repeated
 
 
 @given(st.lists(st.integers(0, 3), max_size=40), st.integers(1, 5))
@@ -42,4 +42,7 @@ def test_lag_and_length_are_told_by_mean_and_extreme(random_rollouts: Any) -> No
     told = described(rollouts, 4)
     assert (told["lag"], told["lag_max"]) == (2, 3)
     assert (told["tokens"], told["length"], told["length_max"]) == (13, pytest.approx(13 / 3), 8)
+    assert told["prompt_tokens"] == 3 * len(rollout.prompt_ids)
+    assert by_lag([*rollouts, rollouts[0]], 4) == {"rollouts_at_lag/1": 2, "rollouts_at_lag/3": 1}, "data has none"
+    assert by_lag(rollouts, OLDEST + 2) == {f"rollouts_at_lag/{OLDEST + 1}+": 1, f"rollouts_at_lag/{OLDEST - 1}": 1}
     assert (described(rollouts[2:], 4)["lag"], described(rollouts[2:], 4)["lag_max"]) == (0, 0)

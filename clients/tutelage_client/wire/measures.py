@@ -104,6 +104,7 @@ LEARNING = {
 # About the text of the step, and its time.
 WRITING = {
     "tokens": Measure("tokens", "completion tokens of the step"),
+    "prompt_tokens": Measure("tokens", "those of their prompts, once for each completion"),
     "length": Measure("tokens", "mean length of a completion"),
     "length_max": Measure("tokens", "longest completion"),
     "truncated": Measure("share of rollouts", "completions that ended at max_new_tokens"),
@@ -113,6 +114,11 @@ WRITING = {
     ),
     "lag": Measure("policy versions", "mean between writing and learning; 0 is on-policy, and data has none"),
     "lag_max": Measure("policy versions", "the largest; `rollout.max_lag` bounds it"),
+    "rollouts_at_lag/LAG": Measure(
+        "rollouts",
+        "of the student, whose turn came in this step when they were LAG versions old, the stale ones too: LAG is 0 to "
+        "64, or 65+; a lag that none has is absent",
+    ),
     "rollouts/submitted": Measure("rollouts", "written, or read, since the run began: the sum of the six below"),
     "rollouts/trained": Measure("rollouts", "of these: learned from"),
     "rollouts/stale": Measure("rollouts", "of these: older than `rollout.max_lag` when their turn came, left out"),

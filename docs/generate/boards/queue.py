@@ -45,8 +45,21 @@ FAULTS = Row(
             least=0,
         ),
         Panel(
+            "Answered twice",
+            "Answers an hour that took no effect: the job had ended, or another teacher had it by then.",
+            (Query(of_teacher("increase(tutelage_queue_duplicates_dropped_total[1h])"), "{{teacher}}"),),
+            least=0,
+        ),
+        Panel(
+            "Given up",
+            "Jobs an hour that became dead letters. DeadLettersRise fires at the first.",
+            (Query(of_teacher("increase(tutelage_queue_dead_letters_total[1h])"), "{{teacher}}"),),
+            limits=(Limit(1, "orange"),),
+            least=0,
+        ),
+        Panel(
             "Dead letters",
-            "Jobs that were given up. `tutelage queue dead` names them; replay or discard them.",
+            "Those that are there. `tutelage queue dead` names them; replay or discard them.",
             (Query(of_teacher("tutelage_dead_letters"), "{{teacher}}"),),
             limits=(Limit(1, "orange"),),
             least=0,

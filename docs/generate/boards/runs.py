@@ -137,6 +137,19 @@ TIME = Row(
             least=0,
         ),
         Panel(
+            "Tokens of steps a second",
+            "Of prompts and of completions, and of these what was learned from. Far apart: scores are missing.",
+            (Query(rate_of_run("tutelage_run_tokens_total", "kind"), "{{run_id}} {{kind}}"),),
+            least=0,
+        ),
+        Panel(
+            "Rollouts by their age",
+            "A second, by the policy versions that lay between writing and their turn, stale ones too.",
+            (Query(rate_of_run("tutelage_run_rollouts_at_lag_total", "lag"), "{{run_id}} {{lag}}"),),
+            stacked=True,
+            least=0,
+        ),
+        Panel(
             "Policy versions between writing and learning",
             "0 is on-policy. The spec's `rollout.max_lag` bounds it.",
             (Query(of_run("tutelage_train_lag_versions", "stat"), "{{run_id}} {{stat}}"),),

@@ -20,6 +20,16 @@ BESIDE = {
 PHASES = ("write", "wait", "learn", *BESIDE)
 
 
+# Of totals that add what each row tells of its own step, the name there.
+_OF_STEP = {
+    "tokens/prompt": "prompt_tokens",
+    "tokens/response": "tokens",
+    "tokens/trained": "learned_tokens",
+    "checkpoint_failures": "checkpoint_failures",
+}
+AT_LAG = "rollouts_at_lag/"
+
+
 class Counts(NamedTuple):
     """A row. metrics: null where a value is not finite"""
 
@@ -39,15 +49,19 @@ def count(session: Session, run: RunRow, step: int, told: Counts) -> None:
     before = session.execute(earlier.order_by(MetricRow.step.desc()).limit(1)).first()
     grown = _growth({} if before is None else Counts(*before).since_begin(), told.since_begin())
     lacking = any(name in told.metrics and told.metrics[name] is None for name in ("loss", "grad_norm"))
-    failures = told.metrics.get("checkpoint_failures") or 0.0
-    faults = {"nonfinite_steps": float(lacking), "checkpoint_failures": failures}
-    run.totals = _added(run.totals, grown | phases(told.metrics) | faults)
+    own = phases(told.metrics) | _of_step(told.metrics) | {"nonfinite_steps": float(lacking)}
+    run.totals = _added(run.totals, grown | own)
 
 
 def crashed(run: RunRow) -> None:
     """An attempt crashed. `crashes` is forgiven at the next checkpoint, the total is not."""
     run.crashes += 1
     run.totals = _added(run.totals, {"crashes": 1})
+
+
+def _of_step(metrics: Mapping[str, float | None]) -> dict[str, float]:
+    at_lag = {name: count for name, count in metrics.items() if name.startswith(AT_LAG) and count is not None}
+    return {total: metrics.get(name) or 0.0 for total, name in _OF_STEP.items()} | at_lag
 
 
 def phases(metrics: Mapping[str, float | None]) -> dict[str, float]:

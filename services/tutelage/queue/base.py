@@ -92,7 +92,8 @@ class Depth:
     """waiting: not yet delivered; leased: delivered, not acknowledged; dead: given up; oldest_s: age of the oldest.
 
     tokens, bytes: of the waiting and the leased, which admission counts
-    redelivered: deliveries that were not the first of their job, since the queue began
+    Since the queue began: redelivered, deliveries that were not the first of their job; buried, jobs that were given
+    up; duplicates, answers without effect, as their job had ended or another worker had it by then.
     """
 
     waiting: int
@@ -102,6 +103,8 @@ class Depth:
     tokens: int = 0
     bytes: int = 0
     redelivered: int = 0
+    buried: int = 0
+    duplicates: int = 0
 
 
 @dataclass(frozen=True, slots=True)

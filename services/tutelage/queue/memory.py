@@ -88,6 +88,8 @@ class MemoryQueue:
     def _answer(self, delivery: Delivery, payload: bytes) -> bool:
         record = self._held(delivery)
         if record is None:
+            if late := self._records.get(delivery.job.id):
+                self._line(late.job.queue).duplicates += 1
             return False
         self._end(record, "answered", Answer(record.job.id, payload))
         record.job = replace(record.job, payload=b"")
@@ -135,7 +137,8 @@ class MemoryQueue:
         line = self._line(queue)
         oldest_s = max((self._clock() - record.put_at for record in line.live()), default=None)
         dead = len(await self.dead_letters(queue))
-        return Depth(len(line.waiting), len(line.leased), dead, oldest_s, line.tokens, line.bytes, line.redelivered)
+        counted = line.tokens, line.bytes, line.redelivered, line.buried, line.duplicates
+        return Depth(len(line.waiting), len(line.leased), dead, oldest_s, *counted)
 
     async def memory(self) -> None:
         """There is no server."""
@@ -223,7 +226,9 @@ class MemoryQueue:
         return Delivery(record.job, worker, record.attempts, record.receipt)
 
     def _end(self, record: Record, state: Literal["answered", "dead"], answer: Answer) -> None:
-        self._line(record.job.queue).leave(record)
+        line = self._line(record.job.queue)
+        line.leave(record)
+        line.buried += state == "dead"
         record.state, record.answer = state, answer
         self._keep(record)
         for reply_to in record.asked:

@@ -78,9 +78,16 @@ function ops.renew(worker, ...)
   return each(3, one, ...)
 end
 
+-- Of a job that was forgotten nobody knows whose it was.
+local function answer_late(id)
+  local queue = load(id).queue
+  if queue then count(queue, 'duplicates') end
+  return 0
+end
+
 local function answer(id, worker, entry, attempt, answer)
   local job = held(id, worker, entry, attempt)
-  if not job then return 0 end
+  if not job then return answer_late(id) end
   call('HSET', job_key(id), 'state', 'answered', 'answer', answer)
   local over = {'envelope', 'entry', 'worker'}
   for reply_to in pairs(job.asked) do
@@ -175,14 +182,16 @@ end
 function ops.depth(queue)
   prune_dead(queue)
   local dead = call('ZCARD', queue_key(queue, 'dead'))
-  local again = tonumber(call('HMGET', queue_key(queue, 'told'), 'redelivered')[1] or 0)
-  if call('EXISTS', queue_key(queue, 'jobs')) == 0 then return {0, 0, dead, false, 0, 0, again} end
+  local told = call('HMGET', queue_key(queue, 'told'), 'redelivered', 'buried', 'duplicates')
+  local again, buried, duplicates = tonumber(told[1] or 0), tonumber(told[2] or 0), tonumber(told[3] or 0)
+  if call('EXISTS', queue_key(queue, 'jobs')) == 0 then return {0, 0, dead, false, 0, 0, again, buried, duplicates} end
   local leased = call('XPENDING', queue_key(queue, 'jobs'), GROUP)[1]
   local oldest = call('ZRANGE', queue_key(queue, 'live'), 0, 0, 'WITHSCORES')[2]
   local age_ms = oldest and math.max(0, now_ms() - tonumber(oldest)) or false
   local load = call('HMGET', queue_key(queue, 'load'), 'tokens', 'bytes')
   local waiting = call('ZCARD', queue_key(queue, 'live')) - leased
-  return {waiting, leased, dead, age_ms, tonumber(load[1] or 0), tonumber(load[2] or 0), again}
+  local tokens, bytes = tonumber(load[1] or 0), tonumber(load[2] or 0)
+  return {waiting, leased, dead, age_ms, tokens, bytes, again, buried, duplicates}
 end
 
 function ops.dead_letters(queue)

@@ -32,7 +32,8 @@ class Record:
 class Line:
     """The unfinished jobs of one queue in order: waiting by arrival, leased by delivery.
 
-    workers: when each of them asked last; tokens, bytes: of the jobs; redelivered: see `Depth`
+    workers: when each of them asked last; tokens, bytes: of the jobs
+    redelivered, buried, duplicates: see `Depth`
     turn: the run that goes first, and until when
     """
 
@@ -42,6 +43,8 @@ class Line:
     tokens: int = 0
     bytes: int = 0
     redelivered: int = 0
+    buried: int = 0
+    duplicates: int = 0
     turn: tuple[str, float] | None = None
 
     def enter(self, record: Record, state: Literal["waiting", "leased"]) -> None:

@@ -6,7 +6,7 @@ Keys, all below `tutelage:`; one queue's keys share a hash tag:
     {NAME}:tail      the last delivered entry
     {NAME}:live      sorted set of job ids that wait or are leased, by the time of their put
     {NAME}:load      hash, the tokens and bytes of these jobs
-    {NAME}:told      hash, how often a job was delivered again
+    {NAME}:told      hash, how often a job was delivered again, was given up, was answered without effect
     {NAME}:next      the run that found no room and goes first, for as long as it keeps asking
     {NAME}:asking    sorted set of workers by the time when they last asked for work
     {NAME}:clock     the server's time at a recent look, to notice that it was set back

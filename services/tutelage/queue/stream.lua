@@ -83,7 +83,11 @@ local function tell(job, what)
   call('HSET', job_key(job.id), 'history', job.history)
 end
 
+-- Counts since the queue began.
+local function count(queue, what) call('HINCRBY', queue_key(queue, 'told'), what, 1) end
+
 local function bury(job, reason)
+  count(job.queue, 'buried')
   call('HSET', job_key(job.id), 'state', 'dead', 'reason', reason)
   drop(job.queue, job.entry)
   leave(job)
@@ -115,7 +119,7 @@ local function claim(queue, worker, item)
     return nil
   end
   local attempt = tostring(job.attempts + 1)
-  if attempt ~= '1' then call('HINCRBY', queue_key(queue, 'told'), 'redelivered', 1) end
+  if attempt ~= '1' then count(queue, 'redelivered') end
   call('HSET', job_key(id), 'attempts', attempt, 'worker', worker)
   touch(id, job.envelope)
   return {id, entry, attempt, job.envelope}

@@ -76,6 +76,7 @@ async def step(run: Run) -> str | None:
     if run.objective.target.adaptive:
         run.ledger.clock = advanced(run.ledger.clock, run.objective.target, run.student.step, metrics.get("loss"))
     metrics |= timing(begun_s, scored_s, timeline) | counted(run, scored) | replayed(run, scored) | rewards
+    metrics |= writing.by_lag((each.rollout for each in [*scored, *stale]), run.student.step - 1)
     ended = ended_by(run)
     if ended:
         await run.ahead.give_up()

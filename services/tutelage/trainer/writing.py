@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from tutelage_client.wire import Rollout
 
 REPEATED = 4
 OTHERS = ("data", "teacher")  # whose text has no lag
+OLDEST = 64  # versions, the most that `rollout.max_lag` allows; replayed text may be older
 
 
 def described(rollouts: Sequence[Rollout], version: int) -> dict[str, float | None]:
@@ -24,6 +26,7 @@ def described(rollouts: Sequence[Rollout], version: int) -> dict[str, float | No
     grams = sum(count for _, count in repeats)
     return {
         "tokens": sum(lengths),
+        "prompt_tokens": sum(len(r.prompt_ids) for r in rollouts),
         "lag": sum(lags) / len(lags) if lags else 0.0,
         "lag_max": max(lags, default=0),
         "length": sum(lengths) / len(rollouts) if rollouts else None,
@@ -31,6 +34,12 @@ def described(rollouts: Sequence[Rollout], version: int) -> dict[str, float | No
         "truncated": sum(r.finish_reason == "length" for r in rollouts) / len(rollouts) if rollouts else None,
         "repetition": sum(again for again, _ in repeats) / grams if grams else None,
     }
+
+
+def by_lag(rollouts: Iterable[Rollout], version: int) -> dict[str, float | None]:
+    """How many of the student's rollouts are how many versions old, for those lags that any has."""
+    lags = Counter(min(lag(each, version), OLDEST + 1) for each in rollouts if each.source not in OTHERS)
+    return {f"rollouts_at_lag/{old if old <= OLDEST else f'{old}+'}": count for old, count in sorted(lags.items())}
 
 
 def lag(rollout: Rollout, version: int) -> int:

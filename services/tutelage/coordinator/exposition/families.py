@@ -52,6 +52,12 @@ RUNS = {
     "tutelage_run_rollouts_total": _run(
         "counter", "Rollouts by outcome: trained, stale, dead_lettered, skipped, dropped", "outcome"
     ),
+    "tutelage_run_rollouts_at_lag_total": _run(
+        "counter", "Rollouts of the student by their age in versions when their turn came: 0 to 64, or 65+", "lag"
+    ),
+    "tutelage_run_tokens_total": _run(
+        "counter", "Tokens of steps by kind: prompt, response, and of these trained on", "kind"
+    ),
     "tutelage_run_rollouts_queued": _run("gauge", "Rollouts under way at the last row"),
     "tutelage_run_phase_seconds_total": _run(
         "counter",
@@ -97,6 +103,10 @@ FLEET = {
     "tutelage_queue_redeliveries_total": Family(
         "counter", "Deliveries that were not the first of their job", ("teacher",)
     ),
+    "tutelage_queue_duplicates_dropped_total": Family(
+        "counter", "Answers that took no effect: their job had ended, or another teacher had it by then", ("teacher",)
+    ),
+    "tutelage_queue_dead_letters_total": Family("counter", "Jobs that were given up", ("teacher",)),
     "tutelage_dead_letters": Family("gauge", "Jobs that were given up and are kept", ("teacher",)),
     "tutelage_redis_memory_bytes": Family("gauge", "Memory that the queue's server uses"),
     "tutelage_redis_memory_limit_bytes": Family("gauge", "The most that it may use, where it has a limit"),

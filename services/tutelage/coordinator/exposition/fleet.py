@@ -54,6 +54,8 @@ def _queue(name: str, depth: Depth) -> Iterator[Sample]:
     yield Sample("tutelage_queue_pending", (name,), depth.leased)
     yield Sample("tutelage_queue_oldest_age_seconds", (name,), depth.oldest_s or 0.0)
     yield Sample("tutelage_queue_redeliveries_total", (name,), depth.redelivered)
+    yield Sample("tutelage_queue_duplicates_dropped_total", (name,), depth.duplicates)
+    yield Sample("tutelage_queue_dead_letters_total", (name,), depth.buried)
     yield Sample("tutelage_dead_letters", (name,), depth.dead)
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, aliased
 
 from tutelage.coordinator.exposition.families import Sample
 from tutelage.coordinator.tables import CheckpointRow, MetricRow, RunRow
-from tutelage.coordinator.totals import PHASES, ROLLOUTS
+from tutelage.coordinator.totals import AT_LAG, PHASES, ROLLOUTS
 from tutelage_client.wire import RunStatus
 
 RunNow = Row[*tuple[Any, ...]]
@@ -54,6 +54,7 @@ _TOTALS: dict[tuple[str, *tuple[str, ...]], str] = {
     ("tutelage_run_rollouts_submitted_total",): "rollouts/submitted",
     **{("tutelage_run_rollouts_total", fate): f"rollouts/{fate}" for fate in ROLLOUTS if fate != "submitted"},
     **{("tutelage_run_phase_seconds_total", phase): f"seconds/{phase}" for phase in PHASES},
+    **{("tutelage_run_tokens_total", kind): f"tokens/{kind}" for kind in ("prompt", "response", "trained")},
     ("tutelage_run_nonfinite_steps_total",): "nonfinite_steps",
     ("tutelage_run_checkpoint_failures_total",): "checkpoint_failures",
 }
@@ -127,6 +128,9 @@ def _holding(run: RunNow, lease_s: float) -> Iterator[Sample]:
 def _totals(run: RunNow) -> Iterator[Sample]:
     for (family, *labels), name in _TOTALS.items():
         yield Sample(family, (run.id, *labels), run.totals.get(name, 0))
+    for name, count in run.totals.items():
+        if name.startswith(AT_LAG):
+            yield Sample("tutelage_run_rollouts_at_lag_total", (run.id, name.removeprefix(AT_LAG)), count)
     if "teacher_usd" in run.totals:
         yield Sample("tutelage_run_teacher_cost_usd_total", (run.id,), run.totals["teacher_usd"])
 
