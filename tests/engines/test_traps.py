@@ -11,10 +11,13 @@ import pytest
 
 from tutelage.engines import ChatOptions, FakeOptions, UpstreamOptions, open_engine
 from tutelage.engines.fakes import APPS, ToyServer, Trap, listening
+from tutelage.engines.openai import open_client
 from tutelage.engines.probe import Directly, probe
 from tutelage.engines.sglang import MAX_UNION_CELLS
+from tutelage.engines.upstream.surface import EXTRAS, Surface, learn_surface
+from tutelage.engines.upstream.tab import Tab
 from tutelage_client.errors import BadScores, InvalidInput, TutelageError
-from tutelage_client.wire import Completion, GenerateRequest, ScoreGroup, Signal, TokenScores
+from tutelage_client.wire import Completion, GenerateRequest, ScoreGroup, Signal, TokenScores, Usage
 
 VOCABULARY = 97
 GROUP = ScoreGroup.model_validate(
@@ -242,7 +245,23 @@ async def test_a_model_that_changes_under_its_name_is_found_out(kind: str, toy_t
         await engine.close()
 
 
-REQUEST = GenerateRequest(prompts=["t1 t2", [{"role": "user", "content": "t3"}]], n=2, max_tokens=6, seed=1)
+REQUEST = GenerateRequest(prompts=["t1 t2", [{"role": "user", "content": "t3"}]], n=2, max_tokens=64, seed=1)
+
+
+# What hosted models refuse or ignore, one by one and as it comes together.
+SURFACES: dict[tuple[Trap, ...], Surface] = {
+    ("max_tokens",): Surface("max_tokens"),
+    ("own_temperature",): Surface(takes=frozenset({"n", "seed", "logprobs"})),
+    ("one_sampler",): Surface(takes=frozenset({"temperature", "n", "seed", "logprobs"})),
+    ("ignores_n",): Surface(takes=frozenset(EXTRAS) - {"n"}),
+    ("no_n",): Surface(takes=frozenset(EXTRAS) - {"n"}),
+    ("no_seed",): Surface(takes=frozenset(EXTRAS) - {"seed"}),
+    ("thinks",): Surface(),
+    ("thinks", "own_temperature", "no_logprobs"): Surface(takes=frozenset({"n", "seed"})),
+    ("max_tokens", "no_seed", "no_logprobs"): Surface("max_tokens", frozenset(EXTRAS) - {"seed", "logprobs"}),
+    ("one_sampler", "no_n", "no_logprobs"): Surface(takes=frozenset({"temperature", "seed"})),
+    ("own_temperature", "max_tokens", "ignores_n", "no_seed", "no_logprobs"): Surface("max_tokens", frozenset()),
+}
 
 
 @pytest.mark.parametrize(
@@ -253,6 +272,7 @@ REQUEST = GenerateRequest(prompts=["t1 t2", [{"role": "user", "content": "t3"}]]
         (("overloaded",), {"stop", "length"}),
         (("refuses",), {"refused"}),
         (("truncates",), {"length"}),
+        *((traps, {"stop", "length"}) for traps in SURFACES),
     ],
 )
 async def test_a_chat_model_writes_and_says_how_a_text_ended(
@@ -263,6 +283,7 @@ async def test_a_chat_model_writes_and_says_how_a_text_ended(
         engine = await open_engine(options_of("chat", url, toy_tokenizer_dir), "toy")
         found = await probe(Directly(engine), engine)
         assert found["output_logprobs"] == ("no_logprobs" not in traps)
+        assert engine.capabilities.greedy == ("own_temperature" not in traps)
         generations, usage = await engine.generate(REQUEST)
         assert [len(row) for row in generations] == [2, 2]
         assert {one.finish_reason for row in generations for one in row} <= reasons
@@ -270,6 +291,73 @@ async def test_a_chat_model_writes_and_says_how_a_text_ended(
         with pytest.raises(InvalidInput, match="token ids"):
             await engine.generate(GenerateRequest(prompts=[[1, 2]]))
         await engine.close()
+
+
+@pytest.mark.parametrize("traps", SURFACES, ids="+".join)
+async def test_what_a_chat_model_takes_is_learned_from_a_few_words(traps: tuple[Trap, ...]) -> None:
+    toy = ToyServer(FakeOptions(vocabulary_size=VOCABULARY), traps)
+    async with listening(APPS["chat"](toy)) as url:
+        client = open_client(ChatOptions(upstream=url, upstream_model="toy"))
+        tab = Tab()
+
+        async def ask(parameters: dict[str, Any]) -> dict[str, Any]:
+            messages = [{"role": "user", "content": "t1"}]
+            return await client.chat(tab, Usage(), model="toy", messages=messages, **parameters)
+
+        assert await learn_surface(ask) == SURFACES[traps]
+        await client.close()
+    assert toy.calls <= 10
+
+
+async def test_where_all_is_taken_one_call_shows_it_and_the_surface_says_what_is_sent(toy_tokenizer_dir: Path) -> None:
+    toy = ToyServer(FakeOptions(vocabulary_size=VOCABULARY))
+    async with listening(APPS["chat"](toy)) as url:
+        engine = await open_engine(options_of("chat", url, toy_tokenizer_dir), "toy")
+        found = await engine.connect()
+        await engine.close()
+    assert toy.calls == 1
+    assert found["parameters"] == ["max_completion_tokens", *EXTRAS]
+    assert found["judges_at"] == "temperature 0"
+
+
+FULL, BARE = Surface(), Surface("max_tokens", frozenset())
+ONE_SAMPLER = SURFACES[("one_sampler",)]
+
+
+@pytest.mark.parametrize(
+    ("surface", "asked", "sent"),
+    [
+        (FULL, {}, {"max_completion_tokens": 9, "temperature": 1, "seed": 5, "logprobs": True}),
+        (FULL, {"top_p": 0.5}, {"max_completion_tokens": 9, "temperature": 1, "top_p": 0.5, "seed": 5}),
+        (FULL, {"temperature": 0, "n": 3}, {"max_completion_tokens": 9, "temperature": 0, "n": 3, "seed": 5}),
+        (ONE_SAMPLER, {"top_p": 0.5}, {"max_completion_tokens": 9, "top_p": 0.5, "seed": 5}),
+        (BARE, {}, {"max_tokens": 9}),
+        (BARE, {"stop": ["x"]}, {"max_tokens": 9, "stop": ["x"]}),
+        (BARE, {"temperature": 0.7}, {"max_tokens": 9, "temperature": 0.7}),  # refused there, and not left out
+    ],
+)
+def test_what_is_sent(surface: Surface, asked: dict[str, Any], sent: dict[str, Any]) -> None:
+    request = GenerateRequest.model_validate({"prompts": ["t1"], "max_tokens": 9} | asked)
+    assert surface.parameters(request, request.n, seed=5) == sent
+
+
+async def test_answers_that_are_asked_for_one_by_one_have_the_seeds_of_those_asked_for_together(
+    toy_tokenizer_dir: Path,
+) -> None:
+    texts: list[list[list[str]]] = []
+    cases: tuple[tuple[Trap, ...], ...] = ((), ("ignores_n",))
+    for traps in cases:
+        toy = ToyServer(FakeOptions(vocabulary_size=VOCABULARY), traps)
+        async with listening(APPS["chat"](toy)) as url:
+            engine = await open_engine(options_of("chat", url, toy_tokenizer_dir), "toy")
+            await engine.connect()
+            before = toy.calls
+            generations, _ = await engine.generate(REQUEST)
+            assert toy.calls - before == (4 if traps else 2)
+            texts.append([[one.text for one in row] for row in generations])
+            await engine.close()
+    assert [row[0] for row in texts[0]] == [row[0] for row in texts[1]]
+    assert all(len(set(row)) == 2 for row in texts[1]), "each has a seed of its own"
 
 
 async def test_a_chat_model_that_changes_under_its_name_is_found_out(toy_tokenizer_dir: Path) -> None:

@@ -20,9 +20,10 @@ from tutelage.rewards import judge_rewards
 from tutelage.rewards.judging import Answer, Messages, NotTaken
 from tutelage.teacher.build import build_app
 from tutelage.teacher.settings import Settings
-from tutelage_client.errors import TutelageError
+from tutelage_client.errors import ProblemResponse, TutelageError
 from tutelage_client.teacher import TeacherClient
 from tutelage_client.wire import (
+    GenerateRequest,
     Generation,
     ModelReward,
     Pairwise,
@@ -199,6 +200,24 @@ async def test_a_hosted_chat_model_judges_over_http(tmp_path: Path) -> None:
         await engine.close()
     assert reward.detail == {"score": 2}
     assert usage.forward_tokens == 7
+
+
+async def test_a_judge_that_takes_no_temperature_judges_at_its_own_and_says_so() -> None:
+    settings = Settings.model_validate({"engine": "chat", "upstream": "http://unused", "upstream_model": "toy"})
+    items = [RewardItem(prompt="p", completion="good good")]
+    async with listening(APPS["judge"](ToyServer(FakeOptions(), ("own_temperature", "max_tokens", "no_n")))) as url:
+        engine = await open_engine(ChatOptions(upstream=url, upstream_model="toy"), "judge")
+        app = build_app(settings, engine)
+        transport = httpx2.ASGITransport(app)
+        async with app.router.lifespan_context(app), TeacherClient("http://127.0.0.1", transport=transport) as client:
+            (reward,) = (await client.reward(RewardRequest(items=items, reward=RUBRIC))).rewards
+            info = await client.info()
+            with pytest.raises(ProblemResponse, match="cannot write at temperature 0") as refused:
+                await client.generate(GenerateRequest(prompts=["p"], temperature=0.0))
+    assert reward.detail == {"score": 2}
+    assert not info.capabilities.greedy
+    assert info.probe["judges_at"] == "the model's own temperature, as it takes no other"
+    assert (refused.value.status, refused.value.code) == (422, "capability_missing")
 
 
 async def test_what_a_hosted_judge_answers_with_400_is_one_reward_that_is_not_valid_and_each_is_asked_once() -> None:

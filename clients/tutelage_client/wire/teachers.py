@@ -35,6 +35,9 @@ class Capabilities(Message):
         default=True, description="each candidate gets a score; else one outside the top k may come back not valid"
     )
     generates: bool = Field(default=True, description="it writes text")
+    greedy: bool = Field(
+        default=True, description="it writes at temperature 0; where not, it judges at its model's own temperature"
+    )
     writes_by_seed: bool = Field(
         default=True,
         description="the same request and seed get the same text; a hosted model does not promise it",

@@ -5,6 +5,7 @@ Log-probs of its own text, where it gives them, are no score of a student's text
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -15,7 +16,8 @@ from tutelage.engines.checks import most_generated
 from tutelage.engines.openai import OpenaiClient, open_client
 from tutelage.engines.options import ChatOptions
 from tutelage.engines.upstream.choices import REASONS, plain
-from tutelage.engines.upstream.failures import UpstreamFailed, UpstreamRefused
+from tutelage.engines.upstream.failures import UpstreamFailed
+from tutelage.engines.upstream.surface import Surface, learn_surface
 from tutelage.engines.upstream.tab import Tab, all_paid
 from tutelage_client.errors import InvalidInput
 from tutelage_client.wire import (
@@ -32,6 +34,8 @@ from tutelage_client.wire import (
     Usage,
 )
 
+log = logging.getLogger(__name__)
+
 REFUSALS = ("content_filter", "refusal")
 MOST_IDENTITIES = 16
 
@@ -44,7 +48,7 @@ class ChatEngine:
         self._model = options.upstream_model
         self._client = client
         self._answered_as: list[str] = []
-        self._gives_logprobs = True
+        self._surface = Surface()
         self.calls = client.calls
         self.tokenizer = None
         self.capabilities = Capabilities(
@@ -76,16 +80,14 @@ class ChatEngine:
         return self.calls.breaker.state
 
     async def connect(self) -> dict[str, Any]:
-        """Write one token, and learn which model answers and whether it gives log-probs of its text."""
-        question = GenerateRequest(prompts=["Say yes."], max_tokens=1)
-        try:
-            await self._written([{"role": "user", "content": "Say yes."}], question, None, Tab())
-        except UpstreamRefused as error:
-            if error.status not in (400, 422) or not self._gives_logprobs:
-                raise
-            self._gives_logprobs = False
-            await self._written([{"role": "user", "content": "Say yes."}], question, None, Tab())
-        return {"upstream_model": self._answered_as[-1], "output_logprobs": self._gives_logprobs}
+        """Learn which model answers and which parameters it takes, from a few words of it."""
+        self._surface = await learn_surface(self._greeted)
+        greedy = "temperature" in self._surface.takes
+        if not greedy:
+            log.warning("the upstream takes no temperature 0; it judges at its own", extra={"upstream": self._model})
+        self.capabilities = self.capabilities.model_copy(update={"greedy": greedy})
+        judges_at = "temperature 0" if greedy else "the model's own temperature, as it takes no other"
+        return {"upstream_model": self._answered_as[-1], "judges_at": judges_at} | self._surface.facts()
 
     async def score(
         self,
@@ -103,9 +105,15 @@ class ChatEngine:
             UpstreamFailed: a prompt has no answer. No further call begins, and its usage counts those that did.
         """
         prompts = [_messages(prompt, i) for i, prompt in enumerate(request.prompts)]
-        seeds = [None if request.seed is None else (request.seed + i * request.n) % 2**63 for i in range(len(prompts))]
-        pairs = zip(prompts, seeds, strict=True)
-        return await all_paid([partial(self._written, prompt, request, seed) for prompt, seed in pairs])
+        n = request.n if "n" in self._surface.takes else 1
+        calls = [
+            partial(self._written, prompt, request, n, i * request.n + first)
+            for i, prompt in enumerate(prompts)
+            for first in range(0, request.n, n)
+        ]
+        written, usage = await all_paid(calls)
+        texts = [text for some in written for text in some]
+        return [texts[first : first + request.n] for first in range(0, len(texts), request.n)], usage
 
     def head(self) -> dict[str, NDArray[Any]]:
         """Refused: there are no hidden states."""
@@ -114,30 +122,33 @@ class ChatEngine:
     async def close(self) -> None:
         await self._client.close()
 
+    async def _greeted(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        body = await self._asked(Tab(), Usage(), [{"role": "user", "content": "Say yes."}], parameters)
+        if not isinstance(body.get("choices"), list) or not body["choices"]:
+            raise UpstreamFailed("the upstream wrote no answer; --upstream must be the base of a chat API")
+        return body
+
     async def _written(
-        self, messages: list[dict[str, Any]], request: GenerateRequest, seed: int | None, tab: Tab
+        self, messages: list[dict[str, Any]], request: GenerateRequest, n: int, place: int, tab: Tab
     ) -> list[Generation]:
-        body = await self._client.chat(
-            tab,
-            most_generated([messages], request.n, request.max_tokens, self.capabilities.max_length),
-            model=self._model,
-            messages=messages,
-            n=request.n,
-            max_completion_tokens=request.max_tokens,
-            temperature=request.temperature,
-            top_p=request.top_p,
-            **({"stop": request.stop} if request.stop else {}),
-            **({} if seed is None else {"seed": seed}),
-            **({"logprobs": True} if self._gives_logprobs else {}),
-        )
-        self._note_identity(body)
+        """`n` answers. place: of the first among all of the request, by which its seed counts up"""
+        seed = None if request.seed is None else (request.seed + place) % 2**63
+        most = most_generated([messages], n, request.max_tokens, self.capabilities.max_length)
+        body = await self._asked(tab, most, messages, self._surface.parameters(request, n, seed))
         choices = body.get("choices") or []
-        if len(choices) != request.n:
-            raise UpstreamFailed(f"the upstream wrote {len(choices)} answers, asked were {request.n}")
+        if len(choices) != n:
+            raise UpstreamFailed(f"the upstream wrote {len(choices)} answers, asked were {n}")
         try:
             return [_generation(choice, keep_logprobs=plain(request)) for choice in choices]
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UpstreamFailed("the upstream's answer is not in the form of the OpenAI API") from error
+
+    async def _asked(
+        self, tab: Tab, most: Usage, messages: list[dict[str, Any]], parameters: dict[str, Any]
+    ) -> dict[str, Any]:
+        body = await self._client.chat(tab, most, model=self._model, messages=messages, **parameters)
+        self._note_identity(body)
+        return body
 
     def _note_identity(self, body: dict[str, Any]) -> None:
         """Every model that ever answered under the name is part of who speaks, so that a reply shows a change.

@@ -84,9 +84,9 @@ def generation_usage(prompts: Sequence[Sequence[int]], n: int, generated: int) -
 
 
 def most_generated(prompts: Sequence[Prompt], n: int, max_tokens: int, max_length: int) -> Usage:
-    """The most that `n` continuations of each prompt take. max_length: of a prompt, in tokens"""
+    """The most that `n` continuations of each prompt take, read anew for each. max_length: of a prompt, in tokens"""
     read = sum(min(_most_tokens(prompt), max_length) for prompt in prompts)
-    return Usage(forward_tokens=read, cached_tokens=read * (n - 1), generated_tokens=len(prompts) * n * max_tokens)
+    return Usage(forward_tokens=read * n, generated_tokens=len(prompts) * n * max_tokens)
 
 
 def _most_tokens(prompt: Prompt) -> int:

@@ -65,10 +65,13 @@ def admit_generation(request: GenerateRequest, capabilities: Capabilities, limit
     """The most tokens that the request can make the teacher write.
 
     Raises:
-        CapabilityMissing: the teacher does not generate. InvalidInput: too many tokens.
+        CapabilityMissing: the teacher does not generate, or not as asked. InvalidInput: too many tokens.
     """
     if not capabilities.generates:
         raise CapabilityMissing(f"teacher {teacher!r} does not generate text; use another teacher for /v1/generate")
+    if request.temperature == 0 and not capabilities.greedy:
+        message = f"teacher {teacher!r} cannot write at temperature 0, as its upstream takes none; leave it out"
+        raise CapabilityMissing(message, "temperature")
     tokens = len(request.prompts) * request.n * request.max_tokens
     _check_tokens(tokens, limits, "max_tokens")
     return tokens

@@ -67,7 +67,8 @@ class PaidWork:
         self, questions: Sequence[Messages], max_tokens: int, *, caller: Caller
     ) -> tuple[list[Answer], Usage]:
         """What the model says to each question, or why it says nothing, and what all of them cost."""
-        request = GenerateRequest(prompts=list(questions), max_tokens=max_tokens, temperature=0.0)
+        temperature = 0.0 if self._engine.capabilities.greedy else 1.0
+        request = GenerateRequest(prompts=list(questions), max_tokens=max_tokens, temperature=temperature)
         _, most = self._admitted(request, caller)
         each = [request.model_copy(update={"prompts": [prompt]}) for prompt in request.prompts]
         with self._paid(caller, most) as bill:

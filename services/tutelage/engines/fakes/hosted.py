@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 from fastapi import FastAPI
 
 from tutelage.engines.base import Engine
-from tutelage.engines.fakes.chat import completion
+from tutelage.engines.fakes.chat import completion, taken
 from tutelage.engines.fakes.judge import FENCED
 from tutelage.engines.fakes.toy import Body, Json, ToyServer
 from tutelage_client.errors import InvalidInput
@@ -118,7 +118,7 @@ def hosted_app(toy: ToyServer, engine: Engine) -> FastAPI:
             text = Generation(text=verdict, token_ids=model.encode(verdict), finish_reason="stop")
             return completion(toy, [text], read=group.longest)
         prompt_ids = model.encode(said)
-        request = toy.request(prompt_ids, body, max_tokens=body["max_completion_tokens"])
+        request = toy.request(prompt_ids, taken(toy, body))
         model.fit(len(prompt_ids) + request.max_tokens)
         return completion(toy, await writer.ask(request), read=len(prompt_ids))
 

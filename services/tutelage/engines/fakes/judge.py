@@ -10,7 +10,7 @@ import re
 
 from fastapi import FastAPI
 
-from tutelage.engines.fakes.chat import completion
+from tutelage.engines.fakes.chat import completion, taken
 from tutelage.engines.fakes.toy import Body, Json, ToyServer
 from tutelage_client.errors import InvalidInput
 from tutelage_client.wire import Generation
@@ -27,7 +27,8 @@ def judge_app(toy: ToyServer) -> FastAPI:
         said = "\n".join(message["content"] for message in body["messages"])
         if len(said.split()) > toy.options.max_length:
             raise InvalidInput(f"this model's maximum context length is {toy.options.max_length} tokens", "messages")
-        return completion(toy, [Generation(text=verdict(said), finish_reason="stop")])
+        texts = [Generation(text=verdict(said), finish_reason="stop")] * (taken(toy, body).get("n") or 1)
+        return completion(toy, texts)
 
     return app
 

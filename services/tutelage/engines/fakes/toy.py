@@ -56,8 +56,15 @@ Trap = Literal[
     # chat
     "calls_tools",  # every text ends in a call of a tool, and is billed
     "hangs",  # after the first call none is ever answered
+    "ignores_n",  # one answer is written, whatever n is
+    "max_tokens",  # max_completion_tokens is not known
     "no_logprobs",  # the model refuses to give log-probs
+    "no_n",  # more than one answer is refused
+    "no_seed",  # a seed is refused
     "no_usage",  # an answer does not say what it cost
+    "one_sampler",  # temperature and top_p are refused together
+    "own_temperature",  # any temperature but 1 is refused
+    "thinks",  # an answer that may not be long is refused, as nothing is left after thinking
     "refuses",  # the content filter steps in
     "truncates",  # every text is cut
 ]
