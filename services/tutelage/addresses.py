@@ -203,7 +203,7 @@ def _meant(address: Address) -> Iterator[Address]:
             yield IPv4Address(int(address) & 0xFFFF_FFFF)
 
 
-def _split(given: Any) -> Any:
+def split(given: Any) -> Any:
     """In the environment, and after one flag, they stand in one line with commas."""
     lines = [given] if isinstance(given, str) else given
     return tuple(each for line in lines for each in line.split(",")) if isinstance(lines, list | tuple) else given
@@ -214,5 +214,5 @@ def _checked(entries: tuple[str, ...]) -> tuple[str, ...]:
     return entries
 
 
-Addresses = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_checked)]
+Addresses = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split), AfterValidator(_checked)]
 """Of a setting: entries of the list, as flags, or in one line with commas."""

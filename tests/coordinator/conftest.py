@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -69,7 +70,8 @@ def guarded_settings(settings: Settings, tmp_path_factory: pytest.TempPathFactor
     for role, secret in FILES.items():
         (folder / role).write_text(f"{secret}\n")
     files = {f"{role}_key_file": folder / role for role in FILES}
-    return settings.model_copy(update={"require_keys": True, **files})
+    shared = (Path("/models"), Path("/data"))
+    return settings.model_copy(update={"require_keys": True, "shared_paths": shared, **files})
 
 
 @pytest.fixture(scope="session")

@@ -172,6 +172,34 @@ async def test_another_projects_things_are_not_there(
     assert [teacher.name for teacher in await admin.teachers()] == ["walker"]
 
 
+async def test_a_tenant_reaches_nothing_of_another_by_a_path(
+    app: FastAPI, admin: CoordinatorClient, spec: Callable[..., dict[str, Any]], guarded_settings: Settings
+):
+    """Neither a stored upload, nor another run's model, nor what no operator shares; however the path is written."""
+    file = await admin.upload(b"theirs", "theirs")
+    run = await admin.submit(spec())
+    own, sha256 = guarded_settings.data_dir, file.id.removeprefix("file-")
+    kept = [f"{own}/files/{sha256}", f"{own}/artefacts/{run.id}/model", f"/models/../{own}/files", str(own)]
+    elsewhere = ["/etc/passwd", "/models/../etc/passwd", "/modelsx/student", "/", "//etc/passwd"]
+    async with as_key(app, await made(admin, Scope.RUNS_WRITE)) as tenant:
+        for path, said in [*((each, "own folder") for each in kept), *((each, "/models, /data") for each in elsewhere)]:
+            for field, sections in {
+                "student.model": {"student": {"model": path}},
+                "reference.model": {"reference": {"model": path}, "stabilizers": [{"kind": "reference_kl"}]},
+                "data.train": {"data": {"train": path}},
+                "data.eval": {"data": {"train": "/data/prompts.jsonl", "eval": path}},
+            }.items():
+                refused = await tenant.post("/v1/runs", json=spec(**sections))
+                told = refused.json()
+                assert (refused.status_code, told["code"], told["field"]) == (422, "invalid_input", field), path
+                assert said in told["detail"] or "own folder" in told["detail"]
+        hub = {"model": f"{own}/artefacts/{run.id}/model", "revision": "0" * 40}
+        assert (await tenant.post("/v1/runs", json=spec(student=hub))).status_code == 422
+        assert (await tenant.post("/v1/runs", json=spec(student=hub | {"model": "../x"}))).status_code == 422
+        assert (await tenant.post("/v1/runs", json=spec(student=hub | {"model": "org/name"}))).status_code == 201
+        assert (await tenant.post("/v1/runs", json=spec())).status_code == 201
+
+
 def registration(info: TeacherInfo) -> dict[str, Any]:
     return {"name": info.name, "url": "http://127.0.0.1:1", "info": info.model_dump(mode="json")}
 

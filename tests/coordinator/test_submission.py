@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -11,6 +12,7 @@ import pytest
 
 from tutelage.coordinator import runs
 from tutelage.coordinator.db import Database
+from tutelage.coordinator.settings import Settings
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.errors import ProblemResponse
 from tutelage_client.spec import parse_spec, required_signals
@@ -343,3 +345,16 @@ async def test_an_unknown_run_is_not_found(what: str, http: httpx2.AsyncClient):
     assert (answer.status_code, answer.json()["code"]) == (404, "run_not_found")
     stream = await http.get("/v1/runs/run-0/events", headers={"Accept": "text/event-stream"})
     assert stream.status_code == 404
+
+
+async def test_no_spec_names_what_is_the_coordinators_own(
+    coordinator: CoordinatorClient, spec: Callable[..., dict[str, Any]], settings: Settings, tmp_path: Path
+):
+    """Where no key is asked for any other path will do, as whoever asks can read it anyway."""
+    (tmp_path / "link").symlink_to(settings.data_dir)
+    for path in (settings.data_dir / "files" / "0", tmp_path / "link" / "artefacts"):
+        with pytest.raises(ProblemResponse, match=r"student\.model: .*own folder.*file:ID.*fork"):
+            await coordinator.submit(spec(student={"model": str(path)}))
+    with pytest.raises(ProblemResponse, match="NUL"):
+        await coordinator.submit(spec(student={"model": "/a\0b"}))
+    await coordinator.submit(spec(student={"model": str(tmp_path)}))

@@ -126,7 +126,7 @@ class Cluster:
 
     def _coordinator(self) -> Child:
         flags = ["--data-dir", str(self.folder / "coordinator"), "--port", str(self.coordinator_port)]
-        flags += ["--host", self.bind]
+        flags += ["--host", self.bind, "--shared-paths", str(self.folder)]
         flags += ["--lease-s", str(self.lease_s), "--redis-url", f"redis://127.0.0.1:{self.redis_port}/0"]
         return self._service("coordinator", "coordinator", self.url, *flags)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from recording_worker import lease
 
 from tutelage.trainer.build import local_path
 from tutelage_client.errors import InvalidInput
@@ -26,7 +27,7 @@ def upload(tmp_path: Path) -> Callable[[Add], Any]:
         with tarfile.open(archive, "w") as tar:
             add(tar)
         client: Any = None  # the file is there already, so nobody is asked for it
-        return await local_path("file:f1", client, tmp_path / "artefacts", "student.model")
+        return await local_path("file:f1", client, lease({}, str(tmp_path / "artefacts")), "student.model")
 
     return put
 
@@ -81,4 +82,4 @@ async def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "inputs/f1").write_text("not a tar")
     client: Any = None
     with pytest.raises(InvalidInput, match="not a tar archive"):
-        await local_path("file:f1", client, tmp_path, "student.model")
+        await local_path("file:f1", client, lease({}, str(tmp_path)), "student.model")

@@ -31,6 +31,7 @@ from tutelage_client.wire.leases import (
     Lease,
     LeaseRequest,
     Outcome,
+    Places,
     StepReport,
 )
 from tutelage_client.wire.letters import DeadLetterView, FailedDelivery
@@ -151,6 +152,7 @@ __all__ = [
     "Page",
     "Pairwise",
     "Pattern",
+    "Places",
     "Prices",
     "Problem",
     "Prompt",

@@ -23,6 +23,15 @@ class LeaseRequest(Message):
     epoch: int | None = Field(default=None, ge=1, description="of the lease that is taken over")
 
 
+class Places(Message):
+    """Which paths the specs of runs may name."""
+
+    own: str | None = Field(default=None, description="the coordinator's folder, in which none may be")
+    shared: list[str] | None = Field(
+        default=None, description="folders one of which it must be in; null: anywhere else"
+    )
+
+
 class Lease(Message):
     """The right to execute a run until `expires_in_s` from now, renewed by every heartbeat with this epoch."""
 
@@ -36,6 +45,7 @@ class Lease(Message):
     )
     forked_from: ForkPoint | None = Field(default=None, description="where the run began, if it is a fork")
     artefacts: str = Field(description="the run's directory")
+    places: Places = Field(default=Places(), description="which paths the spec may name")
     token: str = Field(description="bearer key for the writes of this lease; a later lease of the run has another one")
     teachers: dict[str, TeacherView] = Field(description="those of the spec, by name")
 

@@ -56,7 +56,7 @@ def fork(
     parent = runs.find(session, run_id, lock=True)  # no newer checkpoint replaces the one that is chosen
     chosen = _chosen(session, parent, request.step)
     spec, point = _respecified(parent, chosen, request)
-    check(session, spec, project)
+    check(session, spec, project, settings.places)
     begun = {"step": point.step, "forked_from": point.model_dump(mode="json"), "submitted_by": key_id}
     run = runs.add(session, within(session, key_id, spec), body, idempotency_key, project, **begun)
     if run is None:

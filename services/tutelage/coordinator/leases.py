@@ -104,6 +104,7 @@ def _renew(session: Session, settings: Settings, run: RunRow) -> Lease:
         checkpoint=next(iter(committed), None),
         older_checkpoints=committed[1:],
         artefacts=str(settings.artefacts(run.id)),
+        places=settings.places,
         token=token,
         teachers={teacher.name: teacher for teacher in named(session, asked_by(run), run.project)},
     )

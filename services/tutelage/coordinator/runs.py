@@ -18,10 +18,11 @@ from tutelage.coordinator.submission import check
 from tutelage.coordinator.tables import RunRow
 from tutelage.serving import ServiceProblem
 from tutelage_client.spec import RunSpec, parse_spec
-from tutelage_client.wire import PROJECT, Page, RunStatus, RunView
+from tutelage_client.wire import PROJECT, Page, Places, RunStatus, RunView
 
 _BY_ID = select(RunRow).where(RunRow.id == bindparam("id"))
 _LOCKED = _BY_ID.with_for_update()
+ANY_PLACE = Places()
 
 
 def submit(
@@ -30,8 +31,10 @@ def submit(
     idempotency_key: str | None,
     project: str = PROJECT,
     key_id: str | None = None,
+    *,
+    places: Places = ANY_PLACE,
 ) -> tuple[RunView, bool]:
-    """The queued run and whether it is new: the same key and body give the same run.
+    """The queued run and whether it is new: the same key and body give the same run. places: paths that it may name
 
     Raises:
         InvalidInput, ServiceProblem: what can be refused without a model, the idempotency key belongs to another body,
@@ -41,10 +44,10 @@ def submit(
     if known is not None:
         return view(known), False
     spec = parse_spec(body)
-    check(session, spec, project)
+    check(session, spec, project, places)
     run = add(session, within(session, key_id, spec), body, idempotency_key, project, submitted_by=key_id)
     if run is None:
-        return submit(session, body, idempotency_key, project, key_id)
+        return submit(session, body, idempotency_key, project, key_id, places=places)
     return view(run), True
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL, make_url
 
-from tutelage.addresses import LOOPBACK, Addresses
+from tutelage.addresses import LOOPBACK, Addresses, split
 from tutelage.queue import Queue, open_queue
 from tutelage.serving import is_loopback
 from tutelage_client.client import read_key
 from tutelage_client.errors import InvalidInput
+from tutelage_client.wire import Places
 
 
 class Settings(BaseSettings):
@@ -44,6 +45,11 @@ class Settings(BaseSettings):
         default=LOOPBACK,
         description="where teachers may be: HOST, *.DOMAIN or NETWORK, each with :PORT where one is meant; several "
         "with commas",
+    )
+    shared_paths: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default=(),
+        description="where keys are asked for: folders of models and data, as trainers see them, in which specs may "
+        "name paths; several with commas",
     )
     keep_rollouts_days: float | None = Field(
         default=None,
@@ -99,6 +105,20 @@ class Settings(BaseSettings):
         default=None, description="file with the teachers' key, which registers them in the project `default`"
     )
 
+    @field_validator("shared_paths", mode="before")
+    @classmethod
+    def _split(cls, given: Any) -> Any:
+        """In the environment they stand in one line, with commas."""
+        return split(given)
+
+    @field_validator("shared_paths")
+    @classmethod
+    def _are_absolute(cls, folders: tuple[Path, ...]) -> tuple[Path, ...]:
+        for folder in folders:
+            if not folder.is_absolute() or folder == Path(folder.anchor):
+                raise ValueError(f"{str(folder)!r} is no folder by its absolute path; give one such as /models")
+        return folders
+
     @property
     def asks_for_keys(self) -> bool:
         """Whether callers need one: not where only this machine can call."""
@@ -147,6 +167,12 @@ class Settings(BaseSettings):
     def artefacts_root(self) -> Path:
         """Where those of all runs are."""
         return self.data_dir.resolve() / "artefacts"
+
+    @property
+    def places(self) -> Places:
+        """Which paths specs may name: on a machine whose programs ask without keys, whatever these can read."""
+        shared = list(map(str, self.shared_paths)) if self.asks_for_keys else None
+        return Places(own=str(self.data_dir.resolve()), shared=shared)
 
     @property
     def files(self) -> Path:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePath
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from tutelage.coordinator.tables import FileRow, TeacherRow
+from tutelage.places import hold
 from tutelage.serving import ServiceProblem
 from tutelage_client.spec import RunSpec, parts, size_asked, unmet, unrepeatable
-from tutelage_client.wire import Capabilities, Signal, TeacherInfo
+from tutelage_client.wire import Capabilities, Places, Signal, TeacherInfo
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 
 
-def check(session: Session, spec: RunSpec, project: str) -> None:
-    """Refuse a run that could never work.
+def check(session: Session, spec: RunSpec, project: str, places: Places) -> None:
+    """Refuse a run that could never work, or names what is not its owner's. places: which paths it may name
 
     Raises:
         ServiceProblem: 422 with one sentence and the field.
@@ -24,7 +28,7 @@ def check(session: Session, spec: RunSpec, project: str) -> None:
         for key, name in named.items():
             _check_teacher(session, spec, project, name, f"teachers.{index}", key)
     for field, value in _paths(spec).items():
-        _check_path(session, project, field, value)
+        _check_path(session, project, field, value, places)
 
 
 def _check_teacher(session: Session, spec: RunSpec, project: str, name: str, entry: str, key: str) -> None:
@@ -79,12 +83,12 @@ def _missing(field: str, detail: str) -> ServiceProblem:
 def _paths(spec: RunSpec) -> dict[str, str]:
     given = {"data.train": spec.data.train, "data.eval": spec.data.eval}
     for name, model in (("student", spec.student), ("reference", spec.reference)):
-        if model is not None and model.revision is None:  # with one it is a hub id
+        if model is not None and (model.revision is None or not HUB_ID.fullmatch(model.model)):
             given[f"{name}.model"] = model.model
     return {field: value for field, value in given.items() if value is not None}
 
 
-def _check_path(session: Session, project: str, field: str, value: str) -> None:
+def _check_path(session: Session, project: str, field: str, value: str, places: Places) -> None:
     if value.startswith("file:"):
         if session.get(FileRow, (project, value.removeprefix("file:"))) is None:
             detail = f"{field}: {value!r} is not uploaded; POST /v1/files returns the id of a file"
@@ -93,3 +97,5 @@ def _check_path(session: Session, project: str, field: str, value: str) -> None:
         other = ", or a hub id with its revision" if field.endswith(".model") else ""
         detail = f"{field}: {value!r} is a relative path; give an absolute one, file:ID of an upload{other}"
         raise ServiceProblem(422, "invalid_input", detail, field=field)
+    else:
+        hold(value, places, field)

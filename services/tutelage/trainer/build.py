@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from tutelage.core.batch import OutputHead
+from tutelage.places import hold_all
 from tutelage.queue.base import Queue
 from tutelage.trainer import determinism, validate
 from tutelage.trainer.access import Access
@@ -43,8 +44,8 @@ from tutelage.trainer.world import ALONE, World
 from tutelage.trainer.writer import Writer
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.errors import InvalidInput, ProblemResponse
-from tutelage_client.spec import RunSpec, required_signals
-from tutelage_client.wire import Signal
+from tutelage_client.spec import Model, RunSpec, required_signals
+from tutelage_client.wire import Lease, Signal
 
 
 async def build(
@@ -68,12 +69,12 @@ async def build(
     artefacts = Path(session.lease.artefacts)
     teachers = await open_teachers(session, spec, coordinator, doors)
     folders = {
-        name: await local_path(model.model, coordinator, artefacts, f"{name}.model")
+        name: await local_model(model, coordinator, session.lease, f"{name}.model")
         for name, model in (("student", spec.student), ("reference", spec.reference))
         if model is not None
     }
     student = await asyncio.to_thread(world.load, folders["student"], spec, folders.get("reference"))
-    train, held_out = await load_data(spec, student, teachers, coordinator, artefacts)
+    train, held_out = await load_data(spec, student, teachers, coordinator, session.lease)
     replay = None if spec.rollout.adaptive is None else Replay(spec.rollout.adaptive, spec.optim.steps)
     origin = await asyncio.to_thread(origin_of, session.lease.spec, student, train, held_out)
     standing = await resume(session, student, replay, teachers, origin)
@@ -159,13 +160,13 @@ def output_head(arrays: dict[str, NDArray[Any]], student: Student) -> OutputHead
 
 
 async def load_data(
-    spec: RunSpec, student: Student, teachers: Teachers, coordinator: CoordinatorClient, artefacts: Path
+    spec: RunSpec, student: Student, teachers: Teachers, coordinator: CoordinatorClient, lease: Lease
 ) -> tuple[list[Example], list[Example] | None]:
     """Training and held-out examples, checked against student and teachers."""
     limits = student.contexts
     train: list[Example] = []
     if spec.data.train is not None:
-        path = await local_path(spec.data.train, coordinator, artefacts, "data.train")
+        path = await local_path(spec.data.train, coordinator, lease, "data.train")
         need = "completion" if spec.rollout.reads_completions else None
         train = encode(read_lines(path, "data.train", need=need), student.tokenizer, "data.train")
         validate.check_lengths(spec, train, "data.train", limits)
@@ -175,7 +176,7 @@ async def load_data(
     check_teachers(spec, student, teachers, train)
     if spec.data.eval is None:
         return train, None
-    path = await local_path(spec.data.eval, coordinator, artefacts, "data.eval")
+    path = await local_path(spec.data.eval, coordinator, lease, "data.eval")
     need = "completion" if spec.rollout.adaptive is not None else None
     held_out = encode(read_lines(path, "data.eval", need=need), student.tokenizer, "data.eval")
     validate.check_lengths(spec, held_out, "data.eval", limits)
@@ -204,15 +205,30 @@ def check_teachers(spec: RunSpec, student: Student, teachers: Teachers, train: l
             validate.check_completions(own, "data.train", limits)
 
 
-async def local_path(value: str, coordinator: CoordinatorClient, artefacts: Path, field: str) -> Path:
+async def local_model(model: Model, coordinator: CoordinatorClient, lease: Lease, field: str) -> Path:
+    """The folder of a model, or its hub id.
+
+    Raises:
+        InvalidInput: as `local_path`; or a hub id that is a folder here, which would be taken in its place.
+    """
+    if model.revision is None:
+        return await local_path(model.model, coordinator, lease, field)
+    if await asyncio.to_thread(Path(model.model).exists):
+        sentence = f"{model.model!r} is a path where the trainer is, so that the hub would not be asked"
+        raise InvalidInput(f"{field}: {sentence}; leave revision out, or start the trainer elsewhere", field)
+    return Path(model.model)
+
+
+async def local_path(value: str, coordinator: CoordinatorClient, lease: Lease, field: str) -> Path:
     """A path on this machine for a path or `file:ID`; a tar archive is unpacked to the folder that has config.json.
 
     Raises:
-        InvalidInput: no such file, or an archive that is not a model.
+        InvalidInput: no such file, an archive that is not a model, or a path that the run may not name.
     """
     if not value.startswith("file:"):
+        await asyncio.to_thread(hold_all, value, lease.places, field)
         return Path(value)
-    path = artefacts / "inputs" / value.removeprefix("file:")
+    path = Path(lease.artefacts) / "inputs" / value.removeprefix("file:")
     if not path.exists():
         try:
             await coordinator.download_file(value.removeprefix("file:"), path)

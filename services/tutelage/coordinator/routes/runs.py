@@ -22,6 +22,7 @@ from tutelage.telemetry import CoordinatorMetrics
 from tutelage_client.wire import (
     ForkRequest,
     Page,
+    Places,
     PushedRollouts,
     PushResult,
     RunChanges,
@@ -35,7 +36,7 @@ IfMatch = Annotated[str | None, Header(min_length=1, max_length=255)]
 
 def router(database: Database, settings: Settings, metrics: CoordinatorMetrics) -> APIRouter:
     api = APIRouter(route_class=Guarded, prefix="/v1/runs", tags=["runs"], responses=answers("database_unavailable"))
-    _add_verbs(api, database)
+    _add_verbs(api, database, settings.places)
     _add_steering(api, database)
     _add_fork(api, database, settings)
     add_events(api, database, metrics)
@@ -45,7 +46,8 @@ def router(database: Database, settings: Settings, metrics: CoordinatorMetrics) 
     return api
 
 
-def _add_verbs(api: APIRouter, database: Database) -> None:
+def _add_verbs(api: APIRouter, database: Database, places: Places) -> None:
+    """places: which paths specs may name"""
     refusals = answers(
         "unknown_teacher", "unknown_file", "capability_missing", "idempotency_key_reused", "budget_spent"
     )
@@ -56,7 +58,8 @@ def _add_verbs(api: APIRouter, database: Database) -> None:
     ) -> RunView:
         """Queue a run. With an Idempotency-Key, the same key and body return the same run (200 instead of 201)."""
         with database.write() as session:
-            run, is_new = runs.submit(session, spec, idempotency_key, deed.by.project, deed.by.name)
+            whose = deed.by.project, deed.by.name
+            run, is_new = runs.submit(session, spec, idempotency_key, *whose, places=places)
             if is_new:
                 deed.tell(session, run.id)
         response.status_code = 201 if is_new else 200
