@@ -160,10 +160,10 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (preset("rethinking-opd", support={"rest": "tail"}), "objective.support.rest", "which has 'renormalise'"),
     # what the spec's own check refuses
     (preset("gkd", bta=0.5), "objective.bta", "did you mean 'beta'?"),
-    (preset("gkd", beta=2), "objective.beta", "less than or equal to 1"),
+    (preset("gkd", beta=2), "objective.beta", "give at most 1"),
     (preset("gkd", support="full"), "objective.support", "give a table with a kind"),
-    (preset("gkd") | {"rollout": 3}, "rollout", "dictionary"),
-    (preset("revisiting-opd", support={"k": 0}), "objective.support.k", "greater than or equal to 1"),
+    (preset("gkd") | {"rollout": 3}, "rollout", "3 is no object; give one"),
+    (preset("revisiting-opd", support={"k": 0}), "objective.support.k", "give at least 1"),
     (preset("revisiting-opd") | {"stabilizers": [3]}, "stabilizers.0", "give a table with a kind"),
     (preset("revisiting-opd") | {"stabilizers": {}}, "stabilizers", "list"),
     (preset("revisiting-opd") | {"stabilizers": [{"kind": "special_token_mask"}] * 2}, "stabilizers.1", "keep one"),

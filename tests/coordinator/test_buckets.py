@@ -132,8 +132,8 @@ async def test_a_run_without_steps_has_no_buckets(coordinator: CoordinatorClient
 @pytest.mark.parametrize(
     ("query", "field", "says"),
     [
-        ("resolution=0", "resolution", "greater than or equal to 1"),
-        ("resolution=10001", "resolution", "less than or equal to 10000"),
+        ("resolution=0", "resolution", "at least 1"),
+        ("resolution=10001", "resolution", "at most 10000"),
         ("resolution=5&after=3", "resolution", "leave after and limit out"),
         ("resolution=5&limit=3", "resolution", "leave after and limit out"),
         ("metric=x", "metric", "give a resolution too"),

@@ -193,7 +193,9 @@ async def test_a_checkpoint_whose_files_are_not_whole_is_refused(
         (folder / "manifest.json").write_text('{"files": {}}')
     answer = await http.post(f"/v1/runs/{parent.run_id}/fork")
     assert (answer.status_code, answer.json()["code"]) == (404, "checkpoint_missing"), answer.text
-    assert "take a newer step" in answer.json()["detail"]
+    told = answer.json()["detail"]
+    assert f"step 10 of {parent.run_id}" in told and "take a newer step" in told
+    assert str(settings.data_dir) not in answer.text and "Errno" not in answer.text
     await _nothing_else(http, parent.run_id, settings)
 
 

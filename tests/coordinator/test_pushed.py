@@ -94,9 +94,9 @@ async def test_a_rollout_that_no_teacher_takes_is_refused_and_the_others_are_kep
         ({"prompt_ids": [1, -1]}, ".prompt_ids", "entry 1 is -1; token ids are whole numbers from 0"),
         ({"prompt_ids": [1, True]}, ".prompt_ids", "entry 1 is true"),
         ({"behaviour_logprob": [-0.5, False, -1.0]}, ".behaviour_logprob", "entry 1 is false; numbers or null"),
-        ({"id": ""}, ".id", "at least 1 character"),
-        ({"id": "a\nb"}, ".id", "match pattern"),
-        ({"id": "a" * 513}, ".id", "at most 512 characters"),
+        ({"id": ""}, ".id", "it has 0 characters; give at least 1"),
+        ({"id": "a\nb"}, ".id", "give text without control characters"),
+        ({"id": "a" * 513}, ".id", "it has 513 characters; give at most 512"),
         ({"masks": []}, ".masks", "did you mean 'mask'"),
     ],
 )

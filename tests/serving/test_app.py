@@ -9,12 +9,14 @@ import textwrap
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any
 
 import httpx2
 import pytest
-from fastapi import FastAPI, Query, Request
+from fastapi import APIRouter, FastAPI, Query, Request
 from pydantic import BaseModel, Field
+from starlette.staticfiles import StaticFiles
 
 from tutelage.serving import PROBLEM_TYPE, ServiceProblem, create_app
 from tutelage_client.errors import InvalidInput
@@ -24,8 +26,8 @@ class Body(BaseModel):
     count: Annotated[int, Field(ge=1)]
 
 
-def small_app() -> FastAPI:
-    app = create_app("test", max_body_bytes=100, body_limits={"/upload": 200})
+def small_app(max_body_bytes: int = 100) -> FastAPI:
+    app = create_app("test", max_body_bytes=max_body_bytes, body_limits={"/upload": 200})
 
     @app.post("/things/{number}")
     async def things(number: int, body: Body, limit: Annotated[int, Query(le=5)] = 1) -> dict[str, int]:
@@ -62,9 +64,17 @@ async def test_no_page_loads_scripts_from_elsewhere() -> None:
     [
         ("GET", "/nowhere", None, 404, "not_found", None, "/nowhere"),
         ("DELETE", "/healthz", None, 405, "method_not_allowed", None, "allowed here: GET"),
-        ("POST", "/things/1", {"count": 0}, 422, "invalid_input", "count", "greater than or equal to 1"),
-        ("POST", "/things/1", None, 422, "invalid_input", None, "the body: Field required"),
-        ("POST", "/things/x", {"count": 1}, 422, "invalid_input", "number", "integer"),
+        ("POST", "/things/1", {"count": 0}, 422, "invalid_input", "count", "0 is too small; give at least 1"),
+        ("POST", "/things/1", None, 422, "invalid_input", None, "the body: it is missing"),
+        (
+            "POST",
+            "/things/x",
+            {"count": 1},
+            422,
+            "invalid_input",
+            "number",
+            '"x" is no whole number; give one such as 3',
+        ),
         ("POST", "/things/1?limit=9", {"count": 1}, 422, "invalid_input", "limit", "5"),
         ("GET", "/raise/input", None, 422, "invalid_input", "a", "use b"),
         ("GET", "/raise/problem", None, 409, "stale_epoch", "epoch", "too old"),
@@ -89,6 +99,48 @@ async def test_json_that_breaks_off_says_where() -> None:
         answer = await http.post("/things/1", content=b'{"count": ', headers={"content-type": "application/json"})
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_input")
     assert "byte" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("named", [None, "application/x-www-form-urlencoded", "text/plain"])
+async def test_a_body_that_is_not_called_json_is_refused_with_the_header_that_is_missing(named: str | None) -> None:
+    headers = {} if named is None else {"content-type": named}
+    async with client(small_app()) as http:
+        answer = await http.post("/things/1", content=b'{"count": 1}', headers=headers)
+    problem = answer.json()
+    assert (answer.status_code, problem["code"], problem["field"]) == (415, "unsupported_media_type", "Content-Type")
+    assert (named or "no Content-Type") in problem["detail"]
+    assert problem["detail"].endswith("send it with Content-Type: application/json")
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000 + b"]" * 100_000, b'{"count": "\xff"}'], ids=["nested", "no UTF-8"])
+async def test_json_that_cannot_be_read_is_told_in_a_sentence(body: bytes) -> None:
+    async with client(small_app(2**20)) as http:
+        answer = await http.post("/things/1", content=body, headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
+    assert answer.json()["detail"].startswith("the body cannot be read: it is no UTF-8, or")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", "/things/1", "POST"),
+        ("PUT", "/shared", "GET, POST, DELETE"),
+        ("POST", "/files/a", "GET, HEAD"),
+    ],
+)
+async def test_every_method_of_a_path_is_told_where_another_is_tried(
+    method: str, path: str, allowed: str, tmp_path: Path
+) -> None:
+    app, router = small_app(), APIRouter()
+    for each in ("POST", "GET"):
+        router.add_api_route("/shared", lambda: None, methods=[each])
+    app.include_router(router)
+    app.add_api_route("/shared", lambda: None, methods=["DELETE"])
+    app.mount("/files", StaticFiles(directory=tmp_path))
+    async with client(app) as http:
+        answer = await http.request(method, path)
+    assert (answer.status_code, answer.json()["code"], answer.headers["allow"]) == (405, "method_not_allowed", allowed)
+    assert answer.json()["detail"] == f"{method} {path} is not offered; allowed here: {allowed}"
 
 
 async def test_every_wrong_field_is_in_the_list_of_errors() -> None:

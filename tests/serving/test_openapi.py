@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import tempfile
 from collections.abc import Callable
@@ -25,6 +26,11 @@ from tutelage_client.wire.codes import PROBLEMS
 GUARD = CONFIG | {"generation": {"max-examples": 3, "deterministic": True}, "phases": {"coverage": {"enabled": False}}}
 HERE = "http://127.0.0.1"  # a service without keys is called by no other name
 KEY = secrets.token_hex(32)
+# What the libraries beneath say, and what speaks of the inside; in one text, as Hypothesis sends a test's short texts.
+NOT_OURS = re.compile(
+    "should match pattern|Input should|should have at|Field required|Extra inputs|Value error|"
+    "error parsing the body|Traceback|Errno"
+)
 
 Build = Callable[[Path], FastAPI]
 
@@ -69,12 +75,13 @@ def served(service: str, build: Build, config: dict[str, Any] = CONFIG) -> Any:
 
 
 def holds(case: Case) -> None:
-    """An answer is in the file, and a refusal has a code that the page of errors has."""
+    """An answer is in the file, and a refusal has a code that the page of errors has, and sentences of ours."""
     answer = case.call_and_validate(base_url=HERE, checks=CHECKS)
     if answer.status_code >= 400:
         told = answer.json()
         code = told["code"] if answer.headers["content-type"] == [PROBLEM_TYPE] else told["error"]["code"]
         assert code in PROBLEMS
+        assert not NOT_OURS.search(answer.text), answer.text
 
 
 @served("teacher", teacher).parametrize()

@@ -17,7 +17,7 @@ from tutelage_client.wire import RunStatus
 AT_SUBMISSION = {
     "unknown key": ({"objective": {"kind": "divergence", "suport": {}}}, "objective.suport", "did you mean 'support'"),
     "unknown teacher": ({"teachers": [{"name": "nobody"}]}, "teachers.0.name", "adder"),
-    "out of range": ({"optim": {"lr": -1.0}}, "optim.lr", "greater than 0"),
+    "out of range": ({"optim": {"lr": -1.0}}, "optim.lr", "give more than 0"),
     "not a number": ({"optim": {"lr": "fast"}}, "optim.lr", "number"),
     "impossible pair": ({"objective": {"kind": "supervised"}}, "rollout.source", "does not go with"),
     "k over the vocabulary": (

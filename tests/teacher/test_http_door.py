@@ -96,7 +96,7 @@ async def test_the_plain_json_of_a_person_is_understood(start_teacher: Any) -> N
 @pytest.mark.parametrize(
     ("body", "field", "said"),
     [
-        ({"sequences": []}, "sequences", "at least 1 item"),
+        ({"sequences": []}, "sequences", "it has 0 entries; give at least 1"),
         ({"sequences": [{"token_ids": [1, 2], "score_start": 2}]}, "sequences.0", "score_start is 2"),
         ({"sequences": [sequence(1, 40)]}, "sequences.0", "0 to 31"),
         (
@@ -186,8 +186,8 @@ async def test_a_prompt_to_continue_has_tokens_and_every_stop_a_text(start_teach
     async with start_teacher() as teacher:
         for body, field, said in (
             ({"prompts": ["t1"], "stop": ["t9", ""]}, "stop.1", "at least 1"),
-            ({"prompts": [[1, -1]]}, "prompts.0", "greater than or equal to 0"),
-            ({"prompts": [[1, 2.0]]}, "prompts.0", "integer"),
+            ({"prompts": [[1, -1]]}, "prompts.0", "whole numbers from 0"),
+            ({"prompts": [[1, 2.0]]}, "prompts.0", "whole numbers from 0"),
             ({"prompts": [[{"role": "user"}]]}, "prompts.0", "a role and a content"),
         ):
             answer = await teacher.http.post("/v1/generate", json=body)

@@ -149,7 +149,7 @@ REFUSED = {
     "too long with the answer": ({"prompt": [1] * 60, "max_tokens": 5}, "prompts.0", "at most 64"),
     "too many log-probs": ({"logprobs": 33}, "logprobs", "at most 32"),
     "too many prompt log-probs": ({"prompt_logprobs": 33}, "prompt_logprobs", "at most 32"),
-    "the whole vocabulary": ({"prompt_logprobs": -1}, "prompt_logprobs", "greater than or equal to 0"),
+    "the whole vocabulary": ({"prompt_logprobs": -1}, "prompt_logprobs", "-1 is too small; give at least 0"),
     "another temperature of prompt scores": ({"prompt_logprobs": 1, "temperature": 0.7}, "temperature", "0.7"),
     "temperature 0 of prompt scores": ({"prompt_logprobs": 1, "temperature": 0}, "temperature", "temperature is 0"),
     "temperature 0 of both": (

@@ -18,8 +18,8 @@ from tutelage_client.errors import InvalidInput
     [
         ('{"prompt": "a"}\n{"prompt": \n', None, "data.train: d.jsonl line 2 is not JSON"),
         ('\n\n{"prompt": 3}', None, "data.train: d.jsonl line 3: prompt"),
-        ('{"answer": "a"}', None, "data.train: d.jsonl line 1: prompt: Field required"),
-        ("[1]", None, "data.train: d.jsonl line 1: Input should be"),
+        ('{"answer": "a"}', None, "data.train: d.jsonl line 1: prompt: it is missing"),
+        ("[1]", None, "data.train: d.jsonl line 1: a list is no object"),
         ('{"prompt": ""}', None, "data.train: d.jsonl line 1 has an empty prompt"),
         ("", None, "data.train: d.jsonl has no lines; give at least one prompt"),
         (" \n\n", None, "data.train: d.jsonl has no lines"),

@@ -200,7 +200,7 @@ def test_the_wire_exports_every_message_in_order() -> None:
 def test_a_payload_that_is_no_reward_request_is_refused_with_what_is_wrong() -> None:
     for payload, said in (
         (b"reward-request.v2\n{}", "schema is 'reward-request.v2', expected 'reward-request.v1'"),
-        (b"reward-request.v1\n{}", "items: Field required"),
+        (b"reward-request.v1\n{}", "items: it is missing"),
         (b"reward-request.v1\n", "JSON"),
     ):
         assert is_reward_request(payload)

@@ -84,7 +84,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"stabilizers": [{"kind": "signal_clip"}]}, "stabilizers.0", "needs a teacher signal"),
     ({"stabilizers": [{"kind": "ratio_clip"}]}, "stabilizers.0", "reward.clip_below"),
-    ({"reward": {"teacher_share": 1}, "teachers": TOY}, "reward.teacher_share", "less than 1"),
+    ({"reward": {"teacher_share": 1}, "teachers": TOY}, "reward.teacher_share", "give less than 1"),
     ({"reward": {"by": {"kind": "rubrik"}}}, "reward.by.kind", "did you mean 'rubric'?"),
     ({"reward": {"advantage": "best"}}, "reward.advantage", "group_normalised"),
 ]

@@ -68,7 +68,7 @@ AMBIGUOUS: dict[str, tuple[list[dict[str, Any]], str, str]] = {
     "two that take the rest": ([{"name": "a"}, {"name": "b"}], "teachers.1.tags", "'a' takes all lines"),
     "one name twice": ([{"name": "a", "tags": ["x"]}, {"name": "a", "tags": ["y"]}], "teachers.1.name", "'a' is there"),
     "a tag twice": ([{"name": "a", "tags": ["x", "x"]}], "teachers.0.tags", "more than once"),
-    "an empty tag": ([{"name": "a", "tags": [""]}], "teachers.0.tags.0", "at least 1 character"),
+    "an empty tag": ([{"name": "a", "tags": [""]}], "teachers.0.tags.0", "give at least 1"),
 }
 
 

@@ -121,17 +121,17 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     (changed("data.grader", {"kind": "patern"}), "data.grader.kind", "did you mean 'pattern'?"),
     (changed("data.grader", {"kind": "pattern", "pattern": "("}), "data.grader.pattern", "not a regular expression"),
     # missing or malformed
-    (changed("name", None), "name", "required"),
-    (changed("name", "a b"), "name", "pattern"),
-    (changed("student.model", None), "student.model", "required"),
-    (changed("student.model", ""), "student.model", "at least 1 character"),
-    (changed("student.revision", "main"), "student.revision", "pattern"),
-    (changed("teachers.0.name", "http://x"), "teachers.0.name", "pattern"),
-    (changed("objective", None), "objective", "required"),
+    (changed("name", None), "name", "it is missing"),
+    (changed("name", "a b"), "name", "give 1 to 128 letters, digits"),
+    (changed("student.model", None), "student.model", "it is missing"),
+    (changed("student.model", ""), "student.model", "it has 0 characters; give at least 1"),
+    (changed("student.revision", "main"), "student.revision", "give the hash of a commit"),
+    (changed("teachers.0.name", "http://x"), "teachers.0.name", "give 1 to 64 letters, digits"),
+    (changed("objective", None), "objective", "it is missing"),
     (changed("teachers", [{"name": "a"}, {"name": "b"}]), "teachers.1.tags", "takes all lines"),
     # out of range
-    (changed("seed", -1), "seed", "greater than or equal to 0"),
-    (changed("seed", 2**31), "seed", "less than 2147483648"),
+    (changed("seed", -1), "seed", "give at least 0"),
+    (changed("seed", 2**31), "seed", "give less than 2147483648"),
     *(
         ({**changed(path, value), "deterministic": True}, field, said)
         for path, value, field, said in (
@@ -144,8 +144,8 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
             ),
         )
     ),
-    (changed("rollout.max_lag", 65), "rollout.max_lag", "less than or equal to 64"),
-    (changed("rollout.max_lag", -1), "rollout.max_lag", "greater than or equal to 0"),
+    (changed("rollout.max_lag", 65), "rollout.max_lag", "give at most 64"),
+    (changed("rollout.max_lag", -1), "rollout.max_lag", "give at least 0"),
     (
         without_teacher("constant_penalty", "pushed", rollout={"source": "pushed", "max_lag": 1}),
         "rollout.max_lag",
@@ -162,7 +162,7 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
         "rollout.sampler",
         "sampled together is a matter of",
     ),
-    (changed("rollout.sampler", "a/b"), "rollout.sampler", "match"),
+    (changed("rollout.sampler", "a/b"), "rollout.sampler", "give 1 to 64 letters, digits"),
     (
         changed("rollout", {"sampler": "pool", "source": "teacher"}),
         "rollout.sampler",
@@ -180,8 +180,8 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
             ({"on_loss": "failover"}, {}, ".failover_to", "give both or neither"),
             ({"failover_to": "other"}, {}, ".failover_to", "give both or neither"),
             ({"on_loss": "failover", "failover_to": "toy"}, {}, ".failover_to", "cannot stand in for itself"),
-            ({"on_loss": "failover", "failover_to": "http://x"}, {}, ".failover_to", "pattern"),
-            ({"patience_s": 0}, {}, ".patience_s", "greater than 0"),
+            ({"on_loss": "failover", "failover_to": "http://x"}, {}, ".failover_to", "give 1 to 64 letters, digits"),
+            ({"patience_s": 0}, {}, ".patience_s", "give more than 0"),
             ({"on_loss": "fail", "outage_budget_s": 90}, {}, ".outage_budget_s", "after patience_s; remove it"),
             (
                 {"on_loss": "skip", "outage_budget_s": 60},
@@ -200,15 +200,15 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
             ),
         )
     ),
-    (changed("rollout.prompts_per_step", 0), "rollout.prompts_per_step", "greater than or equal to 1"),
-    (changed("rollout.temperature", 0), "rollout.temperature", "greater than 0"),
-    (changed("rollout.top_p", 0), "rollout.top_p", "greater than 0"),
-    (changed("objective.support", {"kind": "teacher_top_k", "k": 0}), "objective.support.k", "greater than or equal"),
-    (changed("optim.steps", 0), "optim.steps", "greater than or equal to 1"),
-    (changed("optim.betas", [0.9, 1.0]), "optim.betas.1", "less than 1"),
+    (changed("rollout.prompts_per_step", 0), "rollout.prompts_per_step", "give at least 1"),
+    (changed("rollout.temperature", 0), "rollout.temperature", "give more than 0"),
+    (changed("rollout.top_p", 0), "rollout.top_p", "give more than 0"),
+    (changed("objective.support", {"kind": "teacher_top_k", "k": 0}), "objective.support.k", "give at least 1"),
+    (changed("optim.steps", 0), "optim.steps", "give at least 1"),
+    (changed("optim.betas", [0.9, 1.0]), "optim.betas.1", "give less than 1"),
     (changed("student.lora", {"target_modules": "all"}), "student.lora.target_modules", '"all-linear" or a list'),
     (changed("student.lora", {"target_modules": [1]}), "student.lora.target_modules", '"all-linear" or a list'),
-    (changed("student.lora", {"dropout": 1.0}), "student.lora.dropout", "less than 1"),
+    (changed("student.lora", {"dropout": 1.0}), "student.lora.dropout", "give less than 1"),
     (
         changed("stabilizers", [{"kind": "ratio_clip", "min": 2.0, "max": 1.0}]),
         "stabilizers.0.min",
@@ -249,7 +249,7 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     (
         changed("objective", {"kind": "divergence", "divergence": "akl", "head_mass": 1.0}),
         "objective.head_mass",
-        "less than 1",
+        "give less than 1",
     ),
     (changed("objective.beta", 0.5), "objective.beta", 'goes with divergence = "jsd"'),
     (
@@ -260,12 +260,12 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     (
         changed("objective", {"kind": "policy_gradient", "credit": {"kind": "return_to_go", "discount": 0}}),
         "objective.credit.discount",
-        "greater than 0",
+        "give more than 0",
     ),
     (
         changed("objective", {"kind": "policy_gradient", "credit": {"kind": "token", "floor": 1}}),
         "objective.credit.floor",
-        "less than 0",
+        "give less than 0",
     ),
     (
         changed("objective", {"kind": "policy_gradient", "divergence": "todi"}),

@@ -61,7 +61,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (given({"objective": {"kind": "sum", "terms": [K1]}}), "objective.terms.0.objective.kind", "known are divergence"),
     (given({"objective": {"kind": "reward"}}), "objective.terms.0.objective.kind", "known are divergence"),
     (given(K1 | {"wieght": 2}), "objective.terms.0.wieght", "did you mean 'weight'?"),
-    (given(K1 | {"weight": 0}), "objective.terms.0.weight", "greater than 0"),
+    (given(K1 | {"weight": 0}), "objective.terms.0.weight", "give more than 0"),
     (given(K1 | {"final_weight": 2}), "objective.terms.0.over_steps", "give both or neither"),
     (given(K1 | {"where": {"txt": "student"}}), "objective.terms.0.where.txt", "did you mean 'text'?"),
     (
@@ -72,7 +72,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (
         given(K1 | {"where": {"student_entropy_top": 1.0}}),
         "objective.terms.0.where.student_entropy_top",
-        "less than 1",
+        "give less than 1",
     ),
     (given(K1 | {"from_step": 3, "until_step": 3}), "objective.terms.0.until_step", "not above from_step"),
     (given(K1 | {"from_step": 3}), "objective.terms", "no term acts at step 0; give one a smaller from_step"),

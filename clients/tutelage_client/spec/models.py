@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from tutelage_client.spec.ranges import Positive
+from tutelage_client.wire.forms import COMMIT, SHORT_NAME
 from tutelage_client.wire.message import Message
 from tutelage_client.wire.refusal import refused
 
@@ -35,7 +36,7 @@ class Model(Message):
     model: str = Field(
         min_length=1, description="a directory, `file:ID` of an uploaded tar archive, or a hub id with a `revision`"
     )
-    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = Field(
+    revision: Annotated[str, Field(pattern=COMMIT)] | None = Field(
         default=None, description="the commit of a hub id, 40 hex digits; only with it is `model` a hub id"
     )
 
@@ -53,7 +54,7 @@ class Student(Model):
     lora: Lora | None = Field(default=None, description="train adapters instead of all weights")
 
 
-TeacherName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+TeacherName = Annotated[str, Field(pattern=SHORT_NAME)]
 
 
 class TeacherRef(Message):

@@ -25,7 +25,7 @@ from tutelage_client.spec.rules import (
 from tutelage_client.spec.sections import Budget, CheckpointSpec, Data, Diagnostics, EvalSpec, Optim, RolloutSpec
 from tutelage_client.spec.stabilizers import Stabilizer
 from tutelage_client.spec.sums import Objective, extrapolates
-from tutelage_client.wire.changes import NAME
+from tutelage_client.wire.forms import NAME
 from tutelage_client.wire.message import Message
 from tutelage_client.wire.rewarding import needs_model
 from tutelage_client.wire.teachers import Capabilities, Signal

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from tutelage_client.spec.ranges import Count, Decay, NonNegative, Positive, Unit
+from tutelage_client.wire.forms import SHORT_NAME
 from tutelage_client.wire.grading import ExactMatch, Grader
 from tutelage_client.wire.message import Message
 from tutelage_client.wire.refusal import refused
@@ -80,7 +81,7 @@ class RolloutSpec(Message):
         description="policy versions between writing and learning of a step's text, at most; above 0 a copy of the "
         "student writes the next steps, and teachers mark them, while one is learned from",
     )
-    sampler: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] | None = Field(
+    sampler: Annotated[str, Field(pattern=SHORT_NAME)] | None = Field(
         default=None,
         description="name of the samplers that write the student's text, on other machines, from published snapshots; "
         "without it the trainer writes the text itself",

@@ -2,7 +2,7 @@
 
 from tutelage_client.wire.accounting import RUN_HEADER, Spending
 from tutelage_client.wire.audit import Action, AuditEntry
-from tutelage_client.wire.changes import MOST_LABELS, NAME, ForkPoint, ForkRequest, RunChanges
+from tutelage_client.wire.changes import MOST_LABELS, ForkPoint, ForkRequest, RunChanges
 from tutelage_client.wire.codec import MEDIA_TYPE, decode_reply, decode_request, encode_reply, encode_request
 from tutelage_client.wire.completions import (
     CompletionsChoice,
@@ -18,6 +18,7 @@ from tutelage_client.wire.completions import (
     TextLogprobs,
 )
 from tutelage_client.wire.exits import ExitCode
+from tutelage_client.wire.forms import NAME
 from tutelage_client.wire.generating import GenerateReply, GenerateRequest, Generation, Prompt
 from tutelage_client.wire.grading import Contains, ExactMatch, Grader, LastNumber, Math, Pattern, UnitTests, Walk
 from tutelage_client.wire.inspecting import Inspection

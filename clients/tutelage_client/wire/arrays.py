@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, TypeVar
 
@@ -11,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
 
+from tutelage_client.wire.sentences import shown
+
 PADDING = -1  # stands in a row of ids where there is none
 _INT32 = np.iinfo(np.int32)
-_SHOWN = 40  # characters of an entry that is refused
 Number = TypeVar("Number", np.int32, np.float32, np.bool_)
 
 
@@ -90,8 +90,7 @@ def _refuse_strays(value: Any, rule: str, allowed: Callable[[Any], bool]) -> Non
         if not allowed(each):
             *row, entry = place
             where = f"entry {entry}" if not row else f"entry {entry} of row {', '.join(map(str, row))}"
-            shown = "an object" if isinstance(each, dict) else json.dumps(each, default=repr)[:_SHOWN]
-            raise ValueError(f"{where} is {shown}; {rule}")
+            raise ValueError(f"{where} is {shown(each)}; {rule}")
 
 
 def _entries(value: Any, place: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], Any]]:

@@ -6,10 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from tutelage_client.wire.forms import NAME, TEXT
 from tutelage_client.wire.message import Message
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
-TEXT = r"^[^\x00]*$"  # PostgreSQL has no such character
 MOST_LABELS = 16
 Label = Annotated[str, Field(min_length=1, max_length=64)]
 LabelValue = Annotated[str, Field(max_length=512)]

@@ -32,6 +32,9 @@ COMMON = {
     "foreign_request": ProblemCode(
         403, "no key is asked for, so the service is called by a loopback name, and changed by no page of another site"
     ),
+    "unsupported_media_type": ProblemCode(
+        415, "the body is called something that is not read here; name it in `Content-Type`, JSON as `application/json`"
+    ),
     "not_found": ProblemCode(404, "no such route"),
     "method_not_allowed": ProblemCode(405, "the route is there, the method is not; `Allow` lists those that are"),
     "bad_request": ProblemCode(400, "the body could not be read"),
@@ -85,7 +88,6 @@ COORDINATOR = {
 TEACHER = {
     "deadline_exceeded": ProblemCode(504, "not done within the seconds that the header `Tutelage-Timeout-S` gives"),
     "not_acceptable": ProblemCode(406, "scores come as JSON or safetensors only"),
-    "unsupported_media_type": ProblemCode(415, "a score request is JSON or safetensors"),
     "model_not_found": ProblemCode(404, "for `/v1/completions`: this teacher has another name, see `/v1/models`"),
     "bad_scores": ProblemCode(502, "the engine's answer was no valid score and was not passed on"),
     "engine_failed": ProblemCode(502, "the engine failed on this request"),

@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, WithJsonSchema
 
 from tutelage_client.wire.message import Message
+from tutelage_client.wire.refusal import in_one_sentence
 from tutelage_client.wire.teachers import Provenance, Usage
 
 
 def _has_role_and_content(message: dict[str, Any]) -> dict[str, Any]:
     if not all(isinstance(message.get(key), str) for key in ("role", "content")):
-        raise ValueError("a chat message has a role and a content, both texts")
+        raise ValueError("a chat message has a role and a content")
     return message
 
 
@@ -28,7 +29,12 @@ ChatMessage = Annotated[
     ),
 ]
 TokenId = Annotated[int, Field(strict=True, ge=0)]
-Prompt = str | list[ChatMessage] | list[TokenId]
+_MESSAGES = "a list of chat messages, which are objects with a role and a content, both texts"
+TextOrMessages = Annotated[str | list[ChatMessage], in_one_sentence(f"give a text, or {_MESSAGES}")]
+Prompt = Annotated[
+    str | list[ChatMessage] | list[TokenId],
+    in_one_sentence(f"give a text, a list of token ids, which are whole numbers from 0, or {_MESSAGES}"),
+]
 StopText = Annotated[str, Field(min_length=1)]
 
 

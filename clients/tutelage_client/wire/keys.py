@@ -8,7 +8,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from tutelage_client.wire.changes import NAME
+from tutelage_client.wire.forms import NAME
 from tutelage_client.wire.message import Message
 
 PROJECT = "default"  # of whoever needs no key

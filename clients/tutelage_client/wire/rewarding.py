@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, ValidationError, model_validator
 
 from tutelage_client.errors import BadScores, InvalidInput
-from tutelage_client.wire.generating import ChatMessage
+from tutelage_client.wire.generating import TextOrMessages
 from tutelage_client.wire.grading import ModelFree
 from tutelage_client.wire.judging import Pairwise, RewardModel, Rubric
 from tutelage_client.wire.message import ByKind, Message
@@ -26,7 +26,7 @@ _REPLY = b"reward-reply.v1\n"
 class RewardItem(Message):
     """One completion to grade."""
 
-    prompt: str | list[ChatMessage] = Field(description="text or chat messages")
+    prompt: TextOrMessages = Field(description="text or chat messages")
     completion: str = Field(description="what is graded")
     reference: str | None = Field(default=None, description="the known answer, the tests, or the opponent")
 

@@ -8,10 +8,14 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from tutelage_client.wire.arrays import Flags, Floats, TokenIds
+from tutelage_client.wire.forms import LINE
 from tutelage_client.wire.message import Message
+from tutelage_client.wire.refusal import in_one_sentence
 
 # It is part of an address.
-RolloutId = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]*$")]
+RolloutId = Annotated[str, Field(min_length=1, max_length=512, pattern=LINE)]
+
+_SHOWN = in_one_sentence("give a text or a list of chat messages, which are objects")
 
 
 class Rollout(Message):
@@ -29,7 +33,7 @@ class Rollout(Message):
         default=None, description="log mu of each completion token under the policy that wrote it; null: no student did"
     )
     finish_reason: Literal["stop", "length"] = Field(default="stop", description="length: cut at the limit")
-    prompt: str | list[dict[str, Any]] | None = Field(default=None, description="for people")
+    prompt: Annotated[str | list[dict[str, Any]], _SHOWN] | None = Field(default=None, description="for people")
     answer: str | None = Field(default=None, description="the known answer to the prompt")
     tag: str | None = Field(default=None, description="the prompt's tag")
 

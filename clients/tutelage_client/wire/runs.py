@@ -9,6 +9,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, Field
 
 from tutelage_client.wire.changes import ForkPoint
+from tutelage_client.wire.forms import DOOR, SHORT_NAME
 from tutelage_client.wire.inspecting import Inspection
 from tutelage_client.wire.message import Message
 from tutelage_client.wire.rollouts import Rollout
@@ -151,8 +152,8 @@ class TeacherView(Message):
 class TeacherRegistration(Message):
     """What a teacher says of itself every few seconds; the last word under a name stands."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="the name that runs use")
-    url: str = Field(pattern=r"^https?://[^/]+", description="where its HTTP door is")
+    name: str = Field(pattern=SHORT_NAME, description="the name that runs use")
+    url: str = Field(pattern=DOOR, description="where its HTTP door is")
     info: TeacherInfo = Field(description="what it is and can do")
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from tutelage_client.wire.arrays import Floats, TokenIds
+from tutelage_client.wire.forms import SHA256
 from tutelage_client.wire.message import Message
 
 
@@ -20,7 +21,7 @@ class SnapshotRef(Message):
     """A student as it was at one policy version, published in a directory that trainer and samplers share."""
 
     path: str = Field(min_length=1, description="its directory")
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of its snapshot.json, which has that of every file")
+    sha256: str = Field(pattern=SHA256, description="of its snapshot.json, which has that of every file")
     policy_version: int = Field(ge=0, description="optimiser steps behind its weights")
 
 

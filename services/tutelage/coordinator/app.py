@@ -139,7 +139,10 @@ async def _on_outage(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _on_impossible_value(_: Request, __: Exception) -> JSONResponse:
-    detail = "the request holds a value that cannot be stored: a NUL character, or a number beyond 64 bits"
+    detail = (
+        "a value of the request cannot be stored, which one the database does not say: leave out NUL characters and "
+        "numbers beyond 64 bits"
+    )
     return problem(422, "invalid_input", detail)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ from tutelage_client.errors import InvalidInput
 from tutelage_client.spec import RunSpec, differing, merged, parse_spec, touches
 from tutelage_client.wire import ForkPoint, ForkRequest, RunView
 
+log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 UNLINKED = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP)  # a disk without hard links, or another's files
 
@@ -159,9 +161,10 @@ def _missing_where_gone(chosen: CheckpointRow) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError) as error:
+        log.warning("a committed checkpoint is not whole", extra={"run_id": chosen.run_id, "reason": str(error)})
         detail = (
-            f"the files of step {chosen.step} of {chosen.run_id} are not whole on the coordinator's disk any more "
-            f"({error}); its spec.checkpoint.keep newest ones are kept, so take a newer step"
+            f"the files of step {chosen.step} of {chosen.run_id} are not whole on the coordinator's disk any more; "
+            f"take a newer step, the newest ones are kept: GET /v1/runs/{chosen.run_id}/checkpoints lists them"
         )
         raise ServiceProblem(404, "checkpoint_missing", detail, field="step") from error
 

@@ -16,10 +16,11 @@ from sqlalchemy.orm import Session
 from tutelage.coordinator.db import now, put_new
 from tutelage.coordinator.runs import find
 from tutelage.coordinator.tables import PushedRow, RunRow
-from tutelage.serving import ServiceProblem, reason
+from tutelage.serving import ServiceProblem
 from tutelage_client.errors import InvalidInput
 from tutelage_client.spec import RunSpec, teacher_for
 from tutelage_client.wire import Page, PushResult, RefusedRollout, Rollout, RolloutLimits
+from tutelage_client.wire.sentences import reason
 
 LONGEST = 1024
 

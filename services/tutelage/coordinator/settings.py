@@ -15,6 +15,7 @@ from tutelage.serving import is_loopback
 from tutelage_client.client import read_key
 from tutelage_client.errors import InvalidInput
 from tutelage_client.wire import Places
+from tutelage_client.wire.forms import ORIGIN
 
 
 class Settings(BaseSettings):
@@ -84,9 +85,7 @@ class Settings(BaseSettings):
     launch_template: str = Field(
         default="trainer", description="the CronJob that Jobs are copied from, or the TrainingRuntime of TrainJobs"
     )
-    kubernetes_url: str = Field(
-        default="https://kubernetes.default.svc", pattern="^https?://[^/]+$", description="the API server"
-    )
+    kubernetes_url: str = Field(default="https://kubernetes.default.svc", pattern=ORIGIN, description="the API server")
     kubernetes_account: Path = Field(
         default=Path("/var/run/secrets/kubernetes.io/serviceaccount"),
         description="folder with token, ca.crt and namespace of the coordinator's service account",

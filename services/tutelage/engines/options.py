@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tutelage_client.wire.forms import ADDRESS
+
 Fault = Literal["none", "nan", "positive", "short", "error"]
 
 
@@ -69,7 +71,7 @@ class _Reached(_Options):
     fail_fast: others can stand in for it, so it is given up as soon as it fails again and again
     """
 
-    upstream: str = Field(pattern=r"^https?://")
+    upstream: str = Field(pattern=ADDRESS)
     api_key_file: Path | None = None
     deadline_s: float = Field(default=120.0, gt=0, allow_inf_nan=False)
     max_concurrency: int = Field(default=16, ge=1)

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tutelage.queue import Queue, QueueLimits, open_queue
+from tutelage_client.wire.forms import ADDRESS, SHORT_NAME
 
 
 class Settings(BaseSettings):
@@ -24,7 +25,7 @@ class Settings(BaseSettings):
 
     name: str = Field(
         "sampler",
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
+        pattern=SHORT_NAME,
         description="what runs name as rollout.sampler; samplers of one name share the work",
     )
     redis_url: str = Field("redis://127.0.0.1:6379/0", description="the queue")
@@ -33,7 +34,7 @@ class Settings(BaseSettings):
         "hf", description="hf: a transformers model in this process; vllm: a vLLM server of its own, at --upstream"
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the model of hf runs")
-    upstream: str | None = Field(None, pattern=r"^https?://", description="address of the vLLM server")
+    upstream: str | None = Field(None, pattern=ADDRESS, description="address of the vLLM server")
     api_key_file: Path | None = Field(None, description="file with the key that the vLLM server wants")
     upstream_deadline_s: float = Field(600.0, gt=0, description="for one text, or one set of weights")
     most_off: float = Field(

@@ -16,7 +16,7 @@ from tutelage.serving.openapi import (
     in_events,
     in_part,
 )
-from tutelage.serving.problems import ServiceProblem, problem, reason
+from tutelage.serving.problems import ServiceProblem, problem
 from tutelage.serving.process import serve
 
 __all__ = [
@@ -39,6 +39,5 @@ __all__ = [
     "in_part",
     "is_loopback",
     "problem",
-    "reason",
     "serve",
 ]

@@ -8,12 +8,11 @@ from time import perf_counter
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tutelage.serving.problems import ServiceProblem
+from tutelage.serving.problems import METHODS, ServiceProblem
 from tutelage.telemetry import HttpMetrics
 from tutelage.tracing import Span, span
 from tutelage_client.tracing import CONTEXT, received
 
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 PROBED = frozenset({"/healthz", "/health", "/readyz", "/metrics"})  # asked all the time, of no trace
 
 

@@ -22,6 +22,7 @@ EVERYWHERE = (
     "invalid_input",
     "too_large",
     "unsupported_content_encoding",
+    "unsupported_media_type",
     "internal",
 )
 _REF = "#/components/schemas/{model}"

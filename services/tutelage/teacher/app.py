@@ -87,8 +87,7 @@ def add_routes(app: FastAPI, callers: Callers) -> None:
         methods=["POST"],
         tags=list(routes.tags),
         response_model=ScoreReply,
-        responses=in_bytes(MEDIA_TYPE)
-        | answers(*KEPT, *BUSY, "bad_scores", "not_acceptable", "unsupported_media_type"),
+        responses=in_bytes(MEDIA_TYPE) | answers(*KEPT, *BUSY, "bad_scores", "not_acceptable"),
         openapi_extra=body_of(ScoreRequest, MEDIA_TYPE) | BEARER,
         route_class_override=DirectRoute,
     )

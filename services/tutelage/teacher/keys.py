@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 from tutelage_client.errors import InvalidInput
 from tutelage_client.spec import explain
 from tutelage_client.wire import Message
+from tutelage_client.wire.forms import SHA256, SHORT_NAME
 
 _DIGEST = r"[0-9a-f]{64}"
 
@@ -30,8 +31,8 @@ class Scope(StrEnum):
 class Key(Message):
     """One caller. What is left out is not limited."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="in metrics, logs and sentences")
-    sha256: str = Field(pattern=f"^{_DIGEST}$", description="of the key, in hex")
+    name: str = Field(pattern=SHORT_NAME, description="in metrics, logs and sentences")
+    sha256: str = Field(pattern=SHA256, description="of the key, in hex")
     scopes: frozenset[Scope] = Field(default=frozenset(Scope), description="what it may be used for")
     requests_per_s: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="requests a second")
     tokens_per_s: float | None = Field(

@@ -26,6 +26,7 @@ from tutelage.teacher.keys import Key
 from tutelage_client.client import read_key
 from tutelage_client.errors import InvalidInput
 from tutelage_client.wire import Prices
+from tutelage_client.wire.forms import ADDRESS, SHORT_NAME
 
 OPENAI_MAX_TOP_K = 5  # what completions with echo are documented to give
 NEEDS: dict[str, tuple[str, ...]] = {
@@ -44,7 +45,7 @@ MEANING = {
 }
 
 
-Address = Annotated[str, StringConstraints(pattern=r"^https?://")]
+Address = Annotated[str, StringConstraints(pattern=ADDRESS)]
 
 
 class Settings(BaseSettings):
@@ -59,9 +60,7 @@ class Settings(BaseSettings):
         cli_parse_none_str="\0",  # no argument can be that, so that "null" is a name as any other
     )
 
-    name: str = Field(
-        "teacher", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="the name that runs use; also its queue"
-    )
+    name: str = Field("teacher", pattern=SHORT_NAME, description="the name that runs use; also its queue")
     engine: Literal["hf", "hf_reward", "vllm", "sglang", "openai", "chat", "fake"] = Field(
         "hf",
         description="hf: a transformers model; hf_reward: one that values whole texts; "
@@ -94,7 +93,7 @@ class Settings(BaseSettings):
     fake_options: FakeOptions = Field(FakeOptions(), description="JSON options of the fake engine")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8200, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    public_url: str | None = Field(None, pattern=r"^https?://", description="address that others reach this teacher at")
+    public_url: str | None = Field(None, pattern=ADDRESS, description="address that others reach this teacher at")
     redis_url: str | None = Field(None, description="work on the queue at redis://HOST:PORT/DB too")
     redis_password_file: Path | None = Field(None, description="file with the password of the user in --redis-url")
     lease_s: float = Field(
@@ -104,7 +103,7 @@ class Settings(BaseSettings):
         description="seconds until a job in hand is another teacher's to take, unless renewed",
     )
     max_deliveries: int = Field(3, ge=1, le=1000, description="tries of a job of the queue before it is given up")
-    coordinator: str | None = Field(None, pattern=r"^https?://", description="coordinator to register at")
+    coordinator: str | None = Field(None, pattern=ADDRESS, description="coordinator to register at")
     coordinator_key_file: Path | None = Field(
         None, description="file with the key that registers teachers, where the coordinator asks for one"
     )

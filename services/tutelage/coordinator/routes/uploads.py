@@ -20,10 +20,11 @@ from tutelage.coordinator.settings import Settings
 from tutelage.coordinator.uploads import STOP, Partial, Upload
 from tutelage.serving import Responses, ServiceProblem, again, answers, body_of
 from tutelage_client.wire import FileView, UploadView
+from tutelage_client.wire.forms import SHA256
 
 RAW = "application/octet-stream"
 Filename = Annotated[str, Query(min_length=1, max_length=255, description="for people; the id is the content's hash")]
-Sha256 = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="of the whole content, in lower-case hex")]
+Sha256 = Annotated[str, Path(pattern=SHA256, description="of the whole content, in lower-case hex")]
 Offset = Annotated[int, Header(alias="Upload-Offset", ge=0, description="bytes that are there: the body begins behind")]
 Length = Annotated[int, Header(alias="Upload-Length", ge=0, description="bytes of the whole content")]
 

@@ -34,6 +34,7 @@ from tutelage_client.wire import (
     TokenScores,
     Usage,
 )
+from tutelage_client.wire.sentences import reason
 
 SIGNALS = frozenset({Signal.SAMPLED, Signal.TOP_K, Signal.CANDIDATES})
 MAX_CELLS = 1 << 22  # top-k entries of one sequence: about 300 MB of JSON
@@ -199,10 +200,10 @@ def _block(asked: Asked, answer: Answer) -> TokenScores:
     try:
         return answer.block(asked)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        said, cause = first["msg"].removeprefix("Value error, "), first.get("ctx", {}).get("error")
+        first = error.errors(include_url=False)[0]
+        cause = first.get("ctx", {}).get("error")
         flaw = cause.flaw if isinstance(cause, BadScores) else "malformed"
-        raise BadScores(f"the upstream's answer is no score block: {said}", flaw) from error
+        raise BadScores(f"the upstream's answer is no score block: {reason(first)}", flaw) from error
 
 
 def _check_cells(group: ScoreGroup, top_k: int | None, i: int) -> None:
