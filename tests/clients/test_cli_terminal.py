@@ -47,7 +47,7 @@ def test_flags_before_a_verb_of_the_services_are_refused(cli: Cli, verb: str) ->
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("absent.json", "cannot read absent.json: No such file"), ("broken.json", "broken.json: Invalid")],
+    [("absent.json", "cannot read absent.json: No such file"), ("broken.json", "broken.json: this is no JSON: EOF")],
 )
 def test_a_score_request_that_cannot_be_read_is_named(cli: Cli, tmp_path: Path, name: str, said: str) -> None:
     (tmp_path / "broken.json").write_text("{")

@@ -199,6 +199,7 @@ async def test_provenance_names_the_model_without_its_path_and_pins_its_weights(
         "exact": True,
         "covers_candidates": True,
         "generates": True,
+        "greedy": True,
         "writes_by_seed": True,
         "rewards": frozenset(),
         "eos_ids": (2,),
