@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 import pytest_asyncio
-from cluster import Cluster, frozen
+from cluster import PROBE, Cluster, frozen
 from tiny_run import ROLLOUTS
 
 from tutelage.standalone.children import Child
@@ -20,14 +20,14 @@ from tutelage_client.wire import DeadLetterView
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 TEACHER = "moody"
-PROBE = ["none"] * 7  # its first calls are its own probe
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def moody(cluster: Cluster) -> AsyncGenerator[Child]:
     """A teacher that fails at its first question, once and for good."""
     once = ["--max-deliveries", "1", "--lease-s", "60", "--max-batch-tokens", "1"]
-    teacher = cluster.teacher(TEACHER, *once, faults=[*PROBE, "error"], latency_s=0.05)
+    probe = [*PROBE, "none"]  # one call more, as a batch holds one question here
+    teacher = cluster.teacher(TEACHER, *once, faults=[*probe, "error"], latency_s=0.05)
     await teacher.start()
     await cluster.registered(TEACHER)
     yield teacher

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from cluster import Cluster, ended
+from cluster import PROBE, Cluster, ended
 from pages import ROOT
 
 from tutelage.trainer.exits import ExitCode
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 ROW = re.compile(r"^\| `(\w+)` \| (string|number)[^|]* \| (always)?", re.MULTILINE)
 SECTION = (ROOT / "docs" / "howto" / "watching.md").read_text().partition("## Logs")[2].partition("\n## ")[0]
 SCHEMA = {key: (str if kind == "string" else int, always == "always") for key, kind, always in ROW.findall(SECTION)}
-FAULTS = ["none"] * 5 + ["error"] * 2  # behind the probe: a batch that fails is tried again job by job
+FAULTS = [*PROBE, "error", "error"]  # a batch that fails is tried again job by job
 LEVELS = {"debug", "info", "warning", "error", "critical"}
 STARTED = "listening on "  # on stdout, in the same file here; one that was started again says so again
 

@@ -6,7 +6,7 @@ import asyncio
 
 import numpy as np
 import pytest
-from cluster import JOB_LEASE_S, Cluster, frozen, kill, lapse, restart
+from cluster import JOB_LEASE_S, PROBE, Cluster, frozen, kill, lapse, restart
 
 from tutelage.queue import Answer, Job, QueueLimits, open_queue
 from tutelage.trainer.exits import ExitCode
@@ -91,8 +91,7 @@ def _job(name: str, teacher: str, token: int) -> Job:
 @pytest.mark.parametrize("fault", ["nan", "positive", "short", "error"])
 async def test_what_is_no_score_never_reaches_the_student(fault: str, cluster: Cluster) -> None:
     name = f"liar-{fault}"
-    faults = ["none"] * 5 + [fault] * 3  # the first five calls are its own probe
-    teacher = cluster.teacher(name, "--max-deliveries", "10", faults=faults)
+    teacher = cluster.teacher(name, "--max-deliveries", "10", faults=[*PROBE, fault, fault, fault])
     await teacher.start()
     try:
         await cluster.registered(name)

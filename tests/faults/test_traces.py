@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from cluster import Cluster, ended
+from cluster import PROBE, Cluster, ended
 
 from tutelage.trainer.exits import ExitCode
 from tutelage_client.tracing import run_trace, trace_of, traceparent
@@ -23,9 +23,7 @@ def lines(cluster: Cluster) -> Iterator[dict[str, Any]]:
 async def test_the_lines_of_a_teacher_a_trainer_and_the_coordinator_are_joined_by_the_runs_trace(
     cluster: Cluster,
 ) -> None:
-    talkative = cluster.teacher(
-        "talkative", "--log-level", "debug", "--max-deliveries", "5", faults=["none"] * 5 + ["error"]
-    )
+    talkative = cluster.teacher("talkative", "--log-level", "debug", "--max-deliveries", "5", faults=[*PROBE, "error"])
     await talkative.start()
     try:
         await cluster.registered("talkative")

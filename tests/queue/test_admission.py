@@ -52,7 +52,7 @@ async def test_room_is_where_a_job_has_ended_in_any_way(bench: Any, ask: Any) ->
     await queue.fail(dead, "no", retry=False)
     assert await load(queue) == (7, 8)
     await queue.cancel("other")
-    assert await queue.depth("walker") == Depth(0, 0, 1, None, 0, 0)
+    assert await queue.depth("walker") == Depth(0, 0, 1, None, buried=1)
     assert await queue.put([ask(name) for name in "abcd"]) == [Put.ADDED] * 3 + [Put.FULL]
 
 

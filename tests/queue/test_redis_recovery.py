@@ -293,7 +293,9 @@ async def test_every_key_but_the_streams_of_work_expires(queue: Queue, raw: redi
     await answer_one(queue, a, LARGE)
     await queue.fail(b, "no", retry=False)
     lasting = {key for key in raw.scan_iter("*") if raw.ttl(key) == -1}
-    assert lasting == {f"tutelage:{{walker}}:{part}".encode() for part in ("jobs", "tail", "live", "load", "dead")}
+    assert lasting == {
+        f"tutelage:{{walker}}:{part}".encode() for part in ("jobs", "tail", "live", "load", "told", "dead")
+    }
 
 
 async def test_streams_are_never_trimmed_and_the_lag_stays_known(queue: Queue, raw: redis.Redis, ask: Any) -> None:

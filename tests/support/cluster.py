@@ -41,6 +41,7 @@ from tutelage_client.worker import WorkerClient
 LEASE_S = 8.0  # of a run
 JOB_LEASE_S = 1.5  # of a job in the queue
 WAIT_S = 120.0
+PROBE = ("none",) * 6  # faults of a toy teacher's first calls, which are its own probe
 KEY_FILES = (
     "TUTELAGE_COORDINATOR_ADMIN_KEY_FILE",
     "TUTELAGE_TRAINER_COORDINATOR_KEY_FILE",

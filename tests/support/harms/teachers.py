@@ -8,7 +8,7 @@ import signal
 import time
 from random import Random
 
-from cluster import JOB_LEASE_S, frozen, kill, lapse
+from cluster import JOB_LEASE_S, PROBE, frozen, kill, lapse
 from hosted import RETRY_AFTER_S
 from stage import Stage
 
@@ -31,7 +31,7 @@ async def teacher_frozen(stage: Stage, random: Random) -> None:
 async def teacher_lies(stage: Stage, random: Random) -> None:
     """A third one takes work and answers with what is no score, until it has said its lies."""
     lies = random.choices(["nan", "positive", "short", "error"], k=LIAR_CALLS)
-    liar = stage.cluster.teacher("toy", "--max-deliveries", "10", faults=["none"] * 5 + lies, latency_s=0.05)
+    liar = stage.cluster.teacher("toy", "--max-deliveries", "10", faults=[*PROBE, *lies], latency_s=0.05)
     try:
         await liar.start()
         await lapse(3)
