@@ -90,8 +90,8 @@ def readable(spec: RunSpec, student: Student, teachers: Teachers) -> RolloutLimi
     able = [each.view.info.capabilities for each in teachers.everyone if each.reads_tokens(spec)]
     known = [each.vocabulary_size for each in able if each.vocabulary_size is not None]
     return RolloutLimits(
-        vocabulary_size=min(student.vocabulary_size, *known),
-        context=min(*student.contexts.values(), *(each.max_length for each in able)),
+        vocabulary_size=min([student.vocabulary_size, *known]),
+        context=min([*student.contexts.values(), *(each.max_length for each in able)]),
     )
 
 
