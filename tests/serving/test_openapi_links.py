@@ -24,6 +24,7 @@ from schemathesis.specs.openapi import checks
 
 from tutelage.engines.fakes import listening
 
+PATIENCE_S = 60.0  # of one request; a busy machine may hold any up
 UNCALIBRATED = {"phases": {"stateful": {"link-calibration": False}}}  # else it goes by what earlier scenarios met
 FOLLOWING = [*CHECKS, checks.use_after_free, checks.ensure_resource_availability]
 SCENARIOS = settings(
@@ -70,7 +71,7 @@ def test_a_coordinator_answers_as_its_file_says_when_one_answer_leads_to_the_nex
             self.stack.close()
 
         def get_call_kwargs(self, case: Case) -> dict[str, Any]:
-            return {"base_url": self.url}
+            return {"base_url": self.url, "timeout": PATIENCE_S}
 
         def before_call(self, case: Case) -> None:
             if case.operation.label == "POST /v1/runs":  # a spec made by chance is hardly ever let in
