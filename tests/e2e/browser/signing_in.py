@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -15,10 +16,11 @@ from tutelage_client.coordinator import CoordinatorClient
 
 
 class Guarded(NamedTuple):
-    """A coordinator without workers. key: opens everything there"""
+    """A coordinator without workers. key: opens everything there; folder: where its runs may have models"""
 
     url: str
     key: str
+    folder: Path
 
 
 @pytest.fixture(scope="module")
@@ -26,14 +28,20 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     folder = tmp_path_factory.mktemp("guarded")
     key = secrets.token_hex(32)
     (folder / "admin-key").write_text(key)
-    with coordinator(folder / "data", "--require-keys", "--admin-key-file", str(folder / "admin-key")) as url:
-        yield Guarded(url, key)
+    flags = ["--require-keys", "--admin-key-file", str(folder / "admin-key"), "--shared-paths", str(folder)]
+    with coordinator(folder / "data", *flags) as url:
+        yield Guarded(url, key, folder)
 
 
 @pytest.fixture
 async def run_page(guarded: Guarded) -> str:
     """The page of a run that waits, and that goes on by itself."""
-    spec = {"name": "waits", "student": {"model": "/m"}, "data": {}, "rollout": {"source": "pushed"}}
+    spec = {
+        "name": "waits",
+        "student": {"model": str(guarded.folder / "m")},
+        "data": {},
+        "rollout": {"source": "pushed"},
+    }
     async with CoordinatorClient(guarded.url, guarded.key) as client:
         run = await client.submit(spec | {"objective": {"kind": "constant_penalty"}})
     return f"{guarded.url}/runs/{run.id}"
