@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from recording_worker import lease
 
-from tutelage.trainer.build import local_path
+from tutelage.trainer.inputs import local_path
 from tutelage_client.errors import InvalidInput
 
 Add = Callable[[tarfile.TarFile], None]

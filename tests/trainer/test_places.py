@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from recording_worker import lease
 
-from tutelage.trainer.build import local_model, local_path
+from tutelage.trainer.inputs import local_model, local_path
 from tutelage_client.errors import InvalidInput
 from tutelage_client.spec import Model
 from tutelage_client.wire import Lease

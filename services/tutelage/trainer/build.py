@@ -6,8 +6,6 @@ Everything that only data, tokenizer and teacher can tell is checked here, while
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 
 from tutelage.core.batch import OutputHead
-from tutelage.places import hold_all
 from tutelage.queue.base import Queue
 from tutelage.trainer import determinism, validate
 from tutelage.trainer.access import Access
@@ -25,6 +22,7 @@ from tutelage.trainer.asking import Asker
 from tutelage.trainer.data import Example, encode, read_lines
 from tutelage.trainer.exits import asking_teacher
 from tutelage.trainer.inbox import Inbox
+from tutelage.trainer.inputs import local_model, local_path
 from tutelage.trainer.ledger import Ledger
 from tutelage.trainer.objectives import objective_of
 from tutelage.trainer.origin import origin_of
@@ -43,8 +41,7 @@ from tutelage.trainer.watching import absent, watched
 from tutelage.trainer.world import ALONE, World
 from tutelage.trainer.writer import Writer
 from tutelage_client.coordinator import CoordinatorClient
-from tutelage_client.errors import InvalidInput, ProblemResponse
-from tutelage_client.spec import Model, RunSpec, required_signals
+from tutelage_client.spec import RunSpec, required_signals
 from tutelage_client.wire import Lease, Signal
 
 
@@ -203,62 +200,3 @@ def check_teachers(spec: RunSpec, student: Student, teachers: Teachers, train: l
         if own:
             validate.check_lengths(spec, own, "data.train", limits)
             validate.check_completions(own, "data.train", limits)
-
-
-async def local_model(model: Model, coordinator: CoordinatorClient, lease: Lease, field: str) -> Path:
-    """The folder of a model, or its hub id.
-
-    Raises:
-        InvalidInput: as `local_path`; or a hub id that is a folder here, which would be taken in its place.
-    """
-    if model.revision is None:
-        return await local_path(model.model, coordinator, lease, field)
-    if await asyncio.to_thread(Path(model.model).exists):
-        sentence = f"{model.model!r} is a path where the trainer is, so that the hub would not be asked"
-        raise InvalidInput(f"{field}: {sentence}; leave revision out, or start the trainer elsewhere", field)
-    return Path(model.model)
-
-
-async def local_path(value: str, coordinator: CoordinatorClient, lease: Lease, field: str) -> Path:
-    """A path on this machine for a path or `file:ID`; a tar archive is unpacked to the folder that has config.json.
-
-    Raises:
-        InvalidInput: no such file, an archive that is not a model, or a path that the run may not name.
-    """
-    if not value.startswith("file:"):
-        await asyncio.to_thread(hold_all, value, lease.places, field)
-        return Path(value)
-    path = Path(lease.artefacts) / "inputs" / value.removeprefix("file:")
-    if not path.exists():
-        try:
-            await coordinator.download_file(value.removeprefix("file:"), path)
-        except ProblemResponse as error:
-            raise InvalidInput(f"{field}: {error.detail}", field) from error
-    return await asyncio.to_thread(_unpacked, path, field) if field.endswith(".model") else path
-
-
-def _unpacked(archive: Path, field: str) -> Path:
-    folder = archive.with_name(archive.name + ".d")
-    try:
-        with tarfile.open(archive) as tar:
-            _extract(tar, folder)
-    except (tarfile.TarError, OSError) as error:
-        raise InvalidInput(f"{field}: the uploaded file is not a tar archive of a model: {error}", field) from error
-    configs = sorted(folder.rglob("config.json"), key=lambda p: len(p.parts))
-    if not configs:
-        raise InvalidInput(f"{field}: the uploaded archive holds no config.json", field)
-    return configs[0].parent
-
-
-def _extract(tar: tarfile.TarFile, folder: Path) -> None:
-    """Plain files inside the folder and nothing else; Python before 3.11.4 has no extraction filters."""
-    root = folder.resolve()
-    for member in tar:
-        target = (root / member.name).resolve()
-        if not (member.isreg() or member.isdir()) or not target.is_relative_to(root):
-            raise tarfile.TarError(f"{member.name!r} is no plain file inside it; pack files and folders alone (tar -h)")
-        content = tar.extractfile(member)
-        if content is not None:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with content, target.open("wb") as copy:
-                shutil.copyfileobj(content, copy)
