@@ -22,7 +22,7 @@ from tutelage.coordinator.db import Database
 from tutelage.coordinator.settings import Settings
 from tutelage.coordinator.tables import Base, RunRow
 from tutelage_client.coordinator import CoordinatorClient
-from tutelage_client.wire import Capabilities, Inspection, Provenance, Rollout, Signal, TeacherInfo
+from tutelage_client.wire import Capabilities, Inspection, Lease, Provenance, Rollout, Signal, TeacherInfo
 from tutelage_client.worker import WorkerClient
 
 URL = "http://127.0.0.1"
@@ -144,6 +144,15 @@ def taught(spec: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]
 def pushed_spec(spec: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     """A spec whose rollouts are written elsewhere."""
     return spec(rollout={"source": "pushed"}, data={})
+
+
+@pytest.fixture
+async def lease(coordinator: CoordinatorClient, worker: WorkerClient, pushed_spec: dict[str, Any]) -> Lease:
+    """Of a run whose rollouts are written elsewhere."""
+    await coordinator.submit(pushed_spec)
+    lease = await worker.lease("w1")
+    assert lease is not None
+    return lease
 
 
 @pytest.fixture

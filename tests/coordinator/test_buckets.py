@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from statistics import fmean
-from typing import Any
 
 import httpx2
 import pytest
@@ -17,14 +16,6 @@ from tutelage.coordinator.tables import BucketRow
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.wire import CheckpointCommit, Lease, MetricSeries, Outcome, StepReport
 from tutelage_client.worker import WorkerClient
-
-
-@pytest.fixture
-async def lease(coordinator: CoordinatorClient, worker: WorkerClient, pushed_spec: dict[str, Any]) -> Lease:
-    await coordinator.submit(pushed_spec)
-    lease = await worker.lease("w1")
-    assert lease is not None
-    return lease
 
 
 def report(database: Database, run_id: str, epoch: int, values: dict[int, float | None]) -> None:

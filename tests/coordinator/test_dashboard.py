@@ -35,14 +35,6 @@ VENDOR = pages.HERE / "static" / "vendor"
 Spec = Callable[..., dict[str, Any]]
 
 
-@pytest.fixture
-async def lease(coordinator: CoordinatorClient, worker: WorkerClient, pushed_spec: dict[str, Any]) -> Lease:
-    await coordinator.submit(pushed_spec)
-    lease = await worker.lease("w1")
-    assert lease is not None
-    return lease
-
-
 async def report(worker: WorkerClient, lease: Lease, step: int, **metrics: float | None) -> None:
     row = StepReport(
         epoch=lease.epoch, step=step, metrics=dict(metrics), student_tokens=10 * step, teacher_tokens=20 * step
@@ -159,17 +151,12 @@ async def test_a_long_run_is_thinned_but_keeps_its_evaluations(
     assert [value for value in drawn["columns"]["accuracy"] if value is not None] == [0.5] * (steps // 35)
 
 
-async def test_hostile_text_is_text(
-    http: httpx2.AsyncClient, coordinator: CoordinatorClient, worker: WorkerClient, pushed_spec: dict[str, Any]
-) -> None:
-    run = await coordinator.submit(pushed_spec)
-    lease = await worker.lease("w1")
-    assert lease is not None
-    await worker.report_event(run.id, EventReport(epoch=1, type="log", message=HOSTILE))
+async def test_hostile_text_is_text(http: httpx2.AsyncClient, worker: WorkerClient, lease: Lease) -> None:
+    await worker.report_event(lease.run_id, EventReport(epoch=1, type="log", message=HOSTILE))
     await report(worker, lease, 1, **{"loss": 1.0, "</script><script>": 1.0})
     error = RunError(code="bad_data", message=HOSTILE, category="data", field='"><script>')
-    await worker.report_outcome(run.id, Outcome(epoch=1, result="failed", error=error))
-    for path in ("/", f"/runs/{run.id}"):
+    await worker.report_outcome(lease.run_id, Outcome(epoch=1, result="failed", error=error))
+    for path in ("/", f"/runs/{lease.run_id}"):
         page = await shown(http, path)
         assert not page.all("img")
         assert "<script>alert(1)</script>" in page.text, "shown as it was written"

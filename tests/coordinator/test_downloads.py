@@ -6,7 +6,6 @@ import io
 import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
@@ -17,14 +16,6 @@ from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.errors import ProblemResponse
 from tutelage_client.wire import Lease, Outcome
 from tutelage_client.worker import WorkerClient
-
-
-@pytest.fixture
-async def lease(coordinator: CoordinatorClient, worker: WorkerClient, pushed_spec: dict[str, Any]) -> Lease:
-    await coordinator.submit(pushed_spec)
-    lease = await worker.lease("w1")
-    assert lease is not None
-    return lease
 
 
 async def ended(worker: WorkerClient, lease: Lease, contents: dict[str, bytes]) -> Path:

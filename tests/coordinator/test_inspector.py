@@ -15,19 +15,10 @@ from dashboard_pages import HOSTILE, Page, shown
 
 from tutelage.coordinator.dashboard import pages, samples, words
 from tutelage.coordinator.dashboard.likely import likely
-from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.wire import Inspection, Lease, Rollout, StepReport
 from tutelage_client.worker import WorkerClient
 
 MakeRollout = Callable[[str], Rollout]
-
-
-@pytest.fixture
-async def lease(coordinator: CoordinatorClient, worker: WorkerClient, pushed_spec: dict[str, Any]) -> Lease:
-    await coordinator.submit(pushed_spec)
-    lease = await worker.lease("w1")
-    assert lease is not None
-    return lease
 
 
 async def show(worker: WorkerClient, lease: Lease, step: int, rollout: Rollout, inspection: Inspection | None) -> str:

@@ -18,14 +18,6 @@ Written = Callable[[str], Rollout]
 
 
 @pytest.fixture
-async def lease(coordinator: CoordinatorClient, worker: WorkerClient, pushed_spec: dict[str, Any]) -> Lease:
-    await coordinator.submit(pushed_spec)
-    lease = await worker.lease("w1")
-    assert lease is not None
-    return lease
-
-
-@pytest.fixture
 def sent(http: httpx2.AsyncClient) -> Callable[..., Any]:
     """The answer to these items, whatever they are."""
 

@@ -21,14 +21,6 @@ from tutelage_client.worker import WorkerClient
 Spec = Callable[..., dict[str, Any]]
 
 
-@pytest.fixture
-async def lease(coordinator: CoordinatorClient, worker: WorkerClient, pushed_spec: dict[str, Any]) -> Lease:
-    await coordinator.submit(pushed_spec)
-    lease = await worker.lease("w1")
-    assert lease is not None
-    return lease
-
-
 async def test_a_step_is_one_row_however_often_it_is_reported(
     coordinator: CoordinatorClient, worker: WorkerClient, lease: Lease
 ):

@@ -16,14 +16,6 @@ from tutelage_client.wire import Inspection, Lease, Outcome, Rollout, RunError, 
 from tutelage_client.worker import WorkerClient
 
 
-@pytest.fixture
-async def lease(coordinator: CoordinatorClient, worker: WorkerClient, pushed_spec: dict[str, Any]) -> Lease:
-    await coordinator.submit(pushed_spec)
-    lease = await worker.lease("w1")
-    assert lease is not None
-    return lease
-
-
 async def show(worker: WorkerClient, lease: Lease, step: int, *shown: Rollout, **inspections: Inspection) -> None:
     counted = {"metrics": {}, "student_tokens": 0, "teacher_tokens": 0}
     report = StepReport(epoch=lease.epoch, step=step, rollouts=list(shown), inspections=inspections, **counted)
