@@ -16,6 +16,6 @@ def peak_bytes(call: Callable[[], Any]) -> int:
     events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
     live = most = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
-        live += event.nbytes()
+        live += event.nbytes()  # pyright: ignore[reportAttributeAccessIssue]
         most = max(most, live)
     return most

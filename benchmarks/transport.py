@@ -135,7 +135,7 @@ def states() -> ScoreReply:
 
 
 def reply_of(**arrays: Any) -> ScoreReply:
-    names = {name: "bench" for name in Provenance.model_fields if name != "temperature"}
+    names: dict[str, Any] = {name: "bench" for name in Provenance.model_fields if name != "temperature"}
     scores = TokenScores(start=1, valid=np.ones(ROWS, dtype=np.bool_), **arrays)
     return ScoreReply(scores=(scores,), provenance=Provenance(**names), usage=Usage())
 

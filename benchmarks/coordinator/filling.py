@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Select, func, insert, literal, select, update
+from sqlalchemy import func, insert, literal, select, update
 from sqlalchemy.orm import Session
 
 from benchmarks.coordinator.rollout import NAME, long_rollout
@@ -80,9 +80,9 @@ def _reported(session: Session, settings: Settings, steps: int) -> str:
     run, _ = runs.submit(session, SPEC | {"optim": {"steps": steps}}, None)
     lease = leases.claim_run(session, settings, run.id, "bench")
     for step in range(steps + 1):
-        metrics = {name: draw.lognormvariate(0, 0.2) for name in METRICS} | (
-            {"accuracy": 0.5} if step % 50 == 0 else {}
-        )
+        metrics: dict[str, float | None] = {name: draw.lognormvariate(0, 0.2) for name in METRICS}
+        if step % 50 == 0:
+            metrics["accuracy"] = 0.5
         report = StepReport(epoch=lease.epoch, step=step, metrics=metrics, student_tokens=step, teacher_tokens=step)
         if step == steps:
             rollout, inspection = long_rollout()
@@ -120,7 +120,7 @@ def _copy_rows(
 
 
 def _insert(session: Session, table: type[Base], values: dict[str, Any], *where: Any) -> None:
-    chosen: Select[Any] = select(*values.values()).where(*where)
+    chosen = select(*values.values()).where(*where)
     session.execute(insert(table).from_select(list(values), chosen, include_defaults=False))
 
 

@@ -54,7 +54,7 @@ def made(settings: dict[str, Any]) -> Problem:
     scale = 2 / width**0.5
     dtype = getattr(torch, settings["dtype"])
     parts = (x.to(dtype) for x in (hidden_NH, scale * weight_VH, teacher_NH, scale * teacher_VH))
-    problem = Problem(*parts, settings["beta"])
+    problem = Problem(*parts, beta=settings["beta"])
     problem.hidden_NH.requires_grad_()
     problem.weight_VH.requires_grad_(not settings["frozen"])
     return problem
@@ -96,7 +96,7 @@ def dense(problem: Problem) -> Tensor:
 
 def trl(problem: Problem) -> Tensor:
     """The sum that `DistillationTrainer` divides by its number of tokens; it gives the student's entropy as well."""
-    from trl.trainer.distillation_trainer import _chunked_divergence_loss
+    from trl.trainer.distillation_trainer import _chunked_divergence_loss  # pyright: ignore[reportMissingImports]
 
     hidden_NH, weight_VH, teacher_NH, teacher_VH, beta = problem
     mask = torch.ones(1, len(hidden_NH), dtype=torch.long)
@@ -107,7 +107,7 @@ def trl(problem: Problem) -> Tensor:
 
 def liger(problem: Problem) -> Tensor:
     """The mean over rows times their number; without the hard loss, uncompiled as no compiler is needed on any side."""
-    from liger_kernel.chunked_loss.jsd_loss import LigerFusedLinearJSDLoss
+    from liger_kernel.chunked_loss.jsd_loss import LigerFusedLinearJSDLoss  # pyright: ignore[reportMissingImports]
 
     hidden_NH, weight_VH, teacher_NH, teacher_VH, beta = problem
     measure = LigerFusedLinearJSDLoss(weight_hard_loss=0.0, weight_soft_loss=1.0, beta=beta, compiled=False)

@@ -6,7 +6,7 @@ Everything between them is the real thing: the trainer's loop and pipeline, a Va
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -95,7 +95,7 @@ class TimedStudent(Student):
         prompts: Sequence[Sequence[int]],
         settings: RolloutSpec,
         generator: torch.Generator,
-        places: range | None = None,
+        places: Container[int] | None = None,
     ) -> Iterator[Sampled]:
         assert places is None
         begun_s = time.monotonic()

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from taskiq.api import run_receiver_task
-from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
+from taskiq.api import run_receiver_task  # pyright: ignore[reportMissingImports]
+from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker  # pyright: ignore[reportMissingImports]
 
 from benchmarks.commands import obey
 
@@ -28,7 +28,8 @@ async def null(_: str) -> str:
 
 
 async def ask(count: int) -> None:
-    tasks = [await null.kiq("q" * QUESTION_BYTES) for _ in range(count)]
+    question = "q" * QUESTION_BYTES
+    tasks = [await null.kiq(question) for _ in range(count)]  # pyright: ignore[reportFunctionMemberAccess]
     for task in tasks:
         result = await task.wait_result(check_interval=LOOK_EVERY_S, timeout=30)
         if len(result.return_value) != ANSWER_BYTES:

@@ -15,9 +15,9 @@ import time
 from typing import Any
 
 import torch
-from datasets import Dataset
+from datasets import Dataset  # pyright: ignore[reportMissingImports]
 from transformers import TrainerCallback
-from trl import DistillationConfig, DistillationTrainer
+from trl import DistillationConfig, DistillationTrainer  # pyright: ignore[reportMissingImports]
 
 # Libraries print too; the answers keep the real standard output to themselves.
 ANSWERS = os.fdopen(os.dup(1), "w", buffering=1)
