@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tutelage_client import sync
 from tutelage_client.cli import main
 
 TIMEOUT_S = 60
@@ -88,10 +89,18 @@ def gateway() -> Iterator[Callable[[str | None, dict[str, Any]], str]]:
 
 
 @pytest.fixture(scope="session")
-def coordinator_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A coordinator without a trainer."""
+def shared_coordinator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with started("tutelage.coordinator", "--data-dir", str(tmp_path_factory.mktemp("coordinator"))) as url:
         yield url
+
+
+@pytest.fixture
+def coordinator_url(shared_coordinator: str) -> Iterator[str]:
+    """A coordinator without a trainer. Runs of other tests may be there, their teachers are not."""
+    yield shared_coordinator
+    with sync.Tutelage(shared_coordinator) as client:
+        for teacher in client.teachers.all():
+            client.teachers.remove(teacher.name)
 
 
 @pytest.fixture(scope="session")
