@@ -37,19 +37,9 @@ async def serve(settings: Settings) -> None:
 async def execute(settings: Settings, worker: WorkerClient, lease: Lease, stopping: asyncio.Event) -> None:
     """Run one lease in a child; report the end of a child that could not report it itself."""
     log.info("run leased", extra={"run_id": lease.run_id, "epoch": lease.epoch})
-    arguments = ["-m", "tutelage.trainer", "--run", lease.run_id, "--epoch", str(lease.epoch)]
-    arguments += ["--coordinator", settings.coordinator, "--redis-url", settings.redis_url, "--name", settings.name]
-    if settings.coordinator_key_file:
-        arguments += ["--coordinator-key-file", str(settings.coordinator_key_file)]
-    if settings.redis_password_file:
-        arguments += ["--redis-password-file", str(settings.redis_password_file)]
-    if settings.teacher_key_file:
-        arguments += ["--teacher-key-file", str(settings.teacher_key_file)]
-    arguments += ["--teacher-addresses", ",".join(settings.teacher_addresses)]
-    if settings.tracker:
-        arguments += ["--tracker", settings.tracker]
+    own = settings.model_copy(update={"run": lease.run_id, "epoch": lease.epoch})
     killed_before = memory.kills()
-    child = await asyncio.create_subprocess_exec(sys.executable, *arguments)
+    child = await asyncio.create_subprocess_exec(sys.executable, "-m", "tutelage.trainer", *own.arguments())
     if await _first(stopping, child.wait()) is None and child.returncode is None:
         child.send_signal(signal.SIGTERM)
     code = await child.wait()

@@ -68,6 +68,12 @@ class Settings(BaseSettings):
         default="info", description="least level that is logged"
     )
 
+    def arguments(self) -> list[str]:
+        """The flags of a process with the same settings, whatever its environment says."""
+        said = self.model_dump(mode="json", exclude_none=True)
+        values = {name: ",".join(value) if isinstance(value, list) else value for name, value in said.items()}
+        return [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
+
     def open_queue(self) -> Queue:
         """The queue to ask on; nothing is connected yet.
 
