@@ -144,6 +144,7 @@ class Files(Part):
 
     upload = handed_on(CoordinatorClient.upload)
     download = handed_on(CoordinatorClient.download_file)
+    delete = handed_on(CoordinatorClient.delete_file)
     all = handed_on(CoordinatorClient.files)
 
 

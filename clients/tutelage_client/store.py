@@ -103,6 +103,14 @@ class StoreClient(ServiceClient):
         """Every uploaded file, the newest first."""
         return await self._all("/v1/files", FileView)
 
+    async def delete_file(self, file_id: str) -> None:
+        """Delete an uploaded file, as long as no run needs it that has not ended."""
+        await self._http.request_json("DELETE", f"/v1/files/{quote(file_id, safe='')}", type(None))
+
+    async def delete_upload(self, sha256: str) -> None:
+        """Delete what has arrived of a content that is not whole."""
+        await self._http.request_json("DELETE", f"/v1/uploads/{sha256}", type(None))
+
     async def download_file(self, file_id: str, path: Path | str) -> Path:
         """Write an uploaded file to `path`, whole or not at all.
 

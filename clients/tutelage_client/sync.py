@@ -183,6 +183,7 @@ class Files(Face[aio.Files]):
 
     upload = waiting(aio.Files.upload)
     download = waiting(aio.Files.download)
+    delete = waiting(aio.Files.delete)
     all = waiting(aio.Files.all)
 
 

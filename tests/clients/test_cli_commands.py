@@ -109,6 +109,9 @@ def test_json_of_every_command_is_one_document(cli: Cli, run: RunView, tmp_path:
     assert (put["filename"], put["bytes"]) == ("prompts", 2)
     assert put["id"] in cli("files", "ls").stdout
     assert put["id"] in {file["id"] for file in json.loads(cli("files", "ls", "--json").stdout)["data"]}
+    assert cli("files", "rm", put["id"]).stdout == f"{put['id']} is deleted\n"
+    assert put["id"] not in cli("files", "ls").stdout
+    assert f"there is no file '{put['id']}'" in refusal(cli("files", "rm", put["id"]), 2)
     assert json.loads(cli("runs", "show", run.id, "--json").stdout) == run.model_dump(mode="json")
     assert run.id in {each["id"] for each in json.loads(cli("runs", "ls", "--json").stdout)["data"]}
     assert json.loads(cli("runs", "metrics", run.id, "--json").stdout) == {"data": [], "next": None}
@@ -237,6 +240,7 @@ def test_every_command_that_can_be_parsed_has_a_function() -> None:
         "runs submit": ["x"],
         "runs model": ["r", "--out", "d"],
         "files put": ["p"],
+        "files rm": ["i"],
         "gc": ["--days", "30"],
         "score": ["--teacher", "u"],
         "methods show": ["m"],

@@ -23,11 +23,13 @@ from tutelage.coordinator.db import Database, now
 from tutelage.coordinator.retention import DAY_S
 from tutelage.coordinator.settings import Settings
 from tutelage.coordinator.tables import AuditRow
+from tutelage.coordinator.uploads import Partial
 from tutelage.queue import Job, MemoryQueue
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.errors import ProblemResponse
 from tutelage_client.tracing import run_trace, traceparent
 from tutelage_client.wire import (
+    PROJECT,
     Action,
     AuditEntry,
     CheckpointCommit,
@@ -77,8 +79,11 @@ async def test_every_route_of_the_table_is_told_of_and_no_other(
     transport = httpx2.ASGITransport(build_app(settings, database, queue))
     async with CoordinatorClient(URL, transport=transport) as owner, WorkerClient(URL, transport=transport) as worker:
         await owner.register_teacher("walker", "http://127.0.0.1:9", teacher_info())
-        await owner.upload(b"prompts")
+        file = await owner.upload(b"prompts")
         await owner.upload(prompts)
+        await owner.delete_file(file.id)
+        Partial(settings.files, PROJECT, "a" * 64).append(0, b"not all")
+        await owner.delete_upload("a" * 64)
         run = await owner.submit(taught())
         await owner.change(run.id, RunChanges(note="n"))
         await owner.pause(run.id)

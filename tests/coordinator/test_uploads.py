@@ -174,8 +174,8 @@ async def test_what_was_open_when_the_file_became_whole_writes_nothing_to_it(set
     settings.files.mkdir(exist_ok=True)
     partial = Partial(settings.files, PROJECT, SHA256)
     partial.append(0, CONTENT)
-    with pytest.raises(ServiceProblem) as moved, partial.whole() as size:
-        partial.append(size, b"more")
+    with pytest.raises(ServiceProblem) as moved, partial.whole() as content:
+        partial.append(content.bytes, b"more")
     assert moved.value.code == "upload_moved"
     with partial.whole():
         pass

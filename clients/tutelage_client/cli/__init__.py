@@ -94,6 +94,7 @@ def commands() -> dict[str, Command]:
         "teachers rm": store.teachers_rm,
         "files put": store.files_put,
         "files ls": store.files_ls,
+        "files rm": store.files_rm,
         "gc": gc.gc,
         "keys create": keys.create,
         "keys ls": keys.ls,

@@ -193,10 +193,14 @@ def _add_store(nouns: Any) -> None:
     forget.add_argument(
         "--audit-days", type=values.count, metavar="N", help="also entries of the audit that are older (default: none)"
     )
-    files = nouns.add_parser("files", help="upload and list files").add_subparsers(metavar="COMMAND", required=True)
+    files = nouns.add_parser("files", help="upload, list and delete files").add_subparsers(
+        metavar="COMMAND", required=True
+    )
     put = _add(files, "put", "upload a file; a spec names it as file:ID", command="files put")
     put.add_argument("path", type=Path, metavar="PATH", help="data, or a model's folder as a tar archive")
     _add(files, "ls", "list uploaded files, the newest first", command="files ls")
+    gone = _add(files, "rm", "delete a file that no run needs which has not ended", command="files rm")
+    gone.add_argument("id", metavar="ID", help="as `tutelage files ls` lists it")
 
 
 def _add_keys(nouns: Any) -> None:

@@ -83,5 +83,15 @@ async def files_ls(args: argparse.Namespace) -> int:
     return 0
 
 
+async def files_rm(args: argparse.Namespace) -> int:
+    async with coordinator(args) as client:
+        await client.files.delete(args.id)
+    if args.json:
+        show.document({"removed": args.id})
+    else:
+        show.say(f"{args.id} is deleted")
+    return 0
+
+
 def _file_row(file: FileView) -> list[show.Cell]:
     return [file.id, file.filename, f"{show.count(file.bytes)}B", show.ago(file.created_at)]

@@ -26,6 +26,7 @@ class Action(StrEnum):
     LETTER_DISCARD = "letter.discard"
     ROLLOUTS_FORGET = "rollouts.forget"
     FILE_UPLOAD = "file.upload"
+    FILE_DELETE = "file.delete"
     TEACHER_REGISTER = "teacher.register"
     TEACHER_REMOVE = "teacher.remove"
     KEY_CREATE = "key.create"

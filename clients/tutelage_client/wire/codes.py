@@ -50,6 +50,7 @@ COORDINATOR = {
     "dead_letter_not_found": ProblemCode(404, "the run has no such dead letter (any more)"),
     "key_not_found": ProblemCode(404, "no key has this id"),
     "file_not_found": ProblemCode(404, "no file has this id"),
+    "upload_not_found": ProblemCode(404, "nothing has arrived of this content, or it is whole or gone"),
     "log_not_found": ProblemCode(404, "the coordinator launched no such attempt, or its log is gone"),
     "content_missing": ProblemCode(404, "the file is known but its bytes are gone from disk; upload it again"),
     "model_missing": ProblemCode(404, "the run succeeded but its model is gone from disk"),
@@ -58,6 +59,10 @@ COORDINATOR = {
         409, "another project has a teacher of this name, which names a queue; take another one"
     ),
     "teacher_in_use": ProblemCode(409, "a run that has not ended asks this teacher; wait for its end or cancel it"),
+    "file_in_use": ProblemCode(409, "runs that have not ended name this file; wait for their end or cancel them"),
+    "project_full": ProblemCode(
+        413, "the project's files would be above the coordinator's `--max-project-bytes`; delete some"
+    ),
     "run_changed": ProblemCode(412, "`If-Match` is not the run's `ETag`: it was changed meanwhile; read it again"),
     "run_is_final": ProblemCode(409, "the run has ended; submit a new one"),
     "run_is_cancelling": ProblemCode(409, "a cancellation cannot be taken back"),

@@ -24,8 +24,10 @@ from sqlalchemy.sql.functions import FunctionElement
 from tutelage.coordinator.tables import Base
 from tutelage_client.errors import InvalidInput
 
-_MIGRATION_LOCK = 7_834_225  # any number that no other program on this server takes
+_MIGRATING = 7_834_225  # of `hold`: any numbers that no other program on this server takes
+REGISTERING = 7_834_226
 _CONNECT_S = 10  # a server that says nothing, not even no, is given up then, unless the URL has another number
+_HELD = text("SELECT pg_advisory_xact_lock(:what)")
 _REVISION = text("SELECT version_num FROM alembic_version")
 _INSERT = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
@@ -76,8 +78,7 @@ class Database:
             InvalidInput: a newer release has migrated it.
         """
         with self._writing.begin() as connection:
-            if connection.dialect.name == "postgresql":
-                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+            hold(connection, _MIGRATING)
             config = alembic_config(connection)
             known = [each.revision for each in ScriptDirectory.from_config(config).walk_revisions()]  # newest first
             found = connection.scalar(_REVISION) if inspect(connection).has_table("alembic_version") else None
@@ -97,6 +98,12 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def hold(connection: Connection, what: int) -> None:
+    """Until this transaction ends, others that ask for the same wait. Writers of SQLite always wait for each other."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(_HELD, {"what": what})
 
 
 def alembic_config(connection: Connection) -> Config:

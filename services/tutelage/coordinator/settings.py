@@ -41,6 +41,11 @@ class Settings(BaseSettings):
     port: int = Field(default=8400, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     lease_s: float = Field(default=30.0, gt=0, description="seconds after the last heartbeat until a run is taken away")
     max_file_bytes: int = Field(default=4 * 2**30, ge=1, description="the largest file that may be uploaded")
+    max_project_bytes: int | None = Field(
+        default=None,
+        ge=1,
+        description="the most bytes of all files of a project, with what has arrived of unfinished ones; default: any",
+    )
 
     teacher_addresses: Addresses = Field(
         default=LOOPBACK,

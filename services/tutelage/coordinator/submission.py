@@ -90,7 +90,8 @@ def _paths(spec: RunSpec) -> dict[str, str]:
 
 def _check_path(session: Session, project: str, field: str, value: str, places: Places) -> None:
     if value.startswith("file:"):
-        if session.get(FileRow, (project, value.removeprefix("file:"))) is None:
+        key = (project, value.removeprefix("file:"))
+        if session.get(FileRow, key, with_for_update={"read": True}) is None:  # who deletes it waits, and finds the run
             detail = f"{field}: {value!r} is not uploaded; POST /v1/files returns the id of a file"
             raise ServiceProblem(422, "unknown_file", detail, field=field)
     elif not PurePath(value).is_absolute():

@@ -57,6 +57,16 @@ def _add_files(api: APIRouter, database: Database, folder: Path) -> None:
             )
         return FileResponse(path, media_type=RAW, filename=file.filename)
 
+    kept = answers("file_not_found", "file_in_use")
+
+    @api.delete("/files/{file_id}", status_code=204, tags=["files"], responses=kept)
+    def delete_file(file_id: str, deed: DeedOf) -> None:
+        """Delete a file that no run needs which has not ended. It can be uploaded again."""
+        with database.write() as session:
+            sha256 = files.remove(session, file_id, deed.by.project)
+            deed.tell(session, file_id)
+        files.drop(database, folder, sha256)
+
 
 def _add_teachers(api: APIRouter, database: Database, allowed: Allowed) -> None:
     """allowed: where they may be"""

@@ -7,7 +7,8 @@ an upload needs no request that creates it, as the hash of the content is its na
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
@@ -17,7 +18,7 @@ from tutelage.coordinator.audit import Deed, DeedOf
 from tutelage.coordinator.callers import CallerOf
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.settings import Settings
-from tutelage.coordinator.uploads import STOP, Partial, Upload
+from tutelage.coordinator.uploads import STOP, Partial, Room, Upload, arriving
 from tutelage.serving import Responses, ServiceProblem, again, answers, body_of
 from tutelage_client.wire import FileView, UploadView
 from tutelage_client.wire.forms import SHA256
@@ -35,15 +36,17 @@ def add_uploads(api: APIRouter, database: Database, settings: Settings) -> None:
 
 
 def _add_whole(api: APIRouter, database: Database, settings: Settings) -> None:
-    @api.post("/files", status_code=201, tags=["files"], responses=again(FileView), openapi_extra=body_of(None, RAW))
+    made = again(FileView) | answers("project_full")
+
+    @api.post("/files", status_code=201, tags=["files"], responses=made, openapi_extra=body_of(None, RAW))
     async def upload(request: Request, response: Response, deed: DeedOf, filename: Filename = "upload") -> FileView:
         """Store the raw body. Content that is there already is the same file (200 instead of 201)."""
-        upload = await run_in_threadpool(Upload, settings.files)
+        room = await run_in_threadpool(_room, database, settings, deed.by.project)
+        upload = await run_in_threadpool(Upload, settings.files, deed.by.project)
         with upload:
             async for chunk in request.stream():
-                await run_in_threadpool(upload.write, chunk)
-            sha256 = await run_in_threadpool(upload.keep)
-        file, is_new = await run_in_threadpool(_register, database, deed, sha256, upload.bytes, filename)
+                await run_in_threadpool(_take, room, upload.write, chunk)
+            file, is_new = await run_in_threadpool(_finish, database, deed, upload, filename, room.most)
         response.status_code = 201 if is_new else 200
         return file
 
@@ -71,27 +74,38 @@ def _add_parts(api: APIRouter, database: Database, settings: Settings) -> None:
 
         The part with which the content is whole makes the file (201), if it hashes to its name.
         """
-        _check_room(length, settings.max_file_bytes)
+        _check_length(length, settings.max_file_bytes)
         sent = partial(sha256, deed.by.project)
         found = await run_in_threadpool(_standing, database, sent, sha256, deed.by.project)
         response.status_code = 200
         if found.file is None:
-            offset = await _receive(request, sent, offset, length)
+            room = await run_in_threadpool(_room, database, settings, deed.by.project, sha256)
+            await run_in_threadpool(room.check, length - sent.offset)
+            offset = await _receive(request, sent, offset, length, room)
             if offset < length:
                 return UploadView(sha256=sha256, offset=offset)
-            file, is_new = await run_in_threadpool(_finish, database, deed, sent, sha256, filename)
+            file, is_new = await run_in_threadpool(_finish, database, deed, sent, filename, room.most)
             response.status_code = 201 if is_new else 200
             found = UploadView(sha256=sha256, offset=file.bytes, file=file)
         return found
 
+    gone = answers("upload_not_found", "upload_moved")
+
+    @api.delete("/uploads/{sha256}", status_code=204, tags=["files"], responses=gone)
+    def delete_upload(sha256: Sha256, deed: DeedOf) -> None:
+        """Delete what has arrived of a content that is not whole."""
+        with database.write() as session:
+            deed.tell(session, files.id_of(sha256))
+            partial(sha256, deed.by.project).drop()
+
 
 _PARTS: Responses = {
     200: {"description": "not whole yet, or it is there already", "model": UploadView},
-    **answers("upload_moved", "other_content"),
+    **answers("upload_moved", "other_content", "project_full"),
 }
 
 
-def _check_room(length: int, limit: int) -> None:
+def _check_length(length: int, limit: int) -> None:
     if length > limit:
         detail = f"a file may have {limit} bytes here and this one has {length}; --max-file-bytes of the coordinator"
         raise ServiceProblem(413, "too_large", detail, field="Upload-Length")
@@ -106,26 +120,39 @@ def _standing(database: Database, sent: Partial, sha256: str, project: str) -> U
     return UploadView(sha256=sha256, offset=file.bytes, file=file)
 
 
-async def _receive(request: Request, sent: Partial, offset: int, length: int) -> int:
+def _room(database: Database, settings: Settings, project: str, sha256: str | None = None) -> Room:
+    """What the project may take beside the content with this hash, by its files as they are now."""
+    with database.read() as session:
+        whole = files.taken(session, project, but=sha256)
+    return Room(project, settings.max_project_bytes, whole, arriving(settings.files, project))
+
+
+def _take(room: Room, write: Callable[..., None], *chunk: Any) -> None:
+    """chunk: its bytes, behind their place where `write` wants it"""
+    room.check(len(chunk[-1]))
+    write(*chunk)
+
+
+async def _receive(request: Request, sent: Partial, offset: int, length: int, room: Room) -> int:
     """Append a body as it arrives; the new offset. One without bytes still comes as an empty chunk, and is checked."""
     async for chunk in request.stream():
         if chunk and offset + len(chunk) > length:
             detail = f"the body goes on behind the {length} bytes of the whole content; send it up to there"
             raise ServiceProblem(413, "too_large", detail, field="Upload-Length", headers=STOP)
-        await run_in_threadpool(sent.append, offset, chunk)
+        await run_in_threadpool(_take, room, sent.append, offset, chunk)
         offset += len(chunk)
     return offset
 
 
-def _finish(database: Database, deed: Deed, sent: Partial, sha256: str, filename: str) -> tuple[FileView, bool]:
-    """The row before the name of the bytes: where the database does not answer, nothing is to be sent again."""
-    with sent.whole() as size:
-        return _register(database, deed, sha256, size, filename)
+def _finish(
+    database: Database, deed: Deed, sent: Upload | Partial, filename: str, most: int | None
+) -> tuple[FileView, bool]:
+    """The row before the name of the bytes: where the database does not answer, nothing is to be sent again.
 
-
-def _register(database: Database, deed: Deed, sha256: str, size: int, filename: str) -> tuple[FileView, bool]:
-    with database.write() as session:
-        file, is_new = files.register(session, sha256, size, filename, deed.by.project)
+    Nor does whoever drops the bytes of a file that is deleted at this moment take those away that come under its name.
+    """
+    with sent.whole() as content, database.write() as session:
+        file, is_new = files.register(session, content, filename, deed.by.project, most)
         if is_new:
             deed.tell(session, file.id)
         return file, is_new
