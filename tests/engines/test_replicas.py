@@ -62,7 +62,8 @@ class Several:
         replicas = [Replica(name, upstream) for name, upstream in zip("abcd", upstreams, strict=False)]
         self.engine = ReplicatedEngine(replicas, hedge_after_s, first_pause_s=0.01)
         self.events: list[tuple[str, str]] = []
-        self.engine.listen(lambda replica, event: self.events.append((replica.name, event)))
+        for replica in replicas:
+            replica.listen(lambda event, name=replica.name: self.events.append((name, event)))
 
     def asked(self) -> list[int]:
         return [view.asked for view in self.engine.views()]

@@ -86,8 +86,8 @@ def _watch(engine: Engine, metrics: TeacherMetrics) -> None:
         metrics.concurrency_limit.labels(upstream).set_function(lambda: calls.limit.limit)
     if not isinstance(engine, ReplicatedEngine):
         return
-    engine.listen(lambda replica, event: metrics.replica_events.labels(replica.name, event).inc())
     for replica in engine.replicas:
+        replica.listen(lambda event, name=replica.name: metrics.replica_events.labels(name, event).inc())
         metrics.replica_up.labels(replica.name).set_function(lambda replica=replica: float(replica.up))
         _watch(replica.engine, metrics)
 

@@ -1,6 +1,6 @@
 """One teacher behind several upstreams that serve the same model."""
 
 from tutelage.engines.replicas.engine import ReplicatedEngine
-from tutelage.engines.replicas.replica import Event, Replica
+from tutelage.engines.replicas.replica import Replica
 
-__all__ = ["Event", "Replica", "ReplicatedEngine"]
+__all__ = ["Replica", "ReplicatedEngine"]

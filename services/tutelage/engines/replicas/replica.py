@@ -18,6 +18,7 @@ from tutelage_client.wire import Capabilities, Provenance, ReplicaView
 
 Result = TypeVar("Result")
 Event = Literal["asked", "failed", "quarantined", "admitted", "hedged", "hedge_won"]
+Listener = Callable[[Event], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +53,22 @@ class Replica:
         self.reason: str | None = "the start-up probe has not run yet"
         self.outstanding_tokens = 0
         self.counts: Counter[Event] = Counter()
+        self._listener: Listener | None = None
         self._latencies = Latencies()
         self._working: dict[asyncio.Task[Any], int] = {}
 
     @property
     def up(self) -> bool:
         return self.reason is None
+
+    def listen(self, listener: Listener) -> None:
+        """Tell `listener` of everything that is counted."""
+        self._listener = listener
+
+    def count(self, event: Event) -> None:
+        self.counts[event] += 1
+        if self._listener is not None:
+            self._listener(event)
 
     async def examine(self) -> Standing:
         """The start-up probe. Raises: TutelageError: it was not passed."""
