@@ -38,8 +38,9 @@ class OpenaiClient:
         # A server without keys is sent the word that such servers document.
         self._client = AsyncOpenAI(base_url=calls.url, api_key=key or "EMPTY", max_retries=0, timeout=None)
 
-    async def completions(self, **body: Any) -> dict[str, Any]:
-        return await self.calls.make(lambda: _tried(self._client.completions.create(**body)))
+    async def completions(self, tokens: int = 0, **body: Any) -> dict[str, Any]:
+        """tokens: that are scored"""
+        return await self.calls.make(lambda: _tried(self._client.completions.create(**body)), tokens)
 
     async def chat(self, tab: Tab, most: Usage, **body: Any) -> dict[str, Any]:
         """tab: learns of each attempt what it cost; most: of one"""
@@ -158,7 +159,12 @@ class Openai:
 
     async def _choice(self, asked: Asked, **more: Any) -> dict[str, Any]:
         body = await self._client.completions(
-            model=self._model, prompt=asked.token_ids, max_tokens=1, temperature=asked.temperature, **more
+            len(asked.token_ids),
+            model=self._model,
+            prompt=asked.token_ids,
+            max_tokens=1,
+            temperature=asked.temperature,
+            **more,
         )
         self._check_model(body)
         choices = body.get("choices")
@@ -174,14 +180,14 @@ class Openai:
 def open_openai(options: UpstreamOptions, name: str) -> UpstreamEngine:
     """Raises: InvalidInput: the tokenizer directory or the key file cannot be used."""
     local = read_local(options.model, options.revision)
-    client = open_client(options)
+    client = open_client(options, options.tokens_at_once)
     dialect = Openai(client, options, local.tokenizer, local.vocabulary_size)
     return UpstreamEngine(options, name, local, dialect, options.max_concurrency, client.calls)
 
 
-def open_client(options: UpstreamOptions | ChatOptions) -> OpenaiClient:
+def open_client(options: UpstreamOptions | ChatOptions, tokens_at_once: int | None = None) -> OpenaiClient:
     """Raises: InvalidInput: the key file cannot be used."""
-    return OpenaiClient(Calls.of(options), read_key(options.api_key_file))
+    return OpenaiClient(Calls.of(options, tokens_at_once), read_key(options.api_key_file))
 
 
 async def _tried(call: Any) -> dict[str, Any]:

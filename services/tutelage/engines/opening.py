@@ -50,8 +50,9 @@ def _hf_reward(options: HfRewardOptions, name: str) -> Engine:
 def _vllm(options: UpstreamOptions, name: str) -> Engine:
     from tutelage.engines.upstream.opening import open_http
     from tutelage.engines.vllm_http import Vllm
+    from tutelage.engines.vllm_scores import tokens_at_once
 
-    return open_http(options, name, Vllm)
+    return open_http(options, name, Vllm, tokens_at_once)
 
 
 def _vllm_in_process(options: VllmOptions, name: str) -> Engine:

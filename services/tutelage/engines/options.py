@@ -83,6 +83,8 @@ class UpstreamOptions(_Reached):
 
     model: directory with the tokenizer of the model that is served; revision: what the operator says it is
     upstream_model: the name it is served under, needed where several are; max_top_k: never ask for more
+    tokens_at_once: tokens that are scored at a time, at most; a longer sequence goes alone
+        None: of a vLLM as many as have 4 GiB of float32 logits, of others without a bound
     max_length: tokens of a sequence, where the server does not say
     recheck_s: how old the last look at a known answer may be when work comes
     """
@@ -93,6 +95,7 @@ class UpstreamOptions(_Reached):
     upstream_model: str | None = None
     max_top_k: int = Field(default=256, ge=1, le=4096)
     max_length: int | None = Field(default=None, ge=2)
+    tokens_at_once: int | None = Field(default=None, ge=1)
     recheck_s: float = Field(default=60.0, ge=0, allow_inf_nan=False)
 
 
@@ -101,6 +104,7 @@ class VllmOptions(_Options):
 
     model: a directory, or a hub id; revision: pins a hub id
     max_top_k: top-k entries and candidates of one call; max_length: tokens of a sequence, the model's own if None
+    tokens_at_once: as of `UpstreamOptions`
     device: cuda is refused where there is none; where the model then runs, vLLM's build decides
     vllm_args: further arguments of vLLM's engine, by name
     recheck_s: how old the last look at a known answer may be when work comes
@@ -113,6 +117,7 @@ class VllmOptions(_Options):
     max_top_k: int = Field(default=256, ge=1, le=4096)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     max_length: int | None = Field(default=None, ge=2)
+    tokens_at_once: int | None = Field(default=None, ge=1)
     vllm_args: dict[str, Any] = Field(default_factory=dict)
     recheck_s: float = Field(default=60.0, ge=0, allow_inf_nan=False)
 

@@ -118,7 +118,7 @@ class Sglang:
             "top_logprobs_num": top_k,
             "return_text_in_logprobs": texts,
         } | ({} if union is None else {"token_ids_logprob": union.tolist()})
-        meta = (await self._http.post("/generate", body)).get("meta_info")
+        meta = (await self._http.post("/generate", body, len(asked.token_ids))).get("meta_info")
         if not isinstance(meta, dict):
             raise BadScores("the upstream's answer has no meta_info")
         return meta

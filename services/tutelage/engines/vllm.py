@@ -27,7 +27,8 @@ from tutelage.engines.upstream.dialect import Learned
 from tutelage.engines.upstream.engine import UpstreamEngine
 from tutelage.engines.upstream.failures import UpstreamAway, UpstreamFailed, UpstreamRefused
 from tutelage.engines.upstream.local import read_local
-from tutelage.engines.vllm_scores import UNCHANGED, TopK, score_by_ids, score_by_top_k
+from tutelage.engines.upstream.room import TokenRoom
+from tutelage.engines.vllm_scores import UNCHANGED, TopK, score_by_ids, score_by_top_k, tokens_at_once
 from tutelage_client.errors import BadScores, InvalidInput
 from tutelage_client.wire import GenerateRequest, Generation
 
@@ -73,6 +74,7 @@ class VllmInProcess:
         self._options = options
         self._arguments = arguments
         self._vocabulary_size = vocabulary_size
+        self._room = TokenRoom(options.tokens_at_once or tokens_at_once(vocabulary_size))
         self._llm: Any = None
         self._max_logprobs = 1
         self._per_row = False
@@ -158,14 +160,15 @@ class VllmInProcess:
         return given, None if top_k is None else _read_top_k(output, asked, top_k)
 
     async def _scored(self, asked: Asked, **parameters: Any) -> Any:
-        return await self._ask(
-            asked.token_ids,
-            max_tokens=1,
-            temperature=asked.temperature,
-            detokenize=False,
-            flat_logprobs=True,
-            **parameters,
-        )
+        async with self._room.taken(len(asked.token_ids)):
+            return await self._ask(
+                asked.token_ids,
+                max_tokens=1,
+                temperature=asked.temperature,
+                detokenize=False,
+                flat_logprobs=True,
+                **parameters,
+            )
 
     async def _ask(self, token_ids: Sequence[int], **parameters: Any) -> Any:
         """The finished output; a request that is cancelled is dropped by the engine too."""

@@ -123,7 +123,8 @@ class Vllm:
             "temperature": asked.temperature,
             "prompt_logprobs": k,
         }
-        choices = (await self._http.post("/v1/completions", body)).get("choices") or [{}]
+        answer = await self._http.post("/v1/completions", body, len(asked.token_ids))
+        choices = answer.get("choices") or [{}]
         return choices[0].get("prompt_logprobs")
 
     async def _of_ids(self, asked: Asked, columns: Ids, top_k: int | None) -> tuple[Logprobs, TopK | None]:
@@ -136,7 +137,7 @@ class Vllm:
         if top_k is not None:
             parameters["prompt_logprobs"] = top_k
         body = {"model": self._model, "token_ids": asked.token_ids, "sampling_params": parameters}
-        answer = await self._http.post("/inference/v1/generate", body)
+        answer = await self._http.post("/inference/v1/generate", body, len(asked.token_ids))
         top = None if top_k is None else read_prompt_logprobs(answer.get("prompt_logprobs"), asked, top_k)
         return _scores(answer, columns), top
 

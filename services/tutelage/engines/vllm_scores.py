@@ -15,6 +15,7 @@ from tutelage.engines.upstream.prompt_logprobs import answer_from_top_k
 from tutelage_client.wire import Signal
 
 MAX_CELLS = 1 << 20  # scores of one call; more candidates are asked for in several
+LOGIT_BYTES = 1 << 32  # float32, of all tokens that are scored at a time; their log-softmax may take as much again
 # A model's generation config may hold other defaults; what is asked for is always said.
 UNCHANGED: dict[str, Any] = {
     "top_k": 0,
@@ -27,6 +28,11 @@ TopK = tuple[Ids, Logprobs, Logprobs]  # ids [R, K], their log-probs [R, K], the
 AskTopK = Callable[[Asked, int], Awaitable[TopK]]
 # The log-probs [R, X] of the ids [R, X], and the top k if a k is given.
 AskIds = Callable[[Asked, Ids, int | None], Awaitable[tuple[Logprobs, TopK | None]]]
+
+
+def tokens_at_once(vocabulary_size: int) -> int:
+    """Tokens that a server with the memory of most has room to score, beside what it measured for itself."""
+    return max(1, LOGIT_BYTES // (4 * vocabulary_size))
 
 
 async def score_by_top_k(asked: Asked, max_logprobs: int, ask: AskTopK) -> Answer:

@@ -83,6 +83,12 @@ class Settings(BaseSettings):
     api_key_file: Path | None = Field(None, description="file with the key that the upstream wants")
     upstream_deadline_s: float = Field(120.0, gt=0, description="for one call to the upstream, repetitions included")
     upstream_concurrency: int = Field(16, ge=1, description="calls to the upstream that are open at a time, at most")
+    upstream_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="tokens that are scored at one upstream at a time, at most; a longer sequence goes alone "
+        "(default for vllm: as many as have 4 GiB of float32 logits, which is 2^30 / vocabulary; else no bound)",
+    )
     max_top_k: int | None = Field(None, ge=1, le=4096, description="never ask the upstream for more (openai: 5)")
     max_length: int | None = Field(None, ge=2, description="longest sequence, where the upstream does not say")
     dtype: Literal["float32", "bfloat16", "auto"] = Field("float32", description="of the weights")
@@ -202,13 +208,13 @@ class Settings(BaseSettings):
         if self.engine == "chat":
             return ChatOptions.model_validate(reached)
         reached |= {"kind": self.engine, "model": self.model, "revision": self.revision}
-        reached |= {"recheck_s": self.canary_every_s}
+        reached |= {"recheck_s": self.canary_every_s, "tokens_at_once": self.upstream_tokens}
         top_k = OPENAI_MAX_TOP_K if self.max_top_k is None and self.engine == "openai" else self.max_top_k
         return UpstreamOptions.model_validate(reached | ({} if top_k is None else {"max_top_k": top_k}))
 
     def _vllm_options(self) -> VllmOptions:
         given: dict[str, Any] = {"model": self.model, "revision": self.revision, "dtype": self.dtype}
-        given |= {"device": self.device}
+        given |= {"device": self.device, "tokens_at_once": self.upstream_tokens}
         given |= {"max_length": self.max_length, "vllm_args": self.vllm_args, "recheck_s": self.canary_every_s}
         return VllmOptions.model_validate(given | ({} if self.max_top_k is None else {"max_top_k": self.max_top_k}))
 

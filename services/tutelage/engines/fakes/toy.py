@@ -44,6 +44,7 @@ Trap = Literal[
     "ids_ignored",  # an older server drops fields that it does not know
     "low_cap",  # --max-logprobs 20, its default
     "null_scores",  # rows that came out of the prefix cache have no scores
+    "out_of_memory",  # to score more tokens at a time than its longest sequence has is its end
     "scale_out_off",  # started without --enable-scale-out
     "v1_runner",  # only the V2 model runner scores given ids
     # SGLang

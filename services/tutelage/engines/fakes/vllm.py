@@ -2,22 +2,59 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
 from numpy.typing import NDArray
 
 from tutelage.engines.fakes.completions import written
 from tutelage.engines.fakes.toy import Body, Json, ToyServer, error
 from tutelage_client.errors import InvalidInput
 
+STEP_S = 0.02  # that the model takes, where it matters who is scored at the same time
+
+
+class EngineDead(Exception):
+    """It ran out of memory, and stays so."""
+
+
+class Memory:
+    """What is left for logits. It is enough without the trap; with it, for the longest sequence and no more."""
+
+    def __init__(self, toy: ToyServer) -> None:
+        self._toy = toy
+        self._tokens = 0
+        self._is_dead = False
+
+    @asynccontextmanager
+    async def taken(self, tokens: int) -> AsyncGenerator[None]:
+        """The time that a call takes, and the memory for the tokens that it has scored."""
+        if "out_of_memory" not in self._toy.traps:
+            yield
+            return
+        self._tokens += tokens
+        self._is_dead = self._is_dead or self._tokens > self._toy.options.max_length
+        try:
+            await asyncio.sleep(STEP_S)
+            if self._is_dead:
+                raise EngineDead
+            yield
+        finally:
+            self._tokens -= tokens
+
 
 def vllm_app(toy: ToyServer) -> FastAPI:
     """The routes of a server with `--enable-scale-out --max-logprobs -1`, unless traps say otherwise."""
     app = toy.app("vLLM")
+    app.add_exception_handler(EngineDead, _dead)
+    memory = Memory(toy)
     longest = toy.options.max_length
 
     @app.get("/version")
@@ -41,8 +78,10 @@ def vllm_app(toy: ToyServer) -> FastAPI:
             return error(404, f"The model `{body['model']}` does not exist.", "model")
         room = _room(body.get("max_tokens", 16), body["prompt"], longest)
         ids = toy.check_ids(body["prompt"], longest)
-        rows = _prompt_logprobs(toy, ids, body.get("prompt_logprobs"))
-        choices = await _choices(toy, ids, body | {"max_tokens": room})
+        asked = body.get("prompt_logprobs")
+        async with memory.taken(0 if asked is None else len(ids)):
+            rows = _prompt_logprobs(toy, ids, asked)
+            choices = await _choices(toy, ids, body | {"max_tokens": room})
         for choice in choices:
             choice["prompt_logprobs"] = rows
         return {"id": "cmpl", "object": "text_completion", "model": toy.name, "choices": choices}
@@ -54,14 +93,19 @@ def vllm_app(toy: ToyServer) -> FastAPI:
         asked = body["sampling_params"]
         ids = toy.check_ids(body["token_ids"], longest)
         _room(asked.get("max_tokens", longest), ids, longest)
-        scores = None if "ids_ignored" in toy.traps else _id_logprobs(toy, ids, asked)
-        return {
-            "choices": [{"index": 0, "token_ids": [0], "finish_reason": "length"}],
-            "prompt_logprobs": _prompt_logprobs(toy, ids, asked.get("prompt_logprobs")),
-            "prompt_token_id_logprobs": None if "null_scores" in toy.traps else scores,
-        }
+        async with memory.taken(len(ids)):
+            scores = None if "ids_ignored" in toy.traps else _id_logprobs(toy, ids, asked)
+            return {
+                "choices": [{"index": 0, "token_ids": [0], "finish_reason": "length"}],
+                "prompt_logprobs": _prompt_logprobs(toy, ids, asked.get("prompt_logprobs")),
+                "prompt_token_id_logprobs": None if "null_scores" in toy.traps else scores,
+            }
 
     return app
+
+
+async def _dead(_: Request, __: Exception) -> JSONResponse:
+    return error(500, "EngineCore encountered an issue. See stack trace (above) for the root cause.")
 
 
 async def _choices(toy: ToyServer, ids: list[int], body: Json) -> list[Json]:

@@ -12,6 +12,7 @@ from tutelage.engines.upstream.breaker import CircuitBreaker
 from tutelage.engines.upstream.failures import TryAgain, UpstreamAway, UpstreamFailed
 from tutelage.engines.upstream.limit import AdaptiveLimit
 from tutelage.engines.upstream.refusals import Refusals
+from tutelage.engines.upstream.room import TokenRoom
 
 Result = TypeVar("Result")
 _ATTEMPTS_ON_BROKEN = 3  # a server error may belong to the request itself
@@ -24,25 +25,35 @@ class Calls:
     """Calls to the upstream at `url`. A call that is cancelled, or past `deadline_s`, is cancelled at the upstream too.
 
     fail_fast: give up as soon as the circuit opens, as another upstream can stand in
+    tokens_at_once: that are scored by all calls together, None for no bound
     Only what may be repeated goes through here: scoring, and text that nobody has seen yet.
     """
 
-    def __init__(self, url: str, deadline_s: float, max_concurrency: int, fail_fast: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        deadline_s: float,
+        max_concurrency: int,
+        fail_fast: bool = False,
+        tokens_at_once: int | None = None,
+    ) -> None:
         self.url = url
         self._deadline_s = deadline_s
         self._fail_fast = fail_fast
         self.limit = AdaptiveLimit(max_concurrency)
+        self.room = TokenRoom(tokens_at_once)
         self.refusals = Refusals()
         self.breaker = CircuitBreaker(longest_pause_s=_FAST_PAUSE_S) if fail_fast else CircuitBreaker()
 
     @classmethod
-    def of(cls, options: UpstreamOptions | ChatOptions) -> Self:
+    def of(cls, options: UpstreamOptions | ChatOptions, tokens_at_once: int | None = None) -> Self:
         url = options.upstream.rstrip("/")
-        return cls(url, options.deadline_s, options.max_concurrency, options.fail_fast)
+        return cls(url, options.deadline_s, options.max_concurrency, options.fail_fast, tokens_at_once)
 
-    async def make(self, attempt: Callable[[], Awaitable[Result]]) -> Result:
+    async def make(self, attempt: Callable[[], Awaitable[Result]], tokens: int = 0) -> Result:
         """The result of the first attempt that succeeds; `attempt` raises `TryAgain` where another one may help.
 
+        tokens: of the sequence that the call has scored
         Raises:
             UpstreamAway: none did before the deadline. UpstreamFailed: the upstream is broken on this request.
         """
@@ -53,7 +64,7 @@ class Calls:
             async with asyncio.timeout_at(until_s):
                 while True:
                     try:
-                        return await self._attempt(attempt)
+                        return await self._attempt(attempt, tokens)
                     except TryAgain as error:
                         said, failures = str(error), failures + 1
                         broken += error.trouble == "broken"
@@ -68,8 +79,8 @@ class Calls:
         except TimeoutError as error:
             raise UpstreamAway(f"{self.url} did not answer within {self._deadline_s:g} s: {said}") from error
 
-    async def _attempt(self, attempt: Callable[[], Awaitable[Result]]) -> Result:
-        async with self.breaker.turn(), self.limit.slot() as ticket:
+    async def _attempt(self, attempt: Callable[[], Awaitable[Result]], tokens: int) -> Result:
+        async with self.breaker.turn(), self.room.taken(tokens), self.limit.slot() as ticket:
             try:
                 result = await attempt()
             except TryAgain as error:

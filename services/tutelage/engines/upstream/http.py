@@ -32,13 +32,13 @@ class UpstreamHttp:
         """Raises: UpstreamFailed in its kinds."""
         return _object(await self._calls.make(lambda: self._send("GET", path, None)), path)
 
-    async def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Raises: UpstreamFailed in its kinds."""
-        return _object(await self.post_any(path, body), path)
+    async def post(self, path: str, body: dict[str, Any], tokens: int = 0) -> dict[str, Any]:
+        """tokens: that are scored. Raises: UpstreamFailed in its kinds."""
+        return _object(await self.post_any(path, body, tokens), path)
 
-    async def post_any(self, path: str, body: dict[str, Any]) -> Any:
+    async def post_any(self, path: str, body: dict[str, Any], tokens: int = 0) -> Any:
         """As `post`, where the answer need not be an object."""
-        return await self._calls.make(lambda: self._send("POST", path, body))
+        return await self._calls.make(lambda: self._send("POST", path, body), tokens)
 
     async def tell(self, path: str, body: dict[str, Any]) -> None:
         """As `post`, where nothing is answered but that it is done."""

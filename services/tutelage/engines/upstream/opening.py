@@ -13,11 +13,18 @@ from tutelage.engines.upstream.local import read_local
 
 
 def open_http(
-    options: UpstreamOptions, name: str, dialect: Callable[[UpstreamHttp, UpstreamOptions, int], Dialect]
+    options: UpstreamOptions,
+    name: str,
+    dialect: Callable[[UpstreamHttp, UpstreamOptions, int], Dialect],
+    tokens_at_once: Callable[[int], int | None] = lambda _: None,
 ) -> UpstreamEngine:
-    """Raises: InvalidInput: the tokenizer directory or the key file cannot be used."""
+    """tokens_at_once: by the size of the vocabulary, where the options do not say
+
+    Raises:
+        InvalidInput: the tokenizer directory or the key file cannot be used.
+    """
     local = read_local(options.model, options.revision)
-    calls = Calls.of(options)
+    calls = Calls.of(options, options.tokens_at_once or tokens_at_once(local.vocabulary_size))
     http = UpstreamHttp(calls, read_key(options.api_key_file))
     spoken = dialect(http, options, local.vocabulary_size)
     return UpstreamEngine(options, name, local, spoken, options.max_concurrency, calls)
