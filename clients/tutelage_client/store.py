@@ -44,9 +44,13 @@ class StoreClient(ServiceClient):
         """Take a stopped teacher off the list; one that still runs registers itself again."""
         await self._http.request_json("DELETE", f"/v1/teachers/{quote(name, safe='')}", type(None))
 
-    async def create_key(self, request: KeyRequest) -> NewKey:
-        """A key with its secret. Not repeated by itself: that would make another one."""
-        return await self._http.request_json("POST", "/v1/keys", NewKey, request)
+    async def create_key(self, request: KeyRequest, idempotency_key: str | None = None) -> NewKey:
+        """A key with its secret. Not repeated by itself, as a lost secret is not told again.
+
+        With an idempotency key the same request again makes no other one: it is refused with the id of the first.
+        """
+        headers = given(**{"Idempotency-Key": idempotency_key})
+        return await self._http.request_json("POST", "/v1/keys", NewKey, request, headers=headers)
 
     async def keys(self) -> list[KeyView]:
         """Every key that this client's own administers, the newest first; revoked ones stay."""

@@ -26,6 +26,7 @@ from tutelage.serving import is_loopback
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.errors import InvalidInput, ProblemResponse, StaleEpoch
 from tutelage_client.wire import (
+    Action,
     Heartbeat,
     KeyRequest,
     Lease,
@@ -214,6 +215,31 @@ async def test_a_secret_is_told_once_and_kept_as_a_digest(admin: CoordinatorClie
         row = session.scalars(select(KeyRow)).one()
         assert row.sha256 == digest(new.secret)
         assert new.secret not in str([getattr(row, column.key) for column in inspect(KeyRow).columns])
+
+
+async def test_a_repeated_request_makes_no_second_key(app: FastAPI, admin: CoordinatorClient, database: Database):
+    """It is told which one there is, as its secret is not kept; so are all but one of those that come at once."""
+    body = KeyRequest(name="ci", scopes=frozenset({Scope.RUNS_READ, Scope.RUNS_WRITE, Scope.FILES_READ}))
+    new = await admin.create_key(body, "once")
+    with pytest.raises(ProblemResponse) as refused:
+        await admin.create_key(body, "once")
+    assert (refused.value.status, refused.value.code) == (409, "key_made_before")
+    assert f"made {new.key.id} (ci) before" in refused.value.detail
+    assert f"DELETE /v1/keys/{new.key.id} revokes it" in refused.value.detail
+    assert new.secret not in refused.value.detail
+    with pytest.raises(ProblemResponse, match=f"made {new.key.id} from another body") as other:
+        await admin.create_key(body.model_copy(update={"name": "cd"}), "once")
+    assert (other.value.status, other.value.code) == (422, "idempotency_key_reused")
+    assert [key.id for key in await admin.keys()] == [new.key.id]
+    assert len((await admin.audit(action=Action.KEY_CREATE)).data) == 1
+    await admin.revoke_key(new.key.id)
+    assert (await admin.create_key(body, "twice")).key.id != new.key.id
+    keeper = await made(admin, *body.scopes, Scope.KEYS_ADMIN)
+    async with CoordinatorClient(URL, keeper, httpx2.ASGITransport(app)) as tenant:
+        assert (await tenant.create_key(body, "once")).key.project == "other", "of another project it is another key"
+    asked = [admin.create_key(body, "at once") for _ in range(8)]
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert sorted(type(answer).__name__ for answer in answers) == ["NewKey", *["ProblemResponse"] * 7]
 
 
 async def test_a_revoked_and_an_expired_key_say_so(app: FastAPI, admin: CoordinatorClient, database: Database):

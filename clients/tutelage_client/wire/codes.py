@@ -84,7 +84,10 @@ COORDINATOR = {
     "setting_is_fixed": ProblemCode(
         422, "a fork cannot change this setting, as the checkpoint means nothing without it; submit a new run"
     ),
-    "idempotency_key_reused": ProblemCode(422, "the key made another run from another body; use a new key"),
+    "idempotency_key_reused": ProblemCode(422, "the key made something else from another body; use a new key"),
+    "key_made_before": ProblemCode(
+        409, "the `Idempotency-Key` made a key, whose secret is not told again; revoke it and make another one"
+    ),
     "queue_unavailable": ProblemCode(503, "the queue does not answer; clients try again"),
     "launcher_unavailable": ProblemCode(503, "what launches trainers does not answer; clients try again"),
     "database_unavailable": ProblemCode(503, "the database does not answer; clients try again"),

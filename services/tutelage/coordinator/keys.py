@@ -5,13 +5,15 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from tutelage.coordinator import idempotency
 from tutelage.coordinator.accounts import account
 from tutelage.coordinator.callers import Caller, digest, require
-from tutelage.coordinator.db import now
+from tutelage.coordinator.db import now, put_new
 from tutelage.coordinator.pages import page
 from tutelage.coordinator.tables import KeyRow
 from tutelage.serving import ServiceProblem
@@ -58,11 +60,12 @@ def refused(session: Session, key_ids: Collection[str]) -> set[str]:
     return set(session.scalars(select(KeyRow.id).where(KeyRow.id.in_(key_ids), is_over)))
 
 
-def create(session: Session, caller: Caller, asked: KeyRequest) -> NewKey:
+def create(session: Session, caller: Caller, asked: KeyRequest, idempotency_key: str | None = None) -> NewKey:
     """A new key with its secret, which is not kept.
 
     Raises:
-        ServiceProblem: 403 `out_of_scope`, for scopes or a project that the caller cannot give.
+        ServiceProblem: 403 `out_of_scope`, for scopes or a project that the caller cannot give; 409 `key_made_before`
+            or 422 `idempotency_key_reused`, where the idempotency key has made one.
     """
     project = asked.project or caller.project
     if project != caller.project:
@@ -72,23 +75,38 @@ def create(session: Session, caller: Caller, asked: KeyRequest) -> NewKey:
         raise ServiceProblem(403, "out_of_scope", detail, field="scopes")
     key_id = secrets.token_hex(6)
     secret = f"tk_{key_id}_{secrets.token_urlsafe(32)}"
-    session.add(
-        KeyRow(
-            id=f"key-{key_id}",
-            name=asked.name,
-            project=project,
-            sha256=digest(secret),
-            scopes=sorted(asked.scopes),
-            requests_per_s=asked.requests_per_s,
-            budget_tokens=asked.budget_tokens,
-            budget_usd=asked.budget_usd,
-            created_by=caller.name,
-            created_at=now(),
-            expires_at=None if asked.expires_in_s is None else now() + asked.expires_in_s,
-        )
+    body = asked.model_dump(mode="json") | {"scopes": sorted(asked.scopes)}
+    once = idempotency.own(caller.project, idempotency_key)
+    is_new = put_new(
+        session,
+        KeyRow,
+        id=f"key-{key_id}",
+        name=asked.name,
+        project=project,
+        sha256=digest(secret),
+        scopes=body["scopes"],
+        requests_per_s=asked.requests_per_s,
+        budget_tokens=asked.budget_tokens,
+        budget_usd=asked.budget_usd,
+        created_by=caller.name,
+        created_at=now(),
+        expires_at=None if asked.expires_in_s is None else now() + asked.expires_in_s,
+        idempotency_key=once,
+        request_sha256=idempotency.digest(body),
     )
-    session.flush()
+    if not is_new:
+        raise _made_before(session.scalars(select(KeyRow).where(KeyRow.idempotency_key == once)).one(), body)
     return NewKey(key=_View(session)(_found(session, caller, f"key-{key_id}")), secret=secret)
+
+
+def _made_before(key: KeyRow, body: dict[str, Any]) -> ServiceProblem:
+    """What a repeat is told: the first answer cannot be given again. Raises: ServiceProblem: 422, of another body."""
+    idempotency.check_body(body, key.id, key.request_sha256)
+    detail = (
+        f"this Idempotency-Key made {key.id} ({key.name}) before, whose secret was told that once and is not kept: "
+        f"DELETE /v1/keys/{key.id} revokes it, and a new Idempotency-Key makes another one"
+    )
+    return ServiceProblem(409, "key_made_before", detail, field="Idempotency-Key")
 
 
 def revoke(session: Session, caller: Caller, key_id: str) -> KeyView:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import uuid
 from typing import Any
 
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
+from tutelage.coordinator import idempotency
 from tutelage.coordinator.accounts import reserved, within
 from tutelage.coordinator.db import now, put_new
 from tutelage.coordinator.events import record
@@ -56,17 +55,13 @@ def add(
 ) -> RunRow | None:
     """The row of a queued run with its first event; None: another request took the key a moment ago."""
     run_id = f"run-{uuid.uuid4().hex[:16]}"
-    own_key = None if idempotency_key is None else _own(project, idempotency_key)
-    asked = {"project": project, "idempotency_key": own_key, "request_sha256": _digest(body)}
+    kept = {"idempotency_key": idempotency.own(project, idempotency_key), "request_sha256": idempotency.digest(body)}
+    asked = {"project": project} | kept
     if not put_new(session, RunRow, id=run_id, **asked, **(_fresh(spec) | more)):
         return None
     run = find(session, run_id, lock=True)
     record(session, run, "state", str(run.status), {"from": None, "to": run.status, "epoch": 0, "reason": None})
     return run
-
-
-def _digest(body: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 def _fresh(spec: RunSpec) -> dict[str, Any]:
@@ -92,11 +87,6 @@ def _fresh(spec: RunSpec) -> dict[str, Any]:
     )
 
 
-def _own(project: str, key: str) -> str:
-    """An idempotency key as it is kept: the same one of another project is another key."""
-    return f"{project}/{key}"
-
-
 def by_key(session: Session, key: str | None, body: dict[str, Any], project: str) -> RunRow | None:
     """The run that this request has made before.
 
@@ -105,10 +95,9 @@ def by_key(session: Session, key: str | None, body: dict[str, Any], project: str
     """
     if key is None:
         return None
-    run = session.scalar(select(RunRow).where(RunRow.idempotency_key == _own(project, key)))
-    if run is not None and run.request_sha256 != _digest(body):
-        detail = f"this Idempotency-Key made {run.id} from another body; use a new key for a new run"
-        raise ServiceProblem(422, "idempotency_key_reused", detail, field="Idempotency-Key")
+    run = session.scalar(select(RunRow).where(RunRow.idempotency_key == idempotency.own(project, key)))
+    if run is not None:
+        idempotency.check_body(body, run.id, run.request_sha256)
     return run
 
 

@@ -1,7 +1,7 @@
 """The tables. Times are seconds since 1970 by the database's clock; column names are the wire's names.
 
 What the API promises to keep unique is unique here: one row a (run, event id), (run, step), (run, pushed rollout id),
-(project, file content) and (project, idempotency key), the last two in one column.
+(project, file content) and (project, idempotency key) of runs and of keys, the last two in one column.
 """
 
 from __future__ import annotations
@@ -238,7 +238,7 @@ class AuditRow(Base):
 
 class KeyRow(Base):
     __tablename__ = "keys"
-    __table_args__ = (Index(None, "created_at", "id"),)
+    __table_args__ = (Index(None, "created_at", "id"), Index(None, "idempotency_key", unique=True))
 
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str]
@@ -252,3 +252,5 @@ class KeyRow(Base):
     created_at: Mapped[float]
     expires_at: Mapped[float | None]
     revoked_at: Mapped[float | None]
+    idempotency_key: Mapped[str | None]
+    request_sha256: Mapped[str | None]

@@ -9,7 +9,7 @@ from tutelage.coordinator.access import Guarded
 from tutelage.coordinator.audit import DeedOf
 from tutelage.coordinator.callers import CallerOf
 from tutelage.coordinator.db import Database
-from tutelage.coordinator.routes.params import After, Limit
+from tutelage.coordinator.routes.params import After, IdempotencyKey, Limit
 from tutelage.serving import answers
 from tutelage_client.wire import KeyRequest, KeyView, NewKey, Page
 
@@ -17,11 +17,14 @@ from tutelage_client.wire import KeyRequest, KeyView, NewKey, Page
 def router(database: Database) -> APIRouter:
     api = APIRouter(route_class=Guarded, prefix="/v1/keys", tags=["keys"], responses=answers("database_unavailable"))
 
-    @api.post("", status_code=201)
-    def create_key(body: KeyRequest, deed: DeedOf) -> NewKey:
-        """A new key, whose secret is told this once. It can do no more than the key that asks."""
+    @api.post("", status_code=201, responses=answers("key_made_before", "idempotency_key_reused"))
+    def create_key(body: KeyRequest, deed: DeedOf, idempotency_key: IdempotencyKey = None) -> NewKey:
+        """A new key, whose secret is told this once. It can do no more than the key that asks.
+
+        With an Idempotency-Key the same request again makes none, and is told which key was made (409).
+        """
         with database.write() as session:
-            new = keys.create(session, deed.by, body)
+            new = keys.create(session, deed.by, body, idempotency_key)
             deed.tell(session, new.key.id)
             return new
 

@@ -15,7 +15,7 @@ from tutelage.coordinator.pushed import push
 from tutelage.coordinator.revisions import etag
 from tutelage.coordinator.routes.downloads import add_downloads
 from tutelage.coordinator.routes.history import add_events, add_history
-from tutelage.coordinator.routes.params import After, Limit
+from tutelage.coordinator.routes.params import After, IdempotencyKey, Limit
 from tutelage.coordinator.settings import Settings
 from tutelage.serving import again, answers, problem
 from tutelage.telemetry import CoordinatorMetrics
@@ -30,7 +30,6 @@ from tutelage_client.wire import (
     RunView,
 )
 
-IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
 IfMatch = Annotated[str | None, Header(min_length=1, max_length=255)]
 
 
