@@ -10,7 +10,6 @@ import errno
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from tutelage.coordinator.events import record
 from tutelage.coordinator.settings import Settings
 from tutelage.coordinator.submission import check
 from tutelage.coordinator.tables import CheckpointRow, RunRow
+from tutelage.durable import sync
 from tutelage.serving import ServiceProblem
 from tutelage_client.errors import InvalidInput
 from tutelage_client.spec import RunSpec, differing, merged, parse_spec, touches
@@ -134,7 +134,7 @@ def _link(source: Path, manifest_sha256: str | None, target: Path) -> None:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         _link_file(source / name, target / name)
     for folder in {target, *(path for path in target.rglob("*") if path.is_dir()), *list(target.parents)[:3]}:
-        _fsync(folder)
+        sync(folder)
 
 
 def _link_file(source: Path, target: Path) -> None:
@@ -144,15 +144,7 @@ def _link_file(source: Path, target: Path) -> None:
         if error.errno not in UNLINKED:
             raise
         shutil.copyfile(source, target)
-        _fsync(target)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(target)
 
 
 @contextmanager

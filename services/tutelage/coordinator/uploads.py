@@ -18,6 +18,7 @@ from time import time
 from types import TracebackType
 from typing import IO, NamedTuple, Self
 
+from tutelage.durable import sync
 from tutelage.serving import ServiceProblem
 
 UNFINISHED = "unfinished"
@@ -214,8 +215,4 @@ def _size(path: Path) -> int:
 def _name(path: Path, target: Path) -> None:
     """Of bytes that are on the disk; it outlives a loss of power, as they do."""
     path.replace(target)
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync(target.parent)

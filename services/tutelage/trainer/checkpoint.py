@@ -27,6 +27,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from tutelage.durable import sync
 from tutelage.trainer.crashes import CrashPoint, Passing, pass_by
 from tutelage_client.errors import TutelageError
 from tutelage_client.wire import CheckpointView
@@ -82,10 +83,10 @@ def save(
         (temporary / MANIFEST).write_text(manifest)
         weights = weights_sha256(temporary / "model")
         for path in (temporary / MANIFEST, temporary):
-            _fsync(path)
+            sync(path)
         temporary.rename(final)
         for folder in (root, root.parent):
-            _fsync(folder)
+            sync(folder)
     passing(CrashPoint.AFTER_RENAME)
     return CheckpointView(
         step=step,
@@ -159,7 +160,7 @@ def refusing(what: str, *written: Path) -> Iterator[None]:
 def settle(folder: Path) -> None:
     """Everything in the folder, and the folders themselves, on the disk."""
     for path in (*folder.rglob("*"), folder):
-        _fsync(path)
+        sync(path)
 
 
 def weights_sha256(folder: Path) -> str:
@@ -197,11 +198,3 @@ def _step(path: Path) -> int:
 def _describe(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": path.stat().st_size}
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
