@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.engines.checks import check_groups, check_ids, check_length, score_usage
 from tutelage.engines.encoding import Encoder, shares_prompts
 from tutelage.engines.head import Head, proven_head
-from tutelage.engines.loading import load_model, pick_device, weights_revision
+from tutelage.engines.loading import load_model, pick_device, provenance_of
 from tutelage.engines.options import HfOptions
 from tutelage.engines.signals import Question, answer
 from tutelage.engines.texts import write_texts
-from tutelage.engines.tokenizer import ModelTokenizer, encode_prompt, eos_ids, load_tokenizer, tokenizer_fingerprint
+from tutelage.engines.tokenizer import ModelTokenizer, encode_prompt, eos_ids, load_tokenizer
 from tutelage_client.errors import InvalidInput
 from tutelage_client.wire import (
     Capabilities,
@@ -44,16 +42,7 @@ def open_hf(options: HfOptions, name: str) -> HfEngine:
     """
     model = load_model(options.model, options.revision, options.dtype, pick_device(options.device))
     tokenizer = load_tokenizer(options.model, options.revision)
-    provenance = Provenance(
-        teacher=name,
-        model=Path(options.model).resolve().name if Path(options.model).is_dir() else options.model,
-        model_revision=weights_revision(options.model, options.revision, model.config),
-        tokenizer_fingerprint=tokenizer_fingerprint(tokenizer),
-        engine="hf",
-        engine_version=transformers.__version__,
-        dtype=str(model.dtype).removeprefix("torch."),
-    )
-    return HfEngine(model, tokenizer, provenance, options.logit_tile_bytes)
+    return HfEngine(model, tokenizer, provenance_of(options, name, model, tokenizer), options.logit_tile_bytes)
 
 
 class HfEngine:

@@ -8,20 +8,18 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from jinja2 import TemplateError
 from numpy.typing import NDArray
 from transformers import AutoModelForSequenceClassification
 
 from tutelage.engines.bucketing import buckets
-from tutelage.engines.loading import load_model, pick_device, weights_revision
+from tutelage.engines.loading import load_model, pick_device, provenance_of
 from tutelage.engines.options import HfRewardOptions
 from tutelage.engines.padding import right_pad
-from tutelage.engines.tokenizer import ModelTokenizer, first_line, load_tokenizer, tokenizer_fingerprint
+from tutelage.engines.tokenizer import ModelTokenizer, first_line, load_tokenizer
 from tutelage_client.errors import BadScores, InvalidInput
 from tutelage_client.wire import (
     Capabilities,
@@ -50,15 +48,7 @@ def open_hf_reward(options: HfRewardOptions, name: str) -> HfRewardEngine:
     if not tokenizer.chat_template:
         message = f"the tokenizer of {options.model} has no chat template, so no text is known to be what it judges"
         raise InvalidInput(f"{message}; save one there with the template that it was trained with", "model")
-    provenance = Provenance(
-        teacher=name,
-        model=Path(options.model).resolve().name if Path(options.model).is_dir() else options.model,
-        model_revision=weights_revision(options.model, options.revision, model.config),
-        tokenizer_fingerprint=tokenizer_fingerprint(tokenizer),
-        engine="hf_reward",
-        engine_version=transformers.__version__,
-        dtype=str(model.dtype).removeprefix("torch."),
-    )
+    provenance = provenance_of(options, name, model, tokenizer)
     return HfRewardEngine(model, tokenizer, provenance, _output(model.config, options.label))
 
 

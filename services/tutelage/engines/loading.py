@@ -8,12 +8,15 @@ from threading import Lock
 from typing import Any, Literal
 
 import torch
+import transformers
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
 from tutelage.core import kernels
-from tutelage.engines.tokenizer import first_line
+from tutelage.engines.options import HfOptions, HfRewardOptions
+from tutelage.engines.tokenizer import first_line, tokenizer_fingerprint
 from tutelage_client.errors import InvalidInput
+from tutelage_client.wire import Provenance
 
 Dtype = Literal["float32", "bfloat16", "auto"]
 # While the library loads it puts functions of its own class out of place: of two loads at once one leaves them so, and
@@ -65,6 +68,19 @@ def pick_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
     if device == "cuda" and not torch.cuda.is_available():
         raise InvalidInput("device is cuda, but torch sees no GPU here; give it one, or use cpu or auto", "device")
     return torch.device(device)
+
+
+def provenance_of(options: HfOptions | HfRewardOptions, name: str, model: Any, tokenizer: Any) -> Provenance:
+    """Of a model that was loaded as `options` say, speaking as teacher `name`."""
+    return Provenance(
+        teacher=name,
+        model=Path(options.model).resolve().name if Path(options.model).is_dir() else options.model,
+        model_revision=weights_revision(options.model, options.revision, model.config),
+        tokenizer_fingerprint=tokenizer_fingerprint(tokenizer),
+        engine=options.kind,
+        engine_version=transformers.__version__,
+        dtype=str(model.dtype).removeprefix("torch."),
+    )
 
 
 def weights_revision(model: str, revision: str | None, config: Any) -> str:
