@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
+from tarfile import TarError
 from typing import Any
 from urllib.parse import quote
 
@@ -13,6 +14,7 @@ from pydantic import RootModel
 
 from tutelage_client.client import given
 from tutelage_client.disk import unpack
+from tutelage_client.errors import InvalidInput
 from tutelage_client.history import History, read_notes, submitted_per_step
 from tutelage_client.http import Hints
 from tutelage_client.spec import RunSpec
@@ -192,12 +194,18 @@ class CoordinatorClient(StoreClient):
         return await self._http.request_json("POST", "/v1/gc", Forgotten, body, repeatable=True)
 
     async def download_model(self, run_id: str, path: Path | str) -> Path:
-        """Unpack the final model of a run into the directory `path`; a broken download goes on where it broke."""
+        """Unpack the final model of a run into the directory `path`; a broken download goes on where it broke.
+
+        Raises:
+            InvalidInput: what came is no archive of plain files.
+        """
         folder = Path(path)
         part = folder.with_name(folder.name + ".tar.part")
         try:
             await self._save(f"/v1/runs/{run_id}/model", part)
             await asyncio.to_thread(unpack, part, folder)
+        except TarError as error:
+            raise InvalidInput(f"the archive of the model cannot be unpacked: {error}") from error
         finally:
             part.unlink(missing_ok=True)
         return folder

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from tutelage_client.errors import InvalidInput
-
 CHUNK_BYTES = 1 << 20
 
 
@@ -40,12 +38,17 @@ def create(path: Path) -> IO[bytes]:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Plain files inside `folder` and nothing else; tarfile's own filter for this is missing before Python 3.11.4."""
+    """Plain files inside `folder` and nothing else; tarfile's own filter for this is missing before Python 3.11.4.
+
+    Raises:
+        TarError: it is no tar archive, or one that holds something else.
+    """
+    root = folder.resolve()
     with tarfile.open(archive) as tar:
         for member in tar:
-            target = (folder / member.name).resolve()
-            source = tar.extractfile(member) if member.isreg() else None
-            if source is None or not target.is_relative_to(folder.resolve()):
-                raise InvalidInput(f"the archive of the model holds {member.name!r}, which is no plain file inside it")
-            with source, create(target) as copy:
-                shutil.copyfileobj(source, copy)
+            target = (root / member.name).resolve()
+            if not (member.isreg() or member.isdir()) or not target.is_relative_to(root):
+                raise tarfile.TarError(f"{member.name!r} is no plain file inside it")
+            if (source := tar.extractfile(member)) is not None:
+                with source, create(target) as copy:
+                    shutil.copyfileobj(source, copy)

@@ -187,3 +187,11 @@ async def test_an_archive_that_reaches_outside_its_folder_is_refused(kind: bytes
         with pytest.raises(InvalidInput, match="no plain file"):
             await coordinator.download_model("run-1", tmp_path / "model")
     assert list(tmp_path.rglob("*")) == []
+
+
+async def test_what_is_no_archive_is_no_model(tmp_path: Path):
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, content=b"a page that says so" * 100))
+    async with CoordinatorClient("http://coordinator.test", transport=transport) as coordinator:
+        with pytest.raises(InvalidInput, match="the archive of the model cannot be unpacked"):
+            await coordinator.download_model("run-1", tmp_path / "model")
+    assert list(tmp_path.rglob("*")) == []

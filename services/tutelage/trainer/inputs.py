@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tarfile
 from pathlib import Path
+from tarfile import TarError
 
 from tutelage.places import hold_all
 from tutelage_client.coordinator import CoordinatorClient
+from tutelage_client.disk import unpack
 from tutelage_client.errors import InvalidInput, ProblemResponse
 from tutelage_client.spec import Model
 from tutelage_client.wire import Lease
@@ -49,25 +49,11 @@ async def local_path(value: str, coordinator: CoordinatorClient, lease: Lease, f
 def _unpacked(archive: Path, field: str) -> Path:
     folder = archive.with_name(archive.name + ".d")
     try:
-        with tarfile.open(archive) as tar:
-            _extract(tar, folder)
-    except (tarfile.TarError, OSError) as error:
-        raise InvalidInput(f"{field}: the uploaded file is not a tar archive of a model: {error}", field) from error
+        unpack(archive, folder)
+    except (TarError, OSError) as error:
+        sentence = f"the uploaded file is not a tar archive of a model: {error}; pack files and folders alone (tar -h)"
+        raise InvalidInput(f"{field}: {sentence}", field) from error
     configs = sorted(folder.rglob("config.json"), key=lambda p: len(p.parts))
     if not configs:
         raise InvalidInput(f"{field}: the uploaded archive holds no config.json", field)
     return configs[0].parent
-
-
-def _extract(tar: tarfile.TarFile, folder: Path) -> None:
-    """Plain files inside the folder and nothing else; Python before 3.11.4 has no extraction filters."""
-    root = folder.resolve()
-    for member in tar:
-        target = (root / member.name).resolve()
-        if not (member.isreg() or member.isdir()) or not target.is_relative_to(root):
-            raise tarfile.TarError(f"{member.name!r} is no plain file inside it; pack files and folders alone (tar -h)")
-        content = tar.extractfile(member)
-        if content is not None:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with content, target.open("wb") as copy:
-                shutil.copyfileobj(content, copy)
