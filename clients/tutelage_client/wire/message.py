@@ -11,13 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, TypeAda
 from pydantic_core import CoreSchema, core_schema
 
 from tutelage_client.wire.refusal import refused
+from tutelage_client.wire.truths import mistaken
 
 Reply = TypeVar("Reply")
 REPLY = "a reply"  # the context of validation in which unknown keys are passed over
 
 
 class Message(BaseModel):
-    """Base of everything on the wire: frozen, and an unknown key is refused with the nearest known one.
+    """Base of everything on the wire: frozen, an unknown key is refused with the nearest known one, and true is no 1.
 
     `read_reply` alone passes over unknown keys: a newer service may tell more than its caller knows to ask.
     """
@@ -34,6 +35,13 @@ class Message(BaseModel):
             key = next(key for key in data if key not in known)
             hint = _nearest(key, known) or f"; known are {', '.join(sorted(known))}"
             raise refused(str(key), f"unknown key {str(key)!r}{hint}")
+        return data
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_no_truth_for_a_number(cls, data: Any) -> Any:
+        if isinstance(data, dict) and (found := mistaken(cls, data)) is not None:
+            raise refused(*found)
         return data
 
 
