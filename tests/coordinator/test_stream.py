@@ -18,6 +18,7 @@ from tutelage.coordinator.db import Database
 from tutelage.coordinator.events import record
 from tutelage.coordinator.stream import BATCH, POLL_S, Streams
 from tutelage.coordinator.tables import KeyRow
+from tutelage.serving import EVENT_STREAM, JSON
 from tutelage.telemetry import CoordinatorMetrics
 from tutelage_client.coordinator import CoordinatorClient
 from tutelage_client.wire import EventReport, EventView, KeyRequest, Outcome, RunView, Scope
@@ -61,6 +62,36 @@ async def test_the_stream_of_an_ended_run_has_all_events_and_ends(http: httpx2.A
     assert events[2].message == "line 0\nand more"
     listed = (await http.get(f"/v1/runs/{ended.id}/events")).json()["data"]
     assert [e.model_dump(mode="json") for e in events] == listed
+
+
+@pytest.mark.parametrize(
+    ("accept", "form"),
+    [
+        ("", JSON),
+        ("*/*", JSON),
+        ("application/json", JSON),
+        ("text/html, application/xml;q=0.9, */*;q=0.8", JSON),
+        (f"{JSON}, {EVENT_STREAM};q=0", JSON),
+        (f"{EVENT_STREAM};q=0, */*", JSON),
+        (f"{JSON}, {EVENT_STREAM};q=0.5", JSON),
+        (f"{JSON};q=0.5, Text/Event-Stream", EVENT_STREAM),
+        (f"{JSON}, {EVENT_STREAM}", EVENT_STREAM),
+        ("text/*", EVENT_STREAM),
+        (f"{EVENT_STREAM};q=0", None),
+        (f"{EVENT_STREAM};q=2", None),
+        ("text/html", None),
+    ],
+)
+async def test_events_come_in_the_form_that_is_more_welcome(
+    http: httpx2.AsyncClient, ended: RunView, accept: str, form: str | None
+):
+    answer = await http.get(f"/v1/runs/{ended.id}/events", headers={"Accept": accept})
+    assert answer.headers["vary"] == "Accept"
+    if form is None:
+        told = answer.json()
+        assert (answer.status_code, told["code"], told["field"]) == (406, "not_acceptable", "Accept")
+    else:
+        assert (answer.status_code, answer.headers["content-type"].partition(";")[0]) == (200, form)
 
 
 async def test_an_ended_run_with_a_long_history_is_streamed_to_its_last_event(

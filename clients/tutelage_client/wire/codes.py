@@ -95,7 +95,6 @@ COORDINATOR = {
 
 TEACHER = {
     "deadline_exceeded": ProblemCode(504, "not done within the seconds that the header `Tutelage-Timeout-S` gives"),
-    "not_acceptable": ProblemCode(406, "scores come as JSON or safetensors only"),
     "model_not_found": ProblemCode(404, "for `/v1/completions`: this teacher has another name, see `/v1/models`"),
     "bad_scores": ProblemCode(502, "the engine's answer was no valid score and was not passed on"),
     "engine_failed": ProblemCode(502, "the engine failed on this request"),
@@ -106,6 +105,7 @@ BOTH = {
     "unauthorized": ProblemCode(401, "the bearer key is missing, unknown, expired or revoked; the sentence says which"),
     "rate_limited": ProblemCode(429, "the key asks too fast; try again after `Retry-After`"),
     "out_of_scope": ProblemCode(403, "the key may not be used for this; the sentence says for what it may"),
+    "not_acceptable": ProblemCode(406, "the answer has no form that `Accept` takes; the sentence names those it has"),
     "budget_spent": ProblemCode(402, "the key or the run has not enough left for the most that this can cost"),
     "capability_missing": ProblemCode(422, "the teacher cannot do this, and nothing is approximated"),
     "not_ready": ProblemCode(503, "the service is starting, stopping, or failed its start-up probe"),

@@ -1,11 +1,13 @@
 """HTTP for every service of this project."""
 
+from tutelage.serving.accepting import BY_ACCEPT, accepted, media_type
 from tutelage.serving.app import MAX_BODY_BYTES, Lifespan, Ready, create_app
 from tutelage.serving.direct import DirectRoute
 from tutelage.serving.locality import is_loopback
 from tutelage.serving.openapi import (
     EVENT_STREAM,
     EVERYWHERE,
+    JSON,
     PROBLEM_TYPE,
     Responses,
     again,
@@ -20,8 +22,10 @@ from tutelage.serving.problems import ServiceProblem, problem
 from tutelage.serving.process import serve
 
 __all__ = [
+    "BY_ACCEPT",
     "EVENT_STREAM",
     "EVERYWHERE",
+    "JSON",
     "MAX_BODY_BYTES",
     "PROBLEM_TYPE",
     "DirectRoute",
@@ -29,6 +33,7 @@ __all__ = [
     "Ready",
     "Responses",
     "ServiceProblem",
+    "accepted",
     "again",
     "answers",
     "body_of",
@@ -38,6 +43,7 @@ __all__ = [
     "in_events",
     "in_part",
     "is_loopback",
+    "media_type",
     "problem",
     "serve",
 ]

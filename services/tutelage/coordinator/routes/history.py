@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
@@ -14,7 +14,7 @@ from tutelage.coordinator.callers import CallerOf
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.routes.params import LIMIT, After, Limit
 from tutelage.coordinator.stream import Streams
-from tutelage.serving import EVENT_STREAM, answers, in_events
+from tutelage.serving import BY_ACCEPT, EVENT_STREAM, JSON, accepted, answers, in_events
 from tutelage.telemetry import CoordinatorMetrics
 from tutelage_client.errors import InvalidInput
 from tutelage_client.wire import (
@@ -35,12 +35,13 @@ Names = Annotated[
 
 
 def add_events(api: APIRouter, database: Database, metrics: CoordinatorMetrics) -> None:
-    either = in_events() | answers("run_not_found")
+    either = in_events() | answers("run_not_found", "not_acceptable")
     streams = Streams(database, metrics)
 
     @api.get("/{run_id}/events", response_model=Page[EventView], responses=either)
     async def list_events(
         request: Request,
+        response: Response,
         run_id: str,
         caller: CallerOf,
         after: After = None,
@@ -48,13 +49,14 @@ def add_events(api: APIRouter, database: Database, metrics: CoordinatorMetrics) 
         last_event_id: LastEventId = None,
     ) -> Any:
         """A page of events, or with `Accept: text/event-stream` all of them as they happen, from Last-Event-ID on."""
-        if EVENT_STREAM not in request.headers.get("accept", ""):
+        if accepted(request.headers.get("accept", ""), JSON, EVENT_STREAM, "events") == JSON:
+            response.headers.update(BY_ACCEPT)
             return await run_in_threadpool(event_page, run_id, after, limit)
         newest = await run_in_threadpool(newest_event, run_id)  # refuse an unknown run before the stream begins
         given = ("Last-Event-ID", last_event_id) if last_event_id else ("after", after)
         number = _event_number(*given, newest)
         frames = streams.follow(run_id, number, request.app.state.stopping, caller.name)
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        headers = BY_ACCEPT | {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(frames, headers=headers, media_type=EVENT_STREAM)
 
     def event_page(run_id: str, after: str | None, limit: int) -> Page[EventView]:
