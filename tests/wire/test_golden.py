@@ -102,7 +102,8 @@ def test_unknown_keys_of_a_reply_are_passed_over_and_those_of_a_request_refused(
     message = kind.model_validate_json((GOLDEN / f"{name}.json").read_text())
     text = json.dumps(grown(message, message.model_dump(mode="json")))
     assert "of_a_newer_release" in text
-    assert read_reply(kind, text).model_dump_json() == message.model_dump_json()
+    read = read_reply(kind, text)
+    assert unordered(json.loads(read.model_dump_json())) == unordered(json.loads(message.model_dump_json()))
     with pytest.raises(ValidationError, match="unknown key 'of_a_newer_release'"):
         kind.model_validate_json(text)
 
