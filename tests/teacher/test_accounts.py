@@ -27,7 +27,7 @@ def opened(path: Path | None = None) -> Accounts:
 
 
 class Spending(RuleBasedStateMachine):
-    """Requests of one key for two runs that begin, end well, fail with and without a bill, or are given up."""
+    """Requests of one key for two runs that begin, end well, fail before and after a call, or are given up."""
 
     key = Account("key", Budget(tokens=1000, usd=0.0002))
     runs = (Account("run 0", Budget(tokens=400)), Account("run 1"))
@@ -35,11 +35,11 @@ class Spending(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.accounts = opened()
-        self.open: list[tuple[ExitStack, Bill, Account]] = []
+        self.open: list[tuple[ExitStack, Bill, Account, bool]] = []
         self.held = {account.name: Cost() for account in (self.key, *self.runs)}
 
-    @rule(run=st.sampled_from(runs), forward=st.integers(0, 400), written=st.integers(0, 200))
-    def begin(self, run: Account, forward: int, written: int) -> None:
+    @rule(run=st.sampled_from(runs), forward=st.integers(0, 400), written=st.integers(0, 200), hosted=st.booleans())
+    def begin(self, run: Account, forward: int, written: int, hosted: bool) -> None:
         most = Usage(forward_tokens=forward, generated_tokens=written)
         most_cost = cost(PRICES, most)
         fits = all(
@@ -49,28 +49,36 @@ class Spending(RuleBasedStateMachine):
         )
         stack = ExitStack()
         try:
-            bill = stack.enter_context(self.accounts.reserved((self.key, run), most))
+            bill = stack.enter_context(self.accounts.reserved((self.key, run), most, bills_failures=hosted))
         except BudgetSpent:
             assert not fits
             return
         assert fits
-        self.open.append((stack, bill, run))
+        self.open.append((stack, bill, run, hosted))
         self.hold(run, most_cost)
 
     @precondition(lambda self: self.open)
-    @rule(data=st.data(), part=st.floats(0, 1), how=st.sampled_from(["settled", "failed", "billed", "given up"]))
+    @rule(
+        data=st.data(),
+        part=st.floats(0, 1),
+        how=st.sampled_from(["settled", "repeated", "failed", "wasted", "given up"]),
+    )
     def end(self, data: st.DataObject, part: float, how: str) -> None:
-        stack, bill, run = self.open.pop(data.draw(st.integers(0, len(self.open) - 1)))
+        stack, bill, run, hosted = self.open.pop(data.draw(st.integers(0, len(self.open) - 1)))
         due = Cost()
-        usage = Usage(cached_tokens=int(part * bill.most.tokens))
-        if how == "settled":
-            bill.settle(usage)
-        if how in ("settled", "billed"):
-            due = cost(PRICES, usage)
-        if how == "given up":
-            bill.begun = part > 0.5
-            due = bill.most if bill.begun else Cost()
-        errors = {"failed": RuntimeError(), "billed": EngineFailed("", usage), "given up": asyncio.CancelledError()}
+        usage = Usage(cached_tokens=int(part * bill.most.tokens / 2))
+        if how in ("repeated", "wasted"):
+            bill.begin()
+            bill.end(usage, well=False)
+            due = cost(PRICES, usage) if hosted else Cost()
+        if how in ("settled", "repeated"):
+            bill.begin()
+            bill.end(usage, well=True)
+            due += cost(PRICES, usage)
+        if how == "given up" and part > 0.5:
+            bill.begin()
+            due = bill.most
+        errors = {"failed": RuntimeError(), "wasted": EngineFailed(""), "given up": asyncio.CancelledError()}
         error = errors.get(how)
         stack.__exit__(type(error) if error else None, error, None)
         self.hold(run, due - bill.most)
@@ -89,7 +97,7 @@ class Spending(RuleBasedStateMachine):
             assert account.budget.usd is None or 0 <= total.picousd <= round(account.budget.usd * PICO)
 
     def teardown(self) -> None:
-        for stack, _, _ in self.open:
+        for stack, *_ in self.open:
             stack.close()
         self.accounts.close()
 
@@ -109,7 +117,8 @@ async def test_many_requests_at_once_never_overspend() -> None:
                 await asyncio.sleep(0)
                 assert accounts.total("key").tokens <= 1000
             served += 60
-            bill.settle(Usage(forward_tokens=60))
+            bill.begin()
+            bill.end(Usage(forward_tokens=60), well=True)
 
     results = await asyncio.gather(*(ask(i) for i in range(200)), return_exceptions=True)
     refused = [str(result) for result in results if isinstance(result, BudgetSpent)]
@@ -123,7 +132,8 @@ def test_a_restart_remembers_and_charges_what_was_under_way_at_its_most(tmp_path
     path, account = tmp_path / "accounts.db", Account("key", Budget(tokens=1000))
     crashing = opened(path)
     with crashing.reserved((account,), Usage(forward_tokens=100)) as bill:
-        bill.settle(Usage(forward_tokens=70))
+        bill.begin()
+        bill.end(Usage(forward_tokens=70), well=True)
     under_way = crashing.reserved((account,), Usage(forward_tokens=500))
     under_way.__enter__()
     after = opened(path)

@@ -6,12 +6,13 @@ Two forms are known, and the first call finds out which one a server has: `promp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx2
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI, OpenAIError
 
+from tutelage.engines.checks import most_generated
 from tutelage.engines.options import ChatOptions, UpstreamOptions
 from tutelage.engines.upstream.asked import Answer, Asked
 from tutelage.engines.upstream.calls import Calls
@@ -38,20 +39,22 @@ class OpenaiClient:
         # A server without keys is sent the word that such servers document.
         self._client = AsyncOpenAI(base_url=calls.url, api_key=key or "EMPTY", max_retries=0, timeout=None)
 
-    async def completions(self, tokens: int = 0, **body: Any) -> dict[str, Any]:
-        """tokens: that are scored"""
-        return await self.calls.make(lambda: _tried(self._client.completions.create(**body)), tokens)
+    async def completions(self, tab: Tab, most: Usage, scored_tokens: int = 0, **body: Any) -> dict[str, Any]:
+        """tab: learns of each attempt what it cost; most: of one"""
+        return await self._billed(lambda: self._client.completions.create(**body), tab, most, scored_tokens)
 
     async def chat(self, tab: Tab, most: Usage, **body: Any) -> dict[str, Any]:
-        """tab: learns of each attempt what it cost; most: of one"""
+        """As `completions`."""
+        return await self._billed(lambda: self._client.chat.completions.create(**body), tab, most)
 
+    async def _billed(self, create: Callable[[], Any], tab: Tab, most: Usage, scored_tokens: int = 0) -> dict[str, Any]:
         async def attempt() -> dict[str, Any]:
             with tab.call(most) as call:
-                answer = await _tried(self._client.chat.completions.create(**body))
+                answer = await _tried(create())
                 call.answered(answer)
             return answer
 
-        return await self.calls.make(attempt)
+        return await self.calls.make(attempt, scored_tokens)
 
     async def models(self) -> list[dict[str, Any]]:
         async def listed() -> Any:
@@ -90,12 +93,16 @@ class Openai:
             facts={"candidates": "from the top k only", "form": "echo" if self._echo else "prompt_logprobs"},
         )
 
-    async def score(self, asked: Asked) -> Answer:
+    async def score(self, asked: Asked, tab: Tab) -> Answer:
         k = self._max_top_k if asked.candidate_ids is not None else asked.top_k or 0
-        return await self._score(asked, k)
+        return await self._score(asked, k, tab)
 
-    async def write(self, prompt_ids: Sequence[int], request: GenerateRequest, seed: int | None) -> list[Generation]:
+    async def write(
+        self, prompt_ids: Sequence[int], request: GenerateRequest, seed: int | None, tab: Tab
+    ) -> list[Generation]:
         body = await self._client.completions(
+            tab,
+            most_generated([list(prompt_ids)], request.n, request.max_tokens, len(prompt_ids)),
             model=self._model,
             prompt=list(prompt_ids),
             n=request.n,
@@ -116,9 +123,9 @@ class Openai:
     async def spell(self, token_ids: Sequence[int]) -> list[str | None]:
         asked = Asked([0, *token_ids], 1, frozenset({Signal.SAMPLED}))
         if not self._echo:
-            choice = await self._choice(asked, extra_body={"prompt_logprobs": 0})
+            choice = await self._choice(asked, Tab(), extra_body={"prompt_logprobs": 0})
             return read_spelling(choice.get("prompt_logprobs"), asked)
-        choice = await self._choice(asked, echo=True, logprobs=1)
+        choice = await self._choice(asked, Tab(), echo=True, logprobs=1)
         return read_echoed_texts(choice.get("logprobs"), asked)
 
     async def close(self) -> None:
@@ -136,7 +143,7 @@ class Openai:
     async def _has_prompt_logprobs(self) -> bool:
         asked = Asked([0, 0], 1, frozenset({Signal.SAMPLED}))
         try:
-            choice = await self._choice(asked, extra_body={"prompt_logprobs": 1})
+            choice = await self._choice(asked, Tab(), extra_body={"prompt_logprobs": 1})
         except UpstreamRefused as error:
             if error.status in (400, 422):
                 return False
@@ -144,22 +151,25 @@ class Openai:
         return choice.get("prompt_logprobs") is not None
 
     async def _take_top_k(self, k: int) -> None:
-        await self._score(Asked([0, 0], 1, frozenset({Signal.TOP_K}), k), k)
+        await self._score(Asked([0, 0], 1, frozenset({Signal.TOP_K}), k), k, Tab())
 
-    async def _score(self, asked: Asked, k: int) -> Answer:
+    async def _score(self, asked: Asked, k: int, tab: Tab) -> Answer:
         if self._echo:
             extra = {"return_tokens_as_token_ids": True}
             # At least 1: with 0 some servers give no log-probs at all.
-            choice = await self._choice(asked, echo=True, logprobs=max(k, 1), extra_body=extra)
+            choice = await self._choice(asked, tab, echo=True, logprobs=max(k, 1), extra_body=extra)
             read = read_echo(choice.get("logprobs"), asked, max(k, 1), self._texts)
         else:
-            choice = await self._choice(asked, extra_body={"prompt_logprobs": k})
+            choice = await self._choice(asked, tab, extra_body={"prompt_logprobs": k})
             read = read_prompt_logprobs(choice.get("prompt_logprobs"), asked, k)
         return answer_from_top_k(asked, *read)
 
-    async def _choice(self, asked: Asked, **more: Any) -> dict[str, Any]:
+    async def _choice(self, asked: Asked, tab: Tab, **more: Any) -> dict[str, Any]:
+        tokens = len(asked.token_ids)
         body = await self._client.completions(
-            len(asked.token_ids),
+            tab,
+            Usage(forward_tokens=tokens, generated_tokens=1),
+            tokens,
             model=self._model,
             prompt=asked.token_ids,
             max_tokens=1,

@@ -21,6 +21,7 @@ from tutelage.engines.upstream.discovery import largest_taken, model_length, ser
 from tutelage.engines.upstream.failures import UpstreamFailed, UpstreamRefused
 from tutelage.engines.upstream.http import UpstreamHttp
 from tutelage.engines.upstream.prompt_logprobs import answer_from_top_k
+from tutelage.engines.upstream.tab import Tab
 from tutelage_client.errors import BadScores
 from tutelage_client.wire import GenerateRequest, Generation, Signal
 
@@ -50,7 +51,7 @@ class Sglang:
             facts={"candidates": f"each has its score up to {MAX_UNION_CELLS} rows x different ids, else the top k"},
         )
 
-    async def score(self, asked: Asked) -> Answer:
+    async def score(self, asked: Asked, _: Tab) -> Answer:
         ids = asked.candidate_ids
         union = None if ids is None else np.unique(ids[ids >= 0])
         if union is not None and asked.rows * len(union) > MAX_UNION_CELLS:
@@ -62,7 +63,9 @@ class Sglang:
             answer.arrays.update(given_candidates(ids, values))
         return answer
 
-    async def write(self, prompt_ids: Sequence[int], request: GenerateRequest, seed: int | None) -> list[Generation]:
+    async def write(
+        self, prompt_ids: Sequence[int], request: GenerateRequest, seed: int | None, _: Tab
+    ) -> list[Generation]:
         parameters = {
             "n": request.n,
             "max_new_tokens": request.max_tokens,

@@ -28,6 +28,7 @@ from tutelage.engines.upstream.engine import UpstreamEngine
 from tutelage.engines.upstream.failures import UpstreamAway, UpstreamFailed, UpstreamRefused
 from tutelage.engines.upstream.local import read_local
 from tutelage.engines.upstream.room import TokenRoom
+from tutelage.engines.upstream.tab import Tab
 from tutelage.engines.vllm_scores import UNCHANGED, TopK, score_by_ids, score_by_top_k, tokens_at_once
 from tutelage_client.errors import BadScores, InvalidInput
 from tutelage_client.wire import GenerateRequest, Generation
@@ -97,12 +98,14 @@ class VllmInProcess:
             facts={"candidates": "each has its score" if self._per_row else "from the top k only: the V1 model runner"},
         )
 
-    async def score(self, asked: Asked) -> Answer:
+    async def score(self, asked: Asked, _: Tab) -> Answer:
         if self._per_row:
             return await score_by_ids(asked, self._max_logprobs, self._of_ids)
         return await score_by_top_k(asked, self._max_logprobs, self._top_k)
 
-    async def write(self, prompt_ids: Sequence[int], request: GenerateRequest, seed: int | None) -> list[Generation]:
+    async def write(
+        self, prompt_ids: Sequence[int], request: GenerateRequest, seed: int | None, _: Tab
+    ) -> list[Generation]:
         output = await self._ask(
             prompt_ids,
             n=request.n,

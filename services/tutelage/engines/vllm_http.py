@@ -22,6 +22,7 @@ from tutelage.engines.upstream.failures import UpstreamRefused
 from tutelage.engines.upstream.http import UpstreamHttp
 from tutelage.engines.upstream.npy import read_npy
 from tutelage.engines.upstream.prompt_logprobs import read_prompt_logprobs, read_spelling
+from tutelage.engines.upstream.tab import Tab
 from tutelage.engines.vllm_scores import UNCHANGED, TopK, score_by_ids, score_by_top_k
 from tutelage_client.errors import BadScores
 from tutelage_client.wire import GenerateRequest, Generation, Signal
@@ -57,12 +58,14 @@ class Vllm:
             facts={"candidates": "each has its score" if lacking is None else f"from the top k only: {lacking}"},
         )
 
-    async def score(self, asked: Asked) -> Answer:
+    async def score(self, asked: Asked, _: Tab) -> Answer:
         if self._per_row:
             return await score_by_ids(asked, self._max_logprobs, self._of_ids)
         return await score_by_top_k(asked, self._max_logprobs, self._top_k)
 
-    async def write(self, prompt_ids: Sequence[int], request: GenerateRequest, seed: int | None) -> list[Generation]:
+    async def write(
+        self, prompt_ids: Sequence[int], request: GenerateRequest, seed: int | None, _: Tab
+    ) -> list[Generation]:
         body = UNCHANGED | {
             "model": self._model,
             "prompt": list(prompt_ids),

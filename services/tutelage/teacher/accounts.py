@@ -6,13 +6,11 @@ a crash loses nothing that was spent: it leaves the requests that were under way
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tutelage.teacher.failures import EngineFailed
 from tutelage.teacher.ledgers import FileLedger, MemoryLedger, Totals
 from tutelage.teacher.prices import PICO, Cost, cost
 from tutelage.telemetry import TeacherMetrics
@@ -42,28 +40,39 @@ class Account:
 
 
 class Bill:
-    """One request's costs.
+    """One request's costs. usage: what is owed for the engine calls that have ended
 
-    begun: an engine call has taken it up, so giving up costs what was reserved
-    due: what is owed by now, nothing until that is known
+    bills_failures: a call is owed whatever came of it; else only where the request gets its answer
     """
 
-    def __init__(self, owner: str, most: Cost, prices: Prices) -> None:
+    def __init__(self, owner: str, most: Cost, prices: Prices, *, bills_failures: bool) -> None:
         self.owner = owner
         self.most = most
-        self.begun = False
-        self.due = Cost()
+        self.usage = Usage()
         self._prices = prices
-        self._settled = False
+        self._bills_failures = bills_failures
+        self._under_way = 0
 
-    def settle(self, usage: Usage) -> None:
-        """What the request really took."""
-        self.due, self._settled = cost(self._prices, usage), True
+    def begin(self) -> None:
+        """An engine call takes it up."""
+        self._under_way += 1
 
-    def give_up(self) -> None:
-        """Nobody waits any more; what the work then comes to is not known."""
-        if self.begun and not self._settled:
-            self.due = self.most
+    def end(self, usage: Usage, *, well: bool) -> None:
+        """The call is over. usage: this request's share of what it took"""
+        self._under_way -= 1
+        if well or self._bills_failures:
+            self.usage += usage
+
+    def fail(self) -> None:
+        """The request gets no answer."""
+        if not self._bills_failures:
+            self.usage = Usage()
+
+    @property
+    def due(self) -> Cost:
+        """What is owed by now. What a call that is under way comes to is not known, so it counts as the most."""
+        known = cost(self._prices, self.usage)
+        return known.or_more(self.most) if self._under_way else known
 
 
 class Accounts:
@@ -88,30 +97,35 @@ class Accounts:
 
     @contextmanager
     def reserved(
-        self, accounts: Sequence[Account], most: Usage, told: Callable[[Cost], None] = lambda _: None
+        self,
+        accounts: Sequence[Account],
+        most: Usage,
+        told: Callable[[Cost], None] = lambda _: None,
+        *,
+        bills_failures: bool = False,
     ) -> Iterator[Bill]:
         """Hold what `most` costs on every account while the work is done; what the bill says is due stays.
 
-        An engine that fails says what it did all the same, and that is due. told: what was, in the end
+        So who gives up while an engine call is under way pays the most.
+
+        told: what was due, in the end; bills_failures: see `Bill`
         Raises:
             BudgetSpent: one of the accounts does not have that much left; then none was charged.
         """
-        bill = Bill(accounts[0].name, cost(self.prices, most), self.prices)
+        bill = Bill(accounts[0].name, cost(self.prices, most), self.prices, bills_failures=bills_failures)
         names = [account.name for account in accounts]
         self._show(self._ledger.add(names, bill.most, lambda totals: _check(accounts, totals, bill.most)))
         self._under_way += 1
         try:
             yield bill
-        except EngineFailed as error:
-            bill.settle(error.usage)
-            raise
-        except asyncio.CancelledError:
-            bill.give_up()
+        except Exception:
+            bill.fail()
             raise
         finally:
-            self._show(self._ledger.add(names, bill.due - bill.most, _any))
-            self._metrics.cost_usd.inc(bill.due.picousd / PICO)
-            told(bill.due)
+            due = bill.due
+            self._show(self._ledger.add(names, due - bill.most, _any))
+            self._metrics.cost_usd.inc(due.picousd / PICO)
+            told(due)
             self._under_way -= 1
             self._close_if_idle()
 

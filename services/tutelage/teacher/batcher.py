@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from tutelage.engines import Engine
 from tutelage.engines.base import RewardEngine
-from tutelage.engines.upstream.failures import UpstreamFailed
+from tutelage.engines.upstream.failures import spent_on
 from tutelage.teacher.accounts import Bill
 from tutelage.teacher.admission import group_tokens
 from tutelage.teacher.checks import check_scores
@@ -25,8 +25,7 @@ from tutelage.teacher.parts import cut, share_usage
 from tutelage.teacher.queued import Asked, RewardRows, Waiting, WaitingLine
 from tutelage.teacher.spans import of_batch, used
 from tutelage.telemetry import TeacherMetrics
-from tutelage.tracing import Span
-from tutelage_client.errors import BadScores
+from tutelage_client.errors import BadScores, TutelageError
 from tutelage_client.wire import GenerateRequest, Generation, ScoreGroup, Signal, TokenScores, Usage
 
 Scored = tuple[list[TokenScores], Usage]
@@ -72,6 +71,9 @@ class Batcher:
         items = [self._enter(Waiting(part, asked, sum(map(group_tokens, part)), bill)) for part in parts]
         try:
             done: list[Scored] = [await item.future for item in items]
+        except TutelageError:
+            await _ended(items)
+            raise
         finally:
             for item in items:
                 item.drop()
@@ -182,41 +184,70 @@ class Batcher:
             item.future.add_done_callback(stop_if_unwanted)
         try:
             await asyncio.wait([call])
-        finally:
+        except asyncio.CancelledError:
             call.cancel()
+            await asyncio.wait([call])
+            raise
         return [] if call.cancelled() else call.result()
 
     async def _call(self, batch: list[Waiting]) -> Sequence[Scored | Generated | Valued]:
         self._metrics.batch_tokens.observe(sum(item.tokens for item in batch))
+        for item in batch:
+            item.begin_call()
+        usage, well = Usage(), False
         with of_batch(batch, self._engine) as told:
             try:
-                return await self._done(batch, told)
-            except UpstreamFailed as error:
-                self._spend(error.usage, told)
+                answer, usage = await self._asked(batch)
+                answers = _answers(answer, batch)
+                well = True
+            except Exception as error:
+                usage += spent_on([error])
                 raise
+            finally:
+                shares = _shares(usage, batch)
+                for item, share in zip(batch, shares, strict=True):
+                    item.end_call(share, well=well)
+                self._metrics.spent(usage.model_dump())
+                told.tell(used(usage))
+        return list(zip(answers, shares, strict=True))
 
-    async def _done(self, batch: list[Waiting], told: Span) -> Sequence[Scored | Generated | Valued]:
+    async def _asked(self, batch: list[Waiting]) -> Scored | Generated | Valued:
+        """What the engine says to all of them."""
         first = batch[0]
         if isinstance(first.work, GenerateRequest):
-            generations, usage = await self._engine.generate(first.work)
-            self._spend(usage, told)
-            return [(generations, usage)]
+            return await self._engine.generate(first.work)
         if isinstance(first.work, RewardRows):
             assert isinstance(self._engine, RewardEngine)
-            values, usage = await self._engine.reward(first.work.rows)
-            self._spend(usage, told)
-            return [(values, usage)]
+            return await self._engine.reward(first.work.rows)
         assert first.asked is not None
-        parts = [item.work for item in batch if isinstance(item.work, list)]
-        groups = [group for part in parts for group in part]
-        blocks, usage = await self._engine.score(groups, first.asked.signals, first.asked.top_k)
-        self._spend(usage, told)
-        check_scores(blocks, groups, first.asked.signals, first.asked.top_k)
-        return list(zip(_split(blocks, parts), share_usage(usage, parts), strict=True))
+        groups = [group for part in _parts(batch) for group in part]
+        return await self._engine.score(groups, first.asked.signals, first.asked.top_k)
 
-    def _spend(self, usage: Usage, told: Span) -> None:
-        self._metrics.spent(usage.model_dump())
-        told.tell(used(usage))
+
+async def _ended(items: Sequence[Waiting]) -> None:
+    """Let the engine calls that are under way end, as they cost something in any case, and let no other begin."""
+    for item in items:
+        if not item.begun:
+            item.drop()
+    await asyncio.wait([item.future for item in items])
+
+
+def _parts(batch: list[Waiting]) -> list[list[ScoreGroup]]:
+    return [item.work for item in batch if isinstance(item.work, list)]
+
+
+def _shares(usage: Usage, batch: list[Waiting]) -> list[Usage]:
+    """What each of them has to do with it."""
+    return [usage] if len(batch) == 1 else share_usage(usage, _parts(batch))
+
+
+def _answers(answer: list[Any], batch: list[Waiting]) -> list[Any]:
+    """What is said to each of them. Raises: BadScores: it must not leave."""
+    asked, parts = batch[0].asked, _parts(batch)
+    if asked is None:
+        return [answer]
+    check_scores(answer, [group for part in parts for group in part], asked.signals, asked.top_k)
+    return _split(answer, parts)
 
 
 def _split(blocks: list[TokenScores], parts: Sequence[Sequence[ScoreGroup]]) -> list[list[TokenScores]]:

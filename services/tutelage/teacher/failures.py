@@ -8,7 +8,6 @@ from tutelage.engines.upstream.failures import UpstreamAway, UpstreamFailed, Ups
 from tutelage.rewards.judging import NotTaken
 from tutelage.telemetry import describe_error
 from tutelage_client.errors import BadScores, InvalidInput, TutelageError
-from tutelage_client.wire import Usage
 
 log = logging.getLogger(__name__)
 
@@ -16,11 +15,7 @@ _ABOUT_THE_REQUEST = (400, 413, 422)  # and not about the key or the model's nam
 
 
 class EngineFailed(TutelageError):
-    """The engine raised; its own words are in the log, not here. usage: what it did all the same, to be paid"""
-
-    def __init__(self, message: str, usage: Usage | None = None) -> None:
-        super().__init__(message)
-        self.usage = usage or Usage()
+    """The engine raised; its own words are in the log, not here."""
 
 
 class EngineAway(EngineFailed):
@@ -36,10 +31,10 @@ def told(error: Exception) -> TutelageError:
     if isinstance(error, BadScores | InvalidInput):
         return error
     if isinstance(error, UpstreamAway):
-        return EngineAway(str(error), error.usage)
+        return EngineAway(str(error))
     if isinstance(error, UpstreamRefused) and error.status in _ABOUT_THE_REQUEST:
-        return EngineRefused(str(error), error.usage)
+        return EngineRefused(str(error))
     if isinstance(error, UpstreamFailed):
-        return EngineFailed(str(error), error.usage)
+        return EngineFailed(str(error))
     log.error("the engine failed", extra=describe_error(error))
     return EngineFailed(f"the engine failed with {type(error).__name__}; the teacher's log has the reason")

@@ -15,10 +15,11 @@ from tutelage.teacher.activity import Record
 from tutelage.teacher.admission import Limits, admit_generation, admit_rows
 from tutelage.teacher.batcher import Batcher, Generated, Scored, Valued
 from tutelage.teacher.callers import Caller
-from tutelage.teacher.failures import EngineFailed
 from tutelage.teacher.prices import most_scored
 from tutelage_client.errors import TutelageError
 from tutelage_client.wire import GenerateRequest, ScoreGroup, ScoreRequest, Usage
+
+HOSTED = frozenset({"openai", "chat"})  # engines whose upstream bills each call that it answers, of use or not
 
 
 class PaidWork:
@@ -39,29 +40,26 @@ class PaidWork:
 
     async def score(self, groups: Sequence[ScoreGroup], *, request: ScoreRequest, caller: Caller) -> Scored:
         """What the engine says of these groups of the request."""
-        with self._paid(caller, Usage(forward_tokens=most_scored(groups))) as bill:
-            blocks, usage = await self._batcher.score(
+        with self._paid(caller, self._most_scored(groups)) as bill:
+            blocks, _ = await self._batcher.score(
                 groups, request.signals, request.top_k, bill, own_batch=request.own_batch
             )
-            bill.settle(usage)
-        return blocks, usage
+        return blocks, bill.usage
 
     async def value(self, rows: list[list[int]], *, caller: Caller) -> Valued:
         """What the reward model says."""
         most = admit_rows(rows, self._limits)
         caller.pace.take(most.forward_tokens)
         with self._paid(caller, most) as bill:
-            values, usage = await self._batcher.reward(rows, bill)
-            bill.settle(usage)
-        return values, usage
+            values, _ = await self._batcher.reward(rows, bill)
+        return values, bill.usage
 
     async def write(self, request: GenerateRequest, *, caller: Caller) -> Generated:
         """What the model writes."""
         tokens, most = self._admitted(request, caller)
         with self._paid(caller, most) as bill:
-            generations, usage = await self._batcher.generate(request, tokens, bill)
-            bill.settle(usage)
-        return generations, usage
+            generations, _ = await self._batcher.generate(request, tokens, bill)
+        return generations, bill.usage
 
     async def judge(
         self, questions: Sequence[Messages], max_tokens: int, *, caller: Caller
@@ -72,17 +70,20 @@ class PaidWork:
         _, most = self._admitted(request, caller)
         each = [request.model_copy(update={"prompts": [prompt]}) for prompt in request.prompts]
         with self._paid(caller, most) as bill:
-            told = await asyncio.gather(*(self._answered(question, bill) for question in each))
-            usage = sum((spent for _, spent in told), Usage())
-            bill.settle(usage)
-        return [answer for answer, _ in told], usage
+            answers = await asyncio.gather(*(self._answered(question, bill) for question in each))
+        return answers, bill.usage
 
-    async def _answered(self, question: GenerateRequest, bill: Bill) -> tuple[Answer, Usage]:
+    async def _answered(self, question: GenerateRequest, bill: Bill) -> Answer:
         try:
-            ((answer,),), usage = await self._batcher.generate(question, question.max_tokens, bill)
+            ((answer,),), _ = await self._batcher.generate(question, question.max_tokens, bill)
         except TutelageError as error:
-            return error, error.usage if isinstance(error, EngineFailed) else Usage()
-        return answer, usage
+            return error
+        return answer
+
+    def _most_scored(self, groups: Sequence[ScoreGroup]) -> Usage:
+        """An upstream that bills also bills the token that it has to write after each sequence."""
+        written = sum(len(group.completions) for group in groups) if self._is_hosted else 0
+        return Usage(forward_tokens=most_scored(groups), generated_tokens=written)
 
     def _admitted(self, request: GenerateRequest, caller: Caller) -> tuple[int, Usage]:
         """The most tokens that the model writes, and the most that the request takes."""
@@ -92,5 +93,10 @@ class PaidWork:
         caller.pace.take(most.forward_tokens + most.generated_tokens)
         return tokens, most
 
+    @property
+    def _is_hosted(self) -> bool:
+        return self._engine.provenance.engine in HOSTED
+
     def _paid(self, caller: Caller, most: Usage) -> AbstractContextManager[Bill]:
-        return self._accounts.reserved(caller.accounts, most, partial(self._record.spend, run_id=caller.run_id))
+        told = partial(self._record.spend, run_id=caller.run_id)
+        return self._accounts.reserved(caller.accounts, most, told, bills_failures=self._is_hosted)

@@ -9,6 +9,7 @@ from operator import add
 
 from tutelage.engines.checks import score_usage
 from tutelage.teacher.admission import group_tokens
+from tutelage.teacher.prices import most_scored
 from tutelage_client.wire import ScoreGroup, Usage
 
 
@@ -48,17 +49,18 @@ def _pieces(group: ScoreGroup, max_tokens: int) -> Iterator[ScoreGroup]:
 
 
 def share_usage(usage: Usage, parts: Sequence[Sequence[ScoreGroup]]) -> list[Usage]:
-    """The cost of one engine call by part: each its own where they add up to `usage`, else in proportion."""
+    """The cost of one engine call by part: each its own where they add up to `usage`, else as the most of each is."""
     if len(parts) == 1:
         return [usage]
     alone = [score_usage(part) for part in parts]
     if reduce(add, alone) == usage:
         return alone
-    weights = [u.scored_tokens for u in alone]
-    forward, cached = share(usage.forward_tokens, weights), share(usage.cached_tokens, weights)
+    scored = share(usage.scored_tokens, [one.scored_tokens for one in alone])
+    most = [most_scored(part) for part in parts]
+    others = (share(tokens, most) for tokens in (usage.forward_tokens, usage.cached_tokens, usage.generated_tokens))
     return [
-        Usage(scored_tokens=scored, forward_tokens=f, cached_tokens=c)
-        for scored, f, c in zip(weights, forward, cached, strict=True)
+        Usage(scored_tokens=s, forward_tokens=f, cached_tokens=c, generated_tokens=g)
+        for s, f, c, g in zip(scored, *others, strict=True)
     ]
 
 

@@ -26,6 +26,9 @@ class Cost:
     def __sub__(self, other: Cost) -> Cost:
         return Cost(self.tokens - other.tokens, self.picousd - other.picousd)
 
+    def or_more(self, other: Cost) -> Cost:
+        return Cost(max(self.tokens, other.tokens), max(self.picousd, other.picousd))
+
 
 def cost(prices: Prices, usage: Usage) -> Cost:
     input_, cached, output = (round(usd * PICO / 10**6) for usd in (prices.input, prices.cached, prices.output))

@@ -15,7 +15,7 @@ from tutelage.teacher.accounts import Bill
 from tutelage.teacher.fairness import FairLine, lets_in
 from tutelage.telemetry import TeacherMetrics
 from tutelage_client.tracing import CONTEXT, TraceContext
-from tutelage_client.wire import GenerateRequest, ScoreGroup, Signal
+from tutelage_client.wire import GenerateRequest, ScoreGroup, Signal, Usage
 
 JOB: ContextVar[Job | None] = ContextVar("job", default=None)  # that this task answers; None: of the HTTP door
 
@@ -44,6 +44,7 @@ class Waiting:
     """One part of one request. work: groups to score, or what is never merged: a generation, rows of a reward model
 
     bill: who pays for it; job, context: what it is done for, and in whose trace
+    begun: an engine call has taken it up
     """
 
     work: list[ScoreGroup] | GenerateRequest | RewardRows
@@ -51,6 +52,7 @@ class Waiting:
     tokens: int
     bill: Bill | None
     start: float = 0.0
+    begun: bool = False
     future: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     arrived_s: float = field(default_factory=perf_counter)
     job: Job | None = field(default_factory=JOB.get)
@@ -59,6 +61,15 @@ class Waiting:
     @property
     def owner(self) -> str:
         return "" if self.bill is None else self.bill.owner
+
+    def begin_call(self) -> None:
+        if self.bill is not None:
+            self.bill.begin()
+
+    def end_call(self, usage: Usage, *, well: bool) -> None:
+        """usage: its share of what the call took"""
+        if self.bill is not None:
+            self.bill.end(usage, well=well)
 
     def drop(self) -> None:
         """Nobody waits for this any more; an error that it met is taken note of."""
@@ -112,8 +123,7 @@ class WaitingLine:
             if joins and (not batch or item.tokens <= room):
                 batch.append(item)
                 self._line.serve(batch[0].start)
-                if item.bill is not None:
-                    item.bill.begun = True
+                item.begun = True
                 room -= item.tokens
                 self._metrics.queue_wait_seconds.observe(now_s - item.arrived_s)
             else:

@@ -74,7 +74,6 @@ def _limit(body: Json) -> int:
 def completion(toy: ToyServer, texts: Sequence[Generation], read: int = 7) -> Json:
     """The body that answers with these texts. read: tokens of the question"""
     written = sum(len(one.token_ids or ()) for one in texts)
-    usage = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
     return {
         "id": "chat",
         "object": "chat.completion",
@@ -82,7 +81,7 @@ def completion(toy: ToyServer, texts: Sequence[Generation], read: int = 7) -> Js
         "model": f"{toy.name}-2026-{'11' if toy.changed else '01'}-01",
         "system_fingerprint": "fp_1",
         "choices": [_choice(toy, i, one.text, one.finish_reason) for i, one in enumerate(texts)],
-        "usage": None if "no_usage" in toy.traps else usage,
+        "usage": toy.bill(read, written),
     }
 
 

@@ -30,13 +30,15 @@ def completions_app(toy: ToyServer) -> FastAPI:
         ids = toy.check_ids(body["prompt"], toy.options.max_length)
         by_id = "texts" not in toy.traps
         choices = written(await toy.write(ids, body), by_id=by_id)
+        usage = toy.bill(len(ids), sum(len(choice["token_ids"]) for choice in choices))
         if body.get("echo") and "echo_ignored" not in toy.traps:
             for choice in choices:
                 choice["logprobs"] = _echoed(toy, ids, min(body["logprobs"], MAX_LOGPROBS), choice["logprobs"])
         if body.get("prompt_logprobs") is not None and "no_prompt_logprobs" not in toy.traps:
             choices[0]["prompt_logprobs"] = toy.prompt_logprobs(ids, min(body["prompt_logprobs"], MAX_LOGPROBS))
         name = "toy-2" if toy.changed else body["model"]
-        return {"id": "cmpl", "object": "text_completion", "created": 0, "model": name, "choices": choices}
+        shared = {"id": "cmpl", "object": "text_completion", "created": 0, "usage": usage}
+        return shared | {"model": name, "choices": choices}
 
     return app
 
@@ -74,7 +76,7 @@ def _echoed(toy: ToyServer, ids: list[int], k: int, after: Json) -> Json:
         own.append(max(float(logprob_V[token]), -9999.0))
         best.append({_name(i, by_id): max(float(logprob_V[i]), -9999.0) for i in [*order, token]})
     echoed = {"tokens": tokens, "token_logprobs": own, "top_logprobs": best}
-    if "row_short" in toy.traps:
+    if "row_short" in toy.traps or ("lapses" in toy.traps and toy.answers % 2 == 0):
         return {name: column[:-1] for name, column in echoed.items()}
     return {name: [*column, *after[name]] for name, column in echoed.items()}
 

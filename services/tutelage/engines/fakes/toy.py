@@ -52,6 +52,7 @@ Trap = Literal[
     # completions
     "echo_ignored",  # only the written tokens have log-probs
     "few_entries",  # fewer top_logprobs than asked, silently
+    "lapses",  # every other answer lacks a row at the end, and is billed
     "no_prompt_logprobs",  # vLLM's extension is not known
     "texts",  # tokens are named by text, not by id
     # chat
@@ -82,6 +83,8 @@ QUOTA_CALLS, OVER_QUOTA_S, QUOTA_RETRY_AFTER_S = 8, 15.0, 5
 class ToyServer:
     """A toy model to be served under `name`. `calls` counts requests, `refused` those over the rate.
 
+    answers, billed_tokens: that a hosted one gave, and what was read and written for them
+
     With "model_changes" it is another from call 40 on.
     """
 
@@ -92,6 +95,8 @@ class ToyServer:
         self.name = name
         self.calls = 0
         self.refused = 0
+        self.answers = 0
+        self.billed_tokens = 0
         self.options = options
         self._changes_at = changes_at
         self._over_quota_since_s: float | None = None
@@ -153,6 +158,13 @@ class ToyServer:
         known = ("n", "max_tokens", "temperature", "top_p", "seed")
         asked = {key: body[key] for key in known if body.get(key) is not None} | more
         return GenerateRequest.model_validate({"prompts": [prompt], "stop": body.get("stop") or [], **asked})
+
+    def bill(self, read: int, written: int) -> Json | None:
+        """What an answer costs, in tokens, as it says itself."""
+        self.answers += 1
+        self.billed_tokens += read + written
+        usage = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+        return None if "no_usage" in self.traps else usage
 
     def spell(self, token_id: int) -> str:
         return f"t{token_id + 1}" if "other_tokenizer" in self.traps else f"t{token_id}"

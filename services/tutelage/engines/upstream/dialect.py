@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tutelage.engines.upstream.asked import Answer, Asked
+from tutelage.engines.upstream.tab import Tab
 from tutelage_client.wire import GenerateRequest, Generation
 
 
@@ -32,17 +33,22 @@ class Learned:
 
 
 class Dialect(Protocol):
-    """Calls may overlap. Each raises `UpstreamFailed`, or `BadScores` where an answer must not be believed."""
+    """Calls may overlap. Each raises `UpstreamFailed`, or `BadScores` where an answer must not be believed.
+
+    A server that bills puts its attempts on the tab; of one that does not, what it does is counted by `UpstreamEngine`.
+    """
 
     async def learn(self) -> Learned:
         """Find out what the server is and can; called before anything else, and again after it was away."""
         ...
 
-    async def score(self, asked: Asked) -> Answer:
+    async def score(self, asked: Asked, tab: Tab, /) -> Answer:
         """The arrays of the signals asked for, of one sequence."""
         ...
 
-    async def write(self, prompt_ids: Sequence[int], request: GenerateRequest, seed: int | None) -> list[Generation]:
+    async def write(
+        self, prompt_ids: Sequence[int], request: GenerateRequest, seed: int | None, tab: Tab, /
+    ) -> list[Generation]:
         """`request.n` continuations of one prompt."""
         ...
 

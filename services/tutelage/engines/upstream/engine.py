@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,12 +17,13 @@ from tutelage.engines.checks import check_groups, check_ids, check_length, gener
 from tutelage.engines.options import UpstreamOptions, VllmOptions
 from tutelage.engines.tokenizer import ModelTokenizer, encode_prompt
 from tutelage.engines.upstream.asked import Answer, Asked, asked_of
-from tutelage.engines.upstream.calls import Calls, all_of
+from tutelage.engines.upstream.calls import Calls
 from tutelage.engines.upstream.canary import Canary
 from tutelage.engines.upstream.dialect import Dialect, Learned
 from tutelage.engines.upstream.failures import UpstreamFailed, UpstreamRefused
 from tutelage.engines.upstream.local import LocalModel
 from tutelage.engines.upstream.spelling import compare_tokenizers
+from tutelage.engines.upstream.tab import Tab, all_paid
 from tutelage_client.errors import BadScores, InvalidInput
 from tutelage_client.wire import (
     Breaker,
@@ -36,6 +39,7 @@ from tutelage_client.wire import (
 )
 from tutelage_client.wire.sentences import reason
 
+Scored = tuple[TokenScores, Usage]
 SIGNALS = frozenset({Signal.SAMPLED, Signal.TOP_K, Signal.CANDIDATES})
 MAX_CELLS = 1 << 22  # top-k entries of one sequence: about 300 MB of JSON
 _LONGEST_TRIED = 1 << 15
@@ -105,32 +109,37 @@ class UpstreamEngine:
     async def score(
         self, groups: Sequence[ScoreGroup], signals: frozenset[Signal], top_k: int | None
     ) -> tuple[list[TokenScores], Usage]:
-        """Exact where a score is valid; a sequence is one call, or a few where its candidates are many."""
+        """Exact where a score is valid; a sequence is one call, or a few where its candidates are many.
+
+        Raises:
+            BadAnswer, UpstreamFailed: a sequence has no scores; the usage counts what all calls are billed at.
+        """
         check_groups(groups, self.capabilities)
         for i, group in enumerate(groups):
             _check_cells(group, top_k, i)
         await self._canary.look()
-        answers = await all_of([self._score_group(list(asked_of(g, signals, top_k))) for g in groups])
-        pairs = [pair for group in answers for pair in group]
-        usage = Usage(
-            scored_tokens=sum(asked.rows for asked, _ in pairs),
-            forward_tokens=sum(answer.forward_tokens for _, answer in pairs),
-            cached_tokens=sum(answer.cached_tokens for _, answer in pairs),
-        )
-        return [_block(asked, answer) for asked, answer in pairs], usage
+        calls = [call for group in groups for call in self._calls_of(list(asked_of(group, signals, top_k)))]
+        scored, billed = await all_paid(calls)
+        usage = _taken(billed, sum((usage for _, usage in scored), Usage()))
+        rows = sum(block.rows for block, _ in scored)
+        return [block for block, _ in scored], usage + Usage(scored_tokens=rows)
 
     async def generate(self, request: GenerateRequest) -> tuple[list[list[Generation]], Usage]:
-        """Text of the server. Log-probs come with it at temperature 1 and top_p 1 alone, where they are the model's."""
+        """Text of the server. Log-probs come with it at temperature 1 and top_p 1 alone, where they are the model's.
+
+        Raises:
+            UpstreamFailed: a prompt has no text; the usage counts what all calls are billed at.
+        """
         prompts = [encode_prompt(self._local.tokenizer, prompt) for prompt in request.prompts]
         for i, ids in enumerate(prompts):
             check_ids(ids, self.capabilities, f"prompts.{i}")
             check_length(len(ids) + request.max_tokens, self.capabilities, f"prompts.{i} with max_tokens")
         # A server counts a seed up over the n of a prompt; prompts must not share draws.
         seeds = [None if request.seed is None else (request.seed + i * request.n) % 2**63 for i in range(len(prompts))]
-        calls = [self._dialect.write(ids, request, seed) for ids, seed in zip(prompts, seeds, strict=True)]
-        generations = await all_of(calls)
+        calls = [partial(self._dialect.write, ids, request, seed) for ids, seed in zip(prompts, seeds, strict=True)]
+        generations, billed = await all_paid(calls)
         written = sum(len(one.token_ids or ()) for row in generations for one in row)
-        return generations, generation_usage(prompts, request.n, written)
+        return generations, _taken(billed, generation_usage(prompts, request.n, written))
 
     def head(self) -> dict[str, NDArray[Any]]:
         """Refused: no server gives hidden states."""
@@ -139,12 +148,26 @@ class UpstreamEngine:
     async def close(self) -> None:
         await self._dialect.close()
 
-    async def _score_group(self, questions: list[Asked]) -> list[tuple[Asked, Answer]]:
-        """All completions of a prompt; the first goes ahead where the server then has the prompt in its cache."""
-        first = [questions[0]] if self._keeps_prompts and len(questions) > 1 else []
-        answers = [await self._dialect.score(asked) for asked in first]
-        answers += await all_of([self._dialect.score(asked) for asked in questions[len(first) :]])
-        return list(zip(questions, answers, strict=True))
+    def _calls_of(self, questions: list[Asked]) -> list[Callable[[Tab], Coroutine[Any, Any, Scored]]]:
+        """One for each completion of a prompt; the first goes ahead where the server keeps the prompt after it."""
+        if not self._keeps_prompts:
+            return [partial(self._scored, asked) for asked in questions]
+        kept = asyncio.Event()
+        ahead = partial(self._scored_ahead, questions[0], kept)
+        return [ahead, *(partial(self._scored_behind, asked, kept) for asked in questions[1:])]
+
+    async def _scored(self, asked: Asked, tab: Tab) -> Scored:
+        answer = await self._dialect.score(asked, tab)
+        return _block(asked, answer), Usage(forward_tokens=answer.forward_tokens, cached_tokens=answer.cached_tokens)
+
+    async def _scored_ahead(self, asked: Asked, kept: asyncio.Event, tab: Tab) -> Scored:
+        scored = await self._scored(asked, tab)
+        kept.set()
+        return scored
+
+    async def _scored_behind(self, asked: Asked, kept: asyncio.Event, tab: Tab) -> Scored:
+        await kept.wait()
+        return await self._scored(asked, tab)
 
     def _able(self, learned: Learned | None) -> Capabilities:
         """Nothing yet, where the server has not been reached."""
@@ -166,7 +189,8 @@ class UpstreamEngine:
     async def _known_scores(self, temperature: float = 1.0) -> NDArray[np.float64]:
         """Log-probs of the known tokens, and of the best ones beside them: given ones may all be improbable."""
         known = replace(self._known(), temperature=temperature)
-        arrays = _block(known, await self._dialect.score(known)).arrays()
+        block, _ = await self._scored(known, Tab())
+        arrays = block.arrays()
         return np.append(arrays["sampled_logprob"], arrays["topk_logprob"]).astype(np.float64)
 
     def _differs(self, before: NDArray[np.float64], now: NDArray[np.float64]) -> str | None:
@@ -183,7 +207,7 @@ class UpstreamEngine:
         ids = [i % self._local.vocabulary_size for i in (1, *[2] * (tried - 1))]
         asked = Asked(ids, 1, frozenset({Signal.SAMPLED}))
         try:
-            _block(asked, await self._dialect.score(asked))
+            await self._scored(asked, Tab())
         except (UpstreamRefused, BadScores) as error:
             raise UpstreamFailed(
                 f"the upstream does not score {tried} tokens, though sequences of {declared} are declared; give a "
@@ -204,6 +228,11 @@ def _block(asked: Asked, answer: Answer) -> TokenScores:
         cause = first.get("ctx", {}).get("error")
         flaw = cause.flaw if isinstance(cause, BadScores) else "malformed"
         raise BadScores(f"the upstream's answer is no score block: {reason(first)}", flaw) from error
+
+
+def _taken(billed: Usage, counted: Usage) -> Usage:
+    """What the calls took: as the server bills it, where it does."""
+    return counted if billed == Usage() else billed
 
 
 def _check_cells(group: ScoreGroup, top_k: int | None, i: int) -> None:

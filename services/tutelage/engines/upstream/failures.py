@@ -3,6 +3,8 @@
 UpstreamFailed           no usable answer
 ├── UpstreamAway         a passing state: unreachable, or over its limits, for as long as was waited
 └── UpstreamRefused      it understood and will not; the same question gets the same answer
+
+BadAnswer                an answer that must not be believed, and is billed all the same
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from tutelage_client.errors import TutelageError
+from tutelage_client.errors import BadScores, TutelageError
 from tutelage_client.wire import Usage
 
 Trouble = Literal["overloaded", "broken", "unreachable", "lost"]  # lost: it may have done what it was asked
@@ -36,9 +38,17 @@ class UpstreamRefused(UpstreamFailed):
         self.status = status
 
 
+class BadAnswer(BadScores):
+    """Scores of an upstream that must not be believed. usage: what it bills all the same"""
+
+    def __init__(self, refused: BadScores, usage: Usage) -> None:
+        super().__init__(str(refused), refused.flaw)
+        self.usage = usage
+
+
 def spent_on(failures: Iterable[BaseException]) -> Usage:
     """What upstreams bill for these failures."""
-    return sum((error.usage for error in failures if isinstance(error, UpstreamFailed)), Usage())
+    return sum((error.usage for error in failures if isinstance(error, UpstreamFailed | BadAnswer)), Usage())
 
 
 class TryAgain(Exception):

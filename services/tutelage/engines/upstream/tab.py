@@ -7,7 +7,8 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from tutelage.engines.upstream.failures import TryAgain, UpstreamFailed, UpstreamRefused
+from tutelage.engines.upstream.failures import BadAnswer, TryAgain, UpstreamFailed, UpstreamRefused
+from tutelage_client.errors import BadScores
 from tutelage_client.wire import Usage
 
 Result = TypeVar("Result")
@@ -66,7 +67,7 @@ async def all_paid(
     """The results of all calls, in order, and what all of their attempts cost. Each is given its tab.
 
     Raises:
-        UpstreamFailed: what the first one to fail said, with what all of them cost. None begins after it.
+        UpstreamFailed, BadAnswer: what the first one to fail said, with what all of them cost. None begins after it.
     """
     tabs = [Tab() for _ in calls]
     tasks = [asyncio.create_task(call(tab)) for call, tab in zip(calls, tabs, strict=True)]
@@ -81,6 +82,8 @@ async def all_paid(
     for error in (task.exception() for task in tasks if task in done):
         if isinstance(error, UpstreamFailed):
             error.usage = usage
+        if isinstance(error, BadScores):
+            raise BadAnswer(error, usage) from error
         if error is not None:
             raise error
     return [task.result() for task in tasks], usage
