@@ -45,13 +45,13 @@ def test_accuracy_is_the_share_of_samples_that_were_right(student_for: Any) -> N
     student = student_for(GREEDY)
     right = greedy_texts(student)
     answers = [right[0], "no such text", right[2], right[3]]
-    assert evaluate(student, examples(answers), student.spec)["accuracy"] == pytest.approx(3 / 4)
-    assert evaluate(student, examples(right), student.spec)["accuracy"] == 1.0
+    assert evaluate(student, examples(answers), student.spec).metrics["accuracy"] == pytest.approx(3 / 4)
+    assert evaluate(student, examples(right), student.spec).metrics["accuracy"] == 1.0
 
 
 def test_length_and_truncation_are_those_of_the_samples(student_for: Any) -> None:
     student = student_for(GREEDY, rollout={"max_new_tokens": 1})
-    found = evaluate(student, examples(["a"] * 4), student.spec)
+    found = evaluate(student, examples(["a"] * 4), student.spec).metrics
     assert found["eval_length"] == 1.0
     settings = student.spec.rollout.model_copy(update={"temperature": 0.0})
     cut = [row.finish_reason == "length" for row in student.sample(PROMPTS, settings, torch.Generator())]
@@ -70,23 +70,23 @@ def test_the_loss_is_that_of_the_completions_that_are_there(student_for: Any) ->
             surprises += [-float(logp[t - 1, ids[t]]) for t in range(len(line.prompt_ids), len(ids))]
     assert len(surprises) == 6
     expected = sum(surprises) / 6
-    assert evaluate(student, lines, student.spec)["eval_loss"] == pytest.approx(expected, rel=1e-5)
-    assert "eval_loss" not in evaluate(student, examples(["a"] * 4), student.spec)
+    assert evaluate(student, lines, student.spec).metrics["eval_loss"] == pytest.approx(expected, rel=1e-5)
+    assert "eval_loss" not in evaluate(student, examples(["a"] * 4), student.spec).metrics
 
 
 def test_the_same_student_is_found_as_good_again(student_for: Any) -> None:
     """Whatever was drawn or learned in between, the draws of an evaluation are its own."""
     student = student_for({"samples": 8, "temperature": 1.0}, grader={"kind": "pattern", "pattern": "[a-m]"})
-    first = evaluate(student, examples([None] * 4), student.spec)
+    first = evaluate(student, examples([None] * 4), student.spec).metrics
     torch.rand(7)
     student.step = 30
-    assert evaluate(student, examples([None] * 4), student.spec) == first
+    assert evaluate(student, examples([None] * 4), student.spec).metrics == first
     assert 0 < first["accuracy"] < 1
 
 
 def test_the_rollouts_temperature_is_not_that_of_evaluation(student_for: Any) -> None:
     student = student_for(GREEDY, rollout={"temperature": 5.0, "top_p": 0.2})
-    assert evaluate(student, examples(greedy_texts(student)), student.spec)["accuracy"] == 1.0
+    assert evaluate(student, examples(greedy_texts(student)), student.spec).metrics["accuracy"] == 1.0
 
 
 def test_samples_that_cannot_be_graded_are_an_error_and_no_zero(student_for: Any) -> None:

@@ -31,7 +31,7 @@ async def test_the_tokens_that_are_shown_are_those_that_the_step_learned_from(
 ) -> None:
     """All four rollouts of a step are shown, so that their contributions are all of its loss."""
     queue = MemoryQueue()
-    run = await building(spec_of(4, rollout=FOUR, **own), worker, queue)
+    run = await building(spec_of(4, rollout=FOUR, diagnostics={"held_out": 0}, **own), worker, queue)
     async with working(queue, engine):
         await finish(run)
     reports = [row for row in worker.steps if row.rollouts]

@@ -242,7 +242,7 @@ async def test_steps_without_a_scored_token_are_counted_and_change_nothing(
     spec_of: Any, building: Build, engine: FakeEngine, worker: RecordingWorker
 ) -> None:
     queue = MemoryQueue()
-    run = await building(spec_of(3, diagnostics={"top_k": 0}), worker, queue)
+    run = await building(spec_of(3, diagnostics={"top_k": 0, "held_out": 0}), worker, queue)
     before = weights(run)
     async with answering(queue, unscored, engine):
         await finish(run)

@@ -42,7 +42,7 @@ def elsewhere(spec_of: Any) -> Callable[..., RunSpec]:
 
     def make(max_lag: int = 0, sampler: str | None = "pool", **others: Any) -> RunSpec:
         rollout = {"prompts_per_step": 4, "samples_per_prompt": 2, "max_new_tokens": 8, "max_lag": max_lag}
-        shown = {"stabilizers": [{"kind": "ratio_clip"}], "eval": {"every": 1}}
+        shown = {"stabilizers": [{"kind": "ratio_clip"}], "eval": {"every": 1}, "diagnostics": {"held_out": 0}}
         return spec_of(STEPS, rollout=rollout | {"sampler": sampler}, **(shown | others))
 
     return make

@@ -169,6 +169,11 @@ class Diagnostics(Message):
         description="where the loss needs no top k and no hidden states: the teacher's so many most probable tokens "
         "and its entropy, as far as it returns them; 0 asks for neither",
     )
+    held_out: Annotated[int, Field(ge=0, le=16)] = Field(
+        default=2,
+        description="answers to lines of `data.eval`, the same lines at each evaluation, that are shown with what "
+        "student and teacher hold of their tokens; where the loss needs scores, teachers are asked for them; 0: none",
+    )
 
 
 class Budget(Message):

@@ -20,8 +20,8 @@ LOGPROBS = ("student_logprob", "student_topk_logprob", "teacher_logprob", "teach
 class Inspection(Message):
     """Row r of every array speaks of token x[start + r] of prompt and completion, given all before it.
 
-    The student's numbers are of its weights before the step. What nobody knows is null, and never 0; a log-probability
-    that is null although its row is known is -inf.
+    The student's numbers are of its weights before the step, or of those that answered a held-out line. What nobody
+    knows is null, and never 0; a log-probability that is null although its row is known is -inf.
     """
 
     start: int = Field(ge=1, description="position of the first completion token: the length of the prompt")

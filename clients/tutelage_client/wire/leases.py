@@ -79,13 +79,16 @@ class StepReport(Message):
     student_tokens: int = Field(ge=0, description="total since the run began")
     teacher_tokens: int = Field(ge=0, description="total since the run began")
     rollouts: list[Rollout] = Field(default=[], description="a few to look at")
+    held_out: list[Rollout] = Field(
+        default=[], description="answers to lines of `data.eval` to look at, the same lines in each report that has any"
+    )
     inspections: dict[str, Inspection] = Field(
-        default={}, description="by the id of one of these rollouts, what the step made of its tokens"
+        default={}, description="by the id of one of all these, what student and teacher held of its tokens"
     )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        shown = {rollout.id: rollout for rollout in self.rollouts}
+        shown = {rollout.id: rollout for rollout in [*self.rollouts, *self.held_out]}
         for name, inspection in self.inspections.items():
             if name not in shown:
                 raise ValueError(f"inspections names {name!r}, which is none of the rollouts")

@@ -160,8 +160,9 @@ class TeacherRegistration(Message):
 class RolloutSample(Message):
     """A rollout that the trainer chose to show."""
 
-    step: int = Field(description="the step that learned from it")
+    step: int = Field(description="the step that learned from it, or after which a held-out line was answered")
     epoch: int = Field(description="the attempt that reported it")
+    held_out: bool = Field(default=False, description="an answer to a line of `data.eval`, which nothing learns from")
     rollout: Rollout = Field(description="the text")
 
 

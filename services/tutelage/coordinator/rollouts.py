@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from itertools import groupby
+from itertools import chain, groupby, product
 from typing import NamedTuple
 
 from sqlalchemy import func, select, update
@@ -32,11 +32,13 @@ class Other(NamedTuple):
 
 def keep(session: Session, run_id: str, report: StepReport, most_bytes: int = MOST_BYTES) -> None:
     """Those of a step; one that was shown before is shown anew."""
-    for rollout in report.rollouts:
+    learned, held_out = product(report.rollouts, [False]), product(report.held_out, [True])
+    for rollout, is_held_out in chain(learned, held_out):
         inspection = report.inspections.get(rollout.id)
         shown = {
             "step": report.step,
             "epoch": report.epoch,
+            "held_out": is_held_out,
             "rollout": rollout.model_dump(mode="json"),
             "prompt_sha256": _prompt_sha256(rollout),
             "inspection": None if inspection is None else packed(inspection),
@@ -124,4 +126,5 @@ def _prompt_sha256(rollout: Rollout) -> str:
 
 
 def _sample_view(row: RolloutRow) -> RolloutSample:
-    return RolloutSample.model_validate({"step": row.step, "epoch": row.epoch, "rollout": row.rollout})
+    told = {"step": row.step, "epoch": row.epoch, "held_out": row.held_out, "rollout": row.rollout}
+    return RolloutSample.model_validate(told)

@@ -19,6 +19,7 @@ from sqlalchemy import (
     MetaData,
     String,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -176,6 +177,7 @@ class RolloutRow(Base):
     rollout_id: Mapped[str] = mapped_column(primary_key=True)
     step: Mapped[int]
     epoch: Mapped[int]
+    held_out: Mapped[bool] = mapped_column(server_default=false())
     rollout: Mapped[dict[str, Any]]
     prompt_sha256: Mapped[str | None]
     inspection: Mapped[bytes | None] = mapped_column(deferred=True)

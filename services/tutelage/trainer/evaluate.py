@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import mean
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from tutelage.core.objective import Objective
+from tutelage.engines.sampling import Sampled
 from tutelage.rewards import grade
 from tutelage.trainer.collate import micro_batches
 from tutelage.trainer.data import Example
@@ -20,7 +22,14 @@ from tutelage_client.spec import RunSpec
 from tutelage_client.wire import Reward, RewardItem, Rollout
 
 
-def evaluate(student: Student, examples: list[Example], spec: RunSpec) -> dict[str, float]:
+class Evaluation(NamedTuple):
+    """answers: a few of what was written, to the same lines at every evaluation"""
+
+    metrics: dict[str, float]
+    answers: list[Rollout]
+
+
+def evaluate(student: Student, examples: list[Example], spec: RunSpec) -> Evaluation:
     """`accuracy`: mean reward over all prompts and samples, `accuracy/TAG` over those of a tag; `eval_loss`.
 
     The same draws at every evaluation of a run.
@@ -29,6 +38,8 @@ def evaluate(student: Student, examples: list[Example], spec: RunSpec) -> dict[s
         InvalidInput: an example could not be graded.
     """
     prompts = [example for example in examples for _ in range(spec.eval.samples)]
+    shown = {line * spec.eval.samples for line in spread(len(examples), spec.diagnostics.held_out)}
+    answers: dict[int, Rollout] = {}
     settings = spec.rollout.model_copy(update={"temperature": spec.eval.temperature, "top_p": 1.0})
     generator = torch.Generator().manual_seed(seed_for(spec.seed, 0, "eval"))
     items: list[RewardItem] = []
@@ -42,12 +53,37 @@ def evaluate(student: Student, examples: list[Example], spec: RunSpec) -> dict[s
         tags.append(example.tag)
         lengths.append(len(sampled.token_ids))
         truncated += sampled.finish_reason == "length"
-    return {
+        if sampled.index in shown:
+            answers[sampled.index] = _answer(example, sampled, student.step)
+    metrics = {
         **averaged(grade(spec.data.grader, items), tags, spec.data.grader.kind),
         "eval_length": mean(lengths),
         "eval_truncated": truncated / len(items),
         **completion_loss(student, examples, spec),
     }
+    return Evaluation(metrics, [answers[place] for place in sorted(answers)])
+
+
+def spread(lines: int, count: int) -> list[int]:
+    """So many of the lines from 0 on, or all, as far from one another as can be."""
+    count = min(count, lines)
+    return [nth * lines // count for nth in range(count)]
+
+
+def _answer(example: Example, sampled: Sampled, step: int) -> Rollout:
+    return Rollout(
+        id=f"held-out-{example.line}-at-{step}",
+        source="student",
+        policy_version=step,
+        prompt_ids=np.asarray(example.prompt_ids, dtype=np.int32),
+        completion_ids=np.asarray(sampled.token_ids, dtype=np.int32),
+        mask=np.ones(len(sampled.token_ids), dtype=np.bool_),
+        behaviour_logprob=np.asarray(sampled.logprobs, dtype=np.float32),
+        finish_reason=sampled.finish_reason,
+        prompt=example.prompt,
+        answer=example.answer,
+        tag=example.tag,
+    )
 
 
 def completion_loss(student: Student, examples: Sequence[Example], spec: RunSpec) -> dict[str, float]:

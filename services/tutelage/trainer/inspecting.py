@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,17 @@ from tutelage.trainer.marking import Scored
 from tutelage.trainer.rewarding import PromptKey, prompt_key
 from tutelage.trainer.student import Student
 from tutelage_client.spec import RunSpec
-from tutelage_client.wire import Inspection
+from tutelage_client.wire import Inspection, Rollout
 
+
+class Shown(NamedTuple):
+    """Texts that people are shown. inspections: by the id of each, as far as there are"""
+
+    rollouts: Sequence[Rollout]
+    inspections: Mapping[str, Inspection]
+
+
+NOTHING = Shown((), MappingProxyType({}))
 SHOWN = 4
 # Of each model, before each token.
 TOP = 8
@@ -60,9 +70,10 @@ def inspect(
     concerned = [unit for unit in units if any(each.key in wanted for each in unit)]
     groups = list(cut(concerned, spec.optim.micro_batch_tokens))
     own = (student.pad_id, student.device, student.teacher_heads)
-    batches = collated(groups, *own, asks_teacher=spec.asks_teacher_scores, version=student.step)
     made: dict[str, Inspection] = {}
-    for group, batch in zip(groups, batches, strict=True):
+    for group in groups:
+        is_marked = group[0].scores is not None
+        [batch] = collated([group], *own, asks_teacher=is_marked, version=student.step)
         found = student.inspect(batch, objective, TOP)
         for item, rows in _rows(group, batch.rollout_R):
             if item.key in wanted:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
 
 from tutelage.about import about
 from tutelage.core.clock import advanced
@@ -15,7 +14,8 @@ from tutelage.trainer.crashes import CrashPoint
 from tutelage.trainer.evaluate import evaluate
 from tutelage.trainer.exits import TeacherFailed
 from tutelage.trainer.fates import Ended, by_age, failed_over
-from tutelage.trainer.inspecting import chosen
+from tutelage.trainer.held_out import looked_at
+from tutelage.trainer.inspecting import NOTHING, Shown, chosen
 from tutelage.trainer.learning import Learning, Metrics
 from tutelage.trainer.marking import Scored, Timeline
 from tutelage.trainer.replay import Share
@@ -23,7 +23,7 @@ from tutelage.trainer.rewarding import with_advantages
 from tutelage.trainer.run import Run
 from tutelage_client.history import LearnedStep
 from tutelage_client.spec import uncorrected
-from tutelage_client.wire import Inspection, Prices
+from tutelage_client.wire import Prices
 
 log = logging.getLogger(__name__)
 UNCORRECTED = (
@@ -36,7 +36,8 @@ FREE = Prices()
 async def train(run: Run) -> None:
     """Steps until the spec's number of steps or its budget is reached; resumes at `run.student.step`."""
     if run.student.step == 0:
-        await report(run, await evaluated(run), [], {})
+        metrics, held_out = await evaluated(run)
+        await report(run, metrics, held_out=held_out)
         if run.spec.rollout.max_lag and uncorrected(run.spec.stabilizers, run.spec.objective):
             await run.session.event("log", UNCORRECTED, "warning")
     ended = ended_by(run)
@@ -44,12 +45,17 @@ async def train(run: Run) -> None:
         while ended is None:
             with about(step=run.student.step + 1, policy_version=run.student.step), span("step", {}):
                 ended = await step(run)
-    await run.ahead.give_up()
-    if run.samplers is not None:
-        await run.samplers.give_up()
+    await run.session.while_wanted(taken_back(run))
     if ended != "optim.steps":
         await run.session.event("log", f"the run ends at step {run.student.step}: {ended} is spent", "warning")
     await keeping.insist(run, final=True)
+
+
+async def taken_back(run: Run) -> None:
+    """Nothing of a run that has ended stays in queues, whoever must be waited for."""
+    await run.ahead.give_up()
+    if run.samplers is not None:
+        await run.samplers.give_up()
 
 
 async def step(run: Run) -> str | None:
@@ -82,9 +88,11 @@ async def step(run: Run) -> str | None:
         await run.ahead.give_up()
     metrics |= run.ahead.fates() | keeping.since_last_row(run) | {"eval_s": 0.0}
     if ended or run.student.step % run.spec.eval.every == 0:
-        await report(run, metrics | await evaluated(run), shown, learning.inspections)
+        measured, held_out = await evaluated(run)
+        seen = Shown([each.rollout for each in shown], learning.inspections)
+        await report(run, metrics | measured, seen, held_out)
     else:
-        await report(run, metrics, [], {})
+        await report(run, metrics)
     if not ended:
         await keeping.after_step(run)
     return ended
@@ -119,16 +127,19 @@ def rewarded(run: Run, scored: list[Scored]) -> tuple[list[Scored], Metrics]:
     return scored, metrics | {"unrewarded": run.ledger.unrewarded_rollouts}
 
 
-async def evaluated(run: Run) -> Metrics:
+async def evaluated(run: Run) -> tuple[Metrics, Shown]:
+    """How good the student is on held-out lines, where there are any, and a few of its answers to look at."""
     if run.eval_examples is None:
-        return {}
+        return {}, NOTHING
     begun_s = time.monotonic()
     with span("evaluate", {"opd.examples": len(run.eval_examples)}):
-        found = await asyncio.to_thread(evaluate, run.student, run.eval_examples, run.spec)
+        found, answers = await asyncio.to_thread(evaluate, run.student, run.eval_examples, run.spec)
+        may_ask = run.spec.asks_teacher_scores and ended_by(run) in (None, "optim.steps")  # a spent budget asks nobody
+        held_out = await looked_at(run, answers, asks_teacher=may_ask)
     if run.spec.rollout.adaptive is not None:
         before = run.ledger.share if run.student.step else Share()
         run.ledger.share = before.after(found["eval_loss"], run.spec.rollout.adaptive)
-    return {**found, "eval_s": time.monotonic() - begun_s}
+    return {**found, "eval_s": time.monotonic() - begun_s}, held_out
 
 
 def ended_by(run: Run) -> str | None:
@@ -164,13 +175,19 @@ def timing(begun_s: float, scored_s: float, timeline: Timeline) -> Metrics:
 def counted(run: Run, scored: list[Scored]) -> Metrics:
     """Adds the step's text to the run's totals and describes it."""
     rollouts = [s.rollout for s in scored]
-    told = writing.described(rollouts, run.student.step - 1)
     run.ledger.student_tokens += sum(len(r.completion_ids) for r in rollouts)
+    told = writing.described(rollouts, run.student.step - 1)
+    return told | failed_over(scored, run.spec.teachers) | {"dropped": run.ledger.dropped_rollouts}
+
+
+def spent(run: Run) -> Metrics:
+    """What each teacher did so far, where there are several, and what all of it costs, where it does."""
+    told: Metrics = {}
     if len(run.teachers.everyone) > 1:
         told |= {f"teacher_tokens/{name}": tokens for name, tokens in sorted(run.ledger.tokens_of.items())}
     if any(teacher.view.info.prices != FREE for teacher in run.teachers.everyone):
         told["teacher_usd"] = spent_usd(run)
-    return told | failed_over(scored, run.spec.teachers) | {"dropped": run.ledger.dropped_rollouts}
+    return told
 
 
 def replayed(run: Run, scored: list[Scored]) -> Metrics:
@@ -188,10 +205,12 @@ def replayed(run: Run, scored: list[Scored]) -> Metrics:
     }
 
 
-async def report(run: Run, metrics: Metrics, shown: list[Scored], inspections: Mapping[str, Inspection]) -> None:
-    """One row for the step, with a few of its rollouts to look at."""
+async def report(run: Run, metrics: Metrics, shown: Shown = NOTHING, held_out: Shown = NOTHING) -> None:
+    """One row for the step, with a few texts to look at: of those that it learned from, and of held-out answers."""
     log.info("a step is done")
+    metrics = metrics | spent(run)
     tokens = (run.ledger.student_tokens, run.ledger.teacher_tokens)
-    await run.session.step(run.student.step, metrics, *tokens, [each.rollout for each in shown], inspections)
+    inspections = {**shown.inspections, **held_out.inspections}
+    await run.session.step(run.student.step, metrics, *tokens, shown.rollouts, held_out.rollouts, inspections)
     totals = dict(zip(("student_tokens", "teacher_tokens"), tokens, strict=True))
     await run.trackers.tell(run.session, run.student.step, metrics | totals)

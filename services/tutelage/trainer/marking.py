@@ -42,6 +42,12 @@ class Scored:
         return f"{self.rollout.id}@{self.teacher or ''}"
 
 
+def silenced(scored: Scored) -> Scored:
+    """The same with nothing to learn in it."""
+    rollout = scored.rollout
+    return replace(scored, rollout=rollout.model_copy(update={"mask": np.zeros_like(rollout.mask)}))
+
+
 @dataclass
 class Timeline:
     """When things happened in a step, by one monotonic clock."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
 import torch
 
 from tutelage.core.batch import OutputHead
@@ -22,7 +20,7 @@ from tutelage.trainer.crashes import Passing, pass_by
 from tutelage.trainer.follower import Follower
 from tutelage.trainer.learning import Metrics
 from tutelage.trainer.loading import load_student
-from tutelage.trainer.marking import Scored
+from tutelage.trainer.marking import Scored, silenced
 from tutelage.trainer.ranks import Ranks
 from tutelage.trainer.sharded import Sharded
 from tutelage.trainer.student import Before, Student, unwatched
@@ -169,8 +167,3 @@ def divided(units: Sequence[Unit], size: int, max_tokens: int) -> list[list[list
     most = max(map(len, shares))
     idle = [silenced(each) for unit in islice(ordered, 1) for each in unit]
     return [share + [idle] * (most - len(share)) for share in shares]
-
-
-def silenced(scored: Scored) -> Scored:
-    rollout = scored.rollout
-    return replace(scored, rollout=rollout.model_copy(update={"mask": np.zeros_like(rollout.mask)}))

@@ -59,6 +59,10 @@ class Outages:
         self._tell()
         self._spend()
 
+    def leave(self) -> None:
+        """Questions were given up that may be in queues; they are taken back at the end."""
+        self._any_left = True
+
     async def give_up(self, *, is_waiting: bool) -> None:
         """The run asks nothing more. is_waiting: questions of steps under way are in queues"""
         self.presence.lost.clear()

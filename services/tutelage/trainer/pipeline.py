@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Self
 
 from tutelage.queue.base import Answer
@@ -63,9 +63,23 @@ class Pipeline:
             TeacherFailed: the teacher answers with something that is not a score, or every question was given up.
             TeacherOutage: as the spec says of a lost teacher.
         """
+        return await self._marked(self._asked_of_step(rollouts), arrive)
+
+    async def looked_at(self, rollouts: Sequence[Rollout]) -> list[Scored]:
+        """The same of texts that no step learns from: they get scores and no rewards."""
+        try:
+            scored, _ = await self._marked(self._asked_for_scores(rollouts), unheard)
+        except asyncio.CancelledError:
+            self.outages.leave()
+            raise
+        return scored
+
+    async def _marked(
+        self, questions: AsyncIterator[list[Question]], arrive: Callable[[Scored], None]
+    ) -> tuple[list[Scored], Timeline]:
         marking = Marking(arrive)
         self.open.append(marking)
-        asking = asyncio.create_task(self._ask(marking, rollouts))
+        asking = asyncio.create_task(self._ask(marking, questions))
         try:
             await asyncio.wait({asking, self._reader}, return_when=asyncio.FIRST_COMPLETED)
             if not asking.done():
@@ -83,13 +97,21 @@ class Pipeline:
             raise TeacherFailed("no_scores", sentence)
         return sorted(marking.done, key=lambda s: s.rollout.id), marking.timeline
 
-    async def _ask(self, marking: Marking, rollouts: AsyncIterator[list[Rollout]]) -> None:
-        """Ask about every rollout, then wait for the last answer."""
+    async def _asked_of_step(self, rollouts: AsyncIterator[list[Rollout]]) -> AsyncIterator[list[Question]]:
+        """What is asked about rollouts that end together, and at last of the groups that others left incomplete."""
         asker, groups = self.answers.asker, Groups(self.answers.asker.spec.rollout.samples_per_prompt)
         async for ended in rollouts:
             questions = [await asker.question(rollout) for rollout in ended] if asker.spec.asks_teacher_scores else []
-            await self._put(marking, questions + self._judged(ended, groups))
-        await self._put(marking, [asker.reward_question(group) for group in groups.rest()])
+            yield questions + self._judged(ended, groups)
+        yield [asker.reward_question(group) for group in groups.rest()]
+
+    async def _asked_for_scores(self, rollouts: Sequence[Rollout]) -> AsyncIterator[list[Question]]:
+        yield [await self.answers.asker.question(rollout) for rollout in rollouts]
+
+    async def _ask(self, marking: Marking, questions: AsyncIterator[list[Question]]) -> None:
+        """Ask every question, then wait for the last answer."""
+        async for some in questions:
+            await self._put(marking, some)
         marking.timeline.last_rollout_s = time.monotonic()
         marking.whole = True
         await marking.all_ended()

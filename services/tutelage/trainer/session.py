@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal, TypeVar
 
@@ -118,7 +118,8 @@ class Session:
         metrics: dict[str, float | None],
         student_tokens: int,
         teacher_tokens: int,
-        rollouts: list[Rollout],
+        rollouts: Sequence[Rollout],
+        held_out: Sequence[Rollout],
         inspections: Mapping[str, Inspection],
     ) -> None:
         report = StepReport(
@@ -127,7 +128,8 @@ class Session:
             metrics=metrics,
             student_tokens=student_tokens,
             teacher_tokens=teacher_tokens,
-            rollouts=rollouts,
+            rollouts=list(rollouts),
+            held_out=list(held_out),
             inspections=dict(inspections),
         )
         await self._written(self.worker.report_step(self.run_id, report))

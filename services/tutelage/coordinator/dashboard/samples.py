@@ -142,6 +142,7 @@ def _numbers(sample: RolloutView, run_id: str) -> dict[str, Any]:
     rollout, inspection = sample.rollout, sample.inspection
     told: dict[str, Any] = {
         "step": sample.step,
+        "held_out": sample.held_out,
         "ids": _packed(rollout.completion_ids),
         "mask": _packed(rollout.mask),
         "order": _packed(_worst_first(sample)),

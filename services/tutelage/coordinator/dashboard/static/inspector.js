@@ -97,7 +97,7 @@ function facts(side, at) {
   const { numbers } = side;
   const teacher = of(numbers.teacher_logprob, at);
   const student = of(numbers.student_logprob, at);
-  const learned = numbers.mask[at] ? "yes" : "no: masked";
+  const learned = numbers.held_out ? "no: a held-out line" : numbers.mask[at] ? "yes" : "no: masked";
   const told = [
     ["Gap", signed(teacher === null ? null : teacher - student)],
     ["Student", likely(student)],
