@@ -172,6 +172,24 @@ async def test_the_same_prompt_at_two_steps_stands_side_by_side(
     assert (numbers(page)["step"], numbers(page, 1)["step"], numbers(page, 1)["learned_tokens"]) == (1, 5, 7)
 
 
+async def test_an_answer_to_a_held_out_line_is_said_to_be_one(
+    http: httpx2.AsyncClient, worker: WorkerClient, lease: Lease, rollout: MakeRollout, inspection: Inspection
+) -> None:
+    told = {"metrics": {}, "student_tokens": 0, "teacher_tokens": 0}
+    for step in (0, 50):
+        answer = rollout(f"held-out-1-at-{step}")
+        seen = {answer.id: inspection}
+        report = StepReport(epoch=lease.epoch, step=step, held_out=[answer], inspections=seen, **told)
+        await worker.report_step(lease.run_id, report)
+    rows = await shown(http, f"/runs/{lease.run_id}/rollouts")
+    assert rows.text.count("to a held-out line") == 2
+    beside = f"/runs/{lease.run_id}/rollouts/held-out-1-at-0?beside=held-out-1-at-50"
+    page = await shown(http, beside)
+    assert "Rollout of step 0, beside step 50" in page.text
+    assert page.text.count("to a held-out line") == 2
+    assert [numbers(page, side)["held_out"] for side in (0, 1)] == [True, True]
+
+
 async def test_an_unknown_rollout_is_a_page_that_says_so(
     http: httpx2.AsyncClient, worker: WorkerClient, lease: Lease, rollout: MakeRollout
 ) -> None:

@@ -42,6 +42,30 @@ async def test_what_was_reported_of_each_token_is_read_again(
     assert [each.rollout.id for each in listed.data] == ["a", "b"]
 
 
+async def test_an_answer_to_a_held_out_line_is_told_from_what_is_learned_from(
+    coordinator: CoordinatorClient,
+    worker: WorkerClient,
+    lease: Lease,
+    rollout: Callable[[str], Rollout],
+    inspection: Inspection,
+) -> None:
+    shown = {"rollouts": [rollout("a")], "held_out": [rollout("held-out-1-at-2")]}
+    report = StepReport(
+        epoch=lease.epoch,
+        step=2,
+        metrics={},
+        student_tokens=0,
+        teacher_tokens=0,
+        inspections={"held-out-1-at-2": inspection},
+        **shown,
+    )
+    await worker.report_step(lease.run_id, report)
+    listed = await coordinator.rollouts(lease.run_id)
+    assert {each.rollout.id: each.held_out for each in listed.data} == {"a": False, "held-out-1-at-2": True}
+    view = await coordinator.rollout(lease.run_id, "held-out-1-at-2")
+    assert view.held_out and view.inspection is not None
+
+
 async def test_in_json_the_unknown_is_null_and_never_zero(
     http: httpx2.AsyncClient,
     worker: WorkerClient,
