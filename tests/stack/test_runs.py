@@ -51,7 +51,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "bfloat16": {"student": {"dtype": "bfloat16"}},
     "all stabilizers": {"stabilizers": STABILIZERS},
     "several samples a prompt": {"rollout": {"samples_per_prompt": 3}},
-    "a teacher budget": {"budget": {"teacher_tokens": 1}},
+    "a teacher budget": {"budget": {"teacher_tokens": 1}, "diagnostics": {"held_out": 0}},
 }
 
 
