@@ -131,8 +131,8 @@ async def evaluated(run: Run) -> tuple[Metrics, Shown]:
     """How good the student is on held-out lines, where there are any, and a few of its answers to look at."""
     if run.eval_examples is None:
         return {}, NOTHING
-    begun_s = time.monotonic()
-    with span("evaluate", {"opd.examples": len(run.eval_examples)}):
+    begun_s, step = time.monotonic(), run.student.step
+    with about(step=step, policy_version=step), span("evaluate", {"opd.examples": len(run.eval_examples)}):
         found, answers = await asyncio.to_thread(evaluate, run.student, run.eval_examples, run.spec)
         may_ask = run.spec.asks_teacher_scores and ended_by(run) in (None, "optim.steps")  # a spent budget asks nobody
         held_out = await looked_at(run, answers, asks_teacher=may_ask)
