@@ -1,8 +1,10 @@
-"""The dashboard's pages about more than one run: comparison and queue."""
+"""The dashboard's pages about more than one run: comparison, queue, and lists that are longer than a page."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable
+from html import unescape
 from typing import Any
 
 import httpx2
@@ -17,7 +19,7 @@ from tutelage.coordinator.settings import Settings
 from tutelage.coordinator.tables import RunRow
 from tutelage.queue import Job, MemoryQueue
 from tutelage_client.coordinator import CoordinatorClient
-from tutelage_client.wire import ForkPoint, RunView, StepReport, TeacherInfo
+from tutelage_client.wire import ForkPoint, Lease, Rollout, RunView, StepReport, TeacherInfo
 from tutelage_client.worker import WorkerClient
 
 Spec = Callable[..., dict[str, Any]]
@@ -93,6 +95,31 @@ async def test_a_run_alone_has_nothing_to_be_compared_with(
     assert "is not a cursor of this list" in (await shown(http, f"/runs/{run.id}/compare?after=x~y~z", 422)).text
     for path in (f"/runs/{run.id}/compare/none", f"/runs/none/compare/{run.id}", "/runs/none/compare"):
         assert "there is no run 'none'" in (await shown(http, path, 404)).text
+
+
+async def test_a_list_of_more_than_a_page_is_turned_and_turned_back(
+    http: httpx2.AsyncClient,
+    coordinator: CoordinatorClient,
+    worker: WorkerClient,
+    lease: Lease,
+    rollout: Callable[[str], Rollout],
+    teacher_info: Callable[..., TeacherInfo],
+) -> None:
+    for n in range(51):
+        await coordinator.submit(lease.spec)
+        await coordinator.register_teacher(f"t{n}", "http://127.0.0.1:9", teacher_info(f"t{n}"))
+    many = [rollout(f"r{n}") for n in range(51)]
+    row = StepReport(epoch=1, step=1, metrics={}, student_tokens=0, teacher_tokens=0, rollouts=many)
+    await worker.report_step(lease.run_id, row)
+    own, in_time = f"/runs/{lease.run_id}", ("Newest", "Older")
+    lists = {"/": in_time, f"{own}/rollouts": in_time, f"{own}/compare": in_time, "/teachers": ("First", "Next")}
+    for path, (back, on) in lists.items():
+        first = await http.get(path)
+        assert f">{back}</a>" not in first.text
+        (link,) = re.findall(rf'<a href="({path}\?after=[^"]+)">{on}</a>', first.text)
+        last = await http.get(unescape(link))
+        assert f'<a href="{path}">{back}</a>' in last.text
+        assert f">{on}</a>" not in last.text
 
 
 async def test_without_a_queue_the_page_says_how_to_give_one(http: httpx2.AsyncClient) -> None:
