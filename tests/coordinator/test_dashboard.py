@@ -14,7 +14,7 @@ import httpx2
 import pytest
 from dashboard_pages import HOSTILE, series, shown
 
-from tutelage.coordinator.dashboard import history, pages, words
+from tutelage.coordinator.dashboard import history, rendering, words
 from tutelage.coordinator.dashboard.charts import ALL
 from tutelage.coordinator.db import Database
 from tutelage_client.coordinator import CoordinatorClient
@@ -31,7 +31,7 @@ from tutelage_client.wire import (
 from tutelage_client.wire.measures import MEASURES
 from tutelage_client.worker import WorkerClient
 
-VENDOR = pages.HERE / "static" / "vendor"
+VENDOR = rendering.HERE / "static" / "vendor"
 Spec = Callable[..., dict[str, Any]]
 
 
@@ -219,7 +219,7 @@ def test_durations(seconds: float, said: str) -> None:
 
 
 def test_vendored_files_are_those_of_the_lock() -> None:
-    lock = json.loads((pages.HERE / "package-lock.json").read_text())
+    lock = json.loads((rendering.HERE / "package-lock.json").read_text())
     uplot = lock["packages"]["node_modules/uplot"]
     assert uplot["integrity"].startswith("sha512-")
     assert not re.search(r"https?:", json.dumps(lock)), "no address of a registry"
@@ -234,6 +234,8 @@ def _sha256(path: Path) -> str:
 
 def test_what_the_pages_need_is_committed() -> None:
     """The wheel takes every file of the package that git knows."""
-    listed = subprocess.run(["git", "ls-files", "."], cwd=pages.HERE, capture_output=True, text=True, check=True).stdout
-    kept = {path for path in pages.HERE.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
-    assert {str(path.relative_to(pages.HERE)) for path in kept} == set(listed.split())
+    listed = subprocess.run(
+        ["git", "ls-files", "."], cwd=rendering.HERE, capture_output=True, text=True, check=True
+    ).stdout
+    kept = {path for path in rendering.HERE.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert {str(path.relative_to(rendering.HERE)) for path in kept} == set(listed.split())

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from dashboard_pages import HOSTILE, Page, shown
 
-from tutelage.coordinator.dashboard import pages, samples, words
+from tutelage.coordinator.dashboard import rendering, samples, words
 from tutelage.coordinator.dashboard.likely import likely
 from tutelage_client.wire import Inspection, Lease, Rollout, StepReport
 from tutelage_client.worker import WorkerClient
@@ -209,7 +209,7 @@ async def test_what_the_page_loads_is_there(http: httpx2.AsyncClient) -> None:
 
 
 def test_the_classes_of_the_scales_have_colours_in_light_and_dark() -> None:
-    style = (pages.HERE / "static" / "inspector.css").read_text()
+    style = (rendering.HERE / "static" / "inspector.css").read_text()
     for letter, ends in (("g", samples.GAPS), ("s", samples.SURPRISE)):
         for at in range(len(ends) + 1):
             assert len(re.findall(rf"^ +--{letter}{at}: #", style, re.MULTILINE)) == 2

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx2
 
-from tutelage.coordinator.dashboard import pages
+from tutelage.coordinator.dashboard import rendering
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> \"'\u202e" + "x" * 3000
 
@@ -39,7 +39,7 @@ class Page(HTMLParser):
 async def shown(http: httpx2.AsyncClient, path: str, status: int = 200) -> Page:
     answer = await http.get(path)
     assert (answer.status_code, answer.headers["content-type"]) == (status, "text/html; charset=utf-8")
-    assert answer.headers["content-security-policy"] == pages.POLICY
+    assert answer.headers["content-security-policy"] == rendering.POLICY
     page = Page(answer.text)
     inert(page)
     return page

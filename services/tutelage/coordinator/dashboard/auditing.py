@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated
 from urllib.parse import urlencode
 
@@ -11,6 +10,7 @@ from fastapi.responses import HTMLResponse
 
 from tutelage.coordinator import audit
 from tutelage.coordinator.callers import CallerOf
+from tutelage.coordinator.dashboard.rendering import Show, no_such
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.routes.params import After
 from tutelage_client.errors import InvalidInput
@@ -20,7 +20,7 @@ ENTRIES_A_PAGE = 50
 Asked = Annotated[str, Query(max_length=255)]  # empty, as a form sends what was left empty: any
 
 
-def add_audit(api: APIRouter, database: Database, show: Callable[..., HTMLResponse]) -> None:
+def add_audit(api: APIRouter, database: Database, show: Show) -> None:
     @api.get("/audit")
     def audit_page(
         caller: CallerOf, after: After = None, actor: Asked = "", action: Asked = "", target: Asked = ""
@@ -31,7 +31,7 @@ def add_audit(api: APIRouter, database: Database, show: Callable[..., HTMLRespon
             try:
                 found = audit.entries(session, caller, wanted, after, ENTRIES_A_PAGE)
             except InvalidInput as error:
-                return show("missing.html", 422, here="", title="No such page of the audit", detail=str(error))
+                return no_such(show, "page of the audit", error)
         newest = urlencode(wanted) if after else None
         older = urlencode(wanted | {"after": found.next}) if found.next else None
         shown = {"entries": found.data, "asked": asked, "some": bool(wanted), "newest": newest, "older": older}

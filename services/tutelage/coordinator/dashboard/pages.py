@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
-import tutelage
 from tutelage.coordinator import rollouts, runs
 from tutelage.coordinator.access import Guarded
 from tutelage.coordinator.callers import CallerOf, Gate, Refused
-from tutelage.coordinator.dashboard import compare, queues, samples, teaching, views, words
+from tutelage.coordinator.dashboard import compare, queues, samples, teaching, views
 from tutelage.coordinator.dashboard.auditing import add_audit
 from tutelage.coordinator.dashboard.charts import CHARTS, WAITS
 from tutelage.coordinator.dashboard.likely import add_likely
+from tutelage.coordinator.dashboard.rendering import HEADERS, HERE, Show, no_such, renderer
 from tutelage.coordinator.dashboard.signing import add_sign_in
 from tutelage.coordinator.db import Database
 from tutelage.coordinator.letters import answering
@@ -32,21 +28,7 @@ from tutelage.queue import Queue
 from tutelage.serving import ServiceProblem
 from tutelage_client.errors import InvalidInput
 
-HERE = Path(__file__).parent
 ROLLOUTS_A_PAGE = 50
-Show = Callable[..., HTMLResponse]
-# Whatever a rollout or a name holds, the browser runs and loads nothing but the files below.
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-)
-HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-}
 
 
 class Assets(StaticFiles):
@@ -64,7 +46,7 @@ def assets() -> Assets:
 
 def router(database: Database, queue: Queue | None, gate: Gate, refusals: Refusals) -> APIRouter:
     api = APIRouter(route_class=Guarded, include_in_schema=False, default_response_class=HTMLResponse)
-    show = _renderer(_environment(gate))
+    show = renderer(gate)
 
     @api.get("/")
     def runs_page(caller: CallerOf, after: After = None) -> HTMLResponse:
@@ -72,7 +54,7 @@ def router(database: Database, queue: Queue | None, gate: Gate, refusals: Refusa
             try:
                 found = views.run_list(session, caller.project, after)
             except InvalidInput as error:
-                return show("missing.html", 422, here="", title="No such page of runs", detail=str(error))
+                return no_such(show, "page of runs", error)
             lines = views.run_lines(session, found.data)
             return show("runs.html", here="runs", lines=lines, next=found.next, after=after)
 
@@ -82,7 +64,7 @@ def router(database: Database, queue: Queue | None, gate: Gate, refusals: Refusa
             try:
                 page = views.run_page(session, run_id)
             except ServiceProblem as error:
-                return show("missing.html", error.status_code, here="", title="No such run", detail=error.detail)
+                return no_such(show, "run", error)
             return show("run.html", here="runs", page=page, charts=CHARTS, waits=WAITS)
 
     @api.get("/teachers")
@@ -91,7 +73,7 @@ def router(database: Database, queue: Queue | None, gate: Gate, refusals: Refusa
             try:
                 cards, following = teaching.cards(session, caller.project, after)
             except InvalidInput as error:
-                return show("missing.html", 422, here="", title="No such page of teachers", detail=str(error))
+                return no_such(show, "page of teachers", error)
             return show("teachers.html", here="teachers", cards=cards, next=following, after=after)
 
     _add_rollouts(api, database, show)
@@ -105,10 +87,10 @@ def router(database: Database, queue: Queue | None, gate: Gate, refusals: Refusa
 
 def on_missing(gate: Gate) -> Callable[[Refused], Response]:
     """Makes the answer to a page of a run that is not there for the caller."""
-    show = _renderer(_environment(gate))
+    show = renderer(gate)
 
     def missing(error: Refused) -> Response:
-        return show("missing.html", error.status_code, here="", title="No such run", detail=error.detail)
+        return no_such(show, "run", error)
 
     return missing
 
@@ -121,9 +103,9 @@ def _add_rollouts(api: APIRouter, database: Database, show: Show) -> None:
                 run = runs.view(runs.find(session, run_id))
                 found = rollouts.samples(session, run_id, after, ROLLOUTS_A_PAGE, newest_first=True)
             except ServiceProblem as error:
-                return show("missing.html", error.status_code, here="", title="No such run", detail=error.detail)
+                return no_such(show, "run", error)
             except InvalidInput as error:
-                return show("missing.html", 422, here="", title="No such page of rollouts", detail=str(error))
+                return no_such(show, "page of rollouts", error)
             return show("rollouts.html", here="runs", run=run, samples=found.data, next=found.next, after=after)
 
     @api.get("/runs/{run_id}/rollouts/{rollout_id:path}")
@@ -133,8 +115,7 @@ def _add_rollouts(api: APIRouter, database: Database, show: Show) -> None:
                 run = runs.view(runs.find(session, run_id))
                 shown = [rollouts.sample(session, run_id, name) for name in (rollout_id, beside) if name is not None]
             except ServiceProblem as error:
-                title = "No such run" if error.code == "run_not_found" else "No such rollout"
-                return show("missing.html", error.status_code, here="", title=title, detail=error.detail)
+                return no_such(show, "run" if error.code == "run_not_found" else "rollout", error)
             others = rollouts.others(session, run_id, shown[0].rollout)
         sides = [samples.side(each, run_id) for each in shown]
         scales = {"gap": samples.GAPS, "surprise": samples.SURPRISE}
@@ -149,9 +130,9 @@ def _add_comparison(api: APIRouter, database: Database, show: Show) -> None:
             try:
                 run, found = runs.view(runs.find(session, run_id)), views.run_list(session, caller.project, after)
             except ServiceProblem as error:
-                return show("missing.html", error.status_code, here="", title="No such run", detail=error.detail)
+                return no_such(show, "run", error)
             except InvalidInput as error:
-                return show("missing.html", 422, here="", title="No such page of runs", detail=str(error))
+                return no_such(show, "page of runs", error)
             return show("choose.html", here="runs", run=run, found=found.data, next=found.next, after=after)
 
     @api.get("/runs/{run_id}/compare/{other_id}")
@@ -160,7 +141,7 @@ def _add_comparison(api: APIRouter, database: Database, show: Show) -> None:
             try:
                 page = compare.comparison(session, run_id, other_id)
             except ServiceProblem as error:
-                return show("missing.html", error.status_code, here="", title="No such run", detail=error.detail)
+                return no_such(show, "run", error)
             return show("compare.html", here="runs", page=page)
 
 
@@ -183,41 +164,3 @@ def _add_queue(api: APIRouter, database: Database, queue: Queue | None, show: Sh
     def own(lines: list[queues.Line], project: str) -> list[queues.Line]:
         with database.read() as session:
             return queues.own(session, lines, project)
-
-
-def _environment(gate: Gate) -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(HERE / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        auto_reload=False,
-    )
-    environment.policies["json.dumps_function"] = _json
-    environment.globals |= {"version": tutelage.__version__, "remedy": words.remedy, "asks": gate.asks}
-    environment.filters |= {
-        "number": words.number,
-        "duration": words.duration,
-        "moment": words.moment,
-        "prompt": words.prompt,
-        "signed": words.signed,
-        "plainly": words.plainly,
-    }
-    environment.filters |= {"clock": lambda seconds: datetime.fromtimestamp(seconds, UTC)}
-    return environment
-
-
-def _json(value: Any, **_: Any) -> str:
-    """What a page hands to its script: thousands of numbers, which the standard library takes long for."""
-    return to_json(value).decode()
-
-
-def _renderer(environment: Environment) -> Show:
-    """Makes an answer from a template and what it shows."""
-
-    def show(template: str, status: int = 200, **shown: Any) -> HTMLResponse:
-        text = environment.get_template(template).render(**shown)
-        return HTMLResponse(text, status, headers=HEADERS)
-
-    return show

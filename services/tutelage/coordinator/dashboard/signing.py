@@ -6,7 +6,6 @@ page of this very origin asks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request
@@ -15,10 +14,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from tutelage.coordinator.callers import COOKIE, Gate, Refused
+from tutelage.coordinator.dashboard.rendering import Show
 from tutelage.coordinator.refusals import Refusals
 
 
-def add_sign_in(api: APIRouter, gate: Gate, refusals: Refusals, show: Callable[..., HTMLResponse]) -> None:
+def add_sign_in(api: APIRouter, gate: Gate, refusals: Refusals, show: Show) -> None:
     @api.get("/sign-in")
     def sign_in_page(to: str = "/") -> HTMLResponse:
         return show("sign-in.html", here="", to=_own_page(to), refused=None)
