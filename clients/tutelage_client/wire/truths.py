@@ -7,7 +7,8 @@ from functools import cache
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, PlainValidator
+from pydantic.fields import FieldInfo
 
 from tutelage_client.wire.sentences import reason
 
@@ -39,12 +40,18 @@ def _truths(place: str, value: Any, *, is_plain: bool) -> Iterator[tuple[str, bo
 @cache
 def _numbers(model: type[BaseModel]) -> dict[str, tuple[str, bool]]:
     """Fields that hold numbers and no truth values: what pydantic calls the error, and whether all in it is plain."""
-    kinds = {name: _kinds(field.annotation) for name, field in model.model_fields.items()}
+    read = {name: field for name, field in model.model_fields.items() if not _reads_itself(field)}
+    kinds = {name: _kinds(field.annotation) for name, field in read.items()}
     return {
         name: ("float_type" if float in found else "int_type", found <= _PLAIN)
         for name, found in kinds.items()
         if found & _NUMBERS and not found & _ANYTHING
     }
+
+
+def _reads_itself(field: FieldInfo) -> bool:
+    """Whether nothing of pydantic's reads it, so that true is told in words of its own."""
+    return any(isinstance(each, PlainValidator) for each in field.metadata)
 
 
 def _kinds(annotation: Any) -> frozenset[Any]:
