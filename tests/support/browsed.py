@@ -92,8 +92,10 @@ async def scene(up: Up, folder: Path) -> Scene:
         queued = await client.submit(demo("skill-next", steps=30))
         await _give_up(up, live.id)
         worst = await _worst(client, first.id)
+        before, after = await _held_out(client, first.id)
     pages = {
         "rollout": f"/runs/{first.id}/rollouts/{worst}",
+        "held-out": f"/runs/{first.id}/rollouts/{before}?beside={after}",
         "hostile rollout": f"/runs/{hostile}/rollouts/hostile",
         "long rollout": f"/runs/{hostile}/rollouts/{long}",
     }
@@ -123,6 +125,15 @@ async def _worst(client: CoordinatorClient, run_id: str) -> str:
         if inspection is not None and inspection.gap is not None:
             gaps[sample.rollout.id] = float(np.nanmin(inspection.gap))
     return min(gaps, key=gaps.__getitem__)
+
+
+async def _held_out(client: CoordinatorClient, run_id: str) -> tuple[str, str]:
+    """The answers to one held-out line before the first step and after the last one."""
+    shown = await client.all_rollouts(run_id)
+    answers = [sample.rollout for sample in shown if sample.held_out]
+    prompt = answers[0].prompt
+    same = [answer.id for answer in answers if answer.prompt == prompt]
+    return same[0], same[-1]
 
 
 async def _hostile(url: str, client: CoordinatorClient) -> tuple[str, str]:
