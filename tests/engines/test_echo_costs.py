@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tutelage.engines import FakeOptions, UpstreamOptions, open_engine
+from tutelage.engines import FakeOptions, ReplicatedOptions, UpstreamOptions, open_engine
 from tutelage.engines.fakes import APPS, ToyServer, Trap, listening
 from tutelage.engines.upstream.failures import BadAnswer, UpstreamFailed
 from tutelage.teacher.build import build_app
@@ -28,9 +28,13 @@ def group_of(*completions: list[int]) -> ScoreGroup:
     return ScoreGroup.model_validate({"prompt_ids": [5, 9], "completions": [{"token_ids": ids} for ids in completions]})
 
 
-async def open_before(url: str, tokenizer: Path, deadline_s: float = 60.0) -> Any:
+def options_of(url: str, tokenizer: Path, **more: Any) -> UpstreamOptions:
     options = {"kind": "openai", "upstream": url, "model": str(tokenizer), "max_top_k": 5, "upstream_model": "toy"}
-    return await open_engine(UpstreamOptions.model_validate(options | {"deadline_s": deadline_s}), "toy")
+    return UpstreamOptions.model_validate(options | more)
+
+
+async def open_before(url: str, tokenizer: Path, deadline_s: float = 60.0) -> Any:
+    return await open_engine(options_of(url, tokenizer, deadline_s=deadline_s), "toy")
 
 
 @asynccontextmanager
@@ -106,6 +110,21 @@ async def test_what_was_never_sent_costs_nothing(toy_tokenizer_dir: Path) -> Non
         await engine.generate(GenerateRequest(prompts=[[1, 2]], max_tokens=3))
     assert failed.value.usage == Usage()
     await engine.close()
+
+
+async def test_scores_that_both_replicas_give_in_vain_are_billed_by_both(toy_tokenizer_dir: Path) -> None:
+    toys = [hosted() for _ in range(2)]
+    async with listening(APPS["openai"](toys[0])) as one, listening(APPS["openai"](toys[1])) as other:
+        options = tuple(options_of(url, toy_tokenizer_dir, fail_fast=True) for url in (one, other))
+        engine = await open_engine(ReplicatedOptions(replicas=options), "toy")
+        await engine.connect()
+        for toy in toys:
+            toy.traps = frozenset({*toy.traps, "row_short"})
+            toy.billed_tokens = 0
+        with pytest.raises(BadAnswer) as refused:
+            await engine.score([group_of([1, 2, 3])], SAMPLED, None)
+        await engine.close()
+    assert tokens(refused.value.usage) == sum(toy.billed_tokens for toy in toys) == 2 * (5 + 1)
 
 
 async def test_text_costs_what_the_upstream_bills(toy_tokenizer_dir: Path) -> None:

@@ -13,7 +13,8 @@ from tutelage.engines.replicas.race import Outcome, race
 from tutelage.engines.replicas.replica import Replica
 from tutelage.engines.replicas.roster import Roster
 from tutelage.engines.upstream.calls import all_of
-from tutelage.engines.upstream.failures import UpstreamAway, UpstreamFailed, spent_on
+from tutelage.engines.upstream.failures import BadAnswer, UpstreamAway, UpstreamFailed, spent_on
+from tutelage_client.errors import BadScores
 from tutelage_client.wire import (
     Breaker,
     Capabilities,
@@ -150,6 +151,8 @@ class ReplicatedEngine:
         if isinstance(error, UpstreamFailed):
             # Not as one that is away, which would say that the teacher is, and others are there.
             raise UpstreamFailed(str(error), spent) from error
+        if isinstance(error, BadScores):
+            raise BadAnswer(error, spent) from error
         raise error
 
     def _pick(self, asked: Sequence[Replica]) -> Replica | None:
