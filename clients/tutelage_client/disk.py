@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import lzma
 import shutil
 import sys
 import tarfile
+import zlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 CHUNK_BYTES = 1 << 20
+_DAMAGED = (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +47,18 @@ def unpack(archive: Path, folder: Path) -> None:
     Raises:
         TarError: it is no tar archive, or one that holds something else.
     """
-    root = folder.resolve()
-    with tarfile.open(archive) as tar:
-        for member in tar:
-            target = (root / member.name).resolve()
-            if not (member.isreg() or member.isdir()) or not target.is_relative_to(root):
-                raise tarfile.TarError(f"{member.name!r} is no plain file inside it")
-            if (source := tar.extractfile(member)) is not None:
-                with source, create(target) as copy:
-                    shutil.copyfileobj(source, copy)
+    try:
+        with tarfile.open(archive) as tar:
+            _extract(tar, folder.resolve())
+    except _DAMAGED as error:
+        raise tarfile.TarError(f"it is compressed, and damaged or cut off: {error}") from error
+
+
+def _extract(tar: tarfile.TarFile, root: Path) -> None:
+    for member in tar:
+        target = (root / member.name).resolve()
+        if not (member.isreg() or member.isdir()) or not target.is_relative_to(root):
+            raise tarfile.TarError(f"{member.name!r} is no plain file inside it")
+        if (source := tar.extractfile(member)) is not None:
+            with source, create(target) as copy:
+                shutil.copyfileobj(source, copy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -83,3 +84,17 @@ async def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
     client: Any = None
     with pytest.raises(InvalidInput, match="not a tar archive"):
         await local_path("file:f1", client, lease({}, str(tmp_path)), "student.model")
+
+
+@pytest.mark.parametrize("compression", ["gz", "xz"])
+async def test_a_compressed_archive_that_was_cut_off_is_said_to_be(tmp_path: Path, compression: Any) -> None:
+    archive = tmp_path / "artefacts/inputs/f1"
+    archive.parent.mkdir(parents=True)
+    with tarfile.open(archive, f"w:{compression}") as tar:
+        add_file(tar, "model/config.json")
+        add_file(tar, "model/weights", random.Random(0).randbytes(100_000))
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[: len(whole) // 2])
+    nobody: Any = None
+    with pytest.raises(InvalidInput, match="not a tar archive of a model: it is compressed, and damaged or cut off"):
+        await local_path("file:f1", nobody, lease({}, str(tmp_path / "artefacts")), "student.model")
