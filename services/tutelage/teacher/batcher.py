@@ -61,7 +61,7 @@ class Batcher:
         *,
         own_batch: bool = False,
     ) -> Scored:
-        """As `Engine.score`, checked. Work that is cancelled while it waits is never done. bill: learns when it begins
+        """As `Engine.score`, checked. Work that is cancelled while it waits is never done. bill: learns what calls took
 
         Raises:
             BadScores: the engine's answer must not leave. EngineFailed: it gave none.
