@@ -39,7 +39,8 @@ async def database_locked(stage: Stage, random: Random) -> None:
 
 
 async def readers_do_not_read(stage: Stage, random: Random) -> None:
-    request = f"GET /v1/runs/{stage.run_id}/events HTTP/1.1\r\nHost: c\r\nAccept: text/event-stream\r\n\r\n".encode()
+    way = f"GET /v1/runs/{stage.run_id}/events HTTP/1.1"
+    request = f"{way}\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n".encode()
     port = stage.cluster.coordinator_port
     readers = [await asyncio.open_connection("127.0.0.1", port, limit=1) for _ in range(100)]
     for _, writer in readers:
