@@ -7,7 +7,6 @@ import os
 from collections.abc import AsyncGenerator, Collection, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -54,7 +53,7 @@ class Stage:
         for agent in self.agents:
             with suppress(psutil.Error, AssertionError):
                 for child in psutil.Process(agent.pid).children():
-                    given = dict(pairwise(child.cmdline()))
+                    given = dict(flag.split("=", 1) for flag in child.cmdline() if "=" in flag)
                     if "--run" in given:
                         yield Attempt(agent, child, given["--run"], int(given["--epoch"]))
 
