@@ -17,9 +17,12 @@ from tutelage_client.worker import WorkerClient
 
 
 async def show(worker: WorkerClient, lease: Lease, step: int, *shown: Rollout, **inspections: Inspection) -> None:
+    await report(worker, lease, step, rollouts=list(shown), inspections=inspections)
+
+
+async def report(worker: WorkerClient, lease: Lease, step: int, **told: Any) -> None:
     counted = {"metrics": {}, "student_tokens": 0, "teacher_tokens": 0}
-    report = StepReport(epoch=lease.epoch, step=step, rollouts=list(shown), inspections=inspections, **counted)
-    await worker.report_step(lease.run_id, report)
+    await worker.report_step(lease.run_id, StepReport(epoch=lease.epoch, step=step, **counted, **told))
 
 
 async def test_what_was_reported_of_each_token_is_read_again(
@@ -50,16 +53,7 @@ async def test_an_answer_to_a_held_out_line_is_told_from_what_is_learned_from(
     inspection: Inspection,
 ) -> None:
     shown = {"rollouts": [rollout("a")], "held_out": [rollout("held-out-1-at-2")]}
-    report = StepReport(
-        epoch=lease.epoch,
-        step=2,
-        metrics={},
-        student_tokens=0,
-        teacher_tokens=0,
-        inspections={"held-out-1-at-2": inspection},
-        **shown,
-    )
-    await worker.report_step(lease.run_id, report)
+    await report(worker, lease, 2, **shown, inspections={"held-out-1-at-2": inspection})
     listed = await coordinator.rollouts(lease.run_id)
     assert {each.rollout.id: each.held_out for each in listed.data} == {"a": False, "held-out-1-at-2": True}
     view = await coordinator.rollout(lease.run_id, "held-out-1-at-2")
